@@ -1,0 +1,141 @@
+"""The Driver seam: one adapter per engine, running alone in a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.events import Event
+from llmos.abi.inference import Prepared, PrepareItem, WorkItem
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What a driver can do; the kernel never asks for what is not listed.
+
+    `snapshots` False means a suspended request is recomputed. `formats` are the weight formats it
+    reads. `egress` are the hosts it must reach, empty for a driver that needs no network.
+    """
+
+    driver: str
+    kinds: list[str]
+    formats: list[str]
+    snapshots: bool = False
+    attach: bool = False
+    deterministic: bool = False
+    egress: list[str] = []
+
+
+class ReplicaSpec(msgspec.Struct, frozen=True):
+    """What to load: a read-only model folder, a private scratch folder, limits.
+
+    `num_slots` requests may be in the batch at once, each of at most `context_length` tokens.
+    `deterministic` None: the driver's committed default for the device and dtype.
+    """
+
+    model_id: str
+    folder: str
+    scratch: str
+    weights_digest: str
+    context_length: int
+    num_slots: int
+    num_threads: int
+    dtype: str = "auto"
+    device: str = "cpu"
+    deterministic: bool | None = None
+    options: dict[str, Any] = {}
+
+
+class MemoryReport(msgspec.Struct, frozen=True):
+    """Measured memory in bytes: resident set, weights, KV reserved and in use."""
+
+    rss_bytes: int
+    weights_bytes: int = 0
+    kv_reserved_bytes: int = 0
+    kv_used_bytes: int = 0
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """What was loaded, as it is."""
+
+    dtype: str
+    device: str
+    deterministic: bool
+    context_length: int
+    num_slots: int
+    memory: MemoryReport
+
+
+class Health(msgspec.Struct, frozen=True):
+    """A driver's own view of itself."""
+
+    ok: bool
+    num_running: int = 0
+    num_paused: int = 0
+    detail: str = ""
+
+
+class Driver(Protocol):
+    """Called by one thread only. No method but `load` and `step` may take long.
+
+    Errors: methods raise `LLMOSError` subclasses only; engine exceptions are mapped inside. A
+    failure of one request is a `Failed` event of that request, never an exception out of `step`;
+    what `step` raises ends the worker.
+    """
+
+    capabilities: Capabilities
+
+    def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
+        """Make the model resident. `progress(fraction, what)`. Raises LoadFailed, ModelRejected."""
+        ...
+
+    def unload(self) -> None: ...
+
+    def submit(self, item: WorkItem) -> None:
+        """Join the batch at the next step. Raises UserError for what this driver cannot honour."""
+        ...
+
+    def step(self) -> list[Event]:
+        """One iteration of the engine: the events of every request that moved."""
+        ...
+
+    def wait_s(self) -> float | None:
+        """Seconds until `step` has work: 0 now, None not before the next call."""
+        ...
+
+    def pause(self, request_id: str) -> None:
+        """Give up the row in the batch, keep the KV in place. Unknown ids are ignored."""
+        ...
+
+    def unpause(self, request_id: str) -> None: ...
+
+    def abort(self, request_id: str, reason: str) -> None:
+        """Free the slot now; the next step yields `Aborted`. Unknown ids are ignored."""
+        ...
+
+    def suspend(self, request_id: str) -> SnapshotRef:
+        """Take the KV out. Only with `capabilities.snapshots`."""
+        ...
+
+    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None: ...
+
+    def attach(self, program: str, budget: dict[str, float]) -> None:
+        """Run a program on the loaded replica between steps. Only with `capabilities.attach`."""
+        ...
+
+    def health(self) -> Health: ...
+
+    def memory(self) -> MemoryReport: ...
+
+
+class Preparer(Protocol):
+    """The torch-free half of a driver: turns prompts into tokens, in the tokenizer worker.
+
+    An entry string names a callable `make(folder: str) -> Preparer`, cached per folder.
+    """
+
+    def prepare(self, item: PrepareItem) -> Prepared:
+        """Raises InvalidRequest (template, token id out of the vocabulary)."""
+        ...

@@ -1,0 +1,54 @@
+"""What a request's stream carries: any number of `Tokens`, then exactly one terminal event."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from llmos.abi.inference import Usage
+from llmos.errors import ErrorInfo
+
+
+class FinishReason(enum.StrEnum):
+    """OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Tokens(msgspec.Struct, frozen=True, tag="tok", array_like=True):
+    """New tokens of one request in one step, and the text they complete (whole characters only)."""
+
+    request_id: str
+    token_ids: list[int]
+    text: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag="fin", array_like=True):
+    """Terminal: done. `stop` is the stop string or token id that ended it, if one did."""
+
+    request_id: str
+    reason: FinishReason
+    usage: Usage
+    stop: str | int | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="err", array_like=True):
+    """Terminal: it cannot go on."""
+
+    request_id: str
+    error: ErrorInfo
+    usage: Usage = Usage()
+
+
+class Aborted(msgspec.Struct, frozen=True, tag="abt", array_like=True):
+    """Terminal: someone ended it (a client that left, an operator)."""
+
+    request_id: str
+    reason: str
+    usage: Usage = Usage()
+
+
+Terminal = Finished | Failed | Aborted
+Event = Tokens | Finished | Failed | Aborted

@@ -1,0 +1,115 @@
+"""One inference request, from the front end's wish to the driver's work item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llmos.abi.principal import ServiceClass
+
+UNBOUNDED = 0
+"""`max_tokens` of a request that wants whatever the context still holds."""
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the next token is drawn. Neutral values switch a step off (OpenAI's and vLLM's meanings).
+
+    `top_k` 0 is off. `seed` None draws one from the system. Penalties: frequency and presence as
+    OpenAI defines them (over generated tokens), repetition as CTRL does (prompt and generated).
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = UNBOUNDED
+    stop: list[str] = []
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
+    """Messages as OpenAI shapes them, already validated; the template is applied by `prepare`."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    template_kwargs: dict[str, Any] = {}
+
+
+class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
+    """Raw text, tokenized with the model's special tokens as its tokenizer adds them."""
+
+    text: str
+
+
+class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
+    """Token ids, taken as they are."""
+
+    token_ids: list[int]
+
+
+Prompt = ChatPrompt | TextPrompt | TokensPrompt
+
+
+class Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The `llmos` object of a request body: what OpenAI's API has no word for.
+
+    `service_class` None: the default of the route. `nice` orders within a class (-20 first, 19
+    last). `deterministic` None: the committed default of device and dtype. `driver` goes to the
+    driver as it is; one that does not know a key refuses it.
+    """
+
+    service_class: ServiceClass | None = None
+    nice: int = 0
+    deadline_ms: int | None = None
+    keep_alive_s: float | None = None
+    deterministic: bool | None = None
+    resume_s: float | None = None
+    cache_salt: str | None = None
+    driver: dict[str, Any] = {}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Exact token counts. `cached_tokens` of the prompt were found in a prefix cache."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class PrepareItem(msgspec.Struct, frozen=True):
+    """Work for the tokenizer worker. `folder` holds the tokenizer; `entry` names the code."""
+
+    request_id: str
+    entry: str
+    folder: str
+    prompt: Prompt
+    vocab_size: int
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them."""
+
+    request_id: str
+    tokens: bytes
+    num_tokens: int
+
+
+class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a driver is asked to do. `tokens` as in `Prepared`; `kind` is a capability's name."""
+
+    request_id: str
+    tokens: bytes
+    sampling: Sampling
+    kind: str = "generate"
+    adapter: str | None = None
+    grammar: str | None = None
+    cache_salt: str = ""
+    trace_parent: str | None = None
+    deterministic: bool = True
+    options: dict[str, Any] = {}

@@ -1,0 +1,81 @@
+"""The Registry seam: named, versioned, immutable models over content-addressed blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """One immutable version. `ref` is `name:version`.
+
+    `folder` holds its files under their own names (hard links to blobs), read-only. `digest` is
+    over names and contents of all its files. `footprint_bytes` is an upper bound of what a replica
+    needs besides KV. `prepare` is the entry string of its Preparer. `options` go to the driver.
+    """
+
+    model_id: str
+    name: str
+    version: str
+    driver: str
+    format: str
+    folder: str
+    digest: str
+    size_bytes: int
+    context_length: int
+    vocab_size: int
+    prepare: str
+    source: str
+    created_ns: int
+    architecture: str = ""
+    dtype: str = ""
+    num_parameters: int = 0
+    kv_bytes_per_token: int = 0
+    footprint_bytes: int = 0
+    has_chat_template: bool = False
+    license: str = ""
+    aliases: list[str] = []
+    options: dict[str, Any] = {}
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+class PullProgress(msgspec.Struct, frozen=True, tag="pull_progress"):
+    """How far a pull is. `total_bytes` 0: not known yet.
+
+    `phase`: check, download, hash, register.
+    """
+
+    phase: str
+    file: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Registry(Protocol):
+    """`resolve` and `list` read memory only: the gate calls them for every request."""
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """`name` (its newest version), `name:version` or `name:alias`. Raises ModelNotFound."""
+        ...
+
+    def list(self) -> list[ModelVersion]: ...
+
+    async def pull(
+        self, source: str, name: str | None, progress: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        """`hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`.
+
+        Checked and hashed before anything is visible; a refused pull leaves nothing behind. Equal
+        contents under an equal name are the version that exists already. Raises ModelRejected,
+        NotFound, Conflict, StorageError.
+        """
+        ...
+
+    async def remove(self, ref: str) -> ModelVersion:
+        """Forget a version and collect blobs nobody refers to. Raises ModelNotFound, Conflict."""
+        ...

@@ -1,0 +1,306 @@
+"""System calls: what a front end sends to the gate, and what comes back.
+
+Every message carries `call`, a number the front end chose, unique on its channel. A unary call is
+answered by one `Reply` or `Refused`. `Infer` is answered by `Refused`, or by `Reply(Accepted)` and
+then `Emit`s whose last event is terminal. `Pull` emits progress and ends with a `Reply`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmos.abi.driver import MemoryReport
+from llmos.abi.events import Event
+from llmos.abi.inference import Options, Prompt, Sampling
+from llmos.abi.principal import Key, Principal, Role, ServiceClass
+from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.errors import ErrorInfo
+
+# bodies of calls
+
+
+class Infer(msgspec.Struct, frozen=True, tag="infer"):
+    """Generate. `route` names the front door (`chat`, `completions`), for metrics and records."""
+
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    options: Options = Options()
+    route: str = "chat"
+
+
+class ListModels(msgspec.Struct, frozen=True, tag="models.list"):
+    pass
+
+
+class ShowModel(msgspec.Struct, frozen=True, tag="models.show"):
+    ref: str
+
+
+class PullModel(msgspec.Struct, frozen=True, tag="models.pull"):
+    source: str
+    name: str | None = None
+
+
+class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
+    ref: str
+
+
+class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
+    """Make a replica resident; answered when it is ready."""
+
+    ref: str
+
+
+class UnloadModel(msgspec.Struct, frozen=True, tag="models.unload"):
+    """Stop the model's replicas once idle; running requests finish first."""
+
+    ref: str
+
+
+class ListReplicas(msgspec.Struct, frozen=True, tag="replicas.list"):
+    pass
+
+
+class ListWorkers(msgspec.Struct, frozen=True, tag="workers.list"):
+    pass
+
+
+class ListProcesses(msgspec.Struct, frozen=True, tag="processes.list"):
+    pass
+
+
+class KillProcess(msgspec.Struct, frozen=True, tag="processes.kill"):
+    process_id: str
+
+
+class Status(msgspec.Struct, frozen=True, tag="status"):
+    pass
+
+
+class Health(msgspec.Struct, frozen=True, tag="health"):
+    """The one call that needs no principal."""
+
+
+class AddKey(msgspec.Struct, frozen=True, tag="keys.add"):
+    name: str
+    tenant: str
+    role: Role = Role.USER
+    max_class: ServiceClass = ServiceClass.INTERACTIVE
+    weight: float = 1.0
+
+
+class ListKeys(msgspec.Struct, frozen=True, tag="keys.list"):
+    pass
+
+
+class RevokeKey(msgspec.Struct, frozen=True, tag="keys.revoke"):
+    key: str
+
+
+Body = (
+    Infer
+    | ListModels
+    | ShowModel
+    | PullModel
+    | RemoveModel
+    | LoadModel
+    | UnloadModel
+    | ListReplicas
+    | ListWorkers
+    | ListProcesses
+    | KillProcess
+    | Status
+    | Health
+    | AddKey
+    | ListKeys
+    | RevokeKey
+)
+
+# results
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """The core took the request; what follows is its stream."""
+
+    request_id: str
+    model: str
+    prompt_tokens: int
+    service_class: ServiceClass
+    deterministic: bool | None
+    created_ns: int
+
+
+class ModelList(msgspec.Struct, frozen=True, tag="r.models"):
+    models: list[ModelVersion]
+
+
+class Model(msgspec.Struct, frozen=True, tag="r.model"):
+    model: ModelVersion
+
+
+class ReplicaInfo(msgspec.Struct, frozen=True):
+    """A resident (or starting, stopping, failed) model version. Times are UTC in ns."""
+
+    replica_id: str
+    model: str
+    driver: str
+    state: str
+    worker_id: str | None
+    num_slots: int
+    num_running: int
+    num_waiting: int
+    reserved_bytes: int
+    memory: MemoryReport | None
+    dtype: str
+    device: str
+    deterministic: bool | None
+    since_ns: int
+    reason: str
+    num_restarts: int
+
+
+class ReplicaList(msgspec.Struct, frozen=True, tag="r.replicas"):
+    replicas: list[ReplicaInfo]
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    worker_id: str
+    role: str
+    pid: int
+    state: str
+    replica_id: str | None
+    started_ns: int
+    last_heard_ns: int
+
+
+class WorkerList(msgspec.Struct, frozen=True, tag="r.workers"):
+    workers: list[WorkerInfo]
+
+
+class ProcessInfo(msgspec.Struct, frozen=True):
+    """A line of `ps`. `reason` says why it is in this state."""
+
+    process_id: str
+    kind: str
+    state: str
+    model: str
+    tenant_id: str
+    principal: str
+    service_class: ServiceClass
+    nice: int
+    prompt_tokens: int
+    completion_tokens: int
+    created_ns: int
+    started_ns: int | None
+    ended_ns: int | None
+    reason: str
+
+
+class ProcessList(msgspec.Struct, frozen=True, tag="r.processes"):
+    processes: list[ProcessInfo]
+
+
+class StatusInfo(msgspec.Struct, frozen=True, tag="r.status"):
+    """`ready` is true when a request would be served; `problems` say why not."""
+
+    ready: bool
+    problems: list[str]
+    version: str
+    epoch: int
+    started_ns: int
+    num_queued: int
+    num_running: int
+    memory_total_bytes: int
+    memory_budget_bytes: int
+    memory_reserved_bytes: int
+
+
+class HealthReport(msgspec.Struct, frozen=True, tag="r.health"):
+    """`ready` as in `StatusInfo`; that there is an answer at all proves a kernel step."""
+
+    ready: bool
+    problems: list[str]
+
+
+class KeyList(msgspec.Struct, frozen=True, tag="r.keys"):
+    keys: list[Key]
+
+
+class NewKey(msgspec.Struct, frozen=True, tag="r.key"):
+    """`secret` is shown this once."""
+
+    key: Key
+    secret: str
+
+
+class RevokedKey(msgspec.Struct, frozen=True, tag="r.revoked"):
+    key: Key
+
+
+class Done(msgspec.Struct, frozen=True, tag="r.done"):
+    """It was done, and there is nothing to tell."""
+
+    what: str = ""
+
+
+Result = (
+    Accepted
+    | ModelList
+    | Model
+    | ReplicaList
+    | WorkerList
+    | ProcessList
+    | StatusInfo
+    | HealthReport
+    | KeyList
+    | NewKey
+    | RevokedKey
+    | Done
+)
+
+# front end -> gate
+
+
+class Syscall(msgspec.Struct, frozen=True, tag="call"):
+    call: int
+    principal: Principal | None
+    body: Body
+    trace_parent: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """The client left, or lost interest. Ends a stream with `Aborted`."""
+
+    call: int
+    reason: str
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
+    """Credit: `num_events` events were delivered to the client since the last Ack."""
+
+    call: int
+    num_events: int
+
+
+ToGate = Syscall | Cancel | Ack
+
+# gate -> front end
+
+
+class Reply(msgspec.Struct, frozen=True, tag="reply"):
+    call: int
+    result: Result
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    call: int
+    error: ErrorInfo
+
+
+class Emit(msgspec.Struct, frozen=True, tag="emit", array_like=True):
+    call: int
+    events: list[Event | PullProgress]
+
+
+FromGate = Reply | Refused | Emit

@@ -1,0 +1,158 @@
+"""Messages between the kernel and a worker, over one inherited socket."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.events import Event
+from llmos.abi.inference import Prepared, PrepareItem, WorkItem
+from llmos.errors import ErrorInfo
+
+
+class WorkerRole(enum.StrEnum):
+    """What one worker process is for."""
+
+    REPLICA = "replica"
+    TOKENIZER = "tokenizer"
+
+
+# kernel -> worker
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First message. The worker answers `Ready`, or `Fatal` when the versions differ."""
+
+    abi_version: int
+    worker_id: str
+    role: WorkerRole
+    driver: str = ""
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Answered by `Loaded` or `LoadError`, with `Progress` in between."""
+
+    spec: ReplicaSpec
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """Each item is answered by events; a refused one by `Failed`."""
+
+    items: list[WorkItem]
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    request_ids: list[str]
+
+
+class Unpause(msgspec.Struct, frozen=True, tag="unpause"):
+    request_ids: list[str]
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    request_ids: list[str]
+    reason: str
+
+
+class Suspend(msgspec.Struct, frozen=True, tag="suspend"):
+    """Answered by `Suspended` per id."""
+
+    request_ids: list[str]
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    item: WorkItem
+    snapshot: SnapshotRef
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """To a tokenizer worker; answered by one `PrepareResults` for all items."""
+
+    items: list[PrepareItem]
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Answered by `Report` between two steps."""
+
+    nonce: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """Unload and exit 0."""
+
+
+ToWorker = (
+    Hello | Load | Submit | Pause | Unpause | Abort | Suspend | Resume | Prepare | Probe | Shutdown
+)
+
+# worker -> kernel
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    abi_version: int
+    pid: int
+    capabilities: Capabilities | None
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """Of a load: `fraction` in 0..1."""
+
+    fraction: float
+    what: str
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    report: LoadReport
+
+
+class LoadError(msgspec.Struct, frozen=True, tag="loaderr"):
+    error: ErrorInfo
+
+
+class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
+    """Everything one engine step produced: one message per step, not per token.
+
+    `step_s` is the wall time of the step in seconds.
+    """
+
+    events: list[Event]
+    step_s: float
+
+
+class Suspended(msgspec.Struct, frozen=True, tag="suspended"):
+    request_id: str
+    snapshot: SnapshotRef | None
+    error: ErrorInfo | None = None
+
+
+class PrepareFailure(msgspec.Struct, frozen=True, tag="prep_err"):
+    request_id: str
+    error: ErrorInfo
+
+
+class PrepareSuccess(msgspec.Struct, frozen=True, tag="prep_ok"):
+    prepared: Prepared
+
+
+class PrepareResults(msgspec.Struct, frozen=True, tag="prepared"):
+    results: list[PrepareSuccess | PrepareFailure]
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    nonce: int
+    health: Health
+    memory: MemoryReport
+
+
+class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
+    """Last words of a worker that ends itself."""
+
+    error: ErrorInfo
+
+
+FromWorker = (
+    Ready | Progress | Loaded | LoadError | Step | Suspended | PrepareResults | Report | Fatal
+)
