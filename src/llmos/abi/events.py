@@ -26,12 +26,16 @@ class Tokens(msgspec.Struct, frozen=True, tag="tok", array_like=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="fin", array_like=True):
-    """Terminal: done. `stop` is the stop string or token id that ended it, if one did."""
+    """Terminal: done. `stop` is the stop string or token id that ended it, if one did.
+
+    `deterministic` says in which mode every step of it ran; None from a driver without modes.
+    """
 
     request_id: str
     reason: FinishReason
     usage: Usage
     stop: str | int | None = None
+    deterministic: bool | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="err", array_like=True):

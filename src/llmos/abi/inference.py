@@ -101,7 +101,10 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a driver is asked to do. `tokens` as in `Prepared`; `kind` is a capability's name."""
+    """What a driver is asked to do. `tokens` as in `Prepared`; `kind` is a capability's name.
+
+    `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
+    """
 
     request_id: str
     tokens: bytes
@@ -111,5 +114,5 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     grammar: str | None = None
     cache_salt: str = ""
     trace_parent: str | None = None
-    deterministic: bool = True
+    deterministic: bool | None = None
     options: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""Framing, codec and channels: how messages of `abi` travel."""
