@@ -1,0 +1,52 @@
+"""What a model folder says about its model."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmos.weights.dtypes import ITEM_BYTES
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """Facts read from a checked model folder; a driver is chosen by them.
+
+    `architecture` is the config's first architecture (`LlamaForCausalLM`), `layer_types` its
+    attention kind per layer (`full_attention`, `sliding_attention` …; empty: the config does not
+    say). `dtype` is the type the model loads in (`float32`, `bfloat16`, `float16`, `float64`).
+    `weights_bytes` counts tensor data in the files, `footprint_bytes` is an upper bound of what a
+    replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
+    method's name, empty for none. `files` are the weight files, in reading order.
+    """
+
+    format: str
+    architecture: str
+    model_type: str
+    dtype: str
+    num_parameters: int
+    context_length: int
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    weights_bytes: int
+    footprint_bytes: int
+    tied: bool
+    has_tokenizer: bool
+    has_chat_template: bool
+    files: list[str]
+    layer_types: list[str] = []
+    sliding_window: int | None = None
+    is_encoder_decoder: bool = False
+    quantization: str = ""
+    license: str = ""
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Upper bound of key and value bytes of one token over all layers, in `dtype`.
+
+        Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
+        """
+        per_layer = 2 * self.num_kv_heads * self.head_dim
+        return self.num_layers * per_layer * ITEM_BYTES[self.dtype]

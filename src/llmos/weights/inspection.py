@@ -1,0 +1,144 @@
+"""From a folder nobody vouches for to facts that can be relied on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+from llmos.errors import ModelRejected
+from llmos.weights.card import find_license
+from llmos.weights.dtypes import BITS, FLOATS, ITEM_BYTES
+from llmos.weights.facts import ModelFacts
+from llmos.weights.folder import list_files, read_weights, require
+from llmos.weights.jsonfile import Fields, read_object
+from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, RUNTIME_BYTES
+from llmos.weights.safetensors import Tensor
+
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+
+
+def inspect(folder: Path) -> ModelFacts:
+    """Check a model folder and tell what it holds. Blocking; reads headers, never tensor data.
+
+    Raises ModelRejected naming the file and the reason.
+    """
+    names = list_files(folder)
+    require(names, "config.json")
+    config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
+    files, tensors = read_weights(folder, names)
+    require(names, "tokenizer.json")
+    _check_tokenizer(folder)
+    text = config.find_section("text_config") or config
+    dtype = _dtype(config, text, tensors)
+    vocab_size = text.get_count("vocab_size", high=1 << 24)
+    hidden_size = text.get_count("hidden_size", "n_embd", "d_model", "hidden_dim", high=1 << 20)
+    num_layers = text.get_count("num_hidden_layers", "n_layer", "num_layers", high=4096)
+    num_heads = text.get_count("num_attention_heads", "n_head", "num_heads", high=1 << 16)
+    layer_types = text.words("layer_types", most=4096)
+    if layer_types and len(layer_types) != num_layers:
+        raise ModelRejected(f"config.json: {len(layer_types)} layer_types, {num_layers} layers")
+    _check_embedding(tensors, vocab_size, hidden_size)
+    weights_bytes = sum(tensor.end - tensor.begin for tensor in tensors)
+    return ModelFacts(
+        format="safetensors",
+        architecture=(config.words("architectures", most=16) or [""])[0],
+        model_type=config.find_word("model_type"),
+        dtype=dtype,
+        num_parameters=sum(tensor.num_elements for tensor in tensors),
+        context_length=_context_length(text),
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=text.find_count("num_key_value_heads", high=1 << 16) or num_heads,
+        head_dim=text.find_count("head_dim", high=1 << 16) or max(1, hidden_size // num_heads),
+        weights_bytes=weights_bytes,
+        footprint_bytes=_footprint_bytes(tensors, dtype),
+        tied=not any(tensor.name.endswith(_HEADS) for tensor in tensors),
+        has_tokenizer=True,
+        has_chat_template=_has_chat_template(folder, names),
+        files=files,
+        layer_types=layer_types,
+        sliding_window=_sliding_window(text),
+        is_encoder_decoder=config.flag("is_encoder_decoder"),
+        quantization=_quantization(config),
+        license=find_license(folder),
+    )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    model = read_object(folder / "tokenizer.json", MAX_TOKENIZER_BYTES).get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise ModelRejected("tokenizer.json: has no model with a vocab")
+
+
+def _dtype(config: Fields, text: Fields, tensors: list[Tensor]) -> str:
+    """As `dtype="auto"` of Transformers: what the config says, else what most weights are in."""
+    for fields in (config, text):
+        for name in ("dtype", "torch_dtype"):
+            said = fields.find_word(name).removeprefix("torch.")
+            if said in ITEM_BYTES:
+                return said
+            if said and said != "auto":
+                raise ModelRejected(f"{fields.file}: {name} {said!r} is not one a model loads in")
+    elements: Counter[str] = Counter()
+    for tensor in tensors:
+        elements[tensor.dtype] += tensor.num_elements
+    return next((FLOATS[d] for d, _ in elements.most_common() if d in FLOATS), "float32")
+
+
+def _context_length(text: Fields) -> int:
+    return text.get_count(
+        "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", high=1 << 30
+    )
+
+
+def _sliding_window(text: Fields) -> int | None:
+    if text.values.get("use_sliding_window") is False:
+        return None
+    return text.find_count("sliding_window", high=1 << 30)
+
+
+def _quantization(config: Fields) -> str:
+    section = config.find_section("quantization_config")
+    return "" if section is None else section.find_word("quant_method") or "unknown"
+
+
+def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -> None:
+    """The one tensor whose shape every architecture derives from the config alike."""
+    for tensor in tensors:
+        if not tensor.name.endswith(_EMBEDDINGS) or len(tensor.shape) != 2:
+            continue
+        if tensor.name.count(".") > 3:  # a tower of its own (vision, audio), with sizes of its own
+            continue
+        if tensor.shape[0] < vocab_size:
+            raise ModelRejected(
+                f"config.json: vocab_size {vocab_size}, but {tensor.name} has "
+                f"{tensor.shape[0]} rows"
+            )
+        if tensor.name.endswith("embed_tokens.weight") and tensor.shape[1] > hidden_size:
+            raise ModelRejected(
+                f"config.json: hidden_size {hidden_size}, but {tensor.name} is "
+                f"{tensor.shape[1]} wide"
+            )
+
+
+def _footprint_bytes(tensors: list[Tensor], dtype: str) -> int:
+    """Weights as loaded, the largest tensor once more (its copy while it is cast), the runtime."""
+    item_bytes = ITEM_BYTES[dtype]
+    sizes = [
+        tensor.num_elements * (item_bytes if t in FLOATS else math.ceil(BITS[t] / 8))
+        for tensor, t in ((tensor, tensor.dtype) for tensor in tensors)
+    ]
+    return sum(sizes) + max(sizes) + RUNTIME_BYTES
+
+
+def _has_chat_template(folder: Path, names: list[str]) -> bool:
+    if "chat_template.jinja" in names or "chat_template.json" in names:
+        return True
+    if "tokenizer_config.json" not in names:
+        return False
+    config = read_object(folder / "tokenizer_config.json", MAX_CONFIG_BYTES)
+    return bool(config.get("chat_template"))
