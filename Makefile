@@ -1,0 +1,78 @@
+# `make run` and `make test` are all a newcomer needs; `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8400
+HOME_DIR ?=
+ARGS ?=
+
+BIN := .venv/bin
+LINTED := src tests benchmarks tools
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z%-]+):.*## (.*)/\1\t\2/p' Makefile | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## make .venv with everything for running, testing and measuring
+	@$(PYTHON) tools/venv.py dev
+
+.PHONY: setup-run
+setup-run: ## make .venv with only what running needs
+	@$(PYTHON) tools/venv.py run
+
+.PHONY: run
+run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos ARGS=
+	@exec $(BIN)/llmos serve --host $(HOST) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR)) $(ARGS)
+
+.PHONY: test
+test: setup ## the whole test suite: ARGS are for pytest
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check -q $(LINTED)
+	@$(BIN)/ruff format -q --check $(LINTED)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+.PHONY: quick
+quick: lint ## lint, unit and arch tests: at each commit, within 90 s
+	@$(BIN)/pytest -q tests/unit tests/arch
+
+.PHONY: check
+check: quick wheel ## quick, the wheel and what it must carry, the generated docs
+	@$(BIN)/python tools/check_wheel.py dist
+	@$(BIN)/python tools/docs.py --check
+
+.PHONY: docs
+docs: setup ## write the generated pages of docs/
+	@$(BIN)/python tools/docs.py
+
+.PHONY: format
+format: setup ## rewrite the sources in the house's format
+	@$(BIN)/ruff check -q --fix $(LINTED)
+	@$(BIN)/ruff format -q $(LINTED)
+
+.PHONY: wheel
+wheel: setup ## build dist/llmos-*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --outdir dist . > .venv/wheel.log 2>&1 || { tail -30 .venv/wheel.log; exit 1; }
+	@ls -l dist/*.whl | awk '{print $$9, $$5, "bytes"}'
+
+.PHONY: pilot
+pilot: setup ## generate the text and train the bundled model again
+	@$(BIN)/python -m tools.pilot $(ARGS)
+
+bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
+	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built, .venv included
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""Fixtures for every suite: the real data, a private home, an environment of our own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the developer's server, key or home."""
+    for name in list(os.environ):
+        if name.startswith("LLMOS_") and name not in {"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data: `LLMOS_TEST_DATA`, by default `../shared/data`.
+
+    Absent, the test is skipped, or fails where `LLMOS_REQUIRE_DATA` is 1.
+    """
+    folder = Path(os.environ.get("LLMOS_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if (folder / "models").is_dir():
+        return folder
+    reason = f"no real data in {folder}: set LLMOS_TEST_DATA"
+    if os.environ.get("LLMOS_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh `LLMOS_HOME` (not made yet), also set in the environment."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LLMOS_HOME", str(folder))
+    return folder

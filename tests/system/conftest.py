@@ -1,0 +1,56 @@
+"""The server under test and clients of it. `Server` itself lies in `tests/system/server.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.system.server import Server
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    """One server per test module, with echo loaded; its log is shown if it does not end well."""
+    running = Server(tmp_path_factory.mktemp("server") / "home", "--preload", "echo").start()
+    failed_before = request.session.testsfailed
+    try:
+        yield running
+        if request.session.testsfailed > failed_before:
+            print(f"server log:\n{running.log[-8000:]}")
+        if running.is_started:
+            assert running.stop() == 0, running.log
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of this test alone, not started: for tests that kill, fill or restart it."""
+    own = Server(tmp_path / "home")
+    failed_before = request.session.testsfailed
+    try:
+        yield own
+    finally:
+        own.kill()
+        if request.session.testsfailed > failed_before:
+            print(f"server log:\n{own.log[-8000:]}")
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    """An administrator's httpx client of the module's server."""
+    with server.client() as made:
+        yield made
+
+
+@pytest.fixture
+def openai_client(server: Server) -> Iterator[openai.OpenAI]:
+    """The official OpenAI client of the module's server."""
+    with server.openai() as made:
+        yield made
