@@ -1,0 +1,1 @@
+"""Nodes: where workers are started and reached."""

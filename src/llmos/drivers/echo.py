@@ -1,0 +1,269 @@
+"""A driver without a model: it answers with the prompt, as scripted. The system's test double.
+
+One token is one Unicode character (its code point is its id). A request's script is its
+`llmos.driver` object; a version's `options` script the loading. It ships, because a team that tests
+against LLMOS needs a model that is free, instant and fails on command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
+from llmos.abi.inference import (
+    UNBOUNDED,
+    ChatPrompt,
+    Prepared,
+    PrepareItem,
+    TextPrompt,
+    Usage,
+    WorkItem,
+)
+from llmos.errors import (
+    ContextLengthExceeded,
+    EngineFailed,
+    InvalidRequest,
+    LoadFailed,
+    UnsupportedParameter,
+)
+
+VOCAB_SIZE = 0x110000
+"""Every code point is a token."""
+
+_SURROGATES = range(0xD800, 0xE000)
+
+
+class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one request does. Times in milliseconds; `*_after` count tokens; None: never.
+
+    `tokens`: how many to emit, repeating the prompt (default: the prompt once). `per_step`: how
+    many in one step. `hang_after` stops the whole worker answering, as a broken engine does.
+    """
+
+    tokens: int | None = None
+    per_step: int = 1
+    first_delay_ms: float = 0.0
+    delay_ms: float = 0.0
+    fail_after: int | None = None
+    crash_after: int | None = None
+    hang_after: int | None = None
+
+
+class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What loading does. `load_error`: fail with this message."""
+
+    load_delay_ms: float = 0.0
+    load_error: str | None = None
+
+
+@dataclass(slots=True)
+class _Row:
+    """One request: what it will say, how far it is, when it may go on (monotonic seconds)."""
+
+    item: WorkItem
+    script: Script
+    prompt: array[int]
+    num_tokens: int
+    due_s: float
+    emitted: int = 0
+    paused: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    def next_tokens(self) -> list[int]:
+        """The next at most `per_step` tokens, none past the point where the script breaks it."""
+        end = min(self.emitted + self.script.per_step, self.num_tokens)
+        for stop in (self.script.fail_after, self.script.crash_after, self.script.hang_after):
+            if stop is not None and self.emitted < stop:
+                end = min(end, stop)
+        prompt = self.prompt
+        return [prompt[i % len(prompt)] for i in range(self.emitted, end)]
+
+    def count(self) -> Usage:
+        return Usage(len(self.prompt), self.emitted)
+
+
+def _script(options: dict[str, Any]) -> Script:
+    try:
+        return msgspec.convert(options, Script, strict=False)
+    except msgspec.ValidationError as error:
+        raise UnsupportedParameter(f"echo: {error}", param="llmos.driver") from error
+
+
+def _text(ids: list[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+class EchoDriver:
+    """Behind `abi.Driver`. Needs no engine, no files, and next to no memory."""
+
+    capabilities = Capabilities(driver="echo", kinds=["generate"], formats=["none"])
+
+    def __init__(self) -> None:
+        self._num_slots = 1
+        self._context_length = 0
+        self._rows: dict[str, _Row] = {}
+        self._waiting: deque[_Row] = deque()
+        self._ended: list[Event] = []
+
+    def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
+        script = msgspec.convert(spec.options, LoadScript)
+        progress(0.0, "echo")
+        time.sleep(script.load_delay_ms / 1000)
+        if script.load_error is not None:
+            raise LoadFailed(script.load_error)
+        self._num_slots = spec.num_slots
+        self._context_length = spec.context_length
+        progress(1.0, "echo")
+        return LoadReport("none", "cpu", True, spec.context_length, spec.num_slots, self.memory())
+
+    def unload(self) -> None:
+        self._rows.clear()
+        self._waiting.clear()
+
+    def submit(self, item: WorkItem) -> None:
+        script = _script(item.options)
+        prompt = array("i", item.tokens)
+        wanted = len(prompt) if script.tokens is None else script.tokens
+        if item.sampling.max_tokens != UNBOUNDED:
+            wanted = min(wanted, item.sampling.max_tokens)
+        if not prompt:
+            raise InvalidRequest("an empty prompt has no echo", param="prompt")
+        if len(prompt) + wanted > self._context_length:
+            raise ContextLengthExceeded(f"{len(prompt)} + {wanted} > {self._context_length} tokens")
+        self._waiting.append(_Row(item, script, prompt, wanted, due_s=0.0))
+
+    def step(self) -> list[Event]:
+        now_s = time.monotonic()
+        self._fill(now_s)
+        events, self._ended = self._ended, []
+        for row in list(self._rows.values()):
+            if not row.paused and row.due_s <= now_s:
+                self._advance(row, now_s, events)
+        return events
+
+    def _fill(self, now_s: float) -> None:
+        while self._waiting and len(self._rows) < self._num_slots:
+            row = self._waiting.popleft()
+            row.due_s = now_s + row.script.first_delay_ms / 1000
+            self._rows[row.item.request_id] = row
+
+    def _advance(self, row: _Row, now_s: float, events: list[Event]) -> None:
+        script, request_id = row.script, row.item.request_id
+        if row.emitted == script.crash_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if row.emitted == script.hang_after:
+            signal.pause()
+        if row.emitted == script.fail_after:
+            error = EngineFailed("the script says so").to_info()
+            self._end(request_id, Failed(request_id, error, row.count()), events)
+            return
+        ids = row.next_tokens()
+        row.emitted += len(ids)
+        row.due_s = now_s + script.delay_ms / 1000
+        if ids:
+            events.append(Tokens(request_id, ids, _text(ids)))
+        if row.emitted >= row.num_tokens and row.emitted not in self._breaks(script):
+            reason = self._reason(row)
+            done = Finished(request_id, reason, row.count(), deterministic=True)
+            self._end(request_id, done, events)
+
+    @staticmethod
+    def _breaks(script: Script) -> tuple[int | None, ...]:
+        return script.fail_after, script.crash_after, script.hang_after
+
+    @staticmethod
+    def _reason(row: _Row) -> FinishReason:
+        full = len(row.prompt) if row.script.tokens is None else row.script.tokens
+        return FinishReason.STOP if row.num_tokens == full else FinishReason.LENGTH
+
+    def _end(self, request_id: str, event: Event, events: list[Event]) -> None:
+        del self._rows[request_id]
+        events.append(event)
+
+    def wait_s(self) -> float | None:
+        if self._ended or (self._waiting and len(self._rows) < self._num_slots):
+            return 0.0
+        due = [row.due_s for row in self._rows.values() if not row.paused]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def pause(self, request_id: str) -> None:
+        if row := self._find(request_id):
+            row.paused = True
+
+    def unpause(self, request_id: str) -> None:
+        if row := self._find(request_id):
+            row.paused = False
+
+    def abort(self, request_id: str, reason: str) -> None:
+        if row := self._find(request_id):
+            self._rows.pop(request_id, None)
+            if row in self._waiting:
+                self._waiting.remove(row)
+            self._ended.append(Aborted(request_id, reason, row.count()))
+
+    def _find(self, request_id: str) -> _Row | None:
+        if row := self._rows.get(request_id):
+            return row
+        return next((r for r in self._waiting if r.item.request_id == request_id), None)
+
+    def suspend(self, request_id: str) -> SnapshotRef:
+        raise EngineFailed("echo keeps no state worth a snapshot")
+
+    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
+        raise EngineFailed("echo keeps no state worth a snapshot")
+
+    def attach(self, program: str, budget: dict[str, float]) -> None:
+        raise EngineFailed("echo has no model to attach to")
+
+    def health(self) -> Health:
+        paused = sum(row.paused for row in self._rows.values())
+        return Health(True, len(self._rows) - paused, paused)
+
+    def memory(self) -> MemoryReport:
+        resident_pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        return MemoryReport(rss_bytes=resident_pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+class EchoPreparer:
+    """Characters are tokens; of a chat, the last message's."""
+
+    def prepare(self, item: PrepareItem) -> Prepared:
+        ids = self._ids(item)
+        for i in ids:
+            if not 0 <= i < VOCAB_SIZE or i in _SURROGATES:
+                raise InvalidRequest(f"token id {i} is not a character", param="prompt")
+        if not ids:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        return Prepared(item.request_id, array("i", ids).tobytes(), len(ids))
+
+    def _ids(self, item: PrepareItem) -> list[int]:
+        prompt = item.prompt
+        if isinstance(prompt, ChatPrompt):
+            return [ord(c) for c in _content(prompt.messages[-1].get("content"))]
+        if isinstance(prompt, TextPrompt):
+            return [ord(c) for c in prompt.text]
+        return prompt.token_ids
+
+
+def _content(content: Any) -> str:
+    """The text of a message: a string, or the text parts of a list."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def make(folder: str) -> EchoPreparer:
+    """The Preparer's entry."""
+    return EchoPreparer()

@@ -1,0 +1,1 @@
+"""PURE: `step(state, events, now_ns) -> decisions`. No clock, no randomness, no I/O."""

@@ -1,0 +1,37 @@
+"""What a model's failures cost it: back-off after deaths, a cool-down after a refused load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmos.errors import ErrorInfo
+from llmos.kernel.core.limits import Limits
+
+
+@dataclass(slots=True)
+class Fault:
+    """Failures in a row. Starting is allowed from `retry_ns` on; `cooling` refuses arrivals too."""
+
+    num_failures: int = 0
+    retry_ns: int = 0
+    cooling: bool = False
+    error: ErrorInfo | None = None
+
+    def died(self, error: ErrorInfo, served: bool, now_ns: int, limits: Limits) -> None:
+        """A worker's death. One that had served is replaced at once: it was not the model's fault."""
+        self.num_failures = 1 if served else self.num_failures + 1
+        exponent = self.num_failures - 1
+        delay = 0 if not exponent else limits.min_backoff_ns << min(exponent - 1, 30)
+        self.retry_ns = now_ns + min(delay, limits.max_backoff_ns)
+        self.error = error
+        self.cooling = False
+
+    def refused(self, error: ErrorInfo, now_ns: int, limits: Limits) -> None:
+        """The driver said no: nothing is tried for the cool-down."""
+        self.num_failures += 1
+        self.retry_ns = now_ns + limits.cooldown_ns
+        self.error = error
+        self.cooling = True
+
+    def is_cooling(self, now_ns: int) -> bool:
+        return self.cooling and now_ns < self.retry_ns

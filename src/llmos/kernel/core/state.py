@@ -1,0 +1,62 @@
+"""Everything the core remembers."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from llmos.abi.policy import Policy
+from llmos.kernel.core.decisions import Decision
+from llmos.kernel.core.fault import Fault
+from llmos.kernel.core.limits import Limits
+from llmos.kernel.core.memory import Ledger
+from llmos.kernel.core.queue import Queue
+from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
+from llmos.kernel.core.request import Request
+
+
+@dataclass(slots=True)
+class State:
+    """Owned by one loop. `dirty` are models to schedule at the end of the step."""
+
+    limits: Limits
+    policy: Policy
+    ledger: Ledger
+    requests: dict[str, Request] = field(default_factory=dict)
+    replicas: dict[str, Replica] = field(default_factory=dict)
+    models: dict[str, ModelFacts] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=lambda: defaultdict(Queue))
+    faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
+    wanted: set[str] = field(default_factory=set)
+    pinned: set[str] = field(default_factory=set)
+    dirty: set[str] = field(default_factory=set)
+    timers: list[int] = field(default_factory=list)
+    num_waiting: int = 0
+    num_replicas_made: int = 0
+    service_ns: float = 1e9
+    draining: bool = False
+    out: list[Decision] = field(default_factory=list)
+
+    def replicas_of(self, model_id: str) -> list[Replica]:
+        return [r for r in self.replicas.values() if r.model.model_id == model_id]
+
+    def wake_at(self, due_ns: int) -> None:
+        """Ask for a `Tick` at this time; a spurious one does no harm."""
+        heapq.heappush(self.timers, due_ns)
+
+    def next_due_ns(self) -> int | None:
+        return self.timers[0] if self.timers else None
+
+    def is_idle(self, replica: Replica) -> bool:
+        """Ready, and nobody runs on it or waits for it."""
+        return (
+            replica.state is ReplicaState.READY
+            and not replica.running
+            and not self.queues[replica.model.model_id]
+        )
+
+
+def initial(limits: Limits, policy: Policy) -> State:
+    """An empty machine."""
+    return State(limits, policy, Ledger(limits.memory_budget_bytes))

@@ -1,0 +1,17 @@
+"""Entry strings: `package.module:attribute`, imported only where they run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from llmos.errors import PluginError
+
+
+def load_entry(entry: str) -> Any:
+    """The object an entry string names. Raises PluginError saying what is missing."""
+    module_name, _, attribute = entry.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{entry} cannot be imported: {error}") from error

@@ -1,0 +1,118 @@
+"""The loop of a worker that holds a replica: take commands, step the driver, tell what happened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from llmos.abi import worker as msg
+from llmos.abi.driver import Driver
+from llmos.abi.events import Event, Failed
+from llmos.errors import EngineFailed, LLMOSError
+from llmos.ipc.blocking import BlockingChannel
+
+log = logging.getLogger(__name__)
+
+
+class ReplicaLoop:
+    """One thread, so that the driver needs no locks and no step waits for a queue."""
+
+    def __init__(self, channel: BlockingChannel, driver: Driver) -> None:
+        self._channel = channel
+        self._driver = driver
+        self._refused: list[Event] = []
+        self._loaded = False
+        self._running = True
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            msg.Load: self._load,
+            msg.Submit: self._submit,
+            msg.Pause: lambda m: self._each(self._driver.pause, m.request_ids),
+            msg.Unpause: lambda m: self._each(self._driver.unpause, m.request_ids),
+            msg.Abort: self._abort,
+            msg.Suspend: self._suspend,
+            msg.Resume: self._resume,
+            msg.Probe: self._probe,
+            msg.Shutdown: self._shutdown,
+        }
+
+    def run(self) -> None:
+        """Until `Shutdown`. Raises ChannelClosed when the kernel is gone, or what `step` raised."""
+        while self._running:
+            for message in self._channel.receive(self._wait_s()):
+                self._handlers[type(message)](message)
+            if self._loaded:
+                self._step()
+
+    def _wait_s(self) -> float | None:
+        if self._refused:
+            return 0.0
+        return self._driver.wait_s() if self._loaded else None
+
+    def _step(self) -> None:
+        begun = time.perf_counter()
+        events = self._driver.step()
+        if self._refused:
+            events = self._refused + events
+            self._refused = []
+        if events:
+            self._channel.send(msg.Step(events, time.perf_counter() - begun))
+
+    def _load(self, message: msg.Load) -> None:
+        def progress(fraction: float, what: str) -> None:
+            self._channel.send(msg.Progress(fraction, what))
+
+        try:
+            report = self._driver.load(message.spec, progress)
+        except LLMOSError as error:
+            self._channel.send(msg.LoadError(error.to_info()))
+        else:
+            self._loaded = True
+            self._channel.send(msg.Loaded(report))
+
+    def _submit(self, message: msg.Submit) -> None:
+        for item in message.items:
+            try:
+                self._driver.submit(item)
+            except LLMOSError as error:
+                self._refused.append(Failed(item.request_id, error.to_info()))
+
+    def _abort(self, message: msg.Abort) -> None:
+        for request_id in message.request_ids:
+            self._driver.abort(request_id, message.reason)
+
+    def _suspend(self, message: msg.Suspend) -> None:
+        for request_id in message.request_ids:
+            try:
+                reply = msg.Suspended(request_id, self._driver.suspend(request_id))
+            except LLMOSError as error:
+                reply = msg.Suspended(request_id, None, error.to_info())
+            self._channel.send(reply)
+
+    def _resume(self, message: msg.Resume) -> None:
+        try:
+            self._driver.resume(message.item, message.snapshot)
+        except LLMOSError as error:
+            self._refused.append(Failed(message.item.request_id, error.to_info()))
+
+    def _probe(self, message: msg.Probe) -> None:
+        driver = self._driver
+        self._channel.send(msg.Report(message.nonce, driver.health(), driver.memory()))
+
+    def _shutdown(self, _: msg.Shutdown) -> None:
+        if self._loaded:
+            self._driver.unload()
+        self._running = False
+
+    @staticmethod
+    def _each(verb: Callable[[str], None], request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            verb(request_id)
+
+
+def engine_error(error: BaseException) -> LLMOSError:
+    """What a worker says of an exception that ended it."""
+    if isinstance(error, LLMOSError):
+        return error
+    return EngineFailed(f"{type(error).__name__}: {error}")
