@@ -1,0 +1,59 @@
+"""`except Exception` lives only in listed boundary functions, where it becomes a typed error."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.arch.source import Function, functions, modules
+
+BROAD = {"Exception", "BaseException"}
+
+BOUNDARIES: set[str] = set()
+
+
+def _own_handlers(function: Function) -> list[ast.ExceptHandler]:
+    """Handlers of this function, not of functions inside it."""
+    found, rest = [], list(ast.iter_child_nodes(function.node))
+    while rest:
+        node = rest.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.ExceptHandler):
+            found.append(node)
+        rest.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def _is_broad(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(isinstance(t, ast.Name) and t.id in BROAD for t in types)
+
+
+def _broad() -> set[str]:
+    return {
+        f"{f.module}.{f.qualname}"
+        for m in modules()
+        for f in functions(m)
+        if any(_is_broad(h) for h in _own_handlers(f))
+    }
+
+
+def test_every_broad_handler_is_a_listed_boundary() -> None:
+    assert _broad() - BOUNDARIES == set()
+
+
+def test_every_listed_boundary_is_one() -> None:
+    assert BOUNDARIES - _broad() == set()
+
+
+def test_no_broad_handler_outside_a_function() -> None:
+    inside = {id(h) for m in modules() for f in functions(m) for h in _own_handlers(f)}
+    outside = [
+        f"{m.name}:{node.lineno}"
+        for m in modules()
+        for node in ast.walk(m.tree)
+        if isinstance(node, ast.ExceptHandler) and _is_broad(node) and id(node) not in inside
+    ]
+    assert not outside

@@ -1,0 +1,39 @@
+"""Only settings and sdk read the environment: a setting has one door, with its origin on record."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from tests.arch.source import Module, modules
+
+READERS = ("llmos.settings", "llmos.sdk")
+PASSED_ON = {
+    # module: why it may touch os.environ without taking a setting from it
+    "llmos.cluster.local": "builds the clean environment of a worker",
+}
+NAMES = {"environ", "environb", "getenv", "getenvb"}
+
+
+def _uses(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr in NAMES:
+            yield f"{module.name}:{node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from (f"{module.name}:{node.lineno}" for a in node.names if a.name in NAMES)
+
+
+def test_only_settings_and_sdk_read_the_environment() -> None:
+    uses = [
+        use
+        for m in modules()
+        if not any(m.is_in(reader) for reader in READERS) and m.name not in PASSED_ON
+        for use in _uses(m)
+    ]
+    assert not uses
+
+
+def test_the_exceptions_are_needed() -> None:
+    for module in modules():
+        if module.name in PASSED_ON:
+            assert list(_uses(module)), f"{module.name} no longer needs its exception"
