@@ -25,6 +25,7 @@
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
     │   └── ProtocolViolation         protocol_violation
+    ├── ServerUnreachable             server_unreachable   (raised by the sdk, never sent)
     ├── ConfigError                   config_error
     ├── PluginError                   plugin_error
     └── StorageError                  storage_error
@@ -227,6 +228,13 @@ class ProtocolViolation(WorkerError):
 
     code = "protocol_violation"
     retryable = False
+
+
+class ServerUnreachable(LLMOSError):
+    """No server answers, or it went away before its answer was complete. Raised by the sdk."""
+
+    code = "server_unreachable"
+    retryable = True
 
 
 class ConfigError(LLMOSError):

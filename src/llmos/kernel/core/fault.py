@@ -18,7 +18,7 @@ class Fault:
     error: ErrorInfo | None = None
 
     def died(self, error: ErrorInfo, served: bool, now_ns: int, limits: Limits) -> None:
-        """A worker's death. One that had served is replaced at once: it was not the model's fault."""
+        """A worker's death. One that had served is replaced at once: hardly the model's fault."""
         self.num_failures = 1 if served else self.num_failures + 1
         exponent = self.num_failures - 1
         delay = 0 if not exponent else limits.min_backoff_ns << min(exponent - 1, 30)

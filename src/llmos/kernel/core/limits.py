@@ -9,7 +9,10 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts, bytes and ns. `patience_ns`: how long a model waits for room before a busy one drains."""
+    """Counts, bytes and ns.
+
+    `patience_ns`: how long a model waits for room before a busy one is drained for it.
+    """
 
     max_waiting: int = 1024
     max_waiting_per_model: int = 512

@@ -1,0 +1,188 @@
+"""Replicas: which models are resident, which make room, and what a death means."""
+
+from __future__ import annotations
+
+from llmos.abi.events import Failed
+from llmos.errors import ErrorInfo, WorkerLost
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.admission import close
+from llmos.kernel.core.memory import plan_room
+from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
+from llmos.kernel.core.state import State
+
+_COMING = (ReplicaState.STARTING, ReplicaState.READY)
+
+
+def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
+    """It serves from now on; its reservation shrinks to what was measured."""
+    replica = state.replicas.get(event.replica_id)
+    if replica is None or replica.state is not ReplicaState.STARTING:
+        return
+    replica.move(ReplicaState.READY, "loaded")
+    replica.num_slots = event.num_slots
+    replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
+    replica.idle_since_ns = now_ns
+    state.wanted.pop(replica.model.model_id, None)
+    state.faults[replica.model.model_id].cooling = False
+    mark_all(state)  # the bytes that came free may be another model's
+
+
+def replica_refused(state: State, event: ev.ReplicaRefused, now_ns: int) -> None:
+    """The driver cannot load it: everyone who waits for the model hears why."""
+    replica = state.replicas.get(event.replica_id)
+    if replica is None:
+        return
+    model_id = replica.model.model_id
+    state.faults[model_id].refused(event.error, now_ns, state.limits)
+    _fail_waiting(state, model_id, event.error, now_ns)
+    stop(state, replica, f"load failed: {event.error.message}")
+
+
+def replica_gone(state: State, event: ev.ReplicaGone, now_ns: int) -> None:
+    """The process is dead: its streams end, its bytes are free, its model restarts if needed."""
+    replica = state.replicas.get(event.replica_id)
+    if replica is None:
+        return
+    asked = replica.state is ReplicaState.STOPPING
+    error = event.error or WorkerLost("the worker stopped").to_info()
+    for request_id in sorted(replica.running):
+        close(state, request_id, Failed(request_id, error), now_ns)
+    del state.replicas[event.replica_id]
+    state.ledger.release(event.replica_id)
+    if not asked:
+        _died(state, replica, error, now_ns)
+    mark_all(state)
+
+
+def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None:
+    model_id = replica.model.model_id
+    fault = state.faults[model_id]
+    fault.died(error, replica.served, now_ns, state.limits)
+    state.wake_at(fault.retry_ns)
+    if fault.num_failures >= state.limits.max_start_failures:
+        fault.cooling = True
+        _fail_waiting(state, model_id, error, now_ns)
+
+
+def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
+    state.wanted.pop(model_id, None)
+    state.wake_at(state.faults[model_id].retry_ns)  # a pinned model is tried again then
+    queue = state.queues[model_id]
+    while len(queue):
+        request_id = queue.peek()
+        close(state, request_id, Failed(request_id, error), now_ns)
+
+
+def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
+    """Someone asks for residency itself, not for an answer."""
+    model_id = event.model.model_id
+    state.models[model_id] = event.model
+    state.wanted[model_id] = None
+    if event.pin:
+        state.pinned[model_id] = None
+    state.dirty[model_id] = None
+
+
+def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
+    """Nobody keeps it resident any more; what runs on it ends first."""
+    state.wanted.pop(event.model_id, None)
+    state.pinned.pop(event.model_id, None)
+    for replica in state.replicas_of(event.model_id):
+        drain(state, replica, "unloaded on request")
+
+
+def mark_all(state: State) -> None:
+    """Every model that waits for anything is looked at again."""
+    state.dirty.update((model_id, None) for model_id, queue in state.queues.items() if len(queue))
+    state.dirty.update(state.wanted)
+    state.dirty.update(state.pinned)
+
+
+def stop(state: State, replica: Replica, reason: str) -> None:
+    """End the process; the bytes come free when it is gone."""
+    if replica.state is not ReplicaState.STOPPING:
+        replica.move(ReplicaState.STOPPING, reason)
+        state.out.append(do.StopReplica(replica.replica_id, reason))
+
+
+def drain(state: State, replica: Replica, reason: str) -> None:
+    """Nothing new runs on it; it stops when what runs has ended."""
+    if replica.state is ReplicaState.STARTING or not replica.running:
+        stop(state, replica, reason)
+    elif replica.state is ReplicaState.READY:
+        replica.move(ReplicaState.DRAINING, reason)
+
+
+def ensure_resident(state: State, model: ModelFacts, now_ns: int) -> None:
+    """Start a replica if the model has none and room can be made; else come back when it may."""
+    if any(r.state in _COMING for r in state.replicas_of(model.model_id)):
+        return
+    fault = state.faults[model.model_id]
+    if now_ns < fault.retry_ns:
+        state.wake_at(fault.retry_ns)
+        return
+    if state.ledger.free_bytes >= model.reserve_bytes:
+        _start(state, model, now_ns)
+    else:
+        _make_room(state, model, now_ns)
+
+
+def _start(state: State, model: ModelFacts, now_ns: int) -> None:
+    state.num_replicas_made += 1
+    replica_id = f"rep_{state.num_replicas_made}"
+    state.ledger.reserve(replica_id, model.reserve_bytes)
+    state.replicas[replica_id] = Replica(
+        replica_id,
+        model,
+        model.reserve_bytes,
+        since_ns=now_ns,
+        keep_alive_ns=state.limits.keep_alive_ns,
+        num_slots=model.num_slots,
+    )
+    waiting = len(state.queues[model.model_id])
+    reason = f"{waiting} requests wait" if waiting else "wanted"
+    state.out.append(do.StartReplica(replica_id, model, reason))
+
+
+def _make_room(state: State, model: ModelFacts, now_ns: int) -> None:
+    """Stop idle replicas that are not pinned; when those don't do, drain busy ones after a while.
+
+    Bytes of replicas already leaving count as free: waiting for them is cheaper than a victim.
+    """
+    leaving = (ReplicaState.DRAINING, ReplicaState.STOPPING)
+    free = state.ledger.free_bytes
+    free += sum(r.reserved_bytes for r in state.replicas.values() if r.state in leaving)
+    candidates = [
+        r
+        for r in state.replicas.values()
+        if r.model.model_id not in state.pinned | {model.model_id}
+    ]
+    idle = [r for r in candidates if state.is_idle(r)]
+    victims = plan_room(model.reserve_bytes, free, idle)
+    if victims is None and _waits_since(state, model, now_ns) >= state.limits.patience_ns:
+        ready = [r for r in candidates if r.state is ReplicaState.READY]
+        victims = plan_room(model.reserve_bytes, free, ready)
+    for victim in victims or ():
+        drain(state, victim, f"makes room for {model.ref}")
+    if victims is None:
+        state.wake_at(now_ns + state.limits.patience_ns)
+
+
+def _waits_since(state: State, model: ModelFacts, now_ns: int) -> int:
+    """How long, in ns, the first in the model's queue has waited."""
+    queue = state.queues[model.model_id]
+    return now_ns - state.requests[queue.peek()].arrived_ns if len(queue) else 0
+
+
+def unload_idle(state: State, now_ns: int) -> None:
+    """Stop replicas nobody has used for their keep-alive time, and drained ones."""
+    for replica in list(state.replicas.values()):
+        if replica.state is ReplicaState.DRAINING and not replica.running:
+            stop(state, replica, replica.reason)
+        elif state.is_idle(replica) and replica.model.model_id not in state.pinned:
+            due_ns = replica.idle_since_ns + replica.keep_alive_ns
+            if due_ns <= now_ns:
+                stop(state, replica, f"idle for {replica.keep_alive_ns / 1e9:g} s")
+            else:
+                state.wake_at(due_ns)

@@ -1,0 +1,101 @@
+"""The kernel's one decision function."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llmos.kernel.core import admission, residency
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.request import RequestState
+from llmos.kernel.core.state import State
+
+
+def step(state: State, events: Iterable[ev.CoreEvent], now_ns: int) -> list[do.Decision]:
+    """Take in what happened, then decide. `now_ns` never decreases; equal inputs, equal outputs."""
+    state.out = []
+    for event in events:
+        _HANDLERS[type(event)](state, event, now_ns)
+    if _timer_due(state, now_ns):
+        admission.expire(state, now_ns)
+        residency.mark_all(state)
+        residency.unload_idle(state, now_ns)
+    while state.dirty:
+        _schedule(state, state.dirty.pop(), now_ns)
+    return state.out
+
+
+def _timer_due(state: State, now_ns: int) -> bool:
+    due = False
+    while state.timers and state.timers[0] <= now_ns:
+        heapq.heappop(state.timers)
+        due = True
+    return due
+
+
+def _schedule(state: State, model_id: str, now_ns: int) -> None:
+    """One model: its replica if it needs one, its queue into free slots, its idle replica's end."""
+    queue = state.queues[model_id]
+    if len(queue) or model_id in state.wanted or model_id in state.pinned:
+        residency.ensure_resident(state, state.models[model_id], now_ns)
+    for replica in state.replicas_of(model_id):
+        if replica.state is ReplicaState.READY:
+            while len(queue) and replica.num_free_slots > 0:
+                _dispatch(state, queue.pop(), replica.replica_id, now_ns)
+        if not replica.running:
+            _rest(state, replica.replica_id, now_ns)
+
+
+def _dispatch(state: State, request_id: str, replica_id: str, now_ns: int) -> None:
+    request, replica = state.requests[request_id], state.replicas[replica_id]
+    waited_ms = (now_ns - request.arrived_ns) / 1e6
+    reason = f"slot {len(replica.running) + 1} of {replica.num_slots}, waited {waited_ms:.0f} ms"
+    request.move(RequestState.RUNNING, reason)
+    request.replica_id = replica_id
+    request.started_ns = now_ns
+    replica.running.add(request_id)
+    state.num_waiting -= 1
+    state.out.append(do.Dispatch(request_id, replica_id, reason))
+
+
+def _rest(state: State, replica_id: str, now_ns: int) -> None:
+    """A replica without work: stop a drained one, set the alarm of an idle one.
+
+    Another model may have waited for this one to become idle.
+    """
+    replica = state.replicas[replica_id]
+    if replica.state is ReplicaState.DRAINING:
+        residency.stop(state, replica, replica.reason)
+    elif state.is_idle(replica):
+        state.wake_at(now_ns + replica.keep_alive_ns)
+        if state.num_waiting:
+            for model_id, queue in state.queues.items():
+                if len(queue) and model_id != replica.model.model_id:
+                    residency.ensure_resident(state, state.models[model_id], now_ns)
+
+
+def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
+    state.draining = True
+
+
+def _tick(state: State, event: ev.Tick, now_ns: int) -> None:
+    """Nothing but the passing of time, which every step looks at."""
+
+
+_HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
+    ev.Arrived: admission.arrived,
+    ev.Cancelled: admission.cancelled,
+    ev.Ended: admission.ended,
+    ev.ReaderStalled: admission.reader_stalled,
+    ev.ReaderResumed: admission.reader_resumed,
+    ev.ReplicaUp: residency.replica_up,
+    ev.ReplicaRefused: residency.replica_refused,
+    ev.ReplicaGone: residency.replica_gone,
+    ev.ModelWanted: residency.model_wanted,
+    ev.ModelUnwanted: residency.model_unwanted,
+    ev.Draining: _draining,
+    ev.Tick: _tick,
+}
