@@ -1,0 +1,189 @@
+"""Our own API, `/os/v1`, and the health routes: one pure function per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from llmos.abi.principal import Key, Role, ServiceClass
+from llmos.abi.registry import ModelVersion
+from llmos.abi.syscall import (
+    Done,
+    HealthReport,
+    KeyList,
+    ModelList,
+    NewKey,
+    ProcessInfo,
+    ProcessList,
+    ReplicaInfo,
+    ReplicaList,
+    StatusInfo,
+    WorkerInfo,
+    WorkerList,
+)
+from llmos.errors import ProtocolViolation
+from llmos.sdk.config import ClientConfig
+from llmos.sdk.wire import (
+    Call,
+    FileBody,
+    Patience,
+    Request,
+    WholeBody,
+    decode,
+    encode,
+    error_from_envelope,
+)
+
+T = TypeVar("T")
+_NOT_READY = frozenset({503})
+
+
+def model_path(ref: str, tail: str = "") -> str:
+    """The path of a model; a reference may hold one `/` and one `:`."""
+    return f"/os/v1/models/{quote(ref, safe='/:')}{tail}"
+
+
+def list_models(config: ClientConfig) -> Call[list[ModelVersion]]:
+    """Every model version."""
+    return _get(config, "/os/v1/models", lambda body: decode(body, ModelList).models)
+
+
+def show_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+    """One model version. Raises ModelNotFound."""
+    return _get(config, model_path(ref), lambda body: decode(body, ModelVersion))
+
+
+def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+    """Forget a version. Raises ModelNotFound, Conflict while it is in use."""
+    request = Request("DELETE", model_path(ref), None, Patience.LONG)
+    return _call(config, request, lambda body: decode(body, ModelVersion))
+
+
+def load_model(config: ClientConfig, ref: str) -> Call[Done]:
+    """Make a replica resident; answered when it is ready. Raises LoadFailed, ModelTooLarge."""
+    request = Request("POST", model_path(ref, "/load"), None, Patience.LONG)
+    return _call(config, request, _done)
+
+
+def unload_model(config: ClientConfig, ref: str) -> Call[Done]:
+    """Stop the model's replicas once idle."""
+    request = Request("POST", model_path(ref, "/unload"), None, Patience.LONG)
+    return _call(config, request, _done)
+
+
+def list_replicas(config: ClientConfig) -> Call[list[ReplicaInfo]]:
+    """Resident, starting and failed replicas."""
+    return _get(config, "/os/v1/replicas", lambda body: decode(body, ReplicaList).replicas)
+
+
+def list_workers(config: ClientConfig) -> Call[list[WorkerInfo]]:
+    """The worker processes."""
+    return _get(config, "/os/v1/workers", lambda body: decode(body, WorkerList).workers)
+
+
+def list_processes(config: ClientConfig) -> Call[list[ProcessInfo]]:
+    """Requests and jobs, waiting, running and lately ended."""
+    return _get(config, "/os/v1/processes", lambda body: decode(body, ProcessList).processes)
+
+
+def kill_process(config: ClientConfig, process_id: str) -> Call[Done]:
+    """End a request or job. Raises NotFound."""
+    path = f"/os/v1/processes/{quote(process_id, safe='')}"
+    return _call(config, Request("DELETE", path), _done)
+
+
+def status(config: ClientConfig) -> Call[StatusInfo]:
+    """The kernel's own account of itself."""
+    return _get(config, "/os/v1/status", lambda body: decode(body, StatusInfo))
+
+
+def list_keys(config: ClientConfig) -> Call[list[Key]]:
+    """Every key's record; secrets are never listed."""
+    return _get(config, "/os/v1/keys", lambda body: decode(body, KeyList).keys)
+
+
+def add_key(
+    config: ClientConfig,
+    name: str,
+    tenant: str,
+    *,
+    role: Role | str | None = None,
+    max_class: ServiceClass | str | None = None,
+    weight: float | None = None,
+) -> Call[NewKey]:
+    """A new key; its secret is in the answer and nowhere else. Raises Conflict."""
+    if isinstance(max_class, ServiceClass):
+        max_class = max_class.name.lower()
+    fields = {"role": role, "max_class": max_class, "weight": weight}
+    body = {"name": name, "tenant": tenant, **{k: v for k, v in fields.items() if v is not None}}
+    request = Request("POST", "/os/v1/keys", encode(body))
+    return _call(config, request, lambda answer: decode(answer, NewKey))
+
+
+def revoke_key(config: ClientConfig, key_id_or_name: str) -> Call[Key]:
+    """End a key. Raises NotFound."""
+    path = f"/os/v1/keys/{quote(key_id_or_name, safe='')}"
+    return _call(config, Request("DELETE", path), lambda body: decode(body, Key))
+
+
+def health(config: ClientConfig) -> Call[dict[str, Any]]:
+    """`/healthz`: an answer at all proves that the server lives. Needs no key."""
+    return _get(config, "/healthz", lambda body: decode(body, dict[str, Any]))
+
+
+def ready(config: ClientConfig) -> Call[HealthReport]:
+    """`/readyz`: whether a request would be served, and if not why. Needs no key."""
+    return _get(config, "/readyz", _health_report, _NOT_READY)
+
+
+def metrics(config: ClientConfig) -> Call[str]:
+    """`/metrics` in Prometheus' text format."""
+    return _get(config, "/metrics", lambda body: body.decode(errors="replace"))
+
+
+def upload_file(config: ClientConfig, upload_id: str, file: FileBody) -> Call[dict[str, Any]]:
+    """Send one file of an upload. Raises InvalidRequest, PayloadTooLarge, DiskFull."""
+    path = f"/os/v1/uploads/{quote(upload_id, safe='')}/{quote(file.path.name, safe='')}"
+    request = Request("PUT", path, file, Patience.LONG)
+    return _call(config, request, lambda body: decode(body, dict[str, Any]))
+
+
+def discard_upload(config: ClientConfig, upload_id: str) -> Call[None]:
+    """Drop an upload."""
+    path = f"/os/v1/uploads/{quote(upload_id, safe='')}"
+    return _call(config, Request("DELETE", path), lambda _: None)
+
+
+def _get(
+    config: ClientConfig,
+    path: str,
+    parse: Callable[[bytes], T],
+    accepts: frozenset[int] = frozenset(),
+) -> Call[T]:
+    return _call(config, Request("GET", path), parse, accepts)
+
+
+def _call(
+    config: ClientConfig,
+    request: Request,
+    parse: Callable[[bytes], T],
+    accepts: frozenset[int] = frozenset(),
+) -> Call[T]:
+    return Call(request, lambda: WholeBody(parse, config.max_answer_bytes), accepts)
+
+
+def _done(body: bytes) -> Done:
+    return Done(str(decode(body, dict[str, Any]).get("done", "")))
+
+
+def _health_report(body: bytes) -> HealthReport:
+    answer = decode(body, dict[str, Any])
+    if "error" in answer:
+        raise error_from_envelope(answer)
+    try:
+        return msgspec.convert(answer, HealthReport)
+    except msgspec.ValidationError as error:
+        raise ProtocolViolation(f"/readyz answered something else: {error}") from error

@@ -1,0 +1,338 @@
+"""`Client` and `AsyncClient`: one attribute per call; what a call is stands in the pure modules.
+
+The signature and docstring of a method are those of its function in `calls`, less the first
+argument: the two clients differ only in how they run it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+)
+
+from llmos.abi.registry import ModelVersion
+from llmos.sdk import calls, inference
+from llmos.sdk.config import ClientConfig
+from llmos.sdk.locate import Endpoint, locate
+from llmos.sdk.pull import Progress, pull
+from llmos.sdk.results import Chunk, Completion
+from llmos.sdk.transport import AsyncStream, AsyncTransport, Stream, Transport
+from llmos.sdk.wire import Call, StreamCall
+
+if TYPE_CHECKING:
+    import httpx
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _silent(_: object) -> None:
+    """The progress callback of whoever does not look."""
+
+
+class _HasTransport(Protocol):
+    _transport: Transport
+
+
+class _HasAsyncTransport(Protocol):
+    _transport: AsyncTransport
+
+
+class _Sync(Generic[P, T]):
+    """A blocking method made of a pure function."""
+
+    def __init__(self, build: Callable[Concatenate[ClientConfig, P], Call[T]]) -> None:
+        self._build = build
+
+    def __get__(self, group: _HasTransport, owner: object = None) -> Callable[P, T]:
+        @functools.wraps(self._build)
+        def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            transport = group._transport
+            return transport.run(self._build(transport.config, *args, **kwargs))
+
+        return method
+
+
+class _Async(Generic[P, T]):
+    """An awaitable method made of a pure function."""
+
+    def __init__(self, build: Callable[Concatenate[ClientConfig, P], Call[T]]) -> None:
+        self._build = build
+
+    def __get__(
+        self, group: _HasAsyncTransport, owner: object = None
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        @functools.wraps(self._build)
+        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
+            transport = group._transport
+            return await transport.run(self._build(transport.config, *args, **kwargs))
+
+        return method
+
+
+class _Group:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+
+class _AsyncGroup:
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+
+class Models(_Group):
+    """`client.models`."""
+
+    list = _Sync(calls.list_models)
+    show = _Sync(calls.show_model)
+    remove = _Sync(calls.remove_model)
+    load = _Sync(calls.load_model)
+    unload = _Sync(calls.unload_model)
+
+    def pull(
+        self, source: str, name: str | None = None, *, progress: Progress = _silent
+    ) -> ModelVersion:
+        """Bring a model in: `hf:org/name[@revision]` or `file:PATH` of this machine.
+
+        Raises ModelRejected, NotFound, Conflict, StorageError.
+        """
+        transport = self._transport
+        is_local = transport.endpoint.socket is not None
+        return transport.run_steps(pull(transport.config, is_local, source, name, progress))
+
+
+class AsyncModels(_AsyncGroup):
+    """`client.models`."""
+
+    list = _Async(calls.list_models)
+    show = _Async(calls.show_model)
+    remove = _Async(calls.remove_model)
+    load = _Async(calls.load_model)
+    unload = _Async(calls.unload_model)
+
+    async def pull(
+        self, source: str, name: str | None = None, *, progress: Progress = _silent
+    ) -> ModelVersion:
+        """As `Models.pull`; `progress` is called in the event loop."""
+        transport = self._transport
+        is_local = transport.endpoint.socket is not None
+        return await transport.run_steps(pull(transport.config, is_local, source, name, progress))
+
+
+class Processes(_Group):
+    """`client.processes`."""
+
+    list = _Sync(calls.list_processes)
+    kill = _Sync(calls.kill_process)
+
+
+class AsyncProcesses(_AsyncGroup):
+    """`client.processes`."""
+
+    list = _Async(calls.list_processes)
+    kill = _Async(calls.kill_process)
+
+
+class Keys(_Group):
+    """`client.keys`."""
+
+    list = _Sync(calls.list_keys)
+    add = _Sync(calls.add_key)
+    revoke = _Sync(calls.revoke_key)
+
+
+class AsyncKeys(_AsyncGroup):
+    """`client.keys`."""
+
+    list = _Async(calls.list_keys)
+    add = _Async(calls.add_key)
+    revoke = _Async(calls.revoke_key)
+
+
+class Client:
+    """A blocking client. Finds the server as `locate` says; nothing is contacted until a call.
+
+    Every method raises the error the server named, as the same class, or ServerUnreachable.
+    """
+
+    status = _Sync(calls.status)
+    replicas = _Sync(calls.list_replicas)
+    workers = _Sync(calls.list_workers)
+    health = _Sync(calls.health)
+    ready = _Sync(calls.ready)
+    metrics = _Sync(calls.metrics)
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        config: ClientConfig | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.endpoint: Endpoint = locate(url, api_key, home)
+        self._transport = Transport(self.endpoint, config or ClientConfig(), transport)
+        self.models = Models(self._transport)
+        self.processes = Processes(self._transport)
+        self.keys = Keys(self._transport)
+
+    @overload
+    def chat(
+        self,
+        model: str,
+        messages: inference.Messages,
+        *,
+        stream: Literal[False] = False,
+        **sampling: Any,
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self, model: str, messages: inference.Messages, *, stream: Literal[True], **sampling: Any
+    ) -> Stream[Chunk]: ...
+
+    def chat(
+        self, model: str, messages: inference.Messages, *, stream: bool = False, **sampling: Any
+    ) -> Completion | Stream[Chunk]:
+        """Answer a conversation. `sampling` are fields of OpenAI's body, and `llmos={...}`."""
+        config = self._transport.config
+        return self._infer(inference.chat(config, model, messages, stream=stream, **sampling))
+
+    @overload
+    def complete(
+        self,
+        model: str,
+        prompt: inference.Prompt,
+        *,
+        stream: Literal[False] = False,
+        **sampling: Any,
+    ) -> Completion: ...
+
+    @overload
+    def complete(
+        self, model: str, prompt: inference.Prompt, *, stream: Literal[True], **sampling: Any
+    ) -> Stream[Chunk]: ...
+
+    def complete(
+        self, model: str, prompt: inference.Prompt, *, stream: bool = False, **sampling: Any
+    ) -> Completion | Stream[Chunk]:
+        """Continue a text, or token ids taken as they are."""
+        config = self._transport.config
+        return self._infer(inference.complete(config, model, prompt, stream=stream, **sampling))
+
+    def _infer(self, call: Call[Completion] | StreamCall[Chunk]) -> Completion | Stream[Chunk]:
+        if isinstance(call, StreamCall):
+            return self._transport.open(call)
+        return self._transport.run(call)
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same calls, awaited."""
+
+    status = _Async(calls.status)
+    replicas = _Async(calls.list_replicas)
+    workers = _Async(calls.list_workers)
+    health = _Async(calls.health)
+    ready = _Async(calls.ready)
+    metrics = _Async(calls.metrics)
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        config: ClientConfig | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.endpoint: Endpoint = locate(url, api_key, home)
+        self._transport = AsyncTransport(self.endpoint, config or ClientConfig(), transport)
+        self.models = AsyncModels(self._transport)
+        self.processes = AsyncProcesses(self._transport)
+        self.keys = AsyncKeys(self._transport)
+
+    @overload
+    async def chat(
+        self,
+        model: str,
+        messages: inference.Messages,
+        *,
+        stream: Literal[False] = False,
+        **sampling: Any,
+    ) -> Completion: ...
+
+    @overload
+    async def chat(
+        self, model: str, messages: inference.Messages, *, stream: Literal[True], **sampling: Any
+    ) -> AsyncStream[Chunk]: ...
+
+    async def chat(
+        self, model: str, messages: inference.Messages, *, stream: bool = False, **sampling: Any
+    ) -> Completion | AsyncStream[Chunk]:
+        """Answer a conversation. `sampling` are fields of OpenAI's body, and `llmos={...}`."""
+        config = self._transport.config
+        call = inference.chat(config, model, messages, stream=stream, **sampling)
+        return await self._infer(call)
+
+    @overload
+    async def complete(
+        self,
+        model: str,
+        prompt: inference.Prompt,
+        *,
+        stream: Literal[False] = False,
+        **sampling: Any,
+    ) -> Completion: ...
+
+    @overload
+    async def complete(
+        self, model: str, prompt: inference.Prompt, *, stream: Literal[True], **sampling: Any
+    ) -> AsyncStream[Chunk]: ...
+
+    async def complete(
+        self, model: str, prompt: inference.Prompt, *, stream: bool = False, **sampling: Any
+    ) -> Completion | AsyncStream[Chunk]:
+        """Continue a text, or token ids taken as they are."""
+        config = self._transport.config
+        call = inference.complete(config, model, prompt, stream=stream, **sampling)
+        return await self._infer(call)
+
+    async def _infer(
+        self, call: Call[Completion] | StreamCall[Chunk]
+    ) -> Completion | AsyncStream[Chunk]:
+        if isinstance(call, StreamCall):
+            return await self._transport.open(call)
+        return await self._transport.run(call)
+
+    async def aclose(self) -> None:
+        """Close the connections. Idempotent."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
