@@ -13,7 +13,8 @@
     │   ├── Conflict                  conflict
     │   ├── PayloadTooLarge           payload_too_large
     │   ├── ModelRejected             model_rejected
-    │   └── ReaderStalled             reader_stalled
+    │   ├── ReaderStalled             reader_stalled
+    │   └── Cancelled                 cancelled
     ├── CapacityError         nothing is wrong, there is no room now
     │   ├── QueueFull                 queue_full
     │   ├── QuotaExceeded             quota_exceeded
@@ -158,6 +159,12 @@ class ReaderStalled(UserError):
     """The client stopped reading its stream for longer than the bound."""
 
     code = "reader_stalled"
+
+
+class Cancelled(UserError):
+    """Someone ended it before it began: its client left, or an operator."""
+
+    code = "cancelled"
 
 
 class CapacityError(LLMOSError):

@@ -77,6 +77,15 @@ class Health(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class DriverEntry(msgspec.Struct, frozen=True):
+    """How to run a driver: entry string, interpreter (empty: ours), memory without a model."""
+
+    name: str
+    entry: str
+    python: str = ""
+    base_bytes: int = 0
+
+
 class Driver(Protocol):
     """Called by one thread only. No method but `load` and `step` may take long.
 

@@ -156,7 +156,7 @@ def _make_room(state: State, model: ModelFacts, now_ns: int) -> None:
     candidates = [
         r
         for r in state.replicas.values()
-        if r.model.model_id not in state.pinned | {model.model_id}
+        if r.model.model_id not in state.pinned and r.model.model_id != model.model_id
     ]
     idle = [r for r in candidates if state.is_idle(r)]
     victims = plan_room(model.reserve_bytes, free, idle)

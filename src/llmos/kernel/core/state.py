@@ -15,10 +15,15 @@ from llmos.kernel.core.queue import Queue
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.request import Request
 
+ALARM_GRID_NS = 50_000_000
+
 
 @dataclass(slots=True)
 class State:
-    """Owned by one loop. `dirty` are models to schedule at the end of the step."""
+    """Owned by one loop. `dirty` are models to schedule at the end of the step.
+
+    Sets that are iterated are dicts: their order must not depend on the process's hash seed.
+    """
 
     limits: Limits
     policy: Policy
@@ -28,10 +33,11 @@ class State:
     models: dict[str, ModelFacts] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=lambda: defaultdict(Queue))
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
-    wanted: set[str] = field(default_factory=set)
-    pinned: set[str] = field(default_factory=set)
-    dirty: set[str] = field(default_factory=set)
+    wanted: dict[str, None] = field(default_factory=dict)
+    pinned: dict[str, None] = field(default_factory=dict)
+    dirty: dict[str, None] = field(default_factory=dict)
     timers: list[int] = field(default_factory=list)
+    alarms: set[int] = field(default_factory=set)
     num_waiting: int = 0
     num_replicas_made: int = 0
     service_ns: float = 1e9
@@ -42,8 +48,14 @@ class State:
         return [r for r in self.replicas.values() if r.model.model_id == model_id]
 
     def wake_at(self, due_ns: int) -> None:
-        """Ask for a `Tick` at this time; a spurious one does no harm."""
-        heapq.heappush(self.timers, due_ns)
+        """Ask for a `Tick` at or soon after this time; a spurious one does no harm.
+
+        Alarms are rounded up to a grid, so that thousands of requests share one.
+        """
+        due_ns = -(-due_ns // ALARM_GRID_NS) * ALARM_GRID_NS
+        if due_ns not in self.alarms:
+            self.alarms.add(due_ns)
+            heapq.heappush(self.timers, due_ns)
 
     def next_due_ns(self) -> int | None:
         return self.timers[0] if self.timers else None

@@ -24,14 +24,14 @@ def step(state: State, events: Iterable[ev.CoreEvent], now_ns: int) -> list[do.D
         residency.mark_all(state)
         residency.unload_idle(state, now_ns)
     while state.dirty:
-        _schedule(state, state.dirty.pop(), now_ns)
+        _schedule(state, state.dirty.popitem()[0], now_ns)
     return state.out
 
 
 def _timer_due(state: State, now_ns: int) -> bool:
     due = False
     while state.timers and state.timers[0] <= now_ns:
-        heapq.heappop(state.timers)
+        state.alarms.discard(heapq.heappop(state.timers))
         due = True
     return due
 
