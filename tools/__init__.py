@@ -1,0 +1,1 @@
+"""What maintains the repository: environment, generated pages, checks of what is shipped."""
