@@ -1,0 +1,206 @@
+"""Content-addressed, immutable files, and folders of hard links to them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from llmos.abi.blob import BlobRef
+from llmos.errors import DigestMismatch, DiskFull
+from llmos.storage.config import StorageConfig
+from llmos.storage.disk import mapped, remove_tree, sync_folder
+from llmos.storage.home import Home
+from llmos.storage.names import check_filename
+
+CHUNK_BYTES = 1 << 20
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_CANNOT_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class DiskLedger(msgspec.Struct, frozen=True):
+    """Bytes of the store and of its disk. `floor_bytes` of the free ones are never used."""
+
+    num_blobs: int
+    blob_bytes: int
+    free_bytes: int
+    total_bytes: int
+    floor_bytes: int
+
+
+class Blobs:
+    """The store under `blobs/`. Blocking: call it from a thread.
+
+    A blob is visible only whole, verified and durable. Blobs added under a `hold` survive
+    `collect` until it ends, so that whoever adds them has time to record that they are wanted.
+    """
+
+    def __init__(self, home: Home, config: StorageConfig | None = None) -> None:
+        self._home = home
+        self._config = config or StorageConfig()
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    def path(self, digest: str) -> Path:
+        """Where a blob of this digest is, if it is."""
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
+            raise DigestMismatch(f"not a digest: {digest[:80]!r}")
+        return self._home.blobs / match[1][:2] / match[1]
+
+    def require_free(self, size_bytes: int) -> None:
+        """Raises DiskFull unless `size_bytes` more leave the configured floor free."""
+        free = shutil.disk_usage(self._home.path).free
+        if free - size_bytes < self._config.min_free_bytes:
+            raise DiskFull(
+                f"{size_bytes} bytes wanted, {free} free, and {self._config.min_free_bytes} of "
+                "these must stay free",
+                details={"wanted_bytes": size_bytes, "free_bytes": free},
+            )
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[set[str]]:
+        """A set of digests that `collect` leaves alone while this lasts; `add` puts them in."""
+        held: set[str] = set()
+        try:
+            yield held
+        finally:
+            with self._lock:
+                self._held.subtract(held)
+
+    def copy(
+        self, source: Path, hold: set[str], progress: Callable[[int], None] = lambda _: None
+    ) -> BlobRef:
+        """Copy a file nobody vouches for into the store, hashing what is written.
+
+        `progress` gets bytes done since its last call. Raises DiskFull, StorageError.
+        """
+        temporary = self._home.scratch / f"blob-{uuid.uuid4().hex}"
+        digest = hashlib.sha256()
+        try:
+            with mapped(f"copying {source.name}"):
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with source.open("rb") as reader, os.fdopen(fd, "wb") as writer:
+                    self.require_free(os.fstat(reader.fileno()).st_size)
+                    while chunk := reader.read(CHUNK_BYTES):
+                        writer.write(chunk)
+                        digest.update(chunk)
+                        progress(len(chunk))
+            return self._seal(temporary, f"sha256:{digest.hexdigest()}", hold)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def adopt(
+        self,
+        path: Path,
+        hold: set[str],
+        progress: Callable[[int], None] = lambda _: None,
+        expected: str | None = None,
+    ) -> BlobRef:
+        """Move a file of `scratch/` or `uploads/` into the store. `expected` is its digest.
+
+        Raises DigestMismatch, DiskFull, StorageError.
+        """
+        digest = hashlib.sha256()
+        with mapped(f"hashing {path.name}"), path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                progress(len(chunk))
+        found = f"sha256:{digest.hexdigest()}"
+        if expected is not None and found != expected:
+            raise DigestMismatch(f"{path.name}: {expected} was promised, {found} came")
+        return self._seal(path, found, hold)
+
+    def _seal(self, path: Path, digest: str, hold: set[str]) -> BlobRef:
+        target = self.path(digest)
+        with mapped(f"storing {path.name}"):
+            with path.open("rb") as file:
+                os.fchmod(file.fileno(), 0o400)
+                os.fsync(file.fileno())
+                size_bytes = os.fstat(file.fileno()).st_size
+            with self._lock:
+                if digest not in hold:
+                    hold.add(digest)
+                    self._held[digest] += 1
+                if target.exists() and target.stat().st_size == size_bytes:
+                    path.unlink()
+                else:
+                    target.parent.mkdir(mode=0o700, exist_ok=True)
+                    path.replace(target)
+            sync_folder(target.parent)
+            sync_folder(self._home.blobs)
+        return BlobRef(digest, size_bytes, str(target))
+
+    def link(self, folder_name: str, files: Mapping[str, str]) -> Path:
+        """Make `models/FOLDER_NAME` with `files` (name to digest), whole or not at all.
+
+        Hard links to the blobs; copies where the file system has no links. Read-only.
+        """
+        target = self._home.models / folder_name
+        building = self._home.scratch / f"{folder_name}.{uuid.uuid4().hex}"
+        try:
+            with mapped(f"making {folder_name}"):
+                building.mkdir(mode=0o700)
+                for name, digest in files.items():
+                    path = building / check_filename(name, folders=1)
+                    path.parent.mkdir(mode=0o700, exist_ok=True)
+                    self._link_or_copy(self.path(digest), path)
+                sync_folder(building)
+                remove_tree(target)
+                building.replace(target)
+                for folder in [target, *(p for p in target.iterdir() if p.is_dir())]:
+                    folder.chmod(0o500)
+                sync_folder(self._home.models)
+        finally:
+            remove_tree(building)
+        return target
+
+    def _link_or_copy(self, blob: Path, path: Path) -> None:
+        try:
+            os.link(blob, path)
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            self.require_free(blob.stat().st_size)
+            shutil.copyfile(blob, path)
+            path.chmod(0o400)
+
+    def unlink(self, folder_name: str) -> None:
+        """Remove `models/FOLDER_NAME`. Idempotent."""
+        with mapped(f"removing {folder_name}"):
+            remove_tree(self._home.models / folder_name)
+
+    def collect(self, wanted: set[str]) -> int:
+        """Delete every blob that is neither `wanted` nor held; the bytes freed."""
+        freed = 0
+        with mapped("collecting blobs"), self._lock:
+            for path in self._files():
+                digest = f"sha256:{path.name}"
+                if digest in wanted or self._held[digest] > 0:
+                    continue
+                freed += path.stat().st_size
+                path.unlink()
+        return freed
+
+    def ledger(self) -> DiskLedger:
+        """What the store uses and what the disk has. Walks the store."""
+        sizes = [path.stat().st_size for path in self._files()]
+        usage = shutil.disk_usage(self._home.path)
+        return DiskLedger(
+            len(sizes), sum(sizes), usage.free, usage.total, self._config.min_free_bytes
+        )
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._home.blobs.iterdir():
+            if folder.is_dir():
+                yield from folder.iterdir()

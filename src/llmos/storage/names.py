@@ -1,0 +1,24 @@
+"""File names nobody vouches for."""
+
+from __future__ import annotations
+
+from llmos.errors import InvalidRequest
+
+MAX_NAME_BYTES = 255
+
+
+def check_filename(name: str, *, folders: int = 0) -> str:
+    """The name, if it can only mean a file below the folder it is joined to.
+
+    At most `folders` levels of sub-folders (`/`). Refused with InvalidRequest: empty or hidden
+    parts, backslashes, control characters, lone surrogates, parts over 255 bytes.
+    """
+    parts = name.split("/")
+    if len(parts) > folders + 1:
+        raise InvalidRequest(f"file name {name[:80]!r} has too many folders", param="filename")
+    for part in parts:
+        if not part or part.startswith(".") or "\\" in part or not part.isprintable():
+            raise InvalidRequest(f"bad file name {name[:80]!r}", param="filename")
+        if len(part.encode(errors="replace")) > MAX_NAME_BYTES:
+            raise InvalidRequest(f"file name {name[:40]!r}… is too long", param="filename")
+    return name
