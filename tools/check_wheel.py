@@ -1,12 +1,11 @@
 """Check that a wheel is whole: `python tools/check_wheel.py DIST` looks at the one wheel there.
 
-It must carry every file of the package's source tree that is under version control (the bundled
-model, migrations, toml, `py.typed`), the entry point and the licence, and nothing else.
+It must carry every file of the package's source tree (the bundled model, migrations, toml,
+`py.typed`), the entry point and the licence, and nothing else.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,11 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 20 << 20
 
 
-def tracked() -> set[str]:
-    """Files of the package under version control, as paths inside a wheel."""
-    command = ["git", "ls-files", "-z", "src/llmos"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    return {name.removeprefix("src/") for name in listed.split("\0") if name}
+def expected() -> set[str]:
+    """Files of the package's source tree, as paths inside a wheel."""
+    source = ROOT / "src"
+    files = (path.relative_to(source) for path in (source / "llmos").rglob("*") if path.is_file())
+    return {file.as_posix() for file in files if "__pycache__" not in file.parts}
 
 
 def faults(wheel: Path) -> list[str]:
@@ -28,7 +27,7 @@ def faults(wheel: Path) -> list[str]:
         names = set(archive.namelist())
         entry = [n for n in names if n.endswith(".dist-info/entry_points.txt")]
         entry_points = archive.read(entry[0]).decode() if entry else ""
-    found = [f"{name} is missing" for name in sorted(tracked() - names)]
+    found = [f"{name} is missing" for name in sorted(expected() - names)]
     if not any(n.startswith("llmos/pilot/") and n.endswith(".safetensors") for n in names):
         found.append("the bundled model's weights (llmos/pilot/*.safetensors) are missing")
     if "llmos = llmos.cli.main:main" not in entry_points:

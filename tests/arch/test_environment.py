@@ -8,10 +8,6 @@ from collections.abc import Iterator
 from tests.arch.source import Module, modules
 
 READERS = ("llmos.settings", "llmos.sdk")
-PASSED_ON = {
-    # module: why it may touch os.environ without taking a setting from it
-    "llmos.cluster.local": "builds the clean environment of a worker",
-}
 NAMES = {"environ", "environb", "getenv", "getenvb"}
 
 
@@ -25,15 +21,6 @@ def _uses(module: Module) -> Iterator[str]:
 
 def test_only_settings_and_sdk_read_the_environment() -> None:
     uses = [
-        use
-        for m in modules()
-        if not any(m.is_in(reader) for reader in READERS) and m.name not in PASSED_ON
-        for use in _uses(m)
+        use for m in modules() if not any(m.is_in(reader) for reader in READERS) for use in _uses(m)
     ]
     assert not uses
-
-
-def test_the_exceptions_are_needed() -> None:
-    for module in modules():
-        if module.name in PASSED_ON:
-            assert list(_uses(module)), f"{module.name} no longer needs its exception"
