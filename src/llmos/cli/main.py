@@ -1,0 +1,105 @@
+"""The `llmos` command. Registers every command and turns what they raise into lines and codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from llmos import __version__
+from llmos.cli import configure, keys, models, processes, run, serve, system
+from llmos.cli.options import examples
+
+app = typer.Typer(
+    name="llmos",
+    help="An operating system for language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=examples("llmos serve", 'llmos run pilot "What can you do?"', "llmos status --json"),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"llmos {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """An operating system for language models."""
+
+
+_COMMANDS = (
+    (serve.serve, ("llmos serve", "llmos serve --port 9000 --preload pilot")),
+    (
+        run.run,
+        (
+            "llmos run pilot",
+            'llmos run pilot "What is a kernel?" --temperature 0',
+            'git diff | llmos run pilot "Describe this change"',
+        ),
+    ),
+    (
+        models.pull,
+        (
+            "llmos pull hf:org/name",
+            "llmos pull ./my-model --name mine",
+            "llmos pull file:/m --json",
+        ),
+    ),
+    (models.ls, ("llmos ls", "llmos ls --json")),
+    (models.show, ("llmos show pilot", "llmos show pilot:1 --json")),
+    (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
+    (models.load, ("llmos load pilot",)),
+    (models.unload, ("llmos unload pilot",)),
+    (processes.ps, ("llmos ps", "llmos ps --memory")),
+    (processes.kill, ("llmos kill req_0193...",)),
+    (system.status, ("llmos status", "llmos status --json")),
+    (system.stop, ("llmos stop",)),
+    (system.version, ("llmos version", "llmos version --json")),
+)
+for _command, _examples in _COMMANDS:
+    app.command(epilog=examples(*_examples))(_command)
+app.add_typer(keys.app, name="key")
+app.add_typer(configure.app, name="config")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (the process's own by default); the exit code is the value."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal of another encoding must not end us
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(args=args, prog_name="llmos", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _leave_pipe()
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of the process
+        from llmos.cli.failure import report
+
+        return report(error, as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _leave_pipe() -> int:
+    """Whoever read us has left: say nothing, also not when the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""`pull ls show rm load unload`: the models of a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmos.cli.options import Json, Ref
+
+if TYPE_CHECKING:
+    from llmos.abi.registry import ModelVersion, PullProgress
+    from llmos.sdk import Client
+
+
+def pull(
+    source: Annotated[
+        str,
+        typer.Argument(help="hf:org/name[@revision], file:PATH, or the path of a folder."),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Its name here; by default the source's own.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring a model in.
+
+    Its files are checked and hashed before anything of it is visible.
+    """
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+    from llmos.cli.text import size
+
+    with connect(start=True) as client:
+        version = pull_model(client, as_source(source), name, as_json=json)
+    if json:
+        emit_json({"event": "done", "model": version})
+    else:
+        emit(f"{version.ref}  {size(version.size_bytes)}  {version.architecture}")
+
+
+def pull_model(client: Client, source: str, name: str | None, *, as_json: bool) -> ModelVersion:
+    """Pull with a bar, or with `as_json` a line per report."""
+    from llmos.cli.output import emit_json
+    from llmos.cli.progress import pull_bar
+
+    if as_json:
+
+        def report(progress: PullProgress) -> None:
+            emit_json({"event": "progress", "progress": progress})
+
+        return client.models.pull(source, name, progress=report)
+    with pull_bar() as show:
+        return client.models.pull(source, name, progress=show)
+
+
+def as_source(text: str) -> str:
+    """A path that is there means `file:` and itself; anything else is left to the server."""
+    from pathlib import Path
+
+    if ":" not in text and Path(text).expanduser().exists():
+        return f"file:{text}"
+    return text
+
+
+def ls(json: Json = False) -> None:
+    """List the models."""
+    from llmos.cli.output import emit_json, emit_table
+    from llmos.cli.session import connect
+    from llmos.cli.text import age, count, size
+
+    with connect() as client:
+        models = client.models.list()
+    if json:
+        emit_json({"models": models})
+        return
+    rows = [
+        (
+            m.ref,
+            ",".join(m.aliases),
+            count(m.num_parameters) if m.num_parameters else "-",
+            size(m.size_bytes),
+            str(m.context_length),
+            m.dtype or "-",
+            m.driver,
+            age(m.created_ns),
+        )
+        for m in models
+    ]
+    headers = ("MODEL", "ALIASES", "PARAMETERS", "SIZE", "CONTEXT", "DTYPE", "DRIVER", "AGE")
+    emit_table(headers, rows, "no models yet; bring one in with `llmos pull`")
+
+
+def show(ref: Ref, json: Json = False) -> None:
+    """Show everything known of one model version."""
+    import msgspec
+
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+    from llmos.cli.text import size, table
+
+    with connect() as client:
+        model = client.models.show(ref)
+    if json:
+        emit_json(model)
+        return
+    rows = []
+    for name, value in msgspec.to_builtins(model).items():
+        text = str(value)
+        if name.endswith("_bytes"):
+            text = f"{value} ({size(value)})"
+        elif name == "created_ns":
+            text = _utc(value)
+        elif isinstance(value, list):
+            text = ", ".join(str(item) for item in value)
+        rows.append((name, text))
+    emit(table(("ref", model.ref), rows))
+
+
+def _utc(then_ns: int) -> str:
+    import datetime
+
+    then = datetime.datetime.fromtimestamp(then_ns // 1_000_000_000, datetime.UTC)
+    return then.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def rm(
+    ref: Ref,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Forget a model version and free its space."""
+    import sys
+
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+    from llmos.cli.text import size, visible
+    from llmos.errors import InvalidRequest
+
+    with connect() as client:
+        model = client.models.show(ref)
+        if not yes:
+            if json or not sys.stdin.isatty():
+                raise InvalidRequest(f"removing {model.ref} wants --yes when nobody can be asked")
+            typer.confirm(
+                visible(f"remove {model.ref} ({size(model.size_bytes)})?"), abort=True, err=True
+            )
+        removed = client.models.remove(model.ref)
+    if json:
+        emit_json(removed)
+    else:
+        emit(f"removed {removed.ref}")
+
+
+def load(ref: Ref, json: Json = False) -> None:
+    """Make a model resident now, not at its first request."""
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.progress import spinner
+    from llmos.cli.session import connect
+
+    with connect() as client, spinner(f"loading {ref}"):
+        done = client.models.load(ref)
+    if json:
+        emit_json({"done": done.what})
+    else:
+        emit(f"loaded {ref}")
+
+
+def unload(ref: Ref, json: Json = False) -> None:
+    """Take a model out of memory.
+
+    Its running requests finish first.
+    """
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.progress import spinner
+    from llmos.cli.session import connect
+
+    with connect() as client, spinner(f"unloading {ref}"):
+        done = client.models.unload(ref)
+    if json:
+        emit_json({"done": done.what})
+    else:
+        emit(f"unloaded {ref}")

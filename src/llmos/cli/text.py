@@ -1,0 +1,80 @@
+"""Text for a terminal: nothing a model or server sent may act on it; numbers a person reads."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections.abc import Sequence
+
+_HOSTILE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls but newline and tab
+    "\u202a-\u202e\u2066-\u2069"  # bidirectional overrides: text that shows in another order
+    "\ud800-\udfff]"  # lone surrogates cannot be written at all
+)
+_SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+_AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters shown (`\x1b`), newline and tab kept."""
+    return _HOSTILE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    r"""As `visible`, with newlines and tabs shown as well: for cells and messages."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in decimal units: `1.2 MB`."""
+    if num_bytes is None:
+        return "-"
+    rank = 0
+    while num_bytes >= 999.5 and rank < len(_SIZES) - 1:
+        num_bytes /= 1000
+        rank += 1
+    number = f"{num_bytes:.0f}" if rank == 0 or num_bytes >= 99.95 else f"{num_bytes:.1f}"
+    return f"{number} {_SIZES[rank]}"
+
+
+def count(number: int) -> str:
+    """A number of parameters or tokens: `260 k`, `1.2 G`."""
+    if number < 1000:
+        return str(number)
+    return size(number).replace("kB", "k").removesuffix("B")
+
+
+def age(then_ns: int | None, now_ns: int | None = None) -> str:
+    """How long ago, in its largest unit: `3 min`."""
+    if then_ns is None:
+        return "-"
+    seconds = max(0, ((time.time_ns() if now_ns is None else now_ns) - then_ns) // 1_000_000_000)
+    for length, name in _AGES:
+        if seconds >= length:
+            return f"{seconds // length} {name}"
+    return "0 s"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned by display width (Chinese and emoji are two wide). Nothing is cut off."""
+    lines = [list(headers), *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(headers))]
+    return "\n".join(
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _width(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
