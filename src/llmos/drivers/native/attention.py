@@ -1,0 +1,246 @@
+"""Attention over `KVSlots`, behind Transformers' `AttentionInterface`.
+
+A forward carries a plan (`llmos_plan=`) that every attention layer hands its queries, keys and
+values to: the plan stores the new keys and values and attends. No mask function is registered for
+this implementation, so Transformers builds no masks; causality, lengths and windows are ours.
+
+A row's result is a function of that row alone: prefill is one request per forward, and decode gives
+every call the shape (all slots, a length of the fixed grid), whoever the neighbours are.
+
+Legend: B rows, H query heads, K key/value heads, G = H / K, T new tokens, L attended tokens, D
+head size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+from llmos.drivers.native.kv import KVSlots, LayerShape
+
+IMPLEMENTATION = "llmos"
+_HARMLESS = {"position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"}
+_HARMLESS |= {"output_router_logits", "output_hidden_states", "position_embeddings"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """What a layer asks for besides its tensors."""
+
+    layer: int
+    scale: float | None
+    softcap: float | None
+    window: int | None
+    extras: list[str]
+
+
+class Plan(Protocol):
+    """How one forward reads and writes the slots."""
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        """The attention's output, BTHD."""
+        ...
+
+
+def _forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    llmos_plan: Plan,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Transformers' signature of an attention function; the output is BTHD."""
+    extras = [k for k, v in kwargs.items() if v is not None and k not in _HARMLESS]
+    if attention_mask is not None:
+        extras.append("attention_mask")
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    call = Call(layer, scaling, softcap, sliding_window, extras)
+    return llmos_plan.attend(call, query, key, value), None
+
+
+def register() -> None:
+    """Make the implementation known to Transformers. Idempotent."""
+    AttentionInterface.register(IMPLEMENTATION, _forward)
+
+
+def attend(
+    q_BHTD: torch.Tensor,
+    k_BKLD: torch.Tensor,
+    v_BKLD: torch.Tensor,
+    mask_BTL: torch.Tensor | None,
+    call: Call,
+) -> torch.Tensor:
+    """Scaled dot product attention, BTHD. No mask means causal over equal lengths."""
+    num_rows, num_heads, num_new, size = q_BHTD.shape
+    num_groups = num_heads // k_BKLD.shape[1]
+    mask = None if mask_BTL is None else mask_BTL[:, None]
+    if num_groups > 1 and num_new == 1:
+        # one token: the group's heads are as many queries of one key/value head, nothing is copied
+        q_BHTD = q_BHTD.reshape(num_rows, -1, num_groups, size)
+    elif num_groups > 1:
+        k_BKLD = k_BKLD.repeat_interleave(num_groups, dim=1)
+        v_BKLD = v_BKLD.repeat_interleave(num_groups, dim=1)
+    causal = mask is None and num_new > 1
+    if call.softcap is None:
+        out = F.scaled_dot_product_attention(
+            q_BHTD, k_BKLD, v_BKLD, attn_mask=mask, is_causal=causal, scale=call.scale
+        )
+    else:
+        out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
+    return out.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2)
+
+
+def _softcapped(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, call: Call
+) -> torch.Tensor:
+    """Scores bounded by tanh (Gemma 2, arXiv:2408.00118, section 2)."""
+    cap = call.softcap or 1.0
+    scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
+    scores = torch.tanh(torch.matmul(q, k.transpose(2, 3)) * (scale / cap)) * cap
+    if mask is None:
+        mask = causal_mask(0, q.shape[2], slice(0, k.shape[2]), None, scores)[None, None]
+    weights = torch.softmax(scores + mask, dim=-1, dtype=torch.float32).to(q.dtype)
+    return torch.matmul(weights, v)
+
+
+def causal_mask(
+    start: int, num_new: int, span: slice, window: int | None, like: torch.Tensor
+) -> torch.Tensor:
+    """Additive mask TL for new tokens from `start` on, over the keys of `span`."""
+    queries = torch.arange(start, start + num_new, device=like.device)[:, None]
+    keys = torch.arange(span.start, span.stop, device=like.device)[None]
+    hidden = keys > queries
+    if window is not None:
+        hidden |= keys <= queries - window
+    return _additive(hidden, like)
+
+
+def _additive(hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    zeros = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+    return zeros.masked_fill_(hidden, float("-inf"))
+
+
+class ProbePlan:
+    """Records how a model calls attention; attends to nothing but the given tokens."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.shapes: list[LayerShape] = []
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        self.calls.append(call)
+        self.shapes.append(LayerShape(k_BKTD.shape[1], k_BKTD.shape[3], v_BKTD.shape[3]))
+        return attend(q_BHTD, k_BKTD, v_BKTD, None, call)
+
+
+class PrefillPlan:
+    """A chunk of one request's prompt: `num_new` tokens from position `start` on."""
+
+    def __init__(
+        self, kv: KVSlots, windows: list[int | None], slot: int, start: int, num_new: int
+    ) -> None:
+        self._kv = kv
+        self._windows = windows
+        self._slot = slot
+        self._start = start
+        self._end = start + num_new
+        self._masks: dict[int | None, torch.Tensor | None] = {}
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        window = self._windows[call.layer]
+        self._kv.write_span(call.layer, self._slot, self._start, k_BKTD[0], v_BKTD[0])
+        first = 0 if window is None else max(0, self._start - window + 1)
+        span = slice(first, self._end)
+        if window not in self._masks:
+            self._masks[window] = self._mask(span, window, q_BHTD)
+        k, v = self._kv.read(call.layer, slice(self._slot, self._slot + 1), span)
+        return attend(q_BHTD, k, v, self._masks[window], call)
+
+    def _mask(self, span: slice, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
+        if self._start == 0 and (window is None or self._end <= window):
+            return None
+        return causal_mask(self._start, self._end - self._start, span, window, like)[None]
+
+
+@dataclasses.dataclass(slots=True)
+class Group:
+    """Adjacent slots that attend in one call, over `length` keys.
+
+    `rows` are the batch's rows that ask; `keep` those whose answer counts (None: all of them).
+    """
+
+    slots: slice
+    rows: slice
+    length: int
+    num_keys: torch.Tensor
+    keep: torch.Tensor | None = None
+    masks: dict[int | None, torch.Tensor] = dataclasses.field(default_factory=dict)
+
+    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
+        """Additive mask BTL with T = 1, made once per step and window."""
+        found = self.masks.get(window)
+        if found is None:
+            positions = torch.arange(self.length, device=like.device)[None]
+            hidden = positions >= self.num_keys[:, None]
+            if window is not None:
+                hidden |= positions < self.num_keys[:, None] - window
+            found = self.masks[window] = _additive(hidden[:, None], like)
+        return found
+
+
+class DecodePlan:
+    """One new token per row of the batch."""
+
+    def __init__(
+        self,
+        kv: KVSlots,
+        windows: list[int | None],
+        write_rows_B: torch.Tensor,
+        groups: list[Group],
+    ) -> None:
+        self._kv = kv
+        self._windows = windows
+        self._write_rows_B = write_rows_B
+        self._groups = groups
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        self._kv.write_rows(call.layer, self._write_rows_B, k_BKTD[:, :, 0], v_BKTD[:, :, 0])
+        num_rows = q_BHTD.shape[0]
+        first = self._groups[0]
+        if len(self._groups) == 1 and first.rows == slice(0, num_rows):
+            return self._group(first, call, q_BHTD)
+        out = None
+        for group in self._groups:
+            part = self._group(group, call, q_BHTD)
+            if out is None:
+                out = part.new_zeros(num_rows, *part.shape[1:])
+            if group.keep is None:
+                out[group.rows] = part
+            else:
+                out[group.keep] = part[group.keep]
+        assert out is not None
+        return out
+
+    def _group(self, group: Group, call: Call, q_BHTD: torch.Tensor) -> torch.Tensor:
+        k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
+        mask = group.mask(self._windows[call.layer], q_BHTD)
+        return attend(q_BHTD[group.rows], k, v, mask, call)

@@ -1,0 +1,325 @@
+"""`abi.Driver` over Transformers models: joins, prefills, decodes, samples, one step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.events import Event
+from llmos.abi.inference import WorkItem
+from llmos.drivers.native import determinism, sampling
+from llmos.drivers.native.batch import Batch, DecodeMode
+from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.native.load import LoadedModel, load_model
+from llmos.drivers.native.memory import rss_bytes
+from llmos.drivers.native.queue import Seats
+from llmos.drivers.native.request import Request
+from llmos.drivers.native.sampling import RowSampler
+from llmos.drivers.text.detokenize import Decoding
+from llmos.drivers.text.stop import StopStrings
+from llmos.errors import (
+    Conflict,
+    ContextLengthExceeded,
+    EngineFailed,
+    InvalidRequest,
+    LLMOSError,
+    LoadFailed,
+    UnsupportedParameter,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class NativeDriver:
+    """One model, at most `num_slots` requests in its batch; more wait inside, in order."""
+
+    capabilities = Capabilities(
+        driver="native",
+        kinds=["generate"],
+        formats=["safetensors"],
+        deterministic=True,
+    )
+
+    def __init__(self) -> None:
+        self._loaded: LoadedModel | None = None
+        self._num_submitted = 0
+        self._outbox: list[Event] = []
+
+    # life
+
+    def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
+        """Raises ModelRejected, LoadFailed."""
+        if spec.options:
+            raise LoadFailed(f"the native driver has no options ({', '.join(spec.options)})")
+        torch.set_num_threads(max(1, spec.num_threads))
+        progress(0.0, "weights")
+        folder = Path(spec.folder)
+        loaded = load_model(
+            folder, dtype=spec.dtype, device=spec.device, context_length=spec.context_length
+        )
+        progress(0.8, "tokenizer")
+        self._decoding = _read_decoding(folder)
+        progress(0.9, "kv")
+        try:
+            self._batch = Batch(loaded, spec.num_slots)
+            # the proof also warms the kernels up
+            alike = self._batch.rows_are_alike()
+        except (RuntimeError, MemoryError) as error:
+            raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
+        if not alike:
+            _log.warning("equal rows differ on this machine: deterministic requests run singly")
+        self._exact_mode = DecodeMode.FIXED if alike else DecodeMode.SINGLE
+        self._seats = Seats(self._batch.kv)
+        self._loaded = loaded
+        default = determinism.is_default(loaded.device.type, loaded.dtype)
+        progress(1.0, "ready")
+        return LoadReport(
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            device=str(loaded.device),
+            deterministic=default if spec.deterministic is None else spec.deterministic,
+            context_length=loaded.context_length,
+            num_slots=spec.num_slots,
+            memory=self.memory(),
+        )
+
+    def unload(self) -> None:
+        """Forget the model and every request. Idempotent."""
+        if self._loaded is not None:
+            del self._batch, self._seats, self._decoding
+            self._loaded = None
+            self._outbox.clear()
+
+    # requests
+
+    def submit(self, item: WorkItem) -> None:
+        """Raises UserError for what cannot be honoured."""
+        loaded = self._model()
+        prompt = _check_item(item, loaded.vocab_size)
+        if self._seats.find(item.request_id) is not None:
+            raise Conflict(f"{item.request_id} is in the batch already")
+        room = loaded.context_length - len(prompt)
+        wanted = item.sampling.max_tokens or max(1, room)
+        if wanted > room:
+            raise ContextLengthExceeded(
+                f"{len(prompt)} prompt tokens and {wanted} to generate exceed the context of "
+                f"{loaded.context_length} tokens",
+                param="prompt" if room < 1 else "max_tokens",
+            )
+        self._num_submitted += 1
+        self._seats.add(
+            Request(
+                item=item,
+                order=self._num_submitted,
+                prompt=prompt,
+                max_new=wanted,
+                eos_ids=frozenset() if item.sampling.ignore_eos else loaded.eos_ids,
+                sampler=RowSampler(item.sampling, prompt),
+                stops=StopStrings(item.sampling.stop),
+                detokenizer=None if self._decoding is None else self._decoding.start(prompt),
+            )
+        )
+
+    def pause(self, request_id: str) -> None:
+        """From the next step on."""
+        if request := self._seats.find(request_id):
+            self._seats.pause(request)
+
+    def unpause(self, request_id: str) -> None:
+        """From the next step on, if there is a slot."""
+        if request := self._seats.find(request_id):
+            self._seats.unpause(request)
+
+    def abort(self, request_id: str, reason: str) -> None:
+        """The slot is free at once; the next step tells."""
+        if request := self._seats.find(request_id):
+            self._seats.remove(request)
+            self._outbox.append(request.end(reason))
+
+    def suspend(self, request_id: str) -> SnapshotRef:
+        """Not yet: see `capabilities`."""
+        raise EngineFailed("unsupported: the native driver takes no snapshots")
+
+    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
+        """Not yet: see `capabilities`."""
+        raise EngineFailed("unsupported: the native driver takes no snapshots")
+
+    def attach(self, program: str, budget: dict[str, float]) -> None:
+        """Not yet: see `capabilities`."""
+        raise EngineFailed("unsupported: the native driver attaches no programs")
+
+    # work
+
+    def wait_s(self) -> float | None:
+        """0 while anybody can move."""
+        return 0.0 if self._outbox or not self._seats.idle else None
+
+    def step(self) -> list[Event]:
+        """Seat, prefill for a bounded time, decode one token of every running request."""
+        self._model()
+        events, self._outbox = self._outbox, []
+        self._seats.fill()
+        running = self._seats.running()
+        decoding = [request for request in running if not request.prefilling]
+        ready, logits = self._prefill([r for r in running if r.prefilling], events)
+        if decoding:
+            done = self._decode(decoding, events)
+            if done is not None:
+                ready, logits = ready + decoding, [*logits, done]
+        if ready:
+            self._sample(ready, torch.cat(logits), events)
+        return events
+
+    def _prefill(
+        self, requests: list[Request], events: list[Event]
+    ) -> tuple[list[Request], list[torch.Tensor]]:
+        """Chunks of prompts in order of arrival, as many as the time bound holds, at least one."""
+        until = time.monotonic() + LIMITS.prefill_s_per_step
+        ready, logits = [], []
+        for request in sorted(requests, key=lambda r: r.order):
+            last: torch.Tensor | None = None
+            while request.prefilling and (last is None or time.monotonic() < until):
+                start = request.num_cached
+                end = min(len(request.prompt), start + LIMITS.prefill_chunk)
+                assert request.slot is not None
+                try:
+                    with _mapped():
+                        last = self._batch.prefill(request.slot, start, request.prompt[start:end])
+                except EngineFailed as error:
+                    self._fail(request, error, events)
+                    break
+                request.num_cached = end
+            else:
+                if last is not None and not request.prefilling:
+                    ready.append(request)
+                    logits.append(last)
+            if time.monotonic() >= until:
+                break
+        return ready, logits
+
+    def _decode(self, requests: list[Request], events: list[Event]) -> torch.Tensor | None:
+        exact = any(request.item.deterministic for request in requests)
+        slots = [request.slot for request in requests if request.slot is not None]
+        try:
+            with _mapped():
+                logits = self._batch.decode(
+                    slots,
+                    [request.generated[-1] for request in requests],
+                    [request.num_cached for request in requests],
+                    self._exact_mode if exact else DecodeMode.PACKED,
+                )
+        except EngineFailed as error:
+            for request in requests:
+                self._fail(request, error, events)
+            return None
+        for request in requests:
+            request.num_cached += 1
+        return logits
+
+    def _sample(
+        self, requests: list[Request], logits: torch.Tensor, events: list[Event]
+    ) -> None:
+        rows = [(request.sampler, len(request.generated)) for request in requests]
+        with torch.inference_mode():
+            tokens = sampling.sample(logits, rows)
+        for request, token in zip(requests, tokens, strict=True):
+            if token is None:
+                self._fail(request, EngineFailed("the model's logits are not finite"), events)
+                continue
+            made = request.accept(token)
+            events += made
+            if len(made) > 1:
+                self._seats.remove(request)
+
+    def _fail(self, request: Request, error: EngineFailed, events: list[Event]) -> None:
+        if request.slot is not None:
+            # whoever gets the slot next must not meet a NaN in what is masked away
+            self._batch.kv.clear(request.slot)
+        self._seats.remove(request)
+        events.append(request.fail(error))
+
+    # state
+
+    def health(self) -> Health:
+        """Counts of running (and waiting) and paused requests."""
+        if self._loaded is None:
+            return Health(ok=False, detail="no model is loaded")
+        num_paused = sum(request.paused for request in self._seats)
+        return Health(ok=True, num_running=len(self._seats) - num_paused, num_paused=num_paused)
+
+    def memory(self) -> MemoryReport:
+        """Measured now."""
+        if self._loaded is None:
+            return MemoryReport(rss_bytes())
+        kv = self._batch.kv
+        seats = getattr(self, "_seats", ())
+        parked = sum(r.parked.num_tokens for r in seats if r.parked is not None)
+        used = sum(r.num_cached for r in seats)
+        return MemoryReport(
+            rss_bytes=rss_bytes(),
+            weights_bytes=self._loaded.weights_bytes,
+            kv_reserved_bytes=kv.reserved_bytes + parked * kv.bytes_per_token,
+            kv_used_bytes=used * kv.bytes_per_token,
+        )
+
+    def _model(self) -> LoadedModel:
+        if self._loaded is None:
+            raise EngineFailed("no model is loaded")
+        return self._loaded
+
+
+def _read_decoding(folder: Path) -> Decoding | None:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        return Decoding(Tokenizer.from_file(str(path)))
+    except Exception as error:
+        raise LoadFailed(f"tokenizer.json: {error}") from error
+
+
+def _check_item(item: WorkItem, vocab_size: int) -> list[int]:
+    """The prompt's tokens. Raises UserError."""
+    if item.kind != "generate":
+        raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
+    for name in ("adapter", "grammar"):
+        if getattr(item, name) is not None:
+            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+    if item.options:
+        unknown = ", ".join(sorted(item.options))
+        raise UnsupportedParameter(
+            f"the native driver has no option {unknown}", param="llmos.driver"
+        )
+    sampling.check(item.sampling)
+    if len(item.tokens) % 4 or not item.tokens:
+        raise InvalidRequest("the prompt has no tokens", param="prompt")
+    tokens = array("i")
+    tokens.frombytes(item.tokens)
+    prompt = tokens.tolist()
+    if min(prompt) < 0 or max(prompt) >= vocab_size:
+        raise InvalidRequest(
+            f"the prompt has a token outside the vocabulary of {vocab_size}", param="prompt"
+        )
+    return prompt
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    """Whatever the engine raises becomes EngineFailed. The one place where that happens."""
+    try:
+        yield
+    except LLMOSError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        what = text[0][:300] if text else type(error).__name__
+        out = isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in what
+        raise EngineFailed(f"out of memory: {what}" if out else what) from error

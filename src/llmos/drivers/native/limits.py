@@ -1,0 +1,23 @@
+"""What bounds the native driver's work. Constants, not settings: results depend on some of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class NativeLimits(msgspec.Struct, frozen=True):
+    """`prefill_chunk`, `length_grid` and `width_grid` are part of what makes results exact.
+
+    A prompt is read in chunks that start at multiples of `prefill_chunk` tokens. Decode attention
+    reads the KV of a row up to `length_grid` times a power of two. A deterministic step has a
+    multiple of `width_grid` rows: vector instructions then never end in the middle of the batch.
+    `prefill_s_per_step` bounds how long waiting prompts may hold up running requests.
+    """
+
+    prefill_chunk: int = 64
+    length_grid: int = 128
+    width_grid: int = 16
+    prefill_s_per_step: float = 0.05
+
+
+LIMITS = NativeLimits()

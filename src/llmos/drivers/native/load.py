@@ -1,0 +1,255 @@
+"""A model folder to a model in memory, through Transformers' own classes, from safetensors only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+# set before Transformers is imported: nothing here may reach for a network
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+
+import torch
+import transformers
+
+from llmos.drivers.catalog import find_refusal
+from llmos.drivers.native import attention
+from llmos.drivers.native.attention import ProbePlan
+from llmos.drivers.native.kv import LayerShape
+from llmos.errors import LLMOSError, LoadFailed, ModelRejected
+
+_log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ROPES_OF_LENGTH = ("dynamic", "longrope")
+"""RoPE kinds whose angles change with the longest sequence of the batch."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run. `windows` is each layer's sliding window in tokens, None for none."""
+
+    model: torch.nn.Module
+    dtype: torch.dtype
+    device: torch.device
+    vocab_size: int
+    context_length: int
+    eos_ids: frozenset[int]
+    windows: list[int | None]
+    shapes: list[LayerShape]
+    weights_bytes: int
+
+
+def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
+    """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
+    config = _read_config(folder)
+    chosen_device = _choose_device(device)
+    chosen_dtype = _choose_dtype(dtype, config, folder, chosen_device)
+    model = _read_model(folder, config, chosen_dtype, chosen_device)
+    context_length = _bound_context(config, context_length)
+    windows = _layer_windows(config)
+    vocab_size, shapes = _probe(model, config, windows, chosen_device)
+    return LoadedModel(
+        model=model,
+        dtype=chosen_dtype,
+        device=chosen_device,
+        vocab_size=vocab_size,
+        context_length=context_length,
+        eos_ids=_find_eos(folder, config),
+        windows=windows,
+        shapes=shapes,
+        weights_bytes=_weights_bytes(model),
+    )
+
+
+def _read_config(folder: Path) -> Any:
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        raw = json.loads((folder / "config.json").read_text())
+        architecture = (raw.get("architectures") or [""])[0]
+        refusal = find_refusal(architecture)
+        if refusal:
+            raise ModelRejected(f"config.json: {refusal}")
+        config = getattr(transformers, architecture).config_class.from_pretrained(
+            folder, local_files_only=True
+        )
+    except LLMOSError:
+        raise
+    except Exception as error:
+        raise ModelRejected(f"config.json: {_say(error)}") from error
+    if raw.get("quantization_config"):
+        raise ModelRejected("config.json: quantized weights are not read by the native driver")
+    if raw.get("model_type") not in (None, config.model_type):
+        raise ModelRejected(
+            f"config.json: {architecture} is a {config.model_type}, model_type is "
+            f"{raw['model_type']!r}"
+        )
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", 0):
+        raise ModelRejected(f"config.json: {architecture} with an encoder or cross-attention")
+    config.architectures = [architecture]
+    return config
+
+
+def _choose_device(device: str) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise LoadFailed(f"device {device!r}: {_say(error)}") from error
+    return chosen
+
+
+def _choose_dtype(dtype: str, config: Any, folder: Path, device: torch.device) -> torch.dtype:
+    """The asked type; `auto`: the checkpoint's, float32 where the CPU has no such arithmetic."""
+    if dtype != "auto":
+        if dtype not in _DTYPES:
+            raise LoadFailed(f"dtype {dtype!r}: not one of auto, {', '.join(_DTYPES)}")
+        return _DTYPES[dtype]
+    found = config.dtype if isinstance(config.dtype, torch.dtype) else _stored_dtype(folder)
+    if found not in _DTYPES.values():
+        return torch.float32
+    if device.type == "cpu" and found is not torch.float32 and not _cpu_has(found):
+        return torch.float32
+    return found
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    from llmos.weights import inspect
+
+    return _DTYPES.get(inspect(folder).dtype, torch.float32)
+
+
+def _cpu_has(dtype: torch.dtype) -> bool:
+    capable = torch.cpu.get_capabilities()
+    if dtype is torch.bfloat16:
+        return bool(capable.get("avx512_bf16") or capable.get("amx_bf16") or capable.get("bf16"))
+    return bool(capable.get("avx512_fp16") or capable.get("amx_fp16"))
+
+
+def _read_model(
+    folder: Path, config: Any, dtype: torch.dtype, device: torch.device
+) -> torch.nn.Module:
+    attention.register()
+    cls = getattr(transformers, config.architectures[0])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, info = cls.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention.IMPLEMENTATION,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        model = model.to(device).eval().requires_grad_(False)
+    except Exception as error:
+        raise LoadFailed(f"{folder.name}: {_say(error)}") from error
+    _check_tensors(info)
+    return model  # type: ignore[no-any-return]
+
+
+def _check_tensors(info: dict[str, Any]) -> None:
+    for what, kind in (
+        ("missing_keys", "missing from the files"),
+        ("mismatched_keys", "of the wrong shape"),
+        ("error_msgs", "unreadable"),
+    ):
+        names = sorted(str(name) for name in info.get(what) or ())
+        if names:
+            raise ModelRejected(f"{len(names)} tensors are {kind}: {', '.join(names[:4])}")
+    unexpected = sorted(info.get("unexpected_keys") or ())
+    if unexpected:
+        _log.warning("%d tensors are not used: %s", len(unexpected), ", ".join(unexpected[:8]))
+
+
+def _bound_context(config: Any, context_length: int) -> int:
+    """What was asked for, as far as the model's positions reach."""
+    limit = getattr(config, "max_position_embeddings", None) or context_length
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type")} | {
+        sub.get("rope_type") for sub in rope.values() if isinstance(sub, dict)
+    }
+    if kinds & set(_ROPES_OF_LENGTH):
+        original = rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        # beyond it the angles of one request would follow its neighbours' lengths
+        limit = min(limit, original or limit)
+    return int(min(context_length, limit))
+
+
+def _layer_windows(config: Any) -> list[int | None]:
+    num_layers = config.num_hidden_layers
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = ["full_attention" if window is None else "sliding_attention"] * num_layers
+    unknown = sorted(set(kinds) - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise ModelRejected(f"config.json: layers of type {', '.join(unknown)} are not supported")
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def _probe(
+    model: torch.nn.Module, config: Any, windows: list[int | None], device: torch.device
+) -> tuple[int, list[LayerShape]]:
+    """Run two tokens and see how each layer calls attention. Refuses what we would get wrong."""
+    plan = ProbePlan()
+    ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+    positions = torch.arange(2, device=device)[None]
+    try:
+        with torch.inference_mode():
+            out = model(input_ids=ids, position_ids=positions, use_cache=False, llmos_plan=plan)
+    except Exception as error:
+        raise LoadFailed(f"{config.architectures[0]}: {_say(error)}") from error
+    if [call.layer for call in plan.calls] != list(range(len(windows))):
+        raise ModelRejected(
+            f"{config.architectures[0]}: {len(plan.calls)} attention calls for {len(windows)} "
+            "layers; such an arrangement is not supported"
+        )
+    for call in plan.calls:
+        if call.extras:
+            raise ModelRejected(
+                f"{config.architectures[0]}: attention with {', '.join(call.extras)} is not "
+                "supported"
+            )
+        if call.window is not None and call.window != windows[call.layer]:
+            raise ModelRejected(
+                f"config.json: layer {call.layer} asks for a window of {call.window} tokens, "
+                f"the configuration says {windows[call.layer]}"
+            )
+    return int(out.logits.shape[-1]), plan.shapes
+
+
+def _find_eos(folder: Path, config: Any) -> frozenset[int]:
+    """End tokens: of generation_config.json if it names any, else of config.json."""
+    found = None
+    try:
+        found = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        _log.debug("no readable generation_config.json")
+    if found is None:
+        found = getattr(config, "eos_token_id", None)
+    ids = found if isinstance(found, list) else [found]
+    return frozenset(i for i in ids if isinstance(i, int))
+
+
+def _weights_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all distinct storages: a tied head counts once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    return sum(storages.values())
+
+
+def _say(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= 500 else text[:500] + " …"

@@ -1,0 +1,180 @@
+"""Tokens to text as they come: whole characters only, in time independent of what came before.
+
+The pieces joined are the tokenizer's own decoding of the tokens in the context of the prompt (a
+Llama decoder drops the first space of a text, not of every piece), with two exceptions that
+streaming forces, both only for bytes that are not UTF-8: bytes of a character that never became
+complete are dropped at the end, and a broken byte does not turn the characters before it, which
+have left, into replacement characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer
+
+REPLACEMENT = "\ufffd"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Detokenizer(Protocol):
+    """One request's stream of tokens."""
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """The characters that are complete now."""
+        ...
+
+
+class Decoding:
+    """How a tokenizer turns tokens into text. Shared by all requests of a model."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = {
+            token_id
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        decoder = tokenizer.decoder
+        self._rule = _find_rule(None if decoder is None else json.loads(decoder.__getstate__()))
+        self._bytes: dict[int, bytes] = {}
+
+    def start(self, prompt: Sequence[int]) -> Detokenizer:
+        """A detokenizer for what follows a prompt."""
+        if self._rule is None:
+            return _WindowDetokenizer(self._tokenizer, prompt)
+        return _ByteDetokenizer(self.token_bytes, self._open_spaces(prompt))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for; empty for special and unknown ones."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            found = self._bytes[token_id] = self._find_bytes(token_id)
+        return found
+
+    def _find_bytes(self, token_id: int) -> bytes:
+        if token_id in self._special or self._rule is None:
+            return b""
+        token = self._tokenizer.id_to_token(token_id)
+        return b"" if token is None else self._rule.to_bytes(token)
+
+    def _open_spaces(self, prompt: Sequence[int]) -> int:
+        """How many leading spaces the decoder still drops after this prompt."""
+        assert self._rule is not None
+        spaces = self._rule.leading_spaces
+        for token_id in prompt:
+            if spaces == 0:
+                break
+            visible = self.token_bytes(token_id)
+            dropped = min(spaces, len(visible) - len(visible.lstrip(b" ")))
+            spaces = spaces - dropped if dropped == len(visible) else 0
+        return spaces
+
+
+class _Rule:
+    """A decoder that maps each token to bytes, and drops `leading_spaces` of the whole text."""
+
+    def __init__(self, to_bytes: Callable[[str], bytes], leading_spaces: int) -> None:
+        self.to_bytes = to_bytes
+        self.leading_spaces = leading_spaces
+
+
+def _find_rule(decoder: Any) -> _Rule | None:
+    """The byte rule equal to a `tokenizer.json` decoder, or None when there is none."""
+    if not isinstance(decoder, dict):
+        return None
+    parts = decoder["decoders"] if decoder.get("type") == "Sequence" else [decoder]
+    kinds = [part.get("type") for part in parts]
+    if kinds == ["ByteLevel"]:
+        return _Rule(_byte_level, 0)
+    if kinds[:3] != ["Replace", "ByteFallback", "Fuse"] or kinds[3:] not in ([], ["Strip"]):
+        return None
+    pattern, content = parts[0].get("pattern", {}).get("String"), parts[0].get("content")
+    if not pattern or not isinstance(content, str):
+        return None
+    spaces = 0
+    if len(parts) == 4:
+        if parts[3].get("content") != " " or parts[3].get("stop") != 0:
+            return None
+        spaces = int(parts[3].get("start", 0))
+
+    def to_bytes(token: str) -> bytes:
+        token = token.replace(pattern, content)
+        byte = _BYTE_TOKEN.fullmatch(token)
+        return bytes([int(byte[1], 16)]) if byte else token.encode()
+
+    return _Rule(to_bytes, spaces)
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes: itself when printable, else 256 and up in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_level_alphabet()
+
+
+def _byte_level(token: str) -> bytes:
+    try:
+        return bytes([_ALPHABET[char] for char in token])
+    except KeyError:  # an added token, whose text is kept as it is
+        return token.encode()
+
+
+class _ByteDetokenizer:
+    """For decoders with a byte rule: bytes into an incremental UTF-8 decoder."""
+
+    def __init__(self, token_bytes: Callable[[int], bytes], open_spaces: int) -> None:
+        self._token_bytes = token_bytes
+        self._open_spaces = open_spaces
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        data = b"".join([self._token_bytes(token_id) for token_id in token_ids])
+        if self._open_spaces and data:
+            spaces = min(self._open_spaces, len(data) - len(data.lstrip(b" ")))
+            data = data[spaces:]
+            self._open_spaces = 0 if data else self._open_spaces - spaces
+        return self._utf8.decode(data)
+
+
+class _WindowDetokenizer:
+    """For any other decoder: decodes a short window of tokens with and without the new ones.
+
+    The window begins at a token that completed a character, and what it held before is subtracted.
+    """
+
+    MAX_WINDOW = 32
+    """Tokens that may wait for a character to become complete before they leave as they are."""
+
+    CONTEXT = 6
+    """Tokens of the past that a piece may depend on."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._window = list(prompt[-self.CONTEXT :])
+        self._num_done = len(self._window)
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        return "".join([self._push(token_id) for token_id in token_ids])
+
+    def _push(self, token_id: int) -> str:
+        self._window.append(token_id)
+        before = self._decode(self._window[: self._num_done])
+        after = self._decode(self._window)
+        waiting = len(self._window) - self._num_done
+        if len(after) <= len(before) or (after.endswith(REPLACEMENT) and waiting < self.MAX_WINDOW):
+            return ""
+        self._window = self._window[max(0, self._num_done - self.CONTEXT) :]
+        self._num_done = len(self._window)
+        return after[len(before) :]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
