@@ -1,0 +1,215 @@
+"""What the core decided and what workers said, carried out. The only place where both meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from llmos.abi import worker as msg
+from llmos.abi.channel import Channel
+from llmos.abi.driver import LoadReport
+from llmos.abi.events import Failed, Finished, Terminal, Tokens
+from llmos.abi.inference import WorkItem
+from llmos.errors import ErrorInfo, WorkerLost
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.state import State
+from llmos.kernel.loop import Loop
+from llmos.kernel.placement import Placement
+from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.workers import Workers
+from llmos.telemetry.metrics import Metrics
+
+
+class Callers(Protocol):
+    """The gate's side: who waits for an answer."""
+
+    def accepted(self, process: Process) -> None: ...
+
+    def refused(self, process: Process, error: ErrorInfo) -> None: ...
+
+    def closed(self, process: Process) -> None: ...
+
+    def resident(self, model_id: str, error: ErrorInfo | None) -> None: ...
+
+
+class Effects:
+    """Applies decisions, and turns workers' messages into the core's events.
+
+    `loop`, `workers` and `callers` know this object and it knows them: `connect` closes the circle.
+    """
+
+    loop: Loop
+    workers: Workers
+    callers: Callers
+
+    def __init__(
+        self,
+        state: State,
+        table: ProcessTable,
+        tokenizer: Tokenizer,
+        placement: Placement,
+        metrics: Metrics,
+    ) -> None:
+        self._state = state
+        self._table = table
+        self._tokenizer = tokenizer
+        self._placement = placement
+        self._metrics = metrics
+        self.loads: dict[str, LoadReport] = {}
+        self.closing = False
+        self._appliers: dict[type, Callable[[Any], None]] = {
+            do.Accept: self._accept,
+            do.Refuse: self._refuse,
+            do.Dispatch: self._dispatch,
+            do.PauseRow: self._pause,
+            do.UnpauseRow: self._unpause,
+            do.AbortRow: self._abort,
+            do.Close: self._close,
+            do.StartReplica: self._start,
+            do.StopReplica: self._stop,
+        }
+
+    def connect(self, loop: Loop, workers: Workers, callers: Callers) -> None:
+        """Before the first decision."""
+        self.loop, self.workers, self.callers = loop, workers, callers
+
+    def apply(self, decision: do.Decision) -> None:
+        """Carry out one decision."""
+        self._appliers[type(decision)](decision)
+
+    # decisions
+
+    def _accept(self, decision: do.Accept) -> None:
+        process = self._table.live[decision.request_id]
+        process.phase, process.reason = Phase.WAITING, decision.reason
+        self.callers.accepted(process)
+
+    def _refuse(self, decision: do.Refuse) -> None:
+        self.callers.refused(self._table.live[decision.request_id], decision.error)
+
+    def _dispatch(self, decision: do.Dispatch) -> None:
+        process = self._table.live[decision.request_id]
+        prepared, options = process.prepared, process.body.options
+        assert prepared is not None
+        process.phase, process.reason = Phase.RUNNING, decision.reason
+        process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
+        waited_s = (process.started_mono - process.created_mono) / 1e9
+        self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
+        item = WorkItem(
+            request_id=process.request_id,
+            tokens=prepared.tokens,
+            sampling=process.body.sampling,
+            cache_salt=options.cache_salt or process.principal.tenant_id,
+            trace_parent=process.trace_parent,
+            deterministic=options.deterministic,
+            options=options.driver,
+        )
+        self.workers.send(decision.replica_id, msg.Submit([item]))
+
+    def _pause(self, decision: do.PauseRow) -> None:
+        self._phase(decision.request_id, Phase.PAUSED, decision.reason)
+        self.workers.send(decision.replica_id, msg.Pause([decision.request_id]))
+
+    def _unpause(self, decision: do.UnpauseRow) -> None:
+        self._phase(decision.request_id, Phase.RUNNING, decision.reason)
+        self.workers.send(decision.replica_id, msg.Unpause([decision.request_id]))
+
+    def _phase(self, request_id: str, phase: Phase, reason: str) -> None:
+        process = self._table.live[request_id]
+        process.phase, process.reason = phase, reason
+
+    def _abort(self, decision: do.AbortRow) -> None:
+        self.workers.send(decision.replica_id, msg.Abort([decision.request_id], decision.reason))
+
+    def _close(self, decision: do.Close) -> None:
+        process = self._table.live[decision.request_id]
+        process.end(decision.event, time.time_ns())
+        process.stream.close(decision.event)
+        self._count(process, decision.event)
+        self._table.retire(process)
+        self.callers.closed(process)
+
+    def _start(self, decision: do.StartReplica) -> None:
+        driver, spec = self._placement.spec(decision.model, decision.replica_id)
+        self.workers.start_replica(decision.replica_id, driver, spec)
+
+    def _stop(self, decision: do.StopReplica) -> None:
+        self.workers.stop_replica(decision.replica_id)
+
+    # what workers said
+
+    def on_loaded(self, replica_id: str, report: LoadReport) -> None:
+        self.loads[replica_id] = report
+        self.loop.post(ev.ReplicaUp(replica_id, report.num_slots, report.memory.rss_bytes))
+        if replica := self._state.replicas.get(replica_id):
+            self.callers.resident(replica.model.model_id, None)
+
+    def on_refused(self, replica_id: str, error: ErrorInfo) -> None:
+        if replica := self._state.replicas.get(replica_id):
+            self.callers.resident(replica.model.model_id, error)
+        self.loop.post(ev.ReplicaRefused(replica_id, error))
+
+    def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None:
+        self.loads.pop(replica_id, None)
+        replica = self._state.replicas.get(replica_id)
+        if replica is not None:
+            stopped = error or WorkerLost("the replica was stopped").to_info()
+            self.callers.resident(replica.model.model_id, stopped)
+        self.loop.post(ev.ReplicaGone(replica_id, error))
+
+    def on_step(self, replica_id: str, step: msg.Step) -> None:
+        """The hot path: tokens go straight to their streams, ends go through the core."""
+        now_mono = time.monotonic_ns()
+        live = self._table.live
+        for event in step.events:
+            if isinstance(event, Tokens):
+                process = live.get(event.request_id)
+                if process is not None:
+                    self._tokens(process, event, now_mono)
+            else:
+                self.loop.post(ev.Ended(event.request_id, event))
+        if replica := self._state.replicas.get(replica_id):
+            self._metrics.step_time.labels(replica.model.ref).observe(step.step_s)
+
+    def _tokens(self, process: Process, event: Tokens, now_mono: int) -> None:
+        name = process.version.ref
+        if process.first_token_mono == 0:
+            process.first_token_mono = now_mono
+            self._metrics.ttft.labels(name).observe((now_mono - process.created_mono) / 1e9)
+        else:
+            self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
+        process.last_token_mono = now_mono
+        process.num_tokens += len(event.token_ids)
+        process.stream.deliver(event)
+
+    def on_prepared(self, results: msg.PrepareResults) -> None:
+        self._tokenizer.answered(results)
+
+    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None:
+        if channel is not None:
+            self._tokenizer.connected(channel)
+            return
+        self._tokenizer.lost(error)
+        if not self.closing:
+            self.workers.start_tokenizer()
+
+    # counting
+
+    def _count(self, process: Process, event: Terminal) -> None:
+        name, metrics, usage = process.version.ref, self._metrics, event.usage
+        lived_s = (time.monotonic_ns() - process.created_mono) / 1e9
+        metrics.e2e.labels(name).observe(lived_s)
+        prompt = process.prepared.num_tokens if process.prepared else 0
+        metrics.prompt_tokens.labels(name).inc(prompt)
+        metrics.generation_tokens.labels(name).inc(process.num_tokens)
+        if isinstance(event, Finished):
+            metrics.prompt_size.labels(name).observe(usage.prompt_tokens)
+            metrics.answer_size.labels(name).observe(usage.completion_tokens)
+            metrics.success.labels(name, event.reason).inc()
+        elif isinstance(event, Failed):
+            metrics.failures.labels(name, event.error.code).inc()
+        else:
+            metrics.success.labels(name, "abort").inc()

@@ -1,0 +1,269 @@
+"""The kernel: its parts put together, started and stopped. Everything concrete is injected."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmos.abi.channel import Channel
+from llmos.abi.driver import DriverEntry
+from llmos.abi.events import Aborted
+from llmos.abi.node import NodeAgent
+from llmos.abi.principal import Authorizer, KeyStore
+from llmos.abi.registry import Registry
+from llmos.abi.syscall import Accepted, Refused, Reply
+from llmos.errors import ErrorInfo, StorageError, from_info
+from llmos.ipc import memory
+from llmos.kernel.config import KernelConfig
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.admission import check_size
+from llmos.kernel.core.limits import Limits
+from llmos.kernel.core.policy import FirstCome
+from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.state import initial
+from llmos.kernel.effects import Effects
+from llmos.kernel.front import Call
+from llmos.kernel.loop import Loop
+from llmos.kernel.placement import Placement
+from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.stream import Bounds, Stream
+from llmos.kernel.syscall import Gate
+from llmos.kernel.table import SYSCALLS
+from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.workers import Workers
+from llmos.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the kernel needs and does not know how to make.
+
+    `probe_store` proves that the store can write; it raises StorageError when it cannot.
+    """
+
+    registry: Registry
+    authorizer: Authorizer
+    keys: KeyStore
+    node: NodeAgent
+    driver_of: Callable[[str], DriverEntry]
+    probe_store: Callable[[], Awaitable[None]]
+    scratch: Path
+    version: str
+    epoch: int
+
+
+class Kernel:
+    """Handlers see this object; the core sees none of it."""
+
+    def __init__(self, services: Services, config: KernelConfig, metrics: Metrics) -> None:
+        self.config = config
+        self.registry = services.registry
+        self.authorizer = services.authorizer
+        self.keys = services.keys
+        self.node = services.node
+        self.version = services.version
+        self.epoch = services.epoch
+        self.metrics = metrics
+        self.started_ns = time.time_ns()
+        self.draining = False
+        self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probe_store = services.probe_store
+        self._store_problem: str | None = "the store was not probed yet"
+        budget_bytes = self._budget_bytes()
+        self.state = initial(_limits(config, budget_bytes), FirstCome())
+        self.table = ProcessTable(config.ended_kept)
+        self.tokenizer = Tokenizer(config.prepare_timeout_s)
+        self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
+        self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
+        self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
+        self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
+        self.effects.connect(self.loop, self.workers, self)
+        self._gate = Gate(self, SYSCALLS, services.authorizer, self.cancel)
+        self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
+        self._num_arrivals = 0
+        self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # life
+
+    async def start(self, preload: list[str]) -> None:
+        """Returns at once; `problems` says when everything asked for is there.
+
+        Raises ModelNotFound and ModelTooLarge for what cannot be preloaded.
+        """
+        self.metrics.budget_bytes.set(self.state.ledger.budget_bytes)
+        for ref in preload:
+            facts = self.placement.facts(self.registry.resolve(ref))
+            if too_large := check_size(self.state, facts):
+                raise too_large
+            self.loop.post(ev.ModelWanted(facts, pin=True))
+        self.workers.start_tokenizer()
+        self._task(self._watch())
+
+    async def stop(self) -> None:
+        """Nothing new, a bounded time for what runs, then the workers."""
+        self.draining = True
+        self.loop.post(ev.Draining())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.drain_timeout_s):
+                await self.table.empty.wait()
+        self.effects.closing = True
+        await self.workers.close()
+        for task in self._tasks:
+            task.cancel()
+        self.loop.stop()
+
+    def connect(self) -> Channel:
+        """A front end's end of a new channel to the gate."""
+        theirs, ours = memory.pair()
+        self._task(self._gate.serve(ours))
+        return theirs
+
+    def problems(self) -> list[str]:
+        """Why a request would not be served now; empty: it would."""
+        found = []
+        if self.draining:
+            found.append("the server is stopping")
+        if not self.tokenizer.is_up:
+            found.append("the tokenizer worker is not up")
+        if self._store_problem is not None:
+            found.append(self._store_problem)
+        for model_id in self.state.pinned:
+            replicas = self.state.replicas_of(model_id)
+            if not any(replica.state is ReplicaState.READY for replica in replicas):
+                found.append(f"{self.state.models[model_id].ref} is not loaded")
+        return found
+
+    # for handlers
+
+    def new_stream(self, call: Call, request_id: str) -> Stream:
+        return Stream(call, request_id, self._bounds, self._reader_changed)
+
+    def next_arrival(self) -> int:
+        """A number that grows with every request."""
+        self._num_arrivals += 1
+        return self._num_arrivals
+
+    def abandon(self, process: Process) -> None:
+        """It never reached the core."""
+        process.end(Aborted(process.request_id, "not accepted"), time.time_ns())
+        self.table.retire(process)
+
+    def cancel(self, request_id: str, reason: str) -> None:
+        """In whatever state it is; unknown ids are ignored."""
+        process = self.table.live.get(request_id)
+        if process is None:
+            return
+        if process.phase is Phase.PREPARING:
+            process.cancel_reason = reason
+        self.loop.post(ev.Cancelled(request_id, reason))
+
+    def when_resident(self, model_id: str) -> asyncio.Future[None]:
+        """Done when a replica of the model is ready; fails when it cannot be."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._residents[model_id].append(future)
+        return future
+
+    # for effects
+
+    def accepted(self, process: Process) -> None:
+        """The HTTP status can be sent now."""
+        call = process.stream.call
+        prepared = process.prepared
+        assert prepared is not None
+        call.front.streams[call.number] = process.stream
+        call.front.send(
+            Reply(
+                call.number,
+                Accepted(
+                    request_id=process.request_id,
+                    model=process.version.ref,
+                    prompt_tokens=prepared.num_tokens,
+                    service_class=process.service_class,
+                    deterministic=process.body.options.deterministic,
+                    created_ns=process.created_ns,
+                ),
+            )
+        )
+
+    def refused(self, process: Process, error: ErrorInfo) -> None:
+        call = process.stream.call
+        self.metrics.refusals.labels(error.code).inc()
+        self.abandon(process)
+        call.front.send(Refused(call.number, error))
+
+    def closed(self, process: Process) -> None:
+        call = process.stream.call
+        call.front.streams.pop(call.number, None)
+
+    def resident(self, model_id: str, error: ErrorInfo | None) -> None:
+        for future in self._residents.pop(model_id, ()):
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(from_info(error))
+
+    # inside
+
+    def _budget_bytes(self) -> int:
+        total_bytes, _ = self.node.memory_bytes()
+        return self.config.memory_budget_bytes or int(total_bytes * self.config.memory_fraction)
+
+    def _reader_changed(self, request_id: str, stalled: bool) -> None:
+        event = ev.ReaderStalled if stalled else ev.ReaderResumed
+        self.loop.post(event(request_id))
+
+    def _task(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _die(self, error: Exception) -> None:
+        if not self.fatal.done():
+            self.fatal.set_exception(error)
+
+    async def _watch(self) -> None:
+        """Probes and gauges, for as long as the kernel lives."""
+        while True:
+            try:
+                await self._probe_store()
+            except StorageError as error:
+                log.warning("the store cannot write: %s", error)
+                self._store_problem = f"the store cannot write: {error}"
+            else:
+                self._store_problem = None
+            self.workers.probe(time.monotonic())
+            self._gauge()
+            await asyncio.sleep(self.config.probe_interval_s)
+
+    def _gauge(self) -> None:
+        state, metrics = self.state, self.metrics
+        metrics.reserved_bytes.set(state.ledger.reserved_bytes)
+        for replica_state in ReplicaState:
+            count = sum(r.state is replica_state for r in state.replicas.values())
+            metrics.replicas.labels(replica_state).set(count)
+        for model_id, model in state.models.items():
+            running = sum(len(r.running) for r in state.replicas_of(model_id))
+            metrics.running.labels(model.ref).set(running)
+            metrics.waiting.labels(model.ref).set(len(state.queues[model_id]))
+
+
+def _limits(config: KernelConfig, budget_bytes: int) -> Limits:
+    return Limits(
+        max_waiting=config.max_waiting,
+        max_waiting_per_model=config.max_waiting_per_model,
+        memory_budget_bytes=budget_bytes,
+        keep_alive_ns=int(config.keep_alive_s * 1e9),
+        stall_timeout_ns=int(config.stall_timeout_s * 1e9),
+        patience_ns=int(config.patience_s * 1e9),
+    )

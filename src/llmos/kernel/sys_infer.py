@@ -1,0 +1,123 @@
+"""System call: generate."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from llmos.abi.ids import new_id
+from llmos.abi.inference import UNBOUNDED, PrepareItem
+from llmos.abi.policy import Waiting
+from llmos.abi.principal import ServiceClass
+from llmos.abi.syscall import Infer
+from llmos.errors import (
+    Cancelled,
+    ContextLengthExceeded,
+    InvalidRequest,
+    PermissionDenied,
+    QueueFull,
+    ShuttingDown,
+)
+from llmos.kernel.core import events as ev
+from llmos.kernel.front import Call
+from llmos.kernel.process import Process
+
+if TYPE_CHECKING:
+    from llmos.kernel.kernel import Kernel
+
+_CLASS_OF_ROUTE = ServiceClass.DEFAULT
+
+
+async def infer(kernel: Kernel, call: Call, body: Infer) -> None:
+    """Check numbers, tokenize, check tokens, hand to the core. The core's verdict is the reply."""
+    process = _open(kernel, call, body)
+    try:
+        await _prepare(kernel, process)
+    except BaseException:  # whatever it was, the caller hears it from the gate
+        kernel.abandon(process)
+        raise
+    kernel.loop.post(_arrival(kernel, process))
+
+
+def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
+    if kernel.draining:
+        raise ShuttingDown("the server is stopping")
+    _check_options(body)
+    version = kernel.registry.resolve(body.model)
+    service_class = _service_class(call, body)
+    num_open = len(kernel.table.live)
+    if num_open >= kernel.config.max_open_requests:
+        raise QueueFull(f"{num_open} requests are open", retry_after_s=1.0)
+    request_id = new_id("req")
+    process = Process(
+        request_id=request_id,
+        principal=call.principal,
+        version=version,
+        body=body,
+        service_class=service_class,
+        stream=kernel.new_stream(call, request_id),
+        created_ns=time.time_ns(),
+        created_mono=time.monotonic_ns(),
+        trace_parent=call.trace_parent,
+    )
+    kernel.table.add(process)
+    return process
+
+
+def _check_options(body: Infer) -> None:
+    if not -20 <= body.options.nice <= 19:
+        raise InvalidRequest("nice is between -20 and 19", param="llmos.nice")
+
+
+def _service_class(call: Call, body: Infer) -> ServiceClass:
+    highest, wanted = call.principal.max_class, body.options.service_class
+    if wanted is None:
+        return min(_CLASS_OF_ROUTE, highest)
+    if wanted > highest:
+        raise PermissionDenied(
+            f"this key may ask for class {highest.name.lower()} at most", param="llmos.class"
+        )
+    return wanted
+
+
+async def _prepare(kernel: Kernel, process: Process) -> None:
+    version, body = process.version, process.body
+    item = PrepareItem(
+        process.request_id, version.prepare, version.folder, body.prompt, version.vocab_size
+    )
+    prepared = await kernel.tokenizer.prepare(item)
+    if process.cancel_reason is not None:
+        raise Cancelled(process.cancel_reason)
+    wanted = body.sampling.max_tokens
+    room = kernel.placement.context_length(version)
+    if prepared.num_tokens + (1 if wanted == UNBOUNDED else wanted) > room:
+        asked = "at least one" if wanted == UNBOUNDED else str(wanted)
+        raise ContextLengthExceeded(
+            f"{version.ref} has a context of {room} tokens; the prompt has {prepared.num_tokens}, "
+            f"and {asked} more {'was' if wanted == UNBOUNDED else 'were'} asked for",
+            param="messages" if body.route == "chat" else "prompt",
+        )
+    process.prepared = prepared
+
+
+def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
+    options, prepared = process.body.options, process.prepared
+    assert prepared is not None
+    deadline_ns = None
+    if options.deadline_ms is not None:
+        deadline_ns = process.created_mono + options.deadline_ms * 1_000_000
+    keep_alive_ns = None
+    if options.keep_alive_s is not None:
+        keep_alive_ns = int(options.keep_alive_s * 1e9)
+    waiting = Waiting(
+        request_id=process.request_id,
+        arrival=kernel.next_arrival(),
+        service_class=process.service_class,
+        nice=options.nice,
+        tenant_id=process.principal.tenant_id,
+        principal_id=process.principal.principal_id,
+        weight=process.principal.weight,
+        cost_tokens=prepared.num_tokens + process.body.sampling.max_tokens,
+        deadline_ns=deadline_ns,
+    )
+    return ev.Arrived(waiting, kernel.placement.facts(process.version), keep_alive_ns)

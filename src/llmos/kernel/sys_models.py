@@ -1,0 +1,66 @@
+"""System calls on models: list, show, pull, remove, load, unload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmos.abi import syscall as sc
+from llmos.abi.registry import PullProgress
+from llmos.errors import Conflict
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.admission import check_size
+from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.front import Call
+
+if TYPE_CHECKING:
+    from llmos.kernel.kernel import Kernel
+
+
+async def list_models(kernel: Kernel, call: Call, body: sc.ListModels) -> sc.ModelList:
+    """Every version."""
+    return sc.ModelList(kernel.registry.list())
+
+
+async def show_model(kernel: Kernel, call: Call, body: sc.ShowModel) -> sc.Model:
+    """One version. Raises ModelNotFound."""
+    return sc.Model(kernel.registry.resolve(body.ref))
+
+
+async def pull_model(kernel: Kernel, call: Call, body: sc.PullModel) -> sc.Model:
+    """Emits progress, at most as often as the registry reports it; the version at the end."""
+
+    def progress(step: PullProgress) -> None:
+        call.front.send(sc.Emit(call.number, [step]))
+
+    return sc.Model(await kernel.registry.pull(body.source, body.name, progress))
+
+
+async def remove_model(kernel: Kernel, call: Call, body: sc.RemoveModel) -> sc.Model:
+    """Refused while a replica holds it. Raises ModelNotFound, Conflict."""
+    version = kernel.registry.resolve(body.ref)
+    if kernel.state.replicas_of(version.model_id):
+        raise Conflict(f"{version.ref} is loaded: `llmos unload {version.ref}` first")
+    return sc.Model(await kernel.registry.remove(body.ref))
+
+
+async def load_model(kernel: Kernel, call: Call, body: sc.LoadModel) -> sc.Done:
+    """Answers when a replica is ready. Raises ModelTooLarge and what the load raised."""
+    version = kernel.registry.resolve(body.ref)
+    facts = kernel.placement.facts(version)
+    if too_large := check_size(kernel.state, facts):
+        raise too_large
+    replicas = kernel.state.replicas_of(version.model_id)
+    if not any(replica.state is ReplicaState.READY for replica in replicas):
+        resident = kernel.when_resident(version.model_id)
+        kernel.loop.post(ev.ModelWanted(facts, pin=False))
+        await resident
+    return sc.Done(f"{version.ref} is loaded")
+
+
+async def unload_model(kernel: Kernel, call: Call, body: sc.UnloadModel) -> sc.Done:
+    """Running requests finish first; this call does not wait for them."""
+    version = kernel.registry.resolve(body.ref)
+    if not kernel.state.replicas_of(version.model_id):
+        return sc.Done(f"{version.ref} is not loaded")
+    kernel.loop.post(ev.ModelUnwanted(version.model_id))
+    return sc.Done(f"{version.ref} is being unloaded")

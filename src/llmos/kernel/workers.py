@@ -1,0 +1,352 @@
+"""The worker table: every process the kernel started, from spawn to the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmos.abi import ABI_VERSION
+from llmos.abi import worker as msg
+from llmos.abi.channel import Channel, ChannelClosed
+from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.ids import new_id
+from llmos.abi.node import NodeAgent, WorkerHandle, WorkerSpec
+from llmos.abi.syscall import WorkerInfo
+from llmos.errors import ErrorInfo, LLMOSError, LoadFailed, ProtocolViolation, WorkerLost
+from llmos.kernel.config import KernelConfig
+from llmos.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who is told what workers say. Called on the event loop's thread; must not block."""
+
+    def on_loaded(self, replica_id: str, report: LoadReport) -> None: ...
+
+    def on_refused(self, replica_id: str, error: ErrorInfo) -> None: ...
+
+    def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None: ...
+
+    def on_step(self, replica_id: str, step: msg.Step) -> None: ...
+
+    def on_prepared(self, results: msg.PrepareResults) -> None: ...
+
+    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
+
+
+class WorkerState(enum.StrEnum):
+    """STARTING → SPARE → LOADING → SERVING → STOPPING → gone; a tokenizer skips the middle."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    LOADING = "loading"
+    SERVING = "serving"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process. `death` is why we killed it, when we did."""
+
+    worker_id: str
+    role: msg.WorkerRole
+    driver: DriverEntry | None
+    started_ns: int
+    state: WorkerState = WorkerState.STARTING
+    handle: WorkerHandle | None = None
+    replica_id: str | None = None
+    load: ReplicaSpec | None = None
+    load_timer: asyncio.TimerHandle | None = None
+    last_heard_ns: int = 0
+    probe_sent: float | None = None
+    memory: MemoryReport | None = None
+    death: LLMOSError | None = None
+
+    def info(self) -> WorkerInfo:
+        return WorkerInfo(
+            worker_id=self.worker_id,
+            role=self.role,
+            pid=self.handle.pid if self.handle else 0,
+            state=self.state,
+            replica_id=self.replica_id,
+            started_ns=self.started_ns,
+            last_heard_ns=self.last_heard_ns,
+        )
+
+
+class Workers:
+    """Starts, watches and stops workers; one task each. Decides nothing: the core does."""
+
+    def __init__(
+        self,
+        node: NodeAgent,
+        observer: Observer,
+        config: KernelConfig,
+        scratch: Path,
+        metrics: Metrics,
+    ) -> None:
+        self._node = node
+        self._observer = observer
+        self._config = config
+        self._scratch = scratch
+        self._metrics = metrics
+        self._workers: dict[str, Worker] = {}
+        self._replicas: dict[str, Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._handlers: dict[type, Any] = {
+            msg.Step: self._on_step,
+            msg.PrepareResults: self._on_prepared,
+            msg.Loaded: self._on_loaded,
+            msg.LoadError: self._on_load_error,
+            msg.Report: self._on_report,
+            msg.Progress: self._on_progress,
+            msg.Fatal: self._on_fatal,
+        }
+
+    # what the kernel asks for
+
+    def start_tokenizer(self) -> None:
+        """Told to the observer when it is there; when it dies, too."""
+        self._spawn(Worker(new_id("wrk"), msg.WorkerRole.TOKENIZER, None, time.time_ns()))
+
+    def start_replica(self, replica_id: str, driver: DriverEntry, spec: ReplicaSpec) -> None:
+        """On a warm spare of the driver when there is one."""
+        spare = next(
+            (
+                w
+                for w in self._workers.values()
+                if w.state is WorkerState.SPARE and w.driver == driver
+            ),
+            None,
+        )
+        worker = spare or Worker(new_id("wrk"), msg.WorkerRole.REPLICA, driver, time.time_ns())
+        worker.replica_id, worker.load = replica_id, spec
+        self._replicas[replica_id] = worker
+        if spare is None:
+            self._spawn(worker)
+        else:
+            self._begin_load(worker)
+
+    def send(self, replica_id: str, message: msg.ToWorker) -> None:
+        """To the replica's worker. One that is gone is not an error: its end is on the way."""
+        worker = self._replicas.get(replica_id)
+        if worker is not None and worker.handle is not None:
+            with contextlib.suppress(ChannelClosed):
+                worker.handle.channel.send(message)
+
+    def stop_replica(self, replica_id: str) -> None:
+        """Ask it to stop, kill it after the grace time. `on_gone` follows in any case."""
+        worker = self._replicas.get(replica_id)
+        if worker is None:
+            self._observer.on_gone(replica_id, None)
+        else:
+            self._stop(worker)
+
+    def report_of(self, replica_id: str) -> tuple[Worker | None, MemoryReport | None]:
+        """The worker of a replica and what it last measured."""
+        worker = self._replicas.get(replica_id)
+        return worker, worker.memory if worker else None
+
+    def infos(self) -> list[WorkerInfo]:
+        return [worker.info() for worker in self._workers.values()]
+
+    async def close(self) -> None:
+        """Stop everything and wait until it is gone."""
+        self._closing = True
+        for worker in list(self._workers.values()):
+            self._stop(worker)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # one worker's life
+
+    def _spawn(self, worker: Worker) -> None:
+        self._workers[worker.worker_id] = worker
+        task = asyncio.get_running_loop().create_task(self._live(worker), name=worker.worker_id)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _live(self, worker: Worker) -> None:
+        error: LLMOSError | None = None
+        try:
+            scratch = str(self._scratch / worker.worker_id)
+            python = worker.driver.python if worker.driver else ""
+            worker.handle = await self._node.start(WorkerSpec(worker.worker_id, scratch, python))
+            await self._greet(worker, worker.handle.channel)
+            await self._listen(worker, worker.handle.channel)
+        except ChannelClosed:
+            pass
+        except LLMOSError as failure:
+            error = failure
+        except Exception as failure:
+            log.exception("a worker's task failed")
+            error = WorkerLost(f"{type(failure).__name__}: {failure}")
+        await self._bury(worker, error)
+
+    async def _greet(self, worker: Worker, channel: Channel) -> None:
+        driver = worker.driver.entry if worker.driver else ""
+        channel.send(msg.Hello(ABI_VERSION, worker.worker_id, worker.role, driver))
+        try:
+            async with asyncio.timeout(self._config.handshake_timeout_s):
+                ready, *rest = await channel.receive()
+        except TimeoutError as late:
+            raise WorkerLost("the worker did not start in time") from late
+        if isinstance(ready, msg.Fatal):
+            self._on_fatal(worker, ready)
+        if not isinstance(ready, msg.Ready) or rest or ready.abi_version != ABI_VERSION:
+            raise ProtocolViolation("the worker does not speak this ABI")
+        worker.last_heard_ns = time.time_ns()
+        if worker.state is WorkerState.STOPPING:
+            raise ChannelClosed
+        if worker.role is msg.WorkerRole.TOKENIZER:
+            worker.state = WorkerState.SERVING
+            self._observer.on_tokenizer(channel, None)
+        elif worker.load is not None:
+            self._begin_load(worker)
+        else:
+            worker.state = WorkerState.SPARE
+
+    async def _listen(self, worker: Worker, channel: Channel) -> None:
+        handlers = self._handlers
+        while True:
+            messages = await channel.receive()
+            worker.last_heard_ns = time.time_ns()
+            for message in messages:
+                handlers[type(message)](worker, message)
+
+    def _begin_load(self, worker: Worker) -> None:
+        assert worker.handle is not None
+        assert worker.load is not None
+        worker.state = WorkerState.LOADING
+        with contextlib.suppress(ChannelClosed):
+            worker.handle.channel.send(msg.Load(worker.load))
+        size_gib = _folder_bytes(worker.load.folder) / (1 << 30)
+        timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
+        late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
+        loop = asyncio.get_running_loop()
+        worker.load_timer = loop.call_later(timeout_s, self._kill, worker, late)
+
+    async def _bury(self, worker: Worker, error: LLMOSError | None) -> None:
+        handle, exit_status, last_words = worker.handle, None, ""
+        if handle is not None:
+            handle.kill()
+            exit_status = await handle.wait()
+            last_words = handle.last_words()
+            shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
+        if worker.load_timer is not None:
+            worker.load_timer.cancel()
+        del self._workers[worker.worker_id]
+        asked = worker.state is WorkerState.STOPPING
+        info = None if asked else self._obituary(worker, error, exit_status, last_words)
+        if worker.role is msg.WorkerRole.TOKENIZER:
+            self._observer.on_tokenizer(None, info)
+        elif worker.replica_id is not None:
+            del self._replicas[worker.replica_id]
+            self._observer.on_gone(worker.replica_id, info)
+
+    def _obituary(
+        self, worker: Worker, error: LLMOSError | None, exit_status: int | None, last_words: str
+    ) -> ErrorInfo:
+        cause = worker.death or error or WorkerLost(f"the worker died ({_status(exit_status)})")
+        self._metrics.worker_deaths.labels(worker.role).inc()
+        extra = {"worker": worker.worker_id, "replica": worker.replica_id, "stderr": last_words}
+        log.warning("worker lost: %s", cause.message, extra=extra)
+        return cause.to_info()
+
+    def _stop(self, worker: Worker) -> None:
+        if worker.state is WorkerState.STOPPING:
+            return
+        worker.state = WorkerState.STOPPING
+        grace_s = self._config.stop_grace_s
+        try:
+            if worker.handle is not None:
+                worker.handle.channel.send(msg.Shutdown())
+        except ChannelClosed:
+            grace_s = 0.0
+        asyncio.get_running_loop().call_later(grace_s, self._kill, worker, None)
+
+    @staticmethod
+    def _kill(worker: Worker, reason: LLMOSError | None) -> None:
+        worker.death = worker.death or reason
+        if worker.handle is not None:
+            worker.handle.kill()
+
+    # what workers say
+
+    def _on_step(self, worker: Worker, message: msg.Step) -> None:
+        if worker.replica_id is not None:
+            self._observer.on_step(worker.replica_id, message)
+
+    def _on_prepared(self, worker: Worker, message: msg.PrepareResults) -> None:
+        self._observer.on_prepared(message)
+
+    def _on_loaded(self, worker: Worker, message: msg.Loaded) -> None:
+        if worker.load_timer is not None:
+            worker.load_timer.cancel()
+        if worker.state is WorkerState.LOADING and worker.replica_id is not None:
+            worker.state = WorkerState.SERVING
+            worker.memory = message.report.memory
+            self._observer.on_loaded(worker.replica_id, message.report)
+            delay_s = self._config.spare_delay_s
+            asyncio.get_running_loop().call_later(delay_s, self._keep_spare, worker.driver)
+
+    def _on_load_error(self, worker: Worker, message: msg.LoadError) -> None:
+        if worker.replica_id is not None:
+            self._observer.on_refused(worker.replica_id, message.error)
+
+    def _on_report(self, worker: Worker, message: msg.Report) -> None:
+        worker.probe_sent = None
+        worker.memory = message.memory
+
+    def _on_progress(self, worker: Worker, message: msg.Progress) -> None:
+        log.info("loading %s: %s %.0f %%", worker.replica_id, message.what, 100 * message.fraction)
+
+    @staticmethod
+    def _on_fatal(worker: Worker, message: msg.Fatal) -> None:
+        worker.death = WorkerLost(f"the worker ended itself: {message.error.message}")
+        raise ChannelClosed
+
+    # watching
+
+    def _keep_spare(self, driver: DriverEntry | None) -> None:
+        """The next replica of this driver, or this one's successor, starts without the imports."""
+        spare = any(
+            w.driver == driver and w.replica_id is None and w.role is msg.WorkerRole.REPLICA
+            for w in self._workers.values()
+        )
+        if self._config.warm_spare and not spare and not self._closing:
+            self._spawn(Worker(new_id("wrk"), msg.WorkerRole.REPLICA, driver, time.time_ns()))
+
+    def probe(self, now_s: float) -> None:
+        """Ask everyone who serves how it is; kill who has not answered in time."""
+        for worker in list(self._workers.values()):
+            if worker.state is not WorkerState.SERVING or worker.handle is None:
+                continue
+            if worker.probe_sent is None:
+                worker.probe_sent = now_s
+                with contextlib.suppress(ChannelClosed):
+                    worker.handle.channel.send(msg.Probe(0))
+            elif now_s - worker.probe_sent > self._config.probe_timeout_s:
+                silent_s = now_s - worker.probe_sent
+                self._kill(worker, WorkerLost(f"the worker was silent for {silent_s:.0f} s"))
+
+
+def _status(exit_status: int | None) -> str:
+    if exit_status is None:
+        return "never started"
+    return f"signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
+
+
+def _folder_bytes(folder: str) -> int:
+    if not folder:
+        return 0
+    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())

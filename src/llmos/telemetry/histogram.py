@@ -1,0 +1,48 @@
+"""A Prometheus histogram cheap enough to observe once per token."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Series:
+    """One label set: `observe` is a binary search and two additions, no lock (one thread)."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class FastHistogram(Collector):
+    """Exposed as any Prometheus histogram; `labels` gives the series to observe on."""
+
+    def __init__(self, name: str, doc: str, label: str, bounds: Sequence[float]) -> None:
+        self._name, self._doc, self._label = name, doc, label
+        self._bounds = tuple(bounds)
+        self._series: dict[str, Series] = {}
+
+    def labels(self, value: str) -> Series:
+        if value not in self._series:
+            self._series[value] = Series(self._bounds)
+        return self._series[value]
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._doc, labels=[self._label])
+        for value, series in self._series.items():
+            buckets, seen = [], 0
+            for bound, count in zip((*self._bounds, float("inf")), series.counts, strict=True):
+                seen += count
+                buckets.append(("+Inf" if bound == float("inf") else str(bound), float(seen)))
+            family.add_metric([value], buckets, series.total)
+        yield family

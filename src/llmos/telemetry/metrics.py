@@ -1,0 +1,72 @@
+"""Prometheus metrics: vLLM's names where vLLM has a word, `llmos:*` where it has none."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from llmos.telemetry.histogram import FastHistogram
+
+_TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_TTFT_LONG_S = (20, 40, 80, 160, 640, 2560)
+_ITL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
+_REQUEST_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+_STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_MODEL = "model_name"
+
+
+class Metrics:
+    """All of them, in a registry of their own. Durations in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def histogram(name: str, doc: str, bounds: tuple[float, ...]) -> FastHistogram:
+            made = FastHistogram(name, doc, _MODEL, bounds)
+            registry.register(made)
+            return made
+
+        def counter(name: str, doc: str, *labels: str) -> Counter:
+            return Counter(name, doc, labels, registry=registry)
+
+        def gauge(name: str, doc: str, *labels: str) -> Gauge:
+            return Gauge(name, doc, labels, registry=registry)
+
+        self.ttft = histogram(
+            "vllm:time_to_first_token_seconds",
+            "Arrival to first token.",
+            (*_TTFT_S, *_TTFT_LONG_S),
+        )
+        self.itl = histogram(
+            "vllm:inter_token_latency_seconds", "Between two tokens.", (*_ITL_S, 1, 2.5, 5)
+        )
+        self.e2e = histogram(
+            "vllm:e2e_request_latency_seconds", "Arrival to the end.", (*_REQUEST_S, 240, 960)
+        )
+        self.queue_time = histogram(
+            "vllm:request_queue_time_seconds", "In the queue.", (0.001, 0.005, *_REQUEST_S)
+        )
+        self.prompt_size = histogram("vllm:request_prompt_tokens", "Prompt tokens.", _TOKENS)
+        self.answer_size = histogram("vllm:request_generation_tokens", "Answer tokens.", _TOKENS)
+        self.step_time = histogram("llmos:step_seconds", "One engine step.", _STEP_S)
+        self.prompt_tokens = counter("vllm:prompt_tokens", "Prompt tokens processed.", _MODEL)
+        self.generation_tokens = counter("vllm:generation_tokens", "Tokens generated.", _MODEL)
+        self.success = counter(
+            "vllm:request_success", "Requests finished.", _MODEL, "finished_reason"
+        )
+        self.failures = counter("llmos:request_failure", "Requests failed.", _MODEL, "code")
+        self.refusals = counter("llmos:request_refused", "Requests refused.", "code")
+        self.running = gauge("vllm:num_requests_running", "Holding a slot.", _MODEL)
+        self.waiting = gauge("vllm:num_requests_waiting", "In the queue.", _MODEL)
+        self.kv_usage = gauge("vllm:kv_cache_usage_perc", "KV in use, 0 to 1.", _MODEL)
+        self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
+        self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
+        self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
+        self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")
+        self.turns = counter("llmos:kernel_turns", "Turns of the kernel's loop.")
+        self.step_errors = counter("llmos:kernel_errors", "Exceptions caught by the kernel's loop.")
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
