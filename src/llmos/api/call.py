@@ -1,0 +1,214 @@
+"""One HTTP request as the routes see it, and the error boundary around every route."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from llmos.abi.blob import BlobSink
+from llmos.abi.events import Aborted, Event, Failed
+from llmos.abi.ids import new_id
+from llmos.abi.principal import Authenticator, Authorizer, Principal
+from llmos.api.config import ApiConfig
+from llmos.api.gate import GateClient
+from llmos.api.status import encode_envelope, error_headers, http_error
+from llmos.errors import AuthenticationFailed, LLMOSError, ReaderStalled, ShuttingDown
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "llmos.connection"
+"""Key of the `Connection` in an ASGI scope's extensions."""
+
+_TRACE_PARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+encode_json = msgspec.json.Encoder().encode
+
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client closed its connection: there is nobody to answer."""
+
+
+class Connection(Protocol):
+    """What the server's protocol tells about the socket under a request."""
+
+    def abort_if_blocked(self) -> None:
+        """Cut the connection if its client does not read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the routes need, injected by `build_app`. `allowed_uid` may name local paths."""
+
+    gate: GateClient
+    authenticator: Authenticator
+    authorizer: Authorizer
+    sink: BlobSink
+    render_metrics: Callable[[], tuple[bytes, str]]
+    config: ApiConfig
+    allowed_uid: int | None
+
+
+class Call:
+    """One request and its answer. `request_id` is the kernel's once it has accepted one."""
+
+    __slots__ = (
+        "_principal",
+        "_send",
+        "began_s",
+        "edge",
+        "error_prefix",
+        "headers",
+        "is_sse",
+        "is_started",
+        "receive",
+        "request_id",
+        "scope",
+        "written_s",
+    )
+
+    def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
+        self.edge = edge
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.began_s = time.perf_counter()
+        self.written_s = self.began_s
+        self.request_id = ""
+        self.is_started = False
+        self.is_sse = False
+        self.error_prefix = b"data: "
+        self._principal: Principal | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks. Raises AuthenticationFailed on a route that took no key."""
+        if self._principal is None:
+            raise AuthenticationFailed("No API key was presented.")
+        return self._principal
+
+    @property
+    def trace_parent(self) -> str | None:
+        """The W3C trace context of the caller, if it is well-formed."""
+        given = self.headers.get(b"traceparent")
+        return given.decode() if given and _TRACE_PARENT.fullmatch(given) else None
+
+    @property
+    def is_owner(self) -> bool:
+        """True when the peer of a unix socket is the server's own user."""
+        uid = self.edge.allowed_uid
+        return uid is not None and self.scope.get("client") == (f"uid:{uid}", 0)
+
+    def authenticate(self) -> None:
+        """Equal work with and without a key. Raises AuthenticationFailed."""
+        scheme, _, secret = self.headers.get(b"authorization", b"").partition(b" ")
+        presented = secret.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
+        self._principal = self.edge.authenticator.authenticate(presented)
+
+    async def start(
+        self, status: int, content_type: bytes, headers: list[Header] | None = None
+    ) -> None:
+        """Send status and headers."""
+        if not self.request_id:
+            self.request_id = new_id("req")
+        self.is_started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type),
+                    (b"x-request-id", self.request_id.encode()),
+                    *(headers or ()),
+                ],
+            }
+        )
+
+    async def start_sse(self, error_prefix: bytes = b"data: ") -> None:
+        """Begin an event stream; an error event of it begins with `error_prefix`."""
+        self.is_sse = True
+        self.error_prefix = error_prefix
+        await self.start(
+            200,
+            b"text/event-stream; charset=utf-8",
+            [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")],
+        )
+
+    async def write(self, body: bytes, more: bool = True) -> None:
+        """A piece of the body; `more` False ends the answer."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self.written_s = time.perf_counter()
+
+    async def send_bytes(
+        self, status: int, body: bytes, content_type: bytes, headers: list[Header] | None = None
+    ) -> None:
+        """A whole answer."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.start(status, content_type, [length, *(headers or ())])
+        await self.write(body, more=False)
+
+    async def send_json(self, value: Any, status: int = 200) -> None:
+        """A whole answer as JSON."""
+        await self.send_bytes(status, encode_json(value), b"application/json")
+
+    async def fail(self, error: LLMOSError) -> None:
+        """Answer with the error: as a status before the start, as a last event of a stream."""
+        body = encode_envelope(error)
+        if not self.is_started:
+            headers = error_headers(error)
+            await self.send_bytes(http_error(error).status, body, b"application/json", headers)
+        elif self.is_sse:
+            await self.write(self.error_prefix + body + b"\n\n", more=False)
+        # else: the server closes an answer that was left incomplete
+
+    def on_terminal(self, event: Event) -> None:
+        """A stream ended by force: do not wait for a client that does not read."""
+        stalled = isinstance(event, Failed) and event.error.code == ReaderStalled.code
+        if stalled or isinstance(event, Aborted):
+            self.abort_if_blocked()
+
+    def abort_if_blocked(self) -> None:
+        """Cut the connection if its client does not read."""
+        connection: Connection | None = self.scope.get("extensions", {}).get(CONNECTION)
+        if connection is not None:
+            connection.abort_if_blocked()
+
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+class Endpoint:
+    """An ASGI app: authenticates, runs one handler, turns whatever it raises into an answer."""
+
+    def __init__(self, edge: Edge, handler: Handler, needs_key: bool = True) -> None:
+        self._edge = edge
+        self._handler = handler
+        self._needs_key = needs_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(self._edge, scope, receive, send)
+        try:
+            if self._needs_key:
+                call.authenticate()
+            await self._handler(call)
+        except ClientGone:
+            return
+        except LLMOSError as e:
+            await call.fail(e)
+        except asyncio.CancelledError:  # the server stops and has waited long enough
+            call.abort_if_blocked()
+            await call.fail(ShuttingDown("The server is shutting down."))
+        except Exception:
+            log.exception("a route failed on %s %s", scope["method"], scope["path"])
+            await call.fail(LLMOSError("An error inside the server; its log has more."))

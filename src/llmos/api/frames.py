@@ -1,0 +1,135 @@
+"""Server-sent events of OpenAI's shapes as bytes: all but the text is made once per stream."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+from llmos.abi.events import Finished, Tokens
+from llmos.abi.inference import Usage
+from llmos.abi.syscall import Accepted
+from llmos.api.call import encode_json
+from llmos.api.shapes.options import TIER_OF
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+_LINE_ENDS = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
+
+
+@functools.lru_cache(maxsize=1024)
+def fingerprint(model: str) -> str:
+    """OpenAI's `system_fingerprint`: equal for answers of an equal model version."""
+    return "fp_" + hashlib.sha256(model.encode()).hexdigest()[:12]
+
+
+def usage_object(usages: list[Usage]) -> dict[str, Any]:
+    """OpenAI's `usage` of all choices together."""
+    prompt = sum(u.prompt_tokens for u in usages)
+    completion = sum(u.completion_tokens for u in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in usages)},
+    }
+
+
+def identity(accepted: Accepted, is_chat: bool, is_stream: bool) -> dict[str, Any]:
+    """What every answer and every chunk begins with."""
+    suffix = accepted.request_id.removeprefix("req_")
+    kind = "chat.completion" if is_chat else "text_completion"
+    made = {
+        "id": f"chatcmpl-{suffix}" if is_chat else f"cmpl-{suffix}",
+        "object": f"{kind}.chunk" if is_chat and is_stream else kind,
+        "created": accepted.created_ns // 1_000_000_000,
+        "model": accepted.model,
+        "system_fingerprint": fingerprint(accepted.model),
+    }
+    if is_chat:
+        made["service_tier"] = TIER_OF[accepted.service_class]
+    return made
+
+
+class Frames:
+    """The events of one choice. `opening` is its first, with the role, where there is one."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_finish",
+        "_head",
+        "_preamble",
+        "_tail",
+        "_with_ids",
+        "opening",
+    )
+
+    def __init__(
+        self,
+        accepted: Accepted,
+        index: int,
+        *,
+        is_chat: bool,
+        include_usage: bool = False,
+        with_ids: bool = False,
+    ) -> None:
+        self._preamble = b"data: " + encode_json(identity(accepted, is_chat, True))[:-1]
+        self._head = self._preamble + b',"choices":[{"index":%d,' % index
+        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._before = self._head + (b'"delta":{"content":' if is_chat else b'"text":')
+        going_on = b'},"logprobs":null,"finish_reason":null'
+        self._after = going_on if is_chat else going_on[1:]
+        self._finish = self._head + (b'"delta":{}' if is_chat else b'"text":""')
+        self._with_ids = with_ids
+        self.opening = b""
+        if is_chat:
+            self.opening = (
+                self._head
+                + b'"delta":{"role":"assistant","content":""'
+                + going_on
+                + b"}]"
+                + self._tail
+            )
+
+    def delta(self, event: Tokens) -> bytes:
+        """New text; nothing when there is none to show (half a character, a hidden token)."""
+        text = event.text
+        if self._with_ids:
+            ids = b',"token_ids":' + encode_json(event.token_ids)
+            return self._before + _encode_text(text) + self._after + ids + b"}]" + self._tail
+        if not text:
+            return b""
+        return self._before + _encode_text(text) + self._after + b"}]" + self._tail
+
+    def finish(self, event: Finished, llmos: dict[str, Any]) -> bytes:
+        """The last event of the choice."""
+        reason = b',"logprobs":null,"finish_reason":"%s","stop_reason":%s}]' % (
+            event.reason.encode(),
+            encode_json(event.stop),
+        )
+        return self._finish + reason + b',"llmos":' + encode_json(llmos) + self._tail
+
+    def usage(self, usages: list[Usage]) -> bytes:
+        """The event asked for by `stream_options.include_usage`."""
+        return (
+            self._preamble
+            + b',"choices":[],"usage":'
+            + encode_json(usage_object(usages))
+            + b"}\n\n"
+        )
+
+
+def _encode_text(text: str) -> bytes:
+    made = encode_json(text)
+    if not text.isascii():
+        # legal in JSON and in SSE, but many clients split lines at these as well
+        for char, escaped in _LINE_ENDS:
+            if char in made:
+                made = made.replace(char, escaped)
+    return made

@@ -1,0 +1,197 @@
+"""Inference routes' common part: submit to the gate, then collect an answer or relay a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmos.abi.events import Aborted, Event, Failed, Finished, Tokens
+from llmos.abi.inference import Usage
+from llmos.abi.syscall import Infer
+from llmos.api.call import Call, ClientGone
+from llmos.api.frames import DONE, KEEP_ALIVE, Frames
+from llmos.api.streams import InferStream
+from llmos.errors import Conflict, LLMOSError, from_info
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One choice's tokens (kept for unstreamed answers only), end and timing in seconds."""
+
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    first_s: float | None = None
+    accepted_s: float = 0.0
+    finished: Finished | None = None
+
+    @property
+    def end(self) -> Finished:
+        """Raises when the stream has not ended well."""
+        if self.finished is None:
+            raise LLMOSError("The stream ended without a terminal event.")
+        return self.finished
+
+
+@asynccontextmanager
+async def submitted(call: Call, bodies: Sequence[Infer]) -> AsyncIterator[list[InferStream]]:
+    """Accepted streams of all bodies, cancelled when the client leaves or the block ends.
+
+    Raises what the first refused one was refused with, ClientGone when the client has left.
+    """
+    streams: list[InferStream] = []
+    watcher: asyncio.Task[None] | None = None
+    try:
+        for body in bodies:
+            stream = call.edge.gate.start_infer(call.principal, body, call.trace_parent)
+            stream.on_terminal = call.on_terminal
+            streams.append(stream)
+        watcher = asyncio.get_running_loop().create_task(_watch(call, streams))
+        for stream in streams:
+            await stream.accept()
+        call.request_id = streams[0].accepted.request_id
+        yield streams
+    finally:
+        if watcher is not None:
+            watcher.cancel()
+        for stream in streams:
+            stream.cancel("answer ended", ClientGone())
+
+
+async def _watch(call: Call, streams: Sequence[InferStream]) -> None:
+    while (await call.receive())["type"] != "http.disconnect":
+        pass
+    for stream in streams:
+        stream.cancel("client left", ClientGone())
+
+
+async def collect(call: Call, stream: InferStream) -> Outcome:
+    """The whole of one choice. Raises what it failed with."""
+    outcome = Outcome(accepted_s=time.perf_counter())
+    async for batch in stream:
+        for event in batch:
+            if type(event) is Tokens:
+                if outcome.first_s is None:
+                    outcome.first_s = time.perf_counter()
+                outcome.texts.append(event.text)
+                outcome.token_ids += event.token_ids
+            else:
+                outcome.finished = finished(event)
+    return outcome
+
+
+async def relay(call: Call, stream: InferStream, frames: Frames) -> tuple[bytes, Usage]:
+    """Write one choice's events as they come; the last ones are returned unwritten.
+
+    All that has arrived goes out in one write, so a slow socket coalesces by itself.
+    """
+    outcome = Outcome(accepted_s=time.perf_counter())
+    opening = frames.opening
+    async for batch in stream:
+        out = b"".join([frames.delta(e) for e in batch if type(e) is Tokens])
+        if out and outcome.first_s is None:
+            outcome.first_s = time.perf_counter()
+            out, opening = opening + out, b""
+        last = batch[-1] if batch else None
+        if last is not None and type(last) is not Tokens:
+            if out and type(last) is not Finished:
+                await call.write(out)
+            outcome.finished = end = finished(last)
+            return opening + out + frames.finish(end, report(call, stream, outcome)), end.usage
+        if out or not batch:
+            await call.write(out or KEEP_ALIVE)
+    raise LLMOSError("The stream ended without a terminal event.")
+
+
+async def stream_choices(
+    call: Call, streams: list[InferStream], frames: list[Frames], include_usage: bool
+) -> None:
+    """The whole event stream: every choice interleaved, usage, `[DONE]`.
+
+    Raises what a choice failed with; the caller's boundary writes it as the last event.
+    """
+    await call.start_sse()
+    with _Pulse(call, streams):
+        if len(streams) == 1:
+            rest, usage = await relay(call, streams[0], frames[0])
+            usages = [usage]
+        else:
+            usages = await _interleave(call, streams, frames)
+            rest = b""
+    if include_usage:
+        rest += frames[0].usage(usages)
+    await call.write(rest + DONE, more=False)
+
+
+async def _interleave(call: Call, streams: list[InferStream], frames: list[Frames]) -> list[Usage]:
+    async def one(stream: InferStream, frame: Frames) -> Usage:
+        rest, usage = await relay(call, stream, frame)
+        await call.write(rest)
+        return usage
+
+    tasks = [asyncio.ensure_future(one(s, f)) for s, f in zip(streams, frames, strict=True)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class _Pulse:
+    """Pokes a silent answer's streams so that a comment goes out; no timer per token."""
+
+    def __init__(self, call: Call, streams: list[InferStream]) -> None:
+        self._call = call
+        self._streams = streams
+        self._period_s = call.edge.config.keepalive_comment_s / 2
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._period_s, self._tick)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._period_s, self._tick)
+        if time.perf_counter() - self._call.written_s >= self._period_s:
+            waiting = next((s for s in self._streams if s.is_waiting), None)
+            if waiting is not None:
+                waiting.poke()
+
+
+def finished(event: Event) -> Finished:
+    """The good end. Raises the error of any other."""
+    if isinstance(event, Finished):
+        return event
+    if isinstance(event, Failed):
+        raise from_info(event.error)
+    if isinstance(event, Aborted):
+        raise Conflict(f"The request was ended: {event.reason}.", details={"reason": event.reason})
+    raise LLMOSError("An event after the terminal one.")
+
+
+def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
+    """The `llmos` object of an answer; times in milliseconds since the headers were read."""
+    accepted = stream.accepted
+    began_s = call.began_s
+    first_s = outcome.first_s
+    return {
+        "request_id": accepted.request_id,
+        "model": accepted.model,
+        "deterministic": accepted.deterministic,
+        "class": accepted.service_class.name.lower(),
+        "timing": {
+            "accepted_ms": _millis(outcome.accepted_s - began_s),
+            "first_token_ms": None if first_s is None else _millis(first_s - began_s),
+            "total_ms": _millis(time.perf_counter() - began_s),
+        },
+    }
+
+
+def _millis(seconds: float) -> float:
+    return round(seconds * 1000, 3)

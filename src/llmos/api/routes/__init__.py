@@ -1,0 +1,1 @@
+"""The routes, one file per group; each has a `ROUTES` table."""

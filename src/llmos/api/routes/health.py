@@ -1,0 +1,57 @@
+"""/healthz and /readyz, which need no key, and /metrics, which does."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llmos.abi.principal import Action, Resource
+from llmos.abi.syscall import Health, HealthReport
+from llmos.api.call import Call
+from llmos.api.routes.spec import RouteSpec
+from llmos.errors import LLMOSError, ProtocolViolation, WorkerLost
+
+
+async def _ask_health(call: Call) -> HealthReport:
+    """The gate's own word. Raises WorkerLost when there is none within the bound."""
+    try:
+        async with asyncio.timeout(call.edge.config.health_timeout_s):
+            result = await call.edge.gate.call(None, Health())
+    except TimeoutError:
+        raise WorkerLost("the kernel does not answer") from None
+    if not isinstance(result, HealthReport):
+        raise ProtocolViolation("the kernel answers something else")
+    return result
+
+
+async def healthz(call: Call) -> None:
+    """Is the kernel's loop turning? Says nothing about models."""
+    try:
+        await _ask_health(call)
+    except LLMOSError as e:
+        await call.send_json({"status": "failing", "problems": [e.message]}, status=503)
+    else:
+        await call.send_json({"status": "ok"})
+
+
+async def readyz(call: Call) -> None:
+    """Would a request be served now?"""
+    try:
+        report = await _ask_health(call)
+    except LLMOSError as e:
+        report = HealthReport(False, [e.message])
+    body = {"ready": report.ready, "problems": report.problems}
+    await call.send_json(body, status=200 if report.ready else 503)
+
+
+async def metrics(call: Call) -> None:
+    """Prometheus text. It tells of every tenant, so it takes the right to read the system."""
+    call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
+    body, content_type = call.edge.render_metrics()
+    await call.send_bytes(200, body, content_type.encode())
+
+
+ROUTES = [
+    RouteSpec("GET", "/healthz", healthz, "Does the kernel answer?", needs_key=False),
+    RouteSpec("GET", "/readyz", readyz, "Would a request be served?", needs_key=False),
+    RouteSpec("GET", "/metrics", metrics, "Metrics for Prometheus.", answer_type="text/plain"),
+]

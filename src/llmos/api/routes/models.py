@@ -1,0 +1,134 @@
+"""/os/v1/models: the registry and residency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from llmos.abi.syscall import (
+    Done,
+    ListModels,
+    LoadModel,
+    Model,
+    ModelList,
+    RemoveModel,
+    ShowModel,
+    UnloadModel,
+)
+from llmos.api.body import read_json
+from llmos.api.call import Call, ClientGone, encode_json
+from llmos.api.frames import KEEP_ALIVE
+from llmos.api.routes.spec import RouteSpec
+from llmos.api.routes.unary import answer, ask, ref_of
+from llmos.api.shapes.admin import PullBody
+from llmos.api.shapes.inputs import read_plain
+from llmos.api.streams import PullStream
+from llmos.api.wire import to_wire
+from llmos.errors import InvalidRequest, ProtocolViolation
+
+REMOTE_SCHEMES = ("hf:", "upload:")
+"""Sources any client may name; another one is a path of this machine."""
+
+
+async def list_models(call: Call) -> None:
+    """Every version, with what the registry knows of it."""
+    await answer(call, ListModels(), ModelList)
+
+
+async def show_model(call: Call) -> None:
+    """One version."""
+    await call.send_json(to_wire((await ask(call, ShowModel(ref_of(call)), Model)).model))
+
+
+async def remove_model(call: Call) -> None:
+    """Forget a version; the answer is its last record."""
+    await call.send_json(to_wire((await ask(call, RemoveModel(ref_of(call)), Model)).model))
+
+
+async def load_model(call: Call) -> None:
+    """Answered when the replica is ready."""
+    await _done(call, LoadModel(ref_of(call)))
+
+
+async def unload_model(call: Call) -> None:
+    """Answered when the wish is noted: running requests finish first."""
+    await _done(call, UnloadModel(ref_of(call)))
+
+
+async def _done(call: Call, body: LoadModel | UnloadModel) -> None:
+    await call.send_json({"done": (await ask(call, body, Done)).what})
+
+
+async def pull_model(call: Call) -> None:
+    """Progress as events; a pull refused before any progress is a plain error status."""
+    body = read_plain(PullBody, await read_json(call))
+    if not body.source.startswith(REMOTE_SCHEMES) and not call.is_owner:
+        raise InvalidRequest(
+            "A path is accepted only over the server's own unix socket, from the server's own "
+            "user. Upload the files (PUT /os/v1/uploads/{id}/{name}) and pull `upload:{id}`.",
+            param="source",
+        )
+    async with _watched(call, call.edge.gate.pull(call.principal, body.to_call())) as stream:
+        first = await _next_or_silence(call, stream)
+        await call.start_sse(error_prefix=b"event: error\ndata: ")
+        await _relay(call, stream, first)
+
+
+async def _relay(call: Call, stream: PullStream, first: list[object] | None) -> None:
+    batch = first
+    while batch is not None:
+        out = b"".join(b"event: progress\ndata: %s\n\n" % encode_json(event) for event in batch)
+        await call.write(out or KEEP_ALIVE)
+        batch = await _next_or_silence(call, stream)
+    if not isinstance(stream.result, Model):
+        raise ProtocolViolation("a pull ended without a model")
+    done = encode_json(to_wire(stream.result.model))
+    await call.write(b"event: done\ndata: %s\n\n" % done, more=False)
+
+
+async def _next_or_silence(call: Call, stream: PullStream) -> list[object] | None:
+    """The next batch, an empty one after a silence, None at the end."""
+    timer = asyncio.get_running_loop().call_later(call.edge.config.keepalive_comment_s, stream.poke)
+    try:
+        return list(await anext(stream))
+    except StopAsyncIteration:
+        return None
+    finally:
+        timer.cancel()
+
+
+@asynccontextmanager
+async def _watched(call: Call, stream: PullStream) -> AsyncIterator[PullStream]:
+    """Cancels the pull when the client leaves."""
+
+    async def watch() -> None:
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+        stream.cancel("client left", ClientGone())
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield stream
+    finally:
+        watcher.cancel()
+        stream.cancel("answer ended", ClientGone())
+
+
+_ONE = "/os/v1/models/{ref:path}"
+
+ROUTES = [
+    RouteSpec("GET", "/os/v1/models", list_models, "Every model version."),
+    RouteSpec(
+        "POST",
+        "/os/v1/models",
+        pull_model,
+        "Pull a model: events `progress`, then `done` or `error`.",
+        body=PullBody,
+        answer_type="text/event-stream",
+    ),
+    RouteSpec("POST", _ONE + "/load", load_model, "Make a replica resident."),
+    RouteSpec("POST", _ONE + "/unload", unload_model, "Stop a model's replicas once idle."),
+    RouteSpec("GET", _ONE, show_model, "One model version."),
+    RouteSpec("DELETE", _ONE, remove_model, "Forget a model version."),
+]

@@ -1,0 +1,23 @@
+"""What one route is: enough to mount it and to describe it in the OpenAPI document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pydantic
+
+from llmos.api.call import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    needs_key: bool = True
+    body: type[pydantic.BaseModel] | None = None
+    answer: type[pydantic.BaseModel] | None = None
+    answer_type: str = "application/json"

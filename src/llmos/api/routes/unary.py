@@ -1,0 +1,35 @@
+"""The way of every route that is one system call: ask the gate, answer its result as JSON."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from llmos.abi.syscall import Body, Result
+from llmos.api.call import Call
+from llmos.api.wire import to_wire
+from llmos.errors import NotFound, ProtocolViolation
+
+R = TypeVar("R", bound=Result)
+
+MAX_PATH_NAME_CHARS = 256
+
+
+async def ask(call: Call, body: Body, kind: type[R]) -> R:
+    """The gate's result, of the kind that answers this call. Raises what the gate refused with."""
+    result = await call.edge.gate.call(call.principal, body, call.trace_parent)
+    if not isinstance(result, kind):
+        raise ProtocolViolation(f"{type(result).__name__} is no answer to {type(body).__name__}")
+    return result
+
+
+async def answer(call: Call, body: Body, kind: type[R]) -> None:
+    """`ask`, and send it."""
+    await call.send_json(to_wire(await ask(call, body, kind)))
+
+
+def ref_of(call: Call, name: str = "ref") -> str:
+    """A name out of the path. Raises NotFound for what can name nothing."""
+    ref: str = call.scope["path_params"][name]
+    if not ref or len(ref) > MAX_PATH_NAME_CHARS or not ref.isprintable():
+        raise NotFound("Nothing can have this name.", param=name)
+    return ref

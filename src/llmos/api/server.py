@@ -1,0 +1,173 @@
+"""Listening: one uvicorn server on a TCP port and on the unix socket at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from llmos.api.config import ApiConfig
+from llmos.api.protocol import EdgeProtocol
+from llmos.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+SWEEP_PERIOD_S = 1.0
+MAX_SOCKET_PATH_BYTES = 107
+"""sun_path of unix(7), without its final null."""
+
+
+async def serve(
+    app: ASGIApp,
+    config: ApiConfig,
+    uds_path: Path | None,
+    on_started: Callable[[str], None],
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Listen until `stop` is set, then wait for answers under way (`graceful_timeout_s`).
+
+    `on_started` gets the URL that reaches the TCP port. Signals are the caller's business.
+    Raises ConfigError when an address is in use or cannot be had.
+    """
+    sockets = [bind_tcp(config.host, config.port)]
+    try:
+        if uds_path is not None:
+            sockets.append(bind_unix(uds_path))
+    except ConfigError:
+        sockets[0].close()
+        raise
+    if not _is_loopback(sockets[0]):
+        log.warning("listening on %s: every machine that reaches it can try keys", config.host)
+    url = _url(config.host, sockets[0])
+    server = _Server(_uvicorn_config(app, config), stop or asyncio.Event())
+    try:
+        await server.run_on(sockets, lambda: on_started(url))
+    finally:
+        for sock in sockets:
+            sock.close()
+        if uds_path is not None:
+            _remove(uds_path)
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A bound, not yet listening socket. Raises ConfigError."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as e:
+        raise ConfigError(f"cannot listen on {host!r}: {e.strerror or e}", param="host") from None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as e:
+        sock.close()
+        busy = e.errno == errno.EADDRINUSE
+        reason = "another program listens there" if busy else str(e.strerror or e)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}", param="port") from None
+    return sock
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A bound socket of mode 0600; one left over by a dead server is replaced. Raises ConfigError.
+
+    Nobody can connect before it listens, so there is no moment with a wider mode.
+    """
+    if len(bytes(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"the path of the socket is over {MAX_SOCKET_PATH_BYTES} bytes: {path}", param="home"
+        )
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _is_answered(path):
+            path.unlink()
+        sock.bind(str(path))
+        path.chmod(0o600)
+    except OSError as e:
+        sock.close()
+        raise ConfigError(f"cannot listen on {path}: {e.strerror or e}", param="home") from None
+    return sock
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    host: str = sock.getsockname()[0]
+    return host.startswith("127.") or host == "::1"
+
+
+def _url(host: str, sock: socket.socket) -> str:
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://[{name}]:{_port(sock)}" if ":" in name else f"http://{name}:{_port(sock)}"
+
+
+def _port(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def _uvicorn_config(app: ASGIApp, config: ApiConfig) -> uvicorn.Config:
+    protocol = type("BoundEdgeProtocol", (EdgeProtocol,), {"limits": config})
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        loop="none",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # X-Forwarded-For must not name a uid
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(config.keepalive_timeout_s) + 1,
+        timeout_graceful_shutdown=max(1, round(config.graceful_timeout_s)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers, stopped by an event, sweeping every second."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._on_started: Callable[[], None] = lambda: None
+
+    async def run_on(self, sockets: list[socket.socket], on_started: Callable[[], None]) -> None:
+        self._on_started = on_started
+        await self._serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        self._on_started()
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            await self.on_tick(0)  # renews the date header
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, EdgeProtocol):
+                    connection.sweep(loop.time())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), SWEEP_PERIOD_S)

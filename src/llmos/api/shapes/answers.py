@@ -1,0 +1,158 @@
+"""Answer bodies, for the OpenAPI document and for the tests that hold our JSON against them.
+
+The hot path writes JSON by hand (`api.frames`); nothing here runs per token.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+from pydantic import ConfigDict, Field
+
+
+class Answer(pydantic.BaseModel):
+    """Base of answers: closed, so that a test notices a field nobody wrote down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PromptDetails(Answer):
+    cached_tokens: int
+
+
+class UsageAnswer(Answer):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class Timing(Answer):
+    """Milliseconds since the request's headers were read."""
+
+    accepted_ms: float
+    first_token_ms: float | None
+    total_ms: float
+
+
+class LlmosAnswer(Answer):
+    """What the system says about how a request ran."""
+
+    request_id: str
+    model: str
+    deterministic: bool | None
+    service_class: Literal["batch", "default", "interactive"] = Field(alias="class")
+    timing: Timing
+
+
+class AnswerMessage(Answer):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Answer):
+    index: int
+    message: AnswerMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+    stop_reason: str | int | None
+    token_ids: list[int] | None = None
+
+
+class ChatAnswer(Answer):
+    """Answer of /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    service_tier: Literal["default", "flex", "priority"]
+    choices: list[ChatChoice]
+    usage: UsageAnswer
+    llmos: LlmosAnswer
+
+
+class Delta(Answer):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(Answer):
+    index: int
+    delta: Delta
+    logprobs: None
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: str | int | None = None
+    token_ids: list[int] | None = None
+
+
+class ChatChunk(Answer):
+    """One event of a streamed chat answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    service_tier: Literal["default", "flex", "priority"]
+    choices: list[ChunkChoice]
+    usage: UsageAnswer | None = None
+    llmos: LlmosAnswer | None = None
+
+
+class TextChoice(Answer):
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"] | None
+    stop_reason: str | int | None = None
+    token_ids: list[int] | None = None
+
+
+class CompletionAnswer(Answer):
+    """Answer of /v1/completions, and (without `usage`) one event of a streamed one.
+
+    `llmos` is a list where there are several prompts, by choice.
+    """
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: UsageAnswer | None = None
+    llmos: LlmosAnswer | list[LlmosAnswer] | None = None
+
+
+class ModelCard(Answer):
+    """OpenAI's model object; `llmos` is our record of the version."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    llmos: dict[str, Any]
+
+
+class ModelCards(Answer):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class ErrorBody(Answer):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    retry_after_s: float | None = None
+    details: dict[str, Any] | None = None
+
+
+class ErrorAnswer(Answer):
+    """The envelope of every error."""
+
+    error: ErrorBody

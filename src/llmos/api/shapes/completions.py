@@ -1,0 +1,64 @@
+"""The body of /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from llmos.abi.inference import TextPrompt, TokensPrompt
+from llmos.api.shapes.fields import MAX_INT32, fault
+from llmos.api.shapes.options import InferenceBody
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's default of this route."""
+
+
+def _prompts(value: Any) -> Any:
+    """Every documented form as a list of prompts, each a text or a list of token ids."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise fault("must be a text, a list of texts, token ids, or lists of token ids")
+    if not value:
+        raise fault("must not be empty")
+    first = value[0]
+    if isinstance(first, str):
+        for i, text in enumerate(value):
+            if not isinstance(text, str):
+                raise fault("must be a text like the first", str(i))
+        return value
+    if isinstance(first, list):
+        for i, tokens in enumerate(value):
+            _check_tokens(tokens, f"{i}")
+        return value
+    _check_tokens(value, "")
+    return [value]
+
+
+def _check_tokens(tokens: Any, at: str) -> None:
+    if not isinstance(tokens, list) or not tokens:
+        raise fault("must be a non-empty list of token ids", at)
+    for i, token in enumerate(tokens):
+        if type(token) is not int or not 0 <= token <= MAX_INT32:
+            raise fault(f"must be an integer from 0 to {MAX_INT32}", f"{at}.{i}".lstrip("."))
+
+
+class CompletionsBody(InferenceBody):
+    """What is honoured; `shapes.table` says what happens to other documented fields."""
+
+    # Any: the validator has looked at every element already, and token lists are long
+    prompt: Annotated[
+        Any,
+        BeforeValidator(
+            _prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        ),
+    ]
+
+    @property
+    def token_limit(self) -> int:
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def to_prompts(self) -> list[TextPrompt | TokensPrompt]:
+        """The abi's words, one per choice."""
+        return [TextPrompt(p) if isinstance(p, str) else TokensPrompt(p) for p in self.prompt]

@@ -1,0 +1,40 @@
+"""Types that fields of several shapes share, and their bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+MAX_INT32 = 2**31 - 1
+MAX_STOPS = 16
+MAX_STOP_CHARS = 1024
+MAX_STOP_TOKENS = 256
+
+
+def fault(message: str, at: str = "", kind: str = "invalid") -> PydanticCustomError:
+    """A validator's refusal; `at` is the path inside the field, `kind` may be `unsupported`."""
+    return PydanticCustomError(kind, "{message}", {"message": message, "at": at})
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TopK = Annotated[int, Field(ge=-1, le=MAX_INT32, description="vLLM's; 0 and -1 are off")]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=10)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+TokenCount = Annotated[int, Field(ge=1, le=MAX_INT32)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+Stops = Annotated[
+    list[StopText],
+    BeforeValidator(_one_or_many, json_schema_input_type=str | list[str]),
+    Field(max_length=MAX_STOPS),
+]
+StopTokens = Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)]

@@ -1,0 +1,72 @@
+"""Reading the bodies of the inference routes: screened against the table, then validated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from llmos.api.shapes import table
+from llmos.api.shapes.chat import ChatBody, Message
+from llmos.api.shapes.check import Shape, validate
+from llmos.api.shapes.completions import CompletionsBody
+from llmos.api.shapes.options import InferenceBody, LlmosOptions, StreamOptions
+from llmos.errors import InvalidRequest
+
+B = TypeVar("B", bound=InferenceBody)
+S = TypeVar("S", bound=Shape)
+
+
+def _names(shape: type[Shape]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in shape.model_fields.items())
+
+
+_LLMOS = _names(LlmosOptions)
+_STREAM = _names(StreamOptions)
+_MESSAGE = _names(Message)
+_CHAT = _names(ChatBody)
+_COMPLETIONS = _names(CompletionsBody)
+
+
+def read_chat(body: Mapping[str, Any], max_messages: int) -> ChatBody:
+    """A body of /v1/chat/completions. Raises InvalidRequest and its kinds."""
+    kept = table.screen(body, _CHAT, table.CHAT)
+    messages = kept.get("messages")
+    if isinstance(messages, list):
+        if len(messages) > max_messages:
+            raise InvalidRequest(f"More than {max_messages} messages.", param="messages")
+        kept["messages"] = [
+            table.screen(m, _MESSAGE, table.MESSAGE, f"messages.{i}") if isinstance(m, dict) else m
+            for i, m in enumerate(messages)
+        ]
+    return _finish(ChatBody, kept)
+
+
+def read_completions(
+    body: Mapping[str, Any], max_prompts: int, max_prompt_tokens: int
+) -> CompletionsBody:
+    """A body of /v1/completions. Raises InvalidRequest and its kinds."""
+    read = _finish(CompletionsBody, table.screen(body, _COMPLETIONS, table.COMPLETIONS))
+    if len(read.prompt) > max_prompts:
+        raise InvalidRequest(f"More than {max_prompts} prompts.", param="prompt")
+    if any(isinstance(p, list) and len(p) > max_prompt_tokens for p in read.prompt):
+        raise InvalidRequest(f"A prompt of over {max_prompt_tokens} tokens.", param="prompt")
+    return read
+
+
+def read_plain(shape: type[S], body: Mapping[str, Any]) -> S:
+    """A body of our own API: its fields and no others."""
+    return validate(shape, table.screen(body, _names(shape), table.NOTHING))
+
+
+def _finish(shape: type[B], kept: dict[str, Any]) -> B:
+    for name, fields, rules in (
+        ("llmos", _LLMOS, table.NOTHING),
+        ("stream_options", _STREAM, table.STREAM_OPTIONS),
+    ):
+        inner = kept.get(name)
+        if isinstance(inner, dict):
+            kept[name] = table.screen(inner, fields, rules, name)
+    read = validate(shape, kept)
+    if read.stream_options is not None and not read.stream:
+        raise InvalidRequest("'stream_options' needs 'stream'.", param="stream_options")
+    return read

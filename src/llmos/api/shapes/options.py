@@ -1,0 +1,149 @@
+"""Fields every inference route has: sampling, the `llmos` object, service tiers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BeforeValidator, Field
+
+from llmos.abi.inference import Options, Sampling
+from llmos.abi.principal import ServiceClass
+from llmos.api.shapes.check import Shape
+from llmos.api.shapes.fields import (
+    ModelName,
+    Penalty,
+    Probability,
+    RepetitionPenalty,
+    Seed,
+    Stops,
+    StopTokens,
+    Temperature,
+    TokenCount,
+    TopK,
+    fault,
+)
+from llmos.errors import InvalidRequest
+
+MAX_DRIVER_BYTES = 16_384
+"""The `llmos.driver` object as JSON, in bytes."""
+
+TIERS: dict[str, ServiceClass | None] = {
+    "auto": None,
+    "default": ServiceClass.DEFAULT,
+    "flex": ServiceClass.BATCH,
+    "priority": ServiceClass.INTERACTIVE,
+}
+"""OpenAI's `service_tier` as our service class; None is the route's own."""
+
+TIER_OF = {cls: tier for tier, cls in TIERS.items() if cls is not None}
+CLASSES = {cls.name.lower(): cls for cls in ServiceClass}
+
+TINY_NUCLEUS = 1e-9
+"""`top_p` 0 is documented; the smallest nucleus is the likeliest token alone."""
+
+
+def _tier(value: Any) -> Any:
+    if isinstance(value, str) and value not in TIERS:
+        raise fault(f"not one of {', '.join(TIERS)}", kind="unsupported")
+    return value
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    if len(msgspec.json.encode(value)) > MAX_DRIVER_BYTES:
+        raise fault(f"over {MAX_DRIVER_BYTES} bytes")
+    return value
+
+
+class StreamOptions(Shape):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+
+
+class LlmosOptions(Shape):
+    """What OpenAI's API has no word for. Accepted on every inference route."""
+
+    service_class: Literal["batch", "default", "interactive"] | None = Field(
+        default=None, alias="class"
+    )
+    nice: int = Field(default=0, ge=-20, le=19)
+    deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000)
+    keep_alive: float | None = Field(default=None, ge=0, le=2_592_000, description="Seconds")
+    deterministic: bool | None = None
+    resume_s: float | None = Field(default=None, ge=0, le=86_400)
+    cache_salt: str | None = Field(default=None, min_length=1, max_length=128)
+    driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default={})
+
+
+NO_OPTIONS = LlmosOptions()
+
+
+class InferenceBody(Shape):
+    """What chat and text completions share."""
+
+    model: ModelName
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: Temperature = 1.0
+    top_p: Probability = 1.0
+    top_k: TopK = 0
+    min_p: Probability = 0.0
+    seed: Seed | None = None
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    max_tokens: TokenCount | None = None
+    stop: Stops = Field(default=[])
+    stop_token_ids: StopTokens = Field(default=[])
+    ignore_eos: bool = False
+    return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
+    service_tier: Annotated[
+        str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": list(TIERS)})
+    ] = None
+    llmos: LlmosOptions = NO_OPTIONS
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def to_sampling(self, max_tokens: int) -> Sampling:
+        """The abi's words; `max_tokens` as the route understands it."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p or TINY_NUCLEUS,
+            top_k=max(self.top_k, 0),
+            min_p=self.min_p,
+            seed=self.seed,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=max_tokens,
+            stop=self.stop,
+            stop_token_ids=self.stop_token_ids,
+            ignore_eos=self.ignore_eos,
+        )
+
+    def to_options(self) -> Options:
+        """Raises InvalidRequest when `service_tier` and `llmos.class` contradict each other."""
+        own = self.llmos
+        wanted = TIERS[self.service_tier] if self.service_tier else None
+        if own.service_class is not None:
+            named = CLASSES[own.service_class]
+            if wanted is not None and wanted is not named:
+                raise InvalidRequest(
+                    f"'llmos.class' {own.service_class!r} contradicts 'service_tier' "
+                    f"{self.service_tier!r}.",
+                    param="llmos.class",
+                )
+            wanted = named
+        return Options(
+            service_class=wanted,
+            nice=own.nice,
+            deadline_ms=own.deadline_ms,
+            keep_alive_s=own.keep_alive,
+            deterministic=own.deterministic,
+            resume_s=own.resume_s,
+            cache_salt=own.cache_salt,
+            driver=own.driver,
+        )

@@ -1,0 +1,109 @@
+"""The one table of fields OpenAI documents and we do not honour (yet), and how each is met.
+
+Whatever is neither a field of a shape nor in its table is unknown, and the answer names near
+matches. A null is always the same as an absent field, as OpenAI has it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from llmos.api.shapes.strict_json import join
+from llmos.errors import InvalidRequest, UnknownParameter, UnsupportedParameter
+
+IGNORED = object()
+"""The field says something about the caller that changes no answer."""
+
+_OFF: tuple[Any, ...] = (None, False)
+_EMPTY: tuple[Any, ...] = (None, [], {})
+
+Table = Mapping[str, Any]
+"""Field name: `IGNORED`, or the values that change nothing; any other value is refused."""
+
+_SHARED: dict[str, Any] = {
+    "user": IGNORED,  # never trusted as an identity
+    "n": (None, 1),
+    "logit_bias": _EMPTY,
+}
+
+CHAT: Table = _SHARED | {
+    "metadata": IGNORED,
+    "parallel_tool_calls": IGNORED,
+    "prompt_cache_key": IGNORED,
+    "prompt_cache_options": IGNORED,
+    "prompt_cache_retention": IGNORED,
+    "safety_identifier": IGNORED,
+    "store": IGNORED,
+    "audio": (None,),
+    "function_call": (None, "none", "auto"),
+    "functions": _EMPTY,
+    "logprobs": _OFF,
+    "modalities": (None, ["text"]),
+    "moderation": (None,),
+    "prediction": (None,),
+    "reasoning_effort": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "tool_choice": (None, "none", "auto"),
+    "tools": _EMPTY,
+    "top_logprobs": (None,),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+}
+
+COMPLETIONS: Table = _SHARED | {
+    "best_of": (None, 1),
+    "echo": _OFF,
+    "logprobs": (None,),
+    "suffix": (None, ""),
+}
+
+MESSAGE: Table = {
+    "audio": (None,),
+    "function_call": (None,),
+    "refusal": (None,),
+    "tool_call_id": (None,),
+    "tool_calls": _EMPTY,
+}
+
+STREAM_OPTIONS: Table = {"include_obfuscation": IGNORED}  # padding; loopback has no eavesdropper
+
+NOTHING: Table = {}
+
+
+def screen(
+    body: Mapping[str, Any], fields: Collection[str], table: Table, path: str = ""
+) -> dict[str, Any]:
+    """`body` without nulls and ignored fields.
+
+    Raises UnsupportedParameter for a documented field with a value that we would not honour,
+    UnknownParameter for any other field that is not one of `fields`.
+    """
+    kept = {}
+    for key, value in body.items():
+        if key in fields:
+            if value is not None:
+                kept[key] = value
+        elif key not in table:
+            raise _unknown(key, fields, table, path)
+        elif (neutral := table[key]) is not IGNORED and not _is_neutral(value, neutral):
+            where = join(path, key)
+            raise UnsupportedParameter(
+                f"{where!r} with this value is not supported by this server.", param=where
+            )
+    return kept
+
+
+def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
+    # 1 == True in Python, but not in JSON
+    return any(value == one and type(value) is type(one) for one in neutral)
+
+
+def _unknown(key: str, fields: Collection[str], table: Table, path: str) -> InvalidRequest:
+    near = difflib.get_close_matches(key[:64], [*fields, *table], n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    where = join(path, key[:128])
+    return UnknownParameter(
+        f"Unknown parameter: {where!r}.{hint}", param=where, details={"near": near} if near else {}
+    )
