@@ -17,11 +17,12 @@ from pathlib import Path
 import msgspec
 
 from llmos.abi.blob import BlobRef
-from llmos.errors import DigestMismatch, DiskFull
+from llmos.errors import DigestMismatch, DiskFull, StorageError
 from llmos.storage.config import StorageConfig
 from llmos.storage.disk import mapped, remove_tree, sync_folder
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
+from llmos.weights.digest import file_digest
 
 CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -36,6 +37,14 @@ class DiskLedger(msgspec.Struct, frozen=True):
     free_bytes: int
     total_bytes: int
     floor_bytes: int
+
+
+class Hold:
+    """The digests somebody needs for now. Once `ended`, nothing more can be added under it."""
+
+    def __init__(self) -> None:
+        self.digests: set[str] = set()
+        self.ended = False
 
 
 class Blobs:
@@ -69,17 +78,18 @@ class Blobs:
             )
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[set[str]]:
-        """A set of digests that `collect` leaves alone while this lasts; `add` puts them in."""
-        held: set[str] = set()
+    def hold(self) -> Iterator[Hold]:
+        """While this lasts, `collect` leaves alone what is added under it."""
+        hold = Hold()
         try:
-            yield held
+            yield hold
         finally:
             with self._lock:
-                self._held.subtract(held)
+                hold.ended = True
+                self._held.subtract(hold.digests)
 
     def copy(
-        self, source: Path, hold: set[str], progress: Callable[[int], None] = lambda _: None
+        self, source: Path, hold: Hold, progress: Callable[[int], None] = lambda _: None
     ) -> BlobRef:
         """Copy a file nobody vouches for into the store, hashing what is written.
 
@@ -103,25 +113,20 @@ class Blobs:
     def adopt(
         self,
         path: Path,
-        hold: set[str],
+        hold: Hold,
         progress: Callable[[int], None] = lambda _: None,
-        expected: str | None = None,
+        digest: str | None = None,
     ) -> BlobRef:
-        """Move a file of `scratch/` or `uploads/` into the store. `expected` is its digest.
+        """Move a file of `scratch/` into the store. `digest`: the caller has just computed it.
 
-        Raises DigestMismatch, DiskFull, StorageError.
+        Raises DiskFull, StorageError.
         """
-        digest = hashlib.sha256()
-        with mapped(f"hashing {path.name}"), path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-                progress(len(chunk))
-        found = f"sha256:{digest.hexdigest()}"
-        if expected is not None and found != expected:
-            raise DigestMismatch(f"{path.name}: {expected} was promised, {found} came")
-        return self._seal(path, found, hold)
+        if digest is None:
+            with mapped(f"hashing {path.name}"):
+                digest = file_digest(path, progress)
+        return self._seal(path, digest, hold)
 
-    def _seal(self, path: Path, digest: str, hold: set[str]) -> BlobRef:
+    def _seal(self, path: Path, digest: str, hold: Hold) -> BlobRef:
         target = self.path(digest)
         with mapped(f"storing {path.name}"):
             with path.open("rb") as file:
@@ -129,8 +134,10 @@ class Blobs:
                 os.fsync(file.fileno())
                 size_bytes = os.fstat(file.fileno()).st_size
             with self._lock:
-                if digest not in hold:
-                    hold.add(digest)
+                if hold.ended:
+                    raise StorageError(f"storing {path.name}: given up meanwhile")
+                if digest not in hold.digests:
+                    hold.digests.add(digest)
                     self._held[digest] += 1
                 if target.exists() and target.stat().st_size == size_bytes:
                     path.unlink()

@@ -26,7 +26,7 @@ from llmos.storage.disk import mapped, remove_tree, sync_folder, write_atomic
 FORMAT = 1
 """Layout written by this release."""
 
-FOLDERS = ("db", "blobs/sha256", "models", "uploads", "scratch", "logs", "run")
+FOLDERS = ("db", "blobs", "blobs/sha256", "models", "uploads", "scratch", "logs", "run")
 VOLATILE = ("uploads", "scratch")
 KNOWN = {folder.split("/")[0] for folder in FOLDERS} | {"lock", "format", "token"}
 

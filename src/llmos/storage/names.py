@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from llmos.errors import InvalidRequest
 
 MAX_NAME_BYTES = 255
+
+
+def is_plain(text: str) -> bool:
+    """No control characters and no lone surrogates; any script and emoji are fine."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
 
 
 def check_filename(name: str, *, folders: int = 0) -> str:
@@ -17,7 +24,7 @@ def check_filename(name: str, *, folders: int = 0) -> str:
     if len(parts) > folders + 1:
         raise InvalidRequest(f"file name {name[:80]!r} has too many folders", param="filename")
     for part in parts:
-        if not part or part.startswith(".") or "\\" in part or not part.isprintable():
+        if not part or part.startswith(".") or "\\" in part or not is_plain(part):
             raise InvalidRequest(f"bad file name {name[:80]!r}", param="filename")
         if len(part.encode(errors="replace")) > MAX_NAME_BYTES:
             raise InvalidRequest(f"file name {name[:40]!r}… is too long", param="filename")

@@ -25,7 +25,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 async def _whole(fn: Callable[..., None], *args: Any) -> None:
-    """Run in a thread; a cancelled caller still waits for its end, since it closes the file next."""
+    """Run in a thread; a cancelled caller still waits for it, since it closes the file next."""
     work = asyncio.ensure_future(asyncio.to_thread(fn, *args))
     try:
         await asyncio.shield(work)

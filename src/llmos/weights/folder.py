@@ -18,8 +18,11 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,200}\.safetensors")
 
 
-def list_files(folder: Path) -> list[str]:
-    """Names of the folder's files, checked: no pickles, no way out of the folder, plain files."""
+def list_files(folder: Path, ignore: re.Pattern[str] | None = None) -> list[str]:
+    """Names of the folder's files, checked: no pickles, no way out of the folder, plain files.
+
+    Files whose names match `ignore` are left out without a look. Raises ModelRejected.
+    """
     if not folder.is_dir():
         raise ModelRejected(f"{folder.name}: not a folder")
     root = folder.resolve()
@@ -34,6 +37,8 @@ def list_files(folder: Path) -> list[str]:
             continue
         if not path.is_file():
             raise ModelRejected(f"{name}: not a regular file")
+        if ignore is not None and ignore.fullmatch(name):
+            continue
         if path.suffix.lower() in PICKLES:
             raise ModelRejected(
                 f"{name}: a pickle can run code when it is loaded; only safetensors are accepted"
@@ -62,16 +67,23 @@ def read_weights(folder: Path, names: list[str]) -> tuple[list[str], list[Tensor
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}{hint}")
 
 
-def _read_shards(folder: Path, names: list[str]) -> tuple[list[str], list[Tensor]]:
-    weight_map = read_object(folder / INDEX, MAX_INDEX_BYTES).get("weight_map")
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Of a sharded index: tensor name to file name, which is a plain one. Raises ModelRejected."""
+    weight_map = read_object(index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelRejected(f"{INDEX}: weight_map must be an object that is not empty")
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             raise ModelRejected(f"{INDEX}: {tensor[:80]!r} names a bad file {str(shard)[:80]!r}")
+    return weight_map
+
+
+def _read_shards(folder: Path, names: list[str]) -> tuple[list[str], list[Tensor]]:
+    weight_map = read_weight_map(folder / INDEX)
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
         if shard not in names:
             raise ModelRejected(f"{shard}: missing, but {INDEX} names it")
-    shards = sorted(set(weight_map.values()))
     tensors: list[Tensor] = []
     homes: dict[str, str] = {}
     for shard in shards:

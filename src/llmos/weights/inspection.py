@@ -19,12 +19,13 @@ _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_emb
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
-def inspect(folder: Path) -> ModelFacts:
+def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     """Check a model folder and tell what it holds. Blocking; reads headers, never tensor data.
 
+    `names` are the files to go by, already checked by `list_files`; None: all of the folder.
     Raises ModelRejected naming the file and the reason.
     """
-    names = list_files(folder)
+    names = list_files(folder) if names is None else names
     require(names, "config.json")
     config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
     files, tensors = read_weights(folder, names)

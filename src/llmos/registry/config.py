@@ -1,0 +1,36 @@
+"""Limits of the registry."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class RegistryConfig(BaseModel):
+    """Section `registry`. Sizes in bytes, times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="Base URL of the model hub. Unset: HF_ENDPOINT, else the public hub.",
+    )
+    hub_token: SecretStr | None = Field(
+        default=None, description="Token sent to the hub. Unset: none is, wherever one may lie."
+    )
+    hub_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long one question to the hub may take."
+    )
+    stall_timeout_s: float = Field(
+        default=300.0, gt=0, description="A pull that moves no byte for this long is given up."
+    )
+    max_model_bytes: int = Field(
+        default=1 << 40, gt=0, description="Largest model, all its files together."
+    )
+    max_model_files: int = Field(default=1024, gt=0, description="Most files of one model.")
+    max_concurrent_pulls: int = Field(
+        default=2, gt=0, description="Pulls at work at once; others wait their turn."
+    )
+    max_waiting_pulls: int = Field(
+        default=32, gt=0, description="Pulls that may wait; more are refused."
+    )

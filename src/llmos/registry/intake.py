@@ -1,0 +1,122 @@
+"""From a source to checked blobs: the part of a pull that works in a thread."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmos.abi.blob import BlobRef
+from llmos.errors import ModelNotFound, ModelRejected
+from llmos.registry import hub
+from llmos.registry.choice import ChooseDriver, DriverChoice
+from llmos.registry.config import RegistryConfig
+from llmos.registry.names import FolderSource, HubSource
+from llmos.registry.progress import Meter, total_size
+from llmos.registry.selection import scan
+from llmos.storage.blobs import Blobs, Hold
+from llmos.storage.disk import remove_tree
+from llmos.storage.home import Home
+from llmos.weights import ModelFacts, inspect
+from llmos.weights.digest import names_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A model that was checked and whose files are blobs, but which nobody can see yet."""
+
+    facts: ModelFacts
+    choice: DriverChoice
+    files: dict[str, BlobRef]
+
+    @property
+    def digest(self) -> str:
+        return names_digest((name, blob.digest) for name, blob in self.files.items())
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(blob.size_bytes for blob in self.files.values())
+
+
+class Intaker:
+    """Takes models in. Blocking; every method leaves `scratch/` as it found it."""
+
+    def __init__(
+        self, home: Home, blobs: Blobs, config: RegistryConfig, choose_driver: ChooseDriver
+    ) -> None:
+        self._home = home
+        self._blobs = blobs
+        self._config = config
+        self._choose = choose_driver
+
+    def take_hub(self, source: HubSource, hold: Hold, meter: Meter) -> Intake:
+        """Download, check, adopt."""
+        staging = self._home.scratch / f"pull-{uuid.uuid4().hex}"
+        try:
+            staging.mkdir(mode=0o700)
+            digests = hub.fetch(source, staging, self._config, self._blobs, meter)
+            return self._adopt(staging, digests, hold, meter)
+        finally:
+            remove_tree(staging)
+
+    def take_upload(self, folder: Path, hold: Hold, meter: Meter) -> Intake:
+        """Check and adopt an upload's folder, which is ours to consume."""
+        try:
+            meter.begin("check", "", 0)
+            return self._adopt(folder, dict.fromkeys(self._scan(folder)), hold, meter)
+        finally:
+            remove_tree(folder)
+
+    def take_folder(self, source: FolderSource, hold: Hold, meter: Meter) -> Intake:
+        """Check a folder where it is, copy it, and check the copy: only that cannot change."""
+        folder = Path(source.folder)
+        meter.begin("check", folder.name, 0)
+        try:
+            if not folder.is_dir():
+                raise ModelNotFound(f"there is no folder {folder}")
+            names = self._scan(folder)
+            total_bytes = total_size(folder, names)
+        except OSError as error:
+            raise ModelRejected(f"{error.filename}: cannot be read: {error.strerror}") from None
+        self._choose(inspect(folder, names))
+        self._blobs.require_free(total_bytes)
+        meter.begin("hash", "", total_bytes)
+        files = {}
+        for name in names:
+            meter.begin("hash", name, total_bytes)
+            files[name] = self._blobs.copy(folder / name, hold, meter.add)
+        checking = self._blobs.link(f"check-{uuid.uuid4().hex}", _digests(files))
+        try:
+            facts = inspect(checking, names)
+        finally:
+            self._blobs.unlink(checking.name)
+        return Intake(facts, self._choose(facts), files)
+
+    def _scan(self, folder: Path) -> list[str]:
+        names = scan(folder)
+        if len(names) > self._config.max_model_files:
+            raise ModelRejected(f"{folder.name}: more than {self._config.max_model_files} files")
+        size_bytes = total_size(folder, names)
+        if size_bytes > self._config.max_model_bytes:
+            raise ModelRejected(
+                f"{folder.name}: {size_bytes} bytes, over the limit of "
+                f"{self._config.max_model_bytes}"
+            )
+        return names
+
+    def _adopt(
+        self, folder: Path, digests: Mapping[str, str | None], hold: Hold, meter: Meter
+    ) -> Intake:
+        facts = inspect(folder, list(digests))
+        choice = self._choose(facts)
+        total_bytes = total_size(folder, list(digests))
+        files = {}
+        for name, digest in digests.items():
+            meter.begin("hash", name, total_bytes)
+            files[name] = self._blobs.adopt(folder / name, hold, meter.add, digest)
+        return Intake(facts, choice, files)
+
+
+def _digests(files: dict[str, BlobRef]) -> dict[str, str]:
+    return {name: blob.digest for name, blob in files.items()}

@@ -1,0 +1,97 @@
+"""Names, references and sources as people write them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from llmos.errors import InvalidRequest
+from llmos.storage.names import is_plain
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._\-]{0,95}(/[a-z0-9][a-z0-9._\-]{0,95})?")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._\-]{0,95})?")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/\-]{0,199}")
+LATEST = "latest"
+
+
+class HubSource(msgspec.Struct, frozen=True):
+    """`hf:org/name[@revision]`."""
+
+    repo: str
+    revision: str | None
+
+    @property
+    def default_name(self) -> str:
+        return self.repo.rsplit("/", 1)[-1]
+
+
+class FolderSource(msgspec.Struct, frozen=True):
+    """`file:/absolute/path`: a folder of this machine."""
+
+    folder: str
+
+    @property
+    def default_name(self) -> str:
+        return re.sub(r"[^a-z0-9._\-]+", "-", Path(self.folder).name.lower()).strip("-._")
+
+
+class UploadSource(msgspec.Struct, frozen=True):
+    """`upload:ID`."""
+
+    upload_id: str
+
+    @property
+    def default_name(self) -> str:
+        return ""
+
+
+Source = HubSource | FolderSource | UploadSource
+
+
+def normalise_name(name: str) -> str:
+    """Lower case, checked: `[a-z0-9][a-z0-9._-]*`, optionally `org/name`. Raises InvalidRequest."""
+    lowered = name.strip().lower()
+    if not _NAME.fullmatch(lowered):
+        raise InvalidRequest(
+            f"bad model name {name[:80]!r}: letters, digits and ._- , beginning with a letter or "
+            "digit, optionally after an organisation and /",
+            param="name",
+        )
+    return lowered
+
+
+def parse_source(source: str) -> Source:
+    """Raises InvalidRequest naming the forms there are."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "hf":
+        repo, at, revision = rest.partition("@")
+        if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
+            raise InvalidRequest(f"bad repository {repo[:100]!r}", param="source")
+        if at and (not _REVISION.fullmatch(revision) or ".." in revision):
+            raise InvalidRequest(f"bad revision {revision[:100]!r}", param="source")
+        return HubSource(repo, revision or None)
+    if scheme == "file":
+        if not rest.startswith("/") or not is_plain(rest):
+            raise InvalidRequest("file: wants an absolute path", param="source")
+        return FolderSource(rest)
+    if scheme == "upload" and rest:
+        return UploadSource(rest)
+    raise InvalidRequest(
+        f"bad source {source[:100]!r}: expected hf:org/name[@revision], file:/absolute/path or "
+        "upload:ID",
+        param="source",
+    )
+
+
+def near_matches(ref: str, known: Iterable[str]) -> list[str]:
+    """At most three known names like `ref`, best first."""
+    name = ref.lower().partition(":")[0]
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name[:200], names, n=3, cutoff=0.5)
+    part = name.rsplit("/", 1)[-1]
+    close += [n for n in names if len(part) > 2 and (part in n or n in name) and n not in close]
+    return close[:3]

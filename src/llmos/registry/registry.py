@@ -1,0 +1,283 @@
+"""The Registry: pull, resolve, list, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection
+
+from llmos.abi.blob import BlobRef
+from llmos.abi.ids import new_id
+from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.errors import Conflict, InvalidRequest, StorageError
+from llmos.registry import catalog
+from llmos.registry.choice import ChooseDriver
+from llmos.registry.config import RegistryConfig
+from llmos.registry.flights import Flights, Watch
+from llmos.registry.intake import Intake, Intaker
+from llmos.registry.names import (
+    FolderSource,
+    HubSource,
+    Source,
+    UploadSource,
+    normalise_name,
+    parse_source,
+)
+from llmos.registry.progress import Meter, run_stoppable
+from llmos.storage import Blobs, Database, Home, Uploads
+from llmos.storage.blobs import Hold
+from llmos.weights.digest import names_digest
+
+log = logging.getLogger("llmos.registry")
+BUILTIN = "builtin:"
+BARE_FOOTPRINT_BYTES = 96 << 20
+"""Upper bound of a replica without weights: an interpreter and a driver."""
+
+
+class Builtin(msgspec.Struct, frozen=True):
+    """A model that ships with the package.
+
+    With a `folder` it is checked and given a driver like any other; without one (a driver that
+    needs no files) `driver`, `prepare` and the two sizes say what it is.
+    """
+
+    name: str
+    folder: Path | None = None
+    driver: str = ""
+    prepare: str = ""
+    vocab_size: int = 0
+    context_length: int = 0
+    license: str = "apache-2.0"
+
+
+class ModelRegistry:
+    """Implements `abi.Registry`. One per home, on one loop. Make it with `open`."""
+
+    def __init__(
+        self,
+        home: Home,
+        database: Database,
+        blobs: Blobs,
+        uploads: Uploads,
+        *,
+        choose_driver: ChooseDriver,
+        config: RegistryConfig | None = None,
+    ) -> None:
+        self._home = home
+        self._database = database
+        self._blobs = blobs
+        self._uploads = uploads
+        self._config = config or RegistryConfig()
+        self._intaker = Intaker(home, blobs, self._config, choose_driver)
+        self._index = catalog.Index()
+        self._flights = Flights(self._config.max_concurrent_pulls, self._config.max_waiting_pulls)
+        self._changing = asyncio.Lock()
+        """Held while rows, folders and the index change together, and while blobs are collected:
+        a blob is held by its pull until its row is there."""
+
+    async def open(self) -> None:
+        """Read the index, and put right what a killed run left. Call once, before anything."""
+        versions, files = await self._database.read(self._load)
+        kept = await asyncio.to_thread(self._reconcile, versions, files)
+        self._index.replace(kept)
+        await self._collect()
+
+    async def close(self) -> None:
+        """Cancel pulls under way; they leave nothing."""
+        await self._flights.close()
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """See `abi.Registry`."""
+        return self._index.resolve(ref)
+
+    def list(self) -> list[ModelVersion]:
+        """All versions, by name and then age."""
+        return self._index.all()
+
+    async def pull(
+        self, source: str, name: str | None, progress: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        """See `abi.Registry`. Cancel to give up; an upload is consumed whatever comes of it."""
+        parsed = parse_source(source)
+        if name is None and isinstance(parsed, UploadSource):
+            raise InvalidRequest("an upload has no name of its own: give one", param="name")
+        wanted = normalise_name(name if name is not None else parsed.default_name)
+
+        async def run(tell: Watch) -> ModelVersion:
+            return await self._pull(parsed, source, wanted, tell)
+
+        return await self._flights.join((source, wanted), progress, run)
+
+    async def register_builtin(self, builtin: Builtin) -> ModelVersion:
+        """Idempotent; new contents are a new version. Raises ModelRejected, StorageError."""
+        name = normalise_name(builtin.name)
+        if builtin.folder is None:
+            return await self._register_without_files(name, builtin)
+        source = FolderSource(str(builtin.folder))
+        return await self._pull(source, f"{BUILTIN}{name}", name, lambda _: None)
+
+    async def remove(self, ref: str) -> ModelVersion:
+        """See `abi.Registry`. A builtin's newest version stays: Conflict."""
+        async with self._changing:
+            version = self._index.resolve(ref)
+            if version.source.startswith(BUILTIN) and version.aliases:
+                raise Conflict(
+                    f"{version.ref} ships with this release and would be back at the next start"
+                )
+            await self._database.write(
+                lambda connection: catalog.forget_version(connection, version.model_id)
+            )
+            self._index.remove(version.model_id)
+            await asyncio.to_thread(self._blobs.unlink, version.model_id)
+            await self._collect_locked()
+        return version
+
+    async def _pull(
+        self, source: Source, written: str, name: str, tell: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        meter = Meter(tell)
+        try:
+            with self._blobs.hold() as hold:
+                work = self._work(source, hold, meter)
+                intake = await run_stoppable(work, meter, self._config.stall_timeout_s)
+                return await self._register(intake, written, name, tell)
+        except BaseException:
+            await self._collect_quietly()
+            raise
+
+    def _work(self, source: Source, hold: Hold, meter: Meter) -> Callable[[], Intake]:
+        if isinstance(source, HubSource):
+            return lambda: self._intaker.take_hub(source, hold, meter)
+        if isinstance(source, FolderSource):
+            return lambda: self._intaker.take_folder(source, hold, meter)
+        folder = self._uploads.take(source.upload_id)
+        return lambda: self._intaker.take_upload(folder, hold, meter)
+
+    async def _register(
+        self, intake: Intake, source: str, name: str, tell: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        tell(PullProgress("register", "", intake.size_bytes, intake.size_bytes))
+        facts, choice = intake.facts, intake.choice
+        version = ModelVersion(
+            model_id=new_id("mdl"),
+            name=name,
+            version="0",
+            driver=choice.driver,
+            format=facts.format,
+            folder="",
+            digest=intake.digest,
+            size_bytes=intake.size_bytes,
+            context_length=facts.context_length,
+            vocab_size=facts.vocab_size,
+            prepare=choice.prepare,
+            source=source,
+            created_ns=time.time_ns(),
+            architecture=facts.architecture,
+            dtype=facts.dtype,
+            num_parameters=facts.num_parameters,
+            kv_bytes_per_token=facts.kv_bytes_per_token,
+            footprint_bytes=facts.footprint_bytes,
+            has_chat_template=facts.has_chat_template,
+            license=facts.license,
+        )
+        return await self._publish(version, intake.files)
+
+    async def _register_without_files(self, name: str, builtin: Builtin) -> ModelVersion:
+        what = (builtin.driver, builtin.prepare, builtin.vocab_size, builtin.context_length)
+        version = ModelVersion(
+            model_id=new_id("mdl"),
+            name=name,
+            version="0",
+            driver=builtin.driver,
+            format="none",
+            folder="",
+            digest=names_digest([(repr(what), "")]),
+            size_bytes=0,
+            context_length=builtin.context_length,
+            vocab_size=builtin.vocab_size,
+            prepare=builtin.prepare,
+            source=f"{BUILTIN}{name}",
+            created_ns=time.time_ns(),
+            footprint_bytes=BARE_FOOTPRINT_BYTES,
+            license=builtin.license,
+        )
+        return await self._publish(version, {})
+
+    async def _publish(self, draft: ModelVersion, files: dict[str, BlobRef]) -> ModelVersion:
+        """Give it a number, a folder, rows and a place in the index; or find it there already.
+
+        Once begun it is finished, whoever cancels: rows, folder and index never disagree.
+        """
+        work = asyncio.create_task(self._publish_whole(draft, files))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    async def _publish_whole(self, draft: ModelVersion, files: dict[str, BlobRef]) -> ModelVersion:
+        digests = {name: blob.digest for name, blob in files.items()}
+        async with self._changing:
+            existing = self._index.find_contents(draft.name, draft.digest)
+            if existing is not None:
+                return existing
+            folder = await asyncio.to_thread(self._blobs.link, draft.model_id, digests)
+
+            def store(connection: Connection) -> ModelVersion:
+                number = catalog.next_version(connection, draft.name)
+                version = msgspec.structs.replace(draft, version=str(number), folder=str(folder))
+                catalog.store_version(connection, version, files, self._database.epoch)
+                return version
+
+            try:
+                return self._index.add(await self._database.write(store))
+            except BaseException:
+                await asyncio.to_thread(self._blobs.unlink, draft.model_id)
+                raise
+
+    def _load(
+        self, connection: Connection
+    ) -> tuple[builtins.list[ModelVersion], dict[str, dict[str, str]]]:
+        versions = catalog.load_versions(connection, self._home.models)
+        return versions, catalog.load_files(connection)
+
+    def _reconcile(
+        self, versions: builtins.list[ModelVersion], files: dict[str, dict[str, str]]
+    ) -> builtins.list[ModelVersion]:
+        """Folders without a row go; a row's missing folder is made again from blobs, if it can."""
+        live = {version.model_id for version in versions}
+        for folder in self._home.models.iterdir():
+            if folder.name not in live:
+                self._blobs.unlink(folder.name)
+        kept = []
+        for version in versions:
+            wanted = files.get(version.model_id, {})
+            folder = self._home.models / version.model_id
+            if not all((folder / name).is_file() for name in wanted) or not folder.is_dir():
+                if not all(self._blobs.path(digest).is_file() for digest in wanted.values()):
+                    log.error("%s is hidden: its files are gone from the store", version.ref)
+                    continue
+                self._blobs.link(version.model_id, wanted)
+            kept.append(version)
+        return kept
+
+    async def _collect_quietly(self) -> None:
+        """After a failed pull: a second failure must not hide the first."""
+        try:
+            await self._collect()
+        except StorageError as error:
+            log.warning("blobs of a failed pull stay until the next start: %s", error)
+
+    async def _collect(self) -> None:
+        async with self._changing:
+            await self._collect_locked()
+
+    async def _collect_locked(self) -> None:
+        wanted = await self._database.read(catalog.wanted_digests)
+        await asyncio.to_thread(self._blobs.collect, wanted)

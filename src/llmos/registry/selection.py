@@ -1,0 +1,76 @@
+"""Which files of a repository or folder belong to a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmos.errors import InvalidRequest, ModelRejected
+from llmos.storage.names import check_filename
+from llmos.weights.folder import INDEX, PICKLES, SINGLE, list_files
+
+_TEXT = (".json", ".txt", ".model", ".jinja")
+_LEGAL = re.compile(
+    r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
+)
+_TRAINING_LEFTOVERS = re.compile(
+    r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
+)
+TEMPLATES = "additional_chat_templates/"
+"""The one sub-folder whose files a model needs (named chat templates)."""
+
+
+def select_small(names: Iterable[str]) -> list[str]:
+    """Everything of a model but its weights: configuration, tokenizer, templates, card, licence."""
+    return [name for name in names if _is_small(name)]
+
+
+def _is_small(name: str) -> bool:
+    if "/" in name:
+        return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
+    return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
+
+
+def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
+    """The weight files: `model.safetensors`, else the `shards` its index names.
+
+    Raises ModelRejected when there are none, naming a pickle if that is what there is instead.
+    """
+    found = set(names)
+    if SINGLE in found:
+        return [SINGLE]
+    if INDEX in found:
+        return sorted(set(shards))
+    pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
+    if pickles:
+        raise ModelRejected(
+            f"{pickles[0]}: a pickle can run code when it is loaded; only safetensors are accepted"
+        )
+    raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
+
+
+def require_basics(names: Iterable[str]) -> None:
+    """Refuse early, before anything large is moved."""
+    found = set(names)
+    for wanted in ("config.json", "tokenizer.json"):
+        if wanted not in found:
+            raise ModelRejected(f"{wanted}: missing")
+
+
+def checked_name(name: str) -> str:
+    """A file's name, fit to be joined to a folder. Raises ModelRejected."""
+    try:
+        return check_filename(name, folders=1)
+    except InvalidRequest as error:
+        raise ModelRejected(error.message) from None
+
+
+def scan(folder: Path) -> list[str]:
+    """The model's files in a local folder. Pickles are refused, but for what training leaves.
+
+    Raises ModelRejected.
+    """
+    seen = list_files(folder, ignore=_TRAINING_LEFTOVERS)
+    names = [checked_name(name) for name in select_small(seen)]
+    return names + [name for name in seen if "/" not in name and name.endswith(".safetensors")]

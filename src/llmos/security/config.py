@@ -1,0 +1,13 @@
+"""Limits of the security package."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SecurityConfig(BaseModel):
+    """Section `security`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_keys: int = Field(default=10_000, gt=0, description="Most keys that are not revoked.")
