@@ -7,6 +7,7 @@ from when a connection was free (no coordinated omission).
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import select
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 
@@ -60,6 +62,12 @@ class Connection:
         self.due_s = 0.0
         self._buffer = b""
 
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
     def fileno(self) -> int:
         return self.socket.fileno()
 
@@ -83,9 +91,15 @@ class Connection:
         return head.startswith(b"HTTP/1.1 200")
 
 
-def closed(plan: Plan) -> Outcome:
+@contextlib.contextmanager
+def connected(plan: Plan) -> Iterator[list[Connection]]:
+    """The plan's connections, open."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(Connection(plan)) for _ in range(plan.connections)]
+
+
+def closed(plan: Plan, connections: list[Connection]) -> Outcome:
     """Each connection sends its next request when the last is answered."""
-    connections = [Connection(plan) for _ in range(plan.connections)]
     outcome = Outcome([], 0.0)
     began = time.perf_counter()
     for connection in connections:
@@ -109,12 +123,12 @@ def closed(plan: Plan) -> Outcome:
     return outcome
 
 
-def paced(plan: Plan) -> Outcome:
+def paced(plan: Plan, connections: list[Connection]) -> Outcome:
     """Requests fall due at random moments, whatever the server does."""
     draw, at, due = random.Random(plan.seed), 0.0, deque[float]()
     while (at := at + draw.expovariate(plan.rate)) < plan.duration_s:
         due.append(at)
-    free, busy = [Connection(plan) for _ in range(plan.connections)], set[Connection]()
+    free, busy = list(connections), set[Connection]()
     outcome = Outcome([], 0.0)
     began = time.perf_counter()
     while due or busy:
@@ -139,9 +153,8 @@ def paced(plan: Plan) -> Outcome:
     return outcome
 
 
-def stream(plan: Plan) -> Outcome:
+def stream(plan: Plan, connections: list[Connection]) -> Outcome:
     """Every connection streams one answer; its tokens are read off the final usage."""
-    connections = [Connection(plan) for _ in range(plan.connections)]
     tails = dict.fromkeys(connections, b"")
     outcome = Outcome([], 0.0)
     began = time.perf_counter()
@@ -174,9 +187,16 @@ def _count(outcome: Outcome, ok: bool, latency_s: float) -> None:
 MODES = {"closed": closed, "paced": paced, "stream": stream}
 
 
+def carry_out(plan: Plan) -> Outcome:
+    """Open the connections, run the plan's mode, close them."""
+    with connected(plan) as connections:
+        return MODES[plan.mode](plan, connections)
+
+
 def main() -> int:
+    """Plan in, outcome out."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    sys.stdout.buffer.write(msgspec.json.encode(MODES[plan.mode](plan)))
+    sys.stdout.buffer.write(msgspec.json.encode(carry_out(plan)))
     return 0
 
 

@@ -5,6 +5,8 @@ only. A stamp holds a digest of what the installation depends on; a second call 
 returns at once. `dev` includes all that `run` installs.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import subprocess
@@ -52,7 +54,7 @@ def create() -> None:
     subprocess.check_call([sys.executable, "-m", "pip", "-q", "--python", python, "install", "pip"])
 
 
-def show(line: str, counted: dict) -> None:
+def show(line: str, counted: dict[str, int]) -> None:
     """One short line per package on a pipe, one rewritten line on a terminal."""
     words = line.split()
     if line.startswith("Collecting"):
@@ -92,7 +94,7 @@ def install(extra: str) -> int:
     return pip.returncode
 
 
-def main(arguments: list) -> int:
+def main(arguments: list[str]) -> int:
     """0 when the environment is as asked."""
     if len(arguments) != 1 or arguments[0] not in TARGETS:
         print("usage: venv.py run|dev", file=sys.stderr)
