@@ -1,0 +1,177 @@
+"""Boot: the only module that knows every concrete class. Top to bottom is the order of starting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from llmos import __version__
+from llmos.abi.driver import DriverEntry
+from llmos.api.app import build_app
+from llmos.api.gate import GateClient
+from llmos.api.server import serve
+from llmos.cluster.local import LocalNode
+from llmos.drivers.catalog import DRIVERS, choose
+from llmos.errors import ConfigError
+from llmos.kernel.kernel import Kernel, Services
+from llmos.registry.registry import Builtin, ModelRegistry
+from llmos.security.authorizer import RoleAuthorizer
+from llmos.security.keys import Keys
+from llmos.settings import Settings, worker_env
+from llmos.storage.blobs import Blobs
+from llmos.storage.database import Database, open_database
+from llmos.storage.home import Home, open_home
+from llmos.storage.uploads import Uploads
+from llmos.telemetry.logs import setup_logs
+from llmos.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+PILOT_FOLDER = Path(__file__).parent / "pilot"
+BUILTINS = (
+    Builtin(name="pilot", folder=PILOT_FOLDER),
+    Builtin(
+        name="echo",
+        driver="echo",
+        prepare=DRIVERS["echo"].prepare,
+        vocab_size=0x110000,
+        context_length=32_768,
+    ),
+)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _interrupted, stop)
+    async with system(settings) as (kernel, home, app):
+        serving = asyncio.create_task(
+            serve(app, settings.api, home.path / "api.sock", _announcer(home, settings), stop)
+        )
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping, kernel.fatal}, return_when=asyncio.FIRST_COMPLETED)
+        failed = kernel.fatal.done()
+        if not failed:
+            await kernel.stop()
+        stop.set()
+        await serving
+        (home.path / "server.json").unlink(missing_ok=True)
+    return 1 if failed else 0
+
+
+def _interrupted(stop: asyncio.Event) -> None:
+    """The first time: drain. The second time: the person means it."""
+    if stop.is_set():
+        os._exit(130)
+    stop.set()
+
+
+@asynccontextmanager
+async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, object]]:
+    """Everything but the listening sockets, started in order and stopped in reverse."""
+    async with AsyncExitStack() as stack:
+        home = open_home(settings.home)
+        stack.callback(home.close)
+        setup_logs(home.logs, settings.telemetry.log_level)
+        database = open_database(home.db, settings.storage)
+        stack.callback(database.close)
+        keys = Keys(home, database, settings.security)
+        await keys.open()
+        registry, uploads = await _open_registry(settings, home, database, stack)
+        metrics = Metrics()
+        authorizer = RoleAuthorizer()
+        services = Services(
+            registry=registry,
+            authorizer=authorizer,
+            keys=keys,
+            node=LocalNode(worker_env()),
+            driver_of=driver_entry,
+            probe_store=database.probe,
+            scratch=home.scratch,
+            version=__version__,
+            epoch=database.epoch,
+        )
+        kernel = Kernel(services, settings.kernel, metrics)
+        await kernel.start(settings.preload)
+        app = build_app(
+            GateClient(kernel.connect()),
+            keys,
+            uploads,
+            metrics.render,
+            settings.api,
+            authorizer=authorizer,
+            allowed_uid=os.geteuid(),
+        )
+        yield kernel, home, app
+
+
+async def _open_registry(
+    settings: Settings, home: Home, database: Database, stack: AsyncExitStack
+) -> tuple[ModelRegistry, Uploads]:
+    blobs = Blobs(home, settings.storage)
+    uploads = Uploads(home, blobs, settings.storage)
+    registry = ModelRegistry(
+        home, database, blobs, uploads, choose_driver=choose, config=settings.registry
+    )
+    await registry.open()
+    stack.push_async_callback(registry.close)
+    for builtin in BUILTINS:
+        await registry.register_builtin(builtin)
+    return registry, uploads
+
+
+def driver_entry(name: str) -> DriverEntry:
+    """How the kernel starts a driver. Raises ConfigError for one that does not exist."""
+    spec = DRIVERS.get(name)
+    if spec is None:
+        raise ConfigError(f"no driver is called {name!r}; there are {', '.join(sorted(DRIVERS))}")
+    return DriverEntry(name, spec.entry, spec.python, spec.base_bytes)
+
+
+def _announcer(home: Home, settings: Settings) -> Callable[[str], None]:
+    def announce(url: str) -> None:
+        about = {
+            "url": url,
+            "pid": os.getpid(),
+            "started_ns": time.time_ns(),
+            "version": __version__,
+        }
+        file = home.path / "server.json"
+        fresh = file.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(msgspec.json.encode(about))
+        fresh.replace(file)
+        sys.stdout.write(_welcome(url, home))
+        sys.stdout.flush()
+
+    return announce
+
+
+def _welcome(url: str, home: Home) -> str:
+    body = '{"model": "pilot", "messages": [{"role": "user", "content": "What is LLMOS?"}]}'
+    return (
+        f"\nLLMOS {__version__} answers on {url}\n"
+        f"Token: {home.token}\n"
+        f"Try:\n\n"
+        f"  curl {url}/v1/chat/completions \\\n"
+        f"    -H 'Authorization: Bearer {home.token}' \\\n"
+        f"    -H 'Content-Type: application/json' \\\n"
+        f"    -d '{body}'\n\n"
+    )
