@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 
-from tests.arch.source import ROOT, SRC
+from tests.arch.source import ROOT, SRC, imported, modules
 
 DATA_ONLY = {"pilot"}
 
@@ -30,7 +31,7 @@ def _layers() -> dict[str, int]:
 
 def _packages() -> set[str]:
     found = {p.parent.name for p in (SRC / "llmos").glob("*/__init__.py")}
-    found |= {p.stem for p in (SRC / "llmos").glob("*.py")} - {"__init__", "__main__"}
+    found |= {p.stem for p in (SRC / "llmos").glob("*.py")} - {"__init__"}
     return found - DATA_ONLY
 
 
@@ -51,3 +52,23 @@ def test_the_sdk_contract_forbids_all_but_abi_and_errors() -> None:
     below = {p for p in layers if layers[p] > layers["sdk"]} - {"abi", "errors"}
     forbidden = {m.split(".")[1] for m in _lines(_contract("sdk")["forbidden_modules"])}
     assert forbidden == below
+
+
+def test_excused_cycles_are_of_annotations_only() -> None:
+    """What the contract ignores must never be imported when the program runs."""
+    trees = {m.name: m.tree for m in modules()}
+    for line in _lines(_contract("acyclic")["ignore_imports"]):
+        importer, target = line.split(" -> ")
+        runs = set()
+        for node in _running(trees[importer]):
+            runs |= {name for name, _ in imported(ast.Module([node], []))}
+        assert target not in runs, line
+
+
+def _running(tree: ast.Module) -> list[ast.stmt]:
+    """Statements of a module that are not under `if TYPE_CHECKING`."""
+    return [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
