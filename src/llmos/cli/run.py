@@ -35,8 +35,8 @@ def run(
 ) -> None:
     """Talk to a model, or ask it once.
 
-    With a prompt, or one in a pipe, it answers and ends. A pipe's text is the prompt, or is put after the one given. A model without a chat template
-    continues the text as it is.
+    With a prompt, or one in a pipe, it answers and ends. A pipe's text is the prompt, or is put
+    after the one given. A model without a chat template continues the text as it is.
     """
     from llmos.cli.answer import Answer, ask, print_answer, print_json_answer
     from llmos.cli.session import connect

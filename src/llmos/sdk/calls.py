@@ -24,7 +24,7 @@ from llmos.abi.syscall import (
     WorkerInfo,
     WorkerList,
 )
-from llmos.errors import ProtocolViolation
+from llmos.errors import InvalidRequest, ProtocolViolation
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.wire import (
     Call,
@@ -42,8 +42,15 @@ _NOT_READY = frozenset({503})
 
 
 def model_path(ref: str, tail: str = "") -> str:
-    """The path of a model; a reference may hold one `/` and one `:`."""
-    return f"/os/v1/models/{quote(ref, safe='/:')}{tail}"
+    """The path of a model; a reference may hold one `/` and one `:`. Raises InvalidRequest."""
+    return f"/os/v1/models/{'/'.join(segment(part) for part in ref.split('/'))}{tail}"
+
+
+def segment(text: str) -> str:
+    """Text as one segment of a path. Raises InvalidRequest on what would lead elsewhere."""
+    if text in {"", ".", ".."}:
+        raise InvalidRequest(f"{text!r} is not a name")
+    return quote(text, safe=":", errors="replace")
 
 
 def list_models(config: ClientConfig) -> Call[list[ModelVersion]]:
@@ -91,7 +98,7 @@ def list_processes(config: ClientConfig) -> Call[list[ProcessInfo]]:
 
 def kill_process(config: ClientConfig, process_id: str) -> Call[Done]:
     """End a request or job. Raises NotFound."""
-    path = f"/os/v1/processes/{quote(process_id, safe='')}"
+    path = f"/os/v1/processes/{segment(process_id)}"
     return _call(config, Request("DELETE", path), _done)
 
 
@@ -125,7 +132,7 @@ def add_key(
 
 def revoke_key(config: ClientConfig, key_id_or_name: str) -> Call[Key]:
     """End a key. Raises NotFound."""
-    path = f"/os/v1/keys/{quote(key_id_or_name, safe='')}"
+    path = f"/os/v1/keys/{segment(key_id_or_name)}"
     return _call(config, Request("DELETE", path), lambda body: decode(body, Key))
 
 
@@ -146,14 +153,14 @@ def metrics(config: ClientConfig) -> Call[str]:
 
 def upload_file(config: ClientConfig, upload_id: str, file: FileBody) -> Call[dict[str, Any]]:
     """Send one file of an upload. Raises InvalidRequest, PayloadTooLarge, DiskFull."""
-    path = f"/os/v1/uploads/{quote(upload_id, safe='')}/{quote(file.path.name, safe='')}"
+    path = f"/os/v1/uploads/{segment(upload_id)}/{segment(file.path.name)}"
     request = Request("PUT", path, file, Patience.LONG)
     return _call(config, request, lambda body: decode(body, dict[str, Any]))
 
 
 def discard_upload(config: ClientConfig, upload_id: str) -> Call[None]:
     """Drop an upload."""
-    path = f"/os/v1/uploads/{quote(upload_id, safe='')}"
+    path = f"/os/v1/uploads/{segment(upload_id)}"
     return _call(config, Request("DELETE", path), lambda _: None)
 
 

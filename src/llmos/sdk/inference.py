@@ -47,6 +47,7 @@ class _Choice(msgspec.Struct):
     message: _Text | None = None
     delta: _Text | None = None
     finish_reason: str | None = None
+    token_ids: list[int] | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -56,6 +57,7 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: dict[str, Any] | None = None
+    llmos: Any = None
 
 
 def chat(
@@ -94,9 +96,11 @@ def parse_completion(body: bytes) -> Completion:
     answer = decode(body, _Answer)
     if not answer.choices:
         raise ProtocolViolation("the server's answer has no choices")
-    choices = [Choice(c.index, _text(c), c.finish_reason) for c in answer.choices]
+    choices = [
+        Choice(c.index, _text(c), c.finish_reason, c.token_ids or []) for c in answer.choices
+    ]
     usage = _usage(answer.usage) or Usage()
-    return Completion(answer.id, answer.model, answer.created, choices, usage)
+    return Completion(answer.id, answer.model, answer.created, choices, usage, answer.llmos)
 
 
 class ChunkParser:
@@ -125,9 +129,9 @@ def _chunks(data: str) -> list[Chunk]:
         raise error_from_envelope({"error": answer.error})
     usage = _usage(answer.usage)
     chunks = [
-        Chunk(_text(choice), choice.finish_reason, None, choice.index)
-        for choice in answer.choices
-        if _text(choice) or choice.finish_reason
+        Chunk(_text(c), c.finish_reason, None, c.index, c.token_ids or [], answer.llmos)
+        for c in answer.choices
+        if _text(c) or c.finish_reason or c.token_ids
     ]
     if usage is not None:
         chunks.append(Chunk(usage=usage))

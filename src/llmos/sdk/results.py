@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from llmos.abi.inference import Usage
 
 
 class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A piece of a streamed answer. `finish_reason` and `usage` come with the last ones."""
+    """A piece of a streamed answer. `finish_reason`, `usage` and `llmos` come with the last ones.
+
+    `token_ids` are there with `return_token_ids=True`. `llmos` is how the request ran (request id,
+    deterministic or not, class, timing).
+    """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
     index: int = 0
+    token_ids: list[int] = []
+    llmos: dict[str, Any] | None = None
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -22,16 +30,21 @@ class Choice(msgspec.Struct, frozen=True):
     index: int
     text: str
     finish_reason: str | None
+    token_ids: list[int] = []
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """A whole answer. `created_s` is the server's time (UTC, seconds)."""
+    """A whole answer. `created_s` is the server's time (UTC, seconds).
+
+    `llmos` is how it ran, as in `Chunk`; a list by choice where several prompts were given.
+    """
 
     id: str
     model: str
     created_s: int
     choices: list[Choice]
     usage: Usage
+    llmos: Any = None
 
     @property
     def text(self) -> str:

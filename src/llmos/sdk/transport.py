@@ -50,6 +50,12 @@ def translated(where: str) -> Iterator[None]:
         raise InvalidRequest(f"{where} cannot be asked: {error}", param="url") from error
 
 
+def _check_socket(endpoint: Endpoint) -> None:
+    """Says it better than the system would, and httpcore leaves a socket open when it fails."""
+    if endpoint.socket is not None and not endpoint.socket.exists():
+        raise ServerUnreachable(f"no server runs for {endpoint.home}")
+
+
 def _options(endpoint: Endpoint) -> dict[str, Any]:
     """Arguments of either httpx client. Nothing local is ever sent through a proxy."""
     headers = {"user-agent": f"llmos/{__version__}", "accept-encoding": "identity"}
@@ -138,6 +144,7 @@ class Transport:
     ) -> None:
         self.endpoint = endpoint
         self.config = config
+        self._is_given = transport is not None
         if transport is None and endpoint.socket is not None:
             transport = httpx.HTTPTransport(uds=str(endpoint.socket), verify=False)
         with translated(endpoint.where):
@@ -178,6 +185,8 @@ class Transport:
         self._http.close()
 
     def _send(self, request: Request, accepts: frozenset[int]) -> httpx.Response:
+        if not self._is_given:
+            _check_socket(self.endpoint)
         body = request.body
         content = self._pieces(body) if isinstance(body, FileBody) else body
         with translated(self.endpoint.where):
@@ -246,6 +255,7 @@ class AsyncTransport:
     ) -> None:
         self.endpoint = endpoint
         self.config = config
+        self._is_given = transport is not None
         if transport is None and endpoint.socket is not None:
             transport = httpx.AsyncHTTPTransport(uds=str(endpoint.socket), verify=False)
         with translated(endpoint.where):
@@ -287,6 +297,8 @@ class AsyncTransport:
         await self._http.aclose()
 
     async def _send(self, request: Request, accepts: frozenset[int]) -> httpx.Response:
+        if not self._is_given:
+            _check_socket(self.endpoint)
         body = request.body
         content = self._pieces(body) if isinstance(body, FileBody) else body
         with translated(self.endpoint.where):

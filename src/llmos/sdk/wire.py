@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from llmos.abi.principal import ServiceClass
-from llmos.errors import ErrorInfo, InvalidRequest, LLMOSError, ProtocolViolation, from_info
+from llmos.errors import ERRORS, ErrorInfo, InvalidRequest, LLMOSError, ProtocolViolation, from_info
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -162,12 +162,12 @@ def error_from_envelope(envelope: Any, fallback: str = "internal_error") -> LLMO
         return from_info(ErrorInfo(fallback, "the server gave no reason"))
     code, retry, details = body.get("code"), body.get("retry_after_s"), body.get("details")
     param, message = body.get("param"), body.get("message")
-    plain = from_info(ErrorInfo(code if isinstance(code, str) else fallback, ""))
+    kind = ERRORS.get(code if isinstance(code, str) else fallback, LLMOSError)
     info = ErrorInfo(
-        code=plain.code,
+        code=kind.code,
         message=message if isinstance(message, str) else "the server gave no reason",
         param=param if isinstance(param, str) else None,
-        retryable=bool(body.get("retryable", plain.retryable)),
+        retryable=bool(body.get("retryable", kind.retryable)),
         retry_after_s=float(retry) if isinstance(retry, int | float) else None,
         details=cast("dict[str, Any]", details) if isinstance(details, dict) else {},
     )
