@@ -84,11 +84,14 @@ def configuration() -> str:
         by_section.setdefault(key.name.rpartition(".")[0], []).append(key)
     lines = [
         "# Configuration\n",
-        "A setting is looked up in this order, and the first that has it wins: a flag of the",
-        "command, the environment (`LLMOS_SECTION__KEY`), `llmos.toml` in the home, the user's own",
-        "file, the default below. An unknown key is an error. `llmos config show --origin` prints",
-        "every value with the place it came from. Units are part of the name: `_s` seconds, `_ms`",
-        "milliseconds, `_bytes` bytes.\n",
+        "A setting is looked up in this order, and the first that has it wins:\n",
+        "1. a flag of the command; `llmos serve --set section.key=value` sets any of them",
+        "2. the environment: `LLMOS_SECTION__KEY`",
+        "3. `llmos.toml` in the working folder",
+        "4. `llmos/llmos.toml` in the user's configuration folder, `~/.config`",
+        "5. the default below\n",
+        "An unknown key is an error. `llmos config show --origin` prints every value with the place",
+        "it came from. Units are part of the name: `_s` seconds, `_ms` milliseconds, `_bytes` bytes.\n",
     ]
     for name, found in by_section.items():
         lines += [f"## {name or 'top level'}\n", "| key | type | default | meaning |"]
