@@ -90,8 +90,9 @@ def configuration() -> str:
         "3. `llmos.toml` in the working folder",
         "4. `llmos/llmos.toml` in the user's configuration folder, `~/.config`",
         "5. the default below\n",
-        "An unknown key is an error. `llmos config show --origin` prints every value with the place",
-        "it came from. Units are part of the name: `_s` seconds, `_ms` milliseconds, `_bytes` bytes.\n",
+        "An unknown key is an error. `llmos config show --origin` prints every value with the",
+        "place it came from. Units are part of the name: `_s` seconds, `_ms` milliseconds,",
+        "`_bytes` bytes.\n",
     ]
     for name, found in by_section.items():
         lines += [f"## {name or 'top level'}\n", "| key | type | default | meaning |"]
