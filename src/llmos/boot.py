@@ -11,9 +11,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
+from starlette.types import ASGIApp
 
 from llmos import __version__
 from llmos.abi.driver import DriverEntry
@@ -62,17 +64,21 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _interrupted, stop)
     async with system(settings) as (kernel, home, app):
+        closed = asyncio.Event()
+        socket = home.path / "api.sock"
         serving = asyncio.create_task(
-            serve(app, settings.api, home.path / "api.sock", _announcer(home, settings), stop)
+            serve(app, settings.api, socket, _announcer(home), closed), name="serving"
         )
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping, kernel.fatal}, return_when=asyncio.FIRST_COMPLETED)
+        watched: set[asyncio.Future[Any]] = {serving, stopping, kernel.fatal}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         failed = kernel.fatal.done()
-        if not failed:
+        if not failed:  # a core that failed cannot drain
             await kernel.stop()
-        stop.set()
-        await serving
+        closed.set()
+        stopping.cancel()
         (home.path / "server.json").unlink(missing_ok=True)
+        await serving
     return 1 if failed else 0
 
 
@@ -84,7 +90,7 @@ def _interrupted(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, object]]:
+async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
     """Everything but the listening sockets, started in order and stopped in reverse."""
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
@@ -133,6 +139,8 @@ async def _open_registry(
     await registry.open()
     stack.push_async_callback(registry.close)
     for builtin in BUILTINS:
+        if builtin.folder is not None and not builtin.folder.is_dir():
+            continue  # TEMPORARY until the pilot is trained
         await registry.register_builtin(builtin)
     return registry, uploads
 
@@ -145,7 +153,7 @@ def driver_entry(name: str) -> DriverEntry:
     return DriverEntry(name, spec.entry, spec.python, spec.base_bytes)
 
 
-def _announcer(home: Home, settings: Settings) -> Callable[[str], None]:
+def _announcer(home: Home) -> Callable[[str], None]:
     def announce(url: str) -> None:
         about = {
             "url": url,

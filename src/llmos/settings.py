@@ -36,8 +36,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(Path("~/.llmos"), description="Where all state lives.")
-    preload: list[str] = Field([], description="Models loaded at the start and kept resident.")
+    home: Path = Field(default=Path("~/.llmos"), description="Where all state lives.")
+    preload: list[str] = Field(
+        default=[], description="Models loaded at the start and kept resident."
+    )
     kernel: KernelConfig = KernelConfig()
     api: ApiConfig = ApiConfig()
     storage: StorageConfig = StorageConfig()

@@ -276,7 +276,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     reason: str
 
 
-class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
+class Ack(msgspec.Struct, frozen=True, tag="ack"):
     """Credit: `num_events` events were delivered to the client since the last Ack."""
 
     call: int
@@ -298,7 +298,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     error: ErrorInfo
 
 
-class Emit(msgspec.Struct, frozen=True, tag="emit", array_like=True):
+class Emit(msgspec.Struct, frozen=True, tag="emit"):
     call: int
     events: list[Event | PullProgress]
 

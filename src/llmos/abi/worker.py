@@ -112,7 +112,7 @@ class LoadError(msgspec.Struct, frozen=True, tag="loaderr"):
     error: ErrorInfo
 
 
-class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
+class Step(msgspec.Struct, frozen=True, tag="step"):
     """Everything one engine step produced: one message per step, not per token.
 
     `step_s` is the wall time of the step in seconds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from llmos.abi.channel import ChannelClosed
 from llmos.errors import ProtocolViolation
@@ -31,8 +31,7 @@ class StreamChannel(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -11,58 +11,78 @@ class KernelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_open_requests: int = Field(
-        4096, ge=1, description="Requests open at once, in any state; above it: 429."
+        default=4096, ge=1, description="Requests open at once, in any state; above it: 429."
     )
-    max_waiting: int = Field(1024, ge=1, description="Requests in all queues together.")
-    max_waiting_per_model: int = Field(512, ge=1, description="Requests in one model's queue.")
-    num_slots: int = Field(16, ge=1, le=1024, description="Requests a replica batches at once.")
+    max_waiting: int = Field(default=1024, ge=1, description="Requests in all queues together.")
+    max_waiting_per_model: int = Field(
+        default=512, ge=1, description="Requests in one model's queue."
+    )
+    num_slots: int = Field(
+        default=16, ge=1, le=1024, description="Requests a replica batches at once."
+    )
     max_context_tokens: int = Field(
-        8192, ge=16, description="Longest context a replica holds; a model's own may be shorter."
+        default=8192,
+        ge=16,
+        description="Longest context a replica holds; a model's own may be shorter.",
     )
     num_threads: int = Field(
-        0, ge=0, description="Compute threads of a worker; 0: the machine's cores less one."
+        default=0, ge=0, description="Compute threads of a worker; 0: the machine's cores less one."
     )
     memory_budget_bytes: int = Field(
-        0, ge=0, description="What models may take together; 0: memory_fraction of the machine."
+        default=0,
+        ge=0,
+        description="What models may take together; 0: memory_fraction of the machine.",
     )
     memory_fraction: float = Field(
-        0.8, gt=0, le=1, description="Part of the machine's memory for models."
+        default=0.8, gt=0, le=1, description="Part of the machine's memory for models."
     )
     keep_alive_s: float = Field(
-        300.0, ge=0, description="How long an unused model stays resident, in seconds."
+        default=300.0, ge=0, description="How long an unused model stays resident, in seconds."
     )
     patience_s: float = Field(
-        2.0, ge=0, description="How long a model waits for room before a busy one makes it."
+        default=2.0, ge=0, description="How long a model waits for room before a busy one makes it."
     )
     stream_high_events: int = Field(
-        512, ge=1, description="Undelivered events of a stream at which its request is paused."
+        default=512,
+        ge=1,
+        description="Undelivered events of a stream at which its request is paused.",
     )
-    stream_low_events: int = Field(128, ge=0, description="Undelivered events at which it goes on.")
+    stream_low_events: int = Field(
+        default=128, ge=0, description="Undelivered events at which it goes on."
+    )
     stall_timeout_s: float = Field(
-        10.0, gt=0, description="How long a paused reader may not read before it is ended."
+        default=10.0, gt=0, description="How long a paused reader may not read before it is ended."
     )
     handshake_timeout_s: float = Field(
-        60.0, gt=0, description="How long a worker may take to start and import its engine."
+        default=60.0, gt=0, description="How long a worker may take to start and import its engine."
     )
     load_timeout_s: float = Field(
-        60.0, gt=0, description="How long a load may take, plus the next."
+        default=60.0, gt=0, description="How long a load may take, plus the next."
     )
-    load_timeout_per_gib_s: float = Field(30.0, ge=0, description="… for every GiB of its files.")
+    load_timeout_per_gib_s: float = Field(
+        default=30.0, ge=0, description="… for every GiB of its files."
+    )
     prepare_timeout_s: float = Field(
-        30.0, gt=0, description="How long one prompt may take to tokenize."
+        default=30.0, gt=0, description="How long one prompt may take to tokenize."
     )
-    probe_interval_s: float = Field(2.0, gt=0, description="How often workers are probed.")
+    probe_interval_s: float = Field(default=2.0, gt=0, description="How often workers are probed.")
     probe_timeout_s: float = Field(
-        60.0, gt=0, description="How long a worker may not answer before it is killed."
+        default=60.0, gt=0, description="How long a worker may not answer before it is killed."
     )
-    stop_grace_s: float = Field(5.0, ge=0, description="How long a worker may take to stop.")
+    stop_grace_s: float = Field(
+        default=5.0, ge=0, description="How long a worker may take to stop."
+    )
     drain_timeout_s: float = Field(
-        30.0, ge=0, description="How long running requests may take to end when the server stops."
+        default=30.0,
+        ge=0,
+        description="How long running requests may take to end when the server stops.",
     )
-    ended_kept: int = Field(1000, ge=0, description="Ended processes `ps` still knows.")
+    ended_kept: int = Field(default=1000, ge=0, description="Ended processes `ps` still knows.")
     spare_delay_s: float = Field(
-        1.0, ge=0, description="How long after a load the spare starts: its imports take a core."
+        default=1.0,
+        ge=0,
+        description="How long after a load the spare starts: its imports take a core.",
     )
     warm_spare: bool = Field(
-        True, description="Keep one started worker per used driver, its engine imported."
+        default=True, description="Keep one started worker per used driver, its engine imported."
     )

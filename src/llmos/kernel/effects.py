@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -193,6 +194,11 @@ class Effects:
             self._tokenizer.connected(channel)
             return
         self._tokenizer.lost(error)
+        if not self.closing:
+            delay_s = self._tokenizer.next_start_s()
+            asyncio.get_running_loop().call_later(delay_s, self._restart_tokenizer)
+
+    def _restart_tokenizer(self) -> None:
         if not self.closing:
             self.workers.start_tokenizer()
 

@@ -11,6 +11,8 @@ from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.inference import Prepared, PrepareItem
 from llmos.errors import ErrorInfo, WorkerLost, from_info
 
+MAX_BACKOFF_S = 5.0
+
 
 @dataclass(slots=True, eq=False)
 class _Asked:
@@ -30,6 +32,13 @@ class Tokenizer:
         self._channel: Channel | None = None
         self._unanswered: dict[str, _Asked] = {}
         self._outbox: list[PrepareItem] = []
+        self._num_failures = 0
+
+    def next_start_s(self) -> float:
+        """How long to wait before the next worker: not at all after one that had answered."""
+        delay_s = min(MAX_BACKOFF_S, 0.1 * 2**self._num_failures) if self._num_failures else 0.0
+        self._num_failures += 1
+        return delay_s
 
     @property
     def is_up(self) -> bool:
@@ -50,6 +59,7 @@ class Tokenizer:
 
     def answered(self, results: msg.PrepareResults) -> None:
         """What the worker sent. An answer nobody waits for any more is dropped."""
+        self._num_failures = 0
         for result in results.results:
             if isinstance(result, msg.PrepareSuccess):
                 asked = self._unanswered.get(result.prepared.request_id)

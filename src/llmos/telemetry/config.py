@@ -13,5 +13,5 @@ class TelemetryConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level written to logs/llmos.log."
+        default="info", description="Least severe level written to logs/llmos.log."
     )
