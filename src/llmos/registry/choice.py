@@ -21,6 +21,8 @@ class DriverChoice(Protocol):
 
 
 class ChooseDriver(Protocol):
+    """Decides from facts alone."""
+
     def __call__(self, facts: ModelFacts, /) -> DriverChoice:
         """Raises ModelRejected, naming the architecture, when no driver serves it."""
         ...

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullProgress
-from llmos.errors import Conflict, InvalidRequest, StorageError
+from llmos.errors import Conflict, InvalidRequest, LLMOSError, StorageError
 from llmos.registry import catalog
 from llmos.registry.choice import ChooseDriver
 from llmos.registry.config import RegistryConfig
@@ -142,14 +142,16 @@ class ModelRegistry:
         self, source: Source, written: str, name: str, tell: Callable[[PullProgress], None]
     ) -> ModelVersion:
         meter = Meter(tell)
+        version: ModelVersion | None = None
         try:
             with self._blobs.hold() as hold:
                 work = self._work(source, hold, meter)
                 intake = await run_stoppable(work, meter, self._config.stall_timeout_s)
-                return await self._register(intake, written, name, tell)
-        except BaseException:
-            await self._collect_quietly()
-            raise
+                version = await self._register(intake, written, name, tell)
+            return version
+        finally:
+            if version is None:
+                await self._collect_quietly()
 
     def _work(self, source: Source, hold: Hold, meter: Meter) -> Callable[[], Intake]:
         if isinstance(source, HubSource):
@@ -237,7 +239,7 @@ class ModelRegistry:
 
             try:
                 return self._index.add(await self._database.write(store))
-            except BaseException:
+            except LLMOSError:
                 await asyncio.to_thread(self._blobs.unlink, draft.model_id)
                 raise
 

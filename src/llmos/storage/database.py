@@ -17,6 +17,7 @@ mode does not begin one before DDL, and migrations must be all or nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -250,9 +251,8 @@ def open_database(folder: Path, config: StorageConfig | None = None) -> Database
         # 0600 from the start; SQLite gives its -wal and -shm files the same mode
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     database = Database(path, config or StorageConfig())
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(database.close)
         database._write_thread.submit(database._start).result()
-    except BaseException:
-        database.close()
-        raise
+        undo.pop_all()
     return database

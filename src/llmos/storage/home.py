@@ -13,6 +13,7 @@ logs/ run/
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -45,9 +46,9 @@ def new_secret() -> str:
 class Home:
     """An open, locked home. `close` releases it; so does the end of the process."""
 
-    def __init__(self, path: Path, lock_fd: int, token: str) -> None:
+    def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path
-        self.token = token
+        self.token = ""
         self.db = path / "db"
         self.blobs = path / "blobs" / "sha256"
         self.models = path / "models"
@@ -73,20 +74,19 @@ def open_home(path: Path) -> Home:
     path = path.expanduser().absolute()
     with mapped(f"opening {path}"):
         _create(path)
-        lock_fd = _lock(path)
-        try:
+        home = Home(path, _lock(path))
+        with contextlib.ExitStack() as undo:
+            undo.callback(home.close)
             _bring_up_to_date(path)
             for name in FOLDERS:
                 (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            token = _token(path / "token")
+            home.token = _token(path / "token")
             for name in VOLATILE:
                 for leftover in (path / name).iterdir():
                     remove_tree(leftover)
             sync_folder(path)
-        except BaseException:
-            os.close(lock_fd)
-            raise
-    return Home(path, lock_fd, token)
+            undo.pop_all()
+    return home
 
 
 def _create(path: Path) -> None:
