@@ -15,7 +15,7 @@ from llmos.abi.syscall import Infer
 from llmos.api.call import Call, ClientGone
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.streams import InferStream
-from llmos.errors import Conflict, LLMOSError, from_info
+from llmos.errors import Cancelled, LLMOSError, from_info
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ def finished(event: Event) -> Finished:
     if isinstance(event, Failed):
         raise from_info(event.error)
     if isinstance(event, Aborted):
-        raise Conflict(f"The request was ended: {event.reason}.", details={"reason": event.reason})
+        raise Cancelled(f"The request was ended: {event.reason}.", details={"reason": event.reason})
     raise LLMOSError("An event after the terminal one.")
 
 
@@ -180,10 +180,11 @@ def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
     accepted = stream.accepted
     began_s = call.began_s
     first_s = outcome.first_s
+    ran_as = outcome.end.deterministic
     return {
         "request_id": accepted.request_id,
         "model": accepted.model,
-        "deterministic": accepted.deterministic,
+        "deterministic": accepted.deterministic if ran_as is None else ran_as,
         "class": accepted.service_class.name.lower(),
         "timing": {
             "accepted_ms": _millis(outcome.accepted_s - began_s),

@@ -1,0 +1,294 @@
+"""Bad input: always a 4xx envelope that names the field, before the gate is asked anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmos.abi.syscall import Infer
+from llmos.api.shapes.answers import ErrorAnswer
+from tests.unit.api.fake_gate import edge
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+HI = [{"role": "user", "content": "hi"}]
+
+
+def _refused(path: str, raw: bytes, kind: str = "application/json") -> tuple[int, str, str | None]:
+    """Status, code and param of the answer to a raw body."""
+
+    async def scene() -> tuple[int, str, str | None]:
+        async with edge(max_messages=4, max_prompts=4, max_prompt_tokens=8) as e:
+            response = await e.client.post(path, content=raw, headers={"content-type": kind})
+            error = ErrorAnswer.model_validate_json(response.content).error
+            assert not any(isinstance(b, Infer) for b in e.gate.bodies)
+            return response.status_code, error.code, error.param
+
+    return asyncio.run(scene())
+
+
+def _chat(**fields: Any) -> bytes:
+    return json.dumps({"model": "echo", "messages": HI, **fields}).encode()
+
+
+def _text(**fields: Any) -> bytes:
+    return json.dumps({"model": "echo", "prompt": "x", **fields}).encode()
+
+
+INVALID_CHAT: list[tuple[dict[str, Any], str]] = [
+    ({"model": ""}, "model"),
+    ({"model": 3}, "model"),
+    ({"model": None}, "model"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": [3]}, "messages.0"),
+    ({"messages": HI * 5}, "messages"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+    (
+        {"messages": [*HI, {"role": "user", "content": [{"type": "text"}]}]},
+        "messages.1.content.0.text",
+    ),
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": [{"type": "tex"}]}]}, "messages.0.content.0.type"),
+    ({"messages": [{"role": "user", "content": "x", "name": ""}]}, "messages.0.name"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "1"}, "temperature"),
+    ({"temperature": True}, "temperature"),
+    ({"top_p": 1.01}, "top_p"),
+    ({"top_k": -2}, "top_k"),
+    ({"top_k": 1.5}, "top_k"),
+    ({"min_p": 2}, "min_p"),
+    ({"seed": 2**63}, "seed"),
+    ({"seed": True}, "seed"),
+    ({"frequency_penalty": 3}, "frequency_penalty"),
+    ({"presence_penalty": -3}, "presence_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_completion_tokens": -1}, "max_completion_tokens"),
+    ({"max_tokens": 10**30}, "max_tokens"),
+    ({"stop": ["x"] * 17}, "stop"),
+    ({"stop": ""}, "stop.0"),
+    ({"stop": [3]}, "stop.0"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids.0"),
+    ({"stream": "yes"}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+    ({"llmos": 3}, "llmos"),
+    ({"llmos": {"class": "king"}}, "llmos.class"),
+    ({"llmos": {"nice": 20}}, "llmos.nice"),
+    ({"llmos": {"deadline_ms": 0}}, "llmos.deadline_ms"),
+    ({"llmos": {"driver": []}}, "llmos.driver"),
+    ({"llmos": {"driver": {"x": "y" * 20_000}}}, "llmos.driver"),
+    ({"llmos": {"class": "batch"}, "service_tier": "priority"}, "llmos.class"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), INVALID_CHAT, ids=lambda v: str(v)[:50])
+def test_an_invalid_field_of_chat(fields: dict[str, Any], param: str) -> None:
+    assert _refused(CHAT, _chat(**fields)) == (400, "invalid_request", param)
+
+
+UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    ({"n": 2}, "n"),
+    ({"n": True}, "n"),
+    ({"logprobs": True}, "logprobs"),
+    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"logit_bias": {"1": 1}}, "logit_bias"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"functions": [{"name": "f"}]}, "functions"),
+    ({"audio": {"voice": "x"}}, "audio"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"prediction": {"type": "content"}}, "prediction"),
+    ({"web_search_options": {}}, "web_search_options"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"service_tier": "scale"}, "service_tier"),
+    (
+        {"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]},
+        "messages.0.tool_call_id",
+    ),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages.0.tool_calls"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "messages.0.content.0.type",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), UNSUPPORTED, ids=lambda v: str(v)[:50])
+def test_a_documented_field_we_do_not_honour(fields: dict[str, Any], param: str) -> None:
+    assert _refused(CHAT, _chat(**fields)) == (400, "unsupported_parameter", param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"best_of": 2}, "best_of"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "end"}, "suffix"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"n": 3}, "n"),
+    ],
+)
+def test_a_documented_field_of_completions_we_do_not_honour(
+    fields: dict[str, Any], param: str
+) -> None:
+    assert _refused(TEXT, _text(**fields)) == (400, "unsupported_parameter", param)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (3, "prompt"),
+        ([], "prompt"),
+        (None, "prompt"),
+        ([[]], "prompt.0"),
+        (["a", 1], "prompt.1"),
+        ([1, "a"], "prompt.1"),
+        ([1, True], "prompt.1"),
+        ([[1], [2, -1]], "prompt.1.1"),
+        ([2**31], "prompt.0"),
+        ([1.0], "prompt.0"),
+        (["x"] * 5, "prompt"),
+        ([1] * 9, "prompt"),
+        ({}, "prompt"),
+    ],
+)
+def test_an_invalid_prompt(prompt: Any, param: str) -> None:
+    assert _refused(TEXT, _text(prompt=prompt)) == (400, "invalid_request", param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "near"),
+    [
+        ({"temprature": 1}, "temprature", "temperature"),
+        ({"llmos": {"nise": 1}}, "llmos.nise", "nice"),
+        (
+            {"stream": True, "stream_options": {"include_usge": True}},
+            "stream_options.include_usge",
+            "include_usage",
+        ),
+        ({"messages": [{"role": "user", "contnt": "x"}]}, "messages.0.contnt", "content"),
+        ({"tool": []}, "tool", "tools"),
+    ],
+)
+def test_an_unknown_field_names_near_ones(fields: dict[str, Any], param: str, near: str) -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            error = (await e.client.post(CHAT, content=_chat(**fields), headers=JSON)).json()[
+                "error"
+            ]
+            assert (error["code"], error["param"]) == ("unknown_parameter", param)
+            assert near in error["message"]
+            assert near in error["details"]["near"]
+
+    asyncio.run(scene())
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"", "body"),
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b'"x"', "body"),
+        (b"null", "body"),
+        (b"\xff\xfe", "body"),
+        (b'{"model":"a","model":"b"}', "model"),
+        (b'{"messages":[{"role":"user","role":"system"}]}', "messages.0.role"),
+        (b'{"temperature":NaN}', "body"),
+        (b'{"temperature":-Infinity}', "body"),
+        (b'{"model":"a\\u0000b"}', "model"),
+        (b'{"model":"\\ud800"}', "model"),
+        (b'{"a\\u0000":1}', "body"),
+        (b'{"llmos":{"driver":' + b"[" * 100 + b"]" * 100 + b"}}", None),
+        (b"[" * 100_000, "body"),
+        (b'{"seed":' + b"9" * 5000 + b"}", "body"),
+        (_chat().replace(b"hi", b"\\udc00"), "messages.0.content"),
+    ],
+    ids=range(17),
+)
+def test_not_the_json_we_accept(raw: bytes, param: str | None) -> None:
+    status, code, where = _refused(CHAT, raw)
+    assert (status, code) == (400, "invalid_request")
+    assert where == param or (param is None and str(where).startswith("llmos.driver.0"))
+
+
+def test_a_float_beyond_all_bounds() -> None:
+    raw = _chat(temperature=0).replace(b'"temperature": 0', b'"temperature": 1e999')
+    assert _refused(CHAT, raw) == (400, "invalid_request", "temperature")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type(kind: str) -> None:
+    assert _refused(CHAT, _chat(), kind) == (400, "invalid_request", "content-type")
+
+
+def test_surrogate_pairs_are_characters() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            body = _chat(messages=[{"role": "user", "content": "😀 你好"}])
+            assert b"\\ud83d" in body
+            assert (await e.client.post(CHAT, content=body, headers=JSON)).status_code == 200
+
+    asyncio.run(scene())
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["user", "text", "echo", "auto", "batch", 0, 1, -1]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    ["model", "messages", "prompt", "stream", "stream_options", "temperature", "top_p", "top_k", "seed", "stop", "stop_token_ids", "n", "max_tokens", "logit_bias", "llmos", "service_tier", "tools", "response_format", "user", "role", "content"]
+) | st.text(max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    path=st.sampled_from([CHAT, TEXT, "/os/v1/models", "/os/v1/keys"]),
+    fields=st.dictionaries(NAMES, VALUES, max_size=5),
+    is_complete=st.booleans(),
+)
+def test_no_body_breaks_the_edge(path: str, fields: dict[str, Any], is_complete: bool) -> None:
+    """Whatever the body: accepted, or a 4xx envelope. The fake gate has no script for the rest."""
+    base = {"model": "echo", "messages": HI} if path == CHAT else {"model": "echo", "prompt": "x"}
+    body = {**(base if is_complete else {}), **fields}
+
+    async def scene() -> None:
+        async with edge() as e:
+            raw = json.dumps(body).encode()
+            response = await e.client.post(path, content=raw, headers=JSON)
+            if response.status_code != 200 and not e.gate.calls:
+                assert 400 <= response.status_code < 500, response.text
+                ErrorAnswer.model_validate_json(response.content)
+
+    asyncio.run(scene())
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=40) | st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")))
+def test_no_bytes_break_the_edge(raw: bytes) -> None:
+    status, _, _ = _refused(CHAT, raw)
+    assert status == 400
