@@ -133,16 +133,13 @@ class Database:
         self._pragma(f"wal_checkpoint({kind})")
 
     def _pragma(self, pragma: str) -> None:
-        raw = self._writer.raw_connection()
-        try:
-            cursor = raw.cursor()
-            cursor.execute(f"PRAGMA {pragma}")
-            cursor.fetchall()
-            cursor.close()
-        except sqlite3.Error:
-            return  # a checkpoint that cannot be made now is made after a later commit
-        finally:
-            raw.close()
+        # a checkpoint that cannot be made now is made after a later commit
+        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
+            raw = self._writer.raw_connection()
+            try:
+                raw.cursor().execute(f"PRAGMA {pragma}").fetchall()
+            finally:
+                raw.close()
 
     def _stamp_probe(self, connection: Connection) -> None:
         stamp = update(boots).where(boots.c.epoch == self.epoch).values(probed_ns=time.time_ns())
