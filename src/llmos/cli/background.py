@@ -51,7 +51,6 @@ def start_server(home: Path) -> None:
             stdout=file,
             stderr=file,
             start_new_session=True,
-            cwd="/",
         )
     deadline = time.monotonic() + LIMITS.start_timeout_s
     is_ours = True

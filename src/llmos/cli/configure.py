@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,13 +31,18 @@ def show(
     entries = llmos.settings.origins(llmos.settings.load({}))
     if json:
         names = ("key", "value", "origin", "description")
-        emit_json({"settings": [dict(zip(names, entry, strict=True)) for entry in entries]})
-    elif origin:
-        rows = [(key, str(value), where, about) for key, value, where, about in entries]
-        emit_table(("KEY", "VALUE", "ORIGIN", "MEANING"), rows, "no settings")
-    else:
-        rows = [(key, str(value)) for key, value, _, _ in entries]
-        emit_table(("KEY", "VALUE"), rows, "no settings")
+        told = [(key, _plain(value), where, about) for key, value, where, about in entries]
+        emit_json({"settings": [dict(zip(names, entry, strict=True)) for entry in told]})
+        return
+    headers = ("KEY", "VALUE", "ORIGIN", "MEANING")
+    num_columns = 4 if origin else 2
+    rows = [(key, str(value), where, about)[:num_columns] for key, value, where, about in entries]
+    emit_table(headers[:num_columns], rows, "no settings")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it: a path is its text."""
+    return value if value is None or isinstance(value, bool | int | float | list) else str(value)
 
 
 @app.command(epilog=examples("llmos config path"))
