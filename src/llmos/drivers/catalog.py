@@ -1,6 +1,9 @@
 """Which driver and which preparer serve which model. Torch-free: decided before anything loads."""
 
+# ruff: noqa: SIM905 (a list of names reads better as text)
 from __future__ import annotations
+
+import difflib
 
 import msgspec
 
@@ -15,13 +18,14 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there.
+    installed there. `base_bytes` is what its worker takes before a model is loaded.
     """
 
     entry: str
     prepare: str
     python: str = ""
     distributions: list[str] = []
+    base_bytes: int = 0
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -37,26 +41,109 @@ DRIVERS: dict[str, DriverSpec] = {
         entry="llmos.drivers.native.driver:NativeDriver",
         prepare=PREPARE_TEXT,
         distributions=["torch", "transformers", "safetensors", "tokenizers"],
+        base_bytes=640 << 20,
     ),
-    "echo": DriverSpec(entry="llmos.drivers.echo:EchoDriver", prepare="llmos.drivers.echo:make"),
+    "echo": DriverSpec(
+        entry="llmos.drivers.echo:EchoDriver",
+        prepare="llmos.drivers.echo:make",
+        base_bytes=48 << 20,
+    ),
 }
 """Every driver by its name."""
 
 NATIVE_ARCHITECTURES = frozenset(
     """
-    LlamaForCausalLM
+    ApertusForCausalLM ArceeForCausalLM CohereForCausalLM Cohere2ForCausalLM
+    Ernie4_5ForCausalLM Exaone4ForCausalLM GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM
+    GlmForCausalLM Glm4ForCausalLM GPT2LMHeadModel GPTBigCodeForCausalLM GPTNeoXForCausalLM
+    GraniteForCausalLM HeliumForCausalLM HunYuanDenseV1ForCausalLM LlamaForCausalLM
+    MinistralForCausalLM Ministral3ForCausalLM MistralForCausalLM NanoChatForCausalLM
+    OlmoForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM OPTForCausalLM PersimmonForCausalLM
+    PhiForCausalLM Phi3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM SeedOssForCausalLM
+    SmolLM3ForCausalLM Starcoder2ForCausalLM VaultGemmaForCausalLM
     """.split()
 )
-"""Transformers architectures that were compared with Transformers' own attention, bit for logit."""
+"""Dense Transformers architectures whose logits were compared with Transformers' own attention."""
 
-_REFUSED = {}
+NATIVE_MIXTURES = frozenset(
+    """
+    GraniteMoeForCausalLM MixtralForCausalLM OlmoeForCausalLM PhimoeForCausalLM
+    Qwen2MoeForCausalLM Qwen3MoeForCausalLM
+    """.split()
+)
+"""The same for mixtures of experts: an expert works on all rows that chose it at once."""
+
+_REASONS: list[tuple[str, list[str]]] = [
+    ("it attends with a bias by distance (ALiBi)", ["Bloom", "Mpt", "Falcon"]),
+    (
+        "it has linear attention, state space or convolution layers",
+        """Mamba FalconMamba FalconH1 Jamba Bamba Zamba Rwkv xLSTM RecurrentGemma Lfm2 Qwen3Next
+        Qwen3_5 GraniteMoeHybrid MiniMax Nemotron_H NemotronH KimiLinear Olmo_Hybrid""".split(),
+    ),
+    ("its attention has sinks", ["GptOss"]),
+    ("its keys and values are compressed (latent attention)", ["DeepseekV", "Youtu", "MiniCPM3"]),
+    ("its attention works in chunks", ["Llama4"]),
+    ("it subtracts one attention from another", ["DiffLlama"]),
+    ("its layers share keys and values", ["Gemma3n", "Gemma4"]),
+    (
+        "its attention is not behind Transformers' attention interface",
+        ["CodeGen", "GPTJ", "GPTNeoFor", "XGLM", "StableLm", "Nemotron"],
+    ),
+]
+"""Beginnings of architecture names, and why the native driver does not read them. First match."""
+
+_HEADS = [
+    ("ForConditionalGeneration", "it has an encoder or reads more than text"),
+    ("ForSequenceClassification", "it classifies, it does not generate"),
+    ("ForTokenClassification", "it classifies, it does not generate"),
+    ("ForMaskedLM", "it fills gaps, it does not generate"),
+    ("ForQuestionAnswering", "it marks answers, it does not generate"),
+    ("Model", "it has no head that predicts tokens"),
+]
 
 
 def find_refusal(architecture: str) -> str | None:
     """Why the native driver does not read an architecture; None when it does."""
-    return None if architecture in NATIVE_ARCHITECTURES else "no"
+    if architecture in NATIVE_ARCHITECTURES or architecture in NATIVE_MIXTURES:
+        return None
+    name = architecture[:100] or "the model"
+    if not architecture:
+        return "no architecture is named, so nothing says how to read the weights"
+    for reason, prefixes in _REASONS:
+        if architecture.startswith(tuple(prefixes)):
+            return f"{name} is not supported: {reason}"
+    for suffix, reason in _HEADS:
+        if architecture.endswith(suffix):
+            return f"{name} is not supported: {reason}"
+    near = difflib.get_close_matches(architecture, NATIVE_ARCHITECTURES | NATIVE_MIXTURES, 1, 0.8)
+    hint = f"; near: {near[0]}" if near else ""
+    return f"{name} is not an architecture the native driver knows{hint}"
 
 
 def choose(facts: ModelFacts) -> DriverChoice:
     """Raises ModelRejected naming the architecture and the reason when no driver reads it."""
-    raise ModelRejected("")
+    refusal = _refuse(facts)
+    if refusal is not None:
+        raise ModelRejected(f"config.json: {refusal}")
+    return DriverChoice(
+        driver="native",
+        prepare=PREPARE_TEXT,
+        reason=f"{facts.architecture} from {facts.format} is read by the native driver",
+    )
+
+
+def _refuse(facts: ModelFacts) -> str | None:
+    refusal = find_refusal(facts.architecture)
+    if facts.is_encoder_decoder:
+        refusal = f"{facts.architecture[:100]} is not supported: it has an encoder"
+    if refusal is not None:
+        return refusal
+    name = facts.architecture
+    if facts.format != "safetensors":
+        return f"{name} in {facts.format[:40]} files; the native driver reads safetensors"
+    if facts.quantization:
+        return f"{name} quantized with {facts.quantization[:40]} is not supported"
+    kinds = sorted(set(facts.layer_types) - {"full_attention", "sliding_attention"})
+    if kinds:
+        return f"{name} with layers of type {', '.join(kinds)[:200]} is not supported"
+    return None

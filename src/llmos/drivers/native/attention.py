@@ -11,13 +11,14 @@ Legend: B rows, H query heads, K key/value heads, G = H / K, T new tokens, L att
 head size.
 """
 
+# ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import dataclasses
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (its usual name)
 from transformers import AttentionInterface
 
 from llmos.drivers.native.kv import KVSlots, LayerShape
@@ -48,7 +49,7 @@ class Plan(Protocol):
         ...
 
 
-def _forward(
+def _forward(  # noqa: PLR0917 (the signature is theirs)
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

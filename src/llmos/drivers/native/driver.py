@@ -77,15 +77,20 @@ class NativeDriver:
             raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
         if not alike:
             _log.warning("equal rows differ on this machine: deterministic requests run singly")
-        self._exact_mode = DecodeMode.FIXED if alike else DecodeMode.SINGLE
+        fixed = alike and not loaded.mixes_rows
+        self._exact_mode = DecodeMode.FIXED if fixed else DecodeMode.SINGLE
         self._seats = Seats(self._batch.kv)
         self._loaded = loaded
-        default = determinism.is_default(loaded.device.type, loaded.dtype)
+        self._exact_by_default = (
+            determinism.is_default(loaded.device.type, loaded.dtype)
+            if spec.deterministic is None
+            else spec.deterministic
+        )
         progress(1.0, "ready")
         return LoadReport(
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(loaded.device),
-            deterministic=default if spec.deterministic is None else spec.deterministic,
+            deterministic=self._exact_by_default,
             context_length=loaded.context_length,
             num_slots=spec.num_slots,
             memory=self.memory(),
@@ -114,6 +119,7 @@ class NativeDriver:
                 f"{loaded.context_length} tokens",
                 param="prompt" if room < 1 else "max_tokens",
             )
+        exact = self._exact_by_default if item.deterministic is None else item.deterministic
         self._num_submitted += 1
         self._seats.add(
             Request(
@@ -122,6 +128,7 @@ class NativeDriver:
                 prompt=prompt,
                 max_new=wanted,
                 eos_ids=frozenset() if item.sampling.ignore_eos else loaded.eos_ids,
+                exact=exact,
                 sampler=RowSampler(item.sampling, prompt),
                 stops=StopStrings(item.sampling.stop),
                 detokenizer=None if self._decoding is None else self._decoding.start(prompt),
@@ -206,7 +213,7 @@ class NativeDriver:
         return ready, logits
 
     def _decode(self, requests: list[Request], events: list[Event]) -> torch.Tensor | None:
-        exact = any(request.item.deterministic for request in requests)
+        exact = any(request.exact for request in requests)
         slots = [request.slot for request in requests if request.slot is not None]
         try:
             with _mapped():
@@ -222,11 +229,10 @@ class NativeDriver:
             return None
         for request in requests:
             request.num_cached += 1
+            request.only_exact = request.only_exact and exact
         return logits
 
-    def _sample(
-        self, requests: list[Request], logits: torch.Tensor, events: list[Event]
-    ) -> None:
+    def _sample(self, requests: list[Request], logits: torch.Tensor, events: list[Event]) -> None:
         rows = [(request.sampler, len(request.generated)) for request in requests]
         with torch.inference_mode():
             tokens = sampling.sample(logits, rows)

@@ -5,6 +5,7 @@ Knows nothing of requests or models. A later pool of pages has to keep these met
 Legend: S slots, L tokens of a slot, N rows, H key/value heads, D head size, T tokens.
 """
 
+# ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import dataclasses
@@ -92,9 +93,7 @@ class KVSlots:
         self._keys_SHLD[layer][slot, :, start:end].copy_(k_HTD)
         self._values_SHLD[layer][slot, :, start:end].copy_(v_HTD)
 
-    def read(
-        self, layer: int, slots: slice, span: slice
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, layer: int, slots: slice, span: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of keys and values, SHTD, of adjacent slots and positions."""
         return self._keys_SHLD[layer][slots, :, span], self._values_SHLD[layer][slots, :, span]
 

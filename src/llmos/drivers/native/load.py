@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -15,8 +16,9 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_T
 
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 
-from llmos.drivers.catalog import find_refusal
+from llmos.drivers.catalog import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native import attention
 from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
@@ -31,7 +33,11 @@ _ROPES_OF_LENGTH = ("dynamic", "longrope")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run. `windows` is each layer's sliding window in tokens, None for none."""
+    """A model ready to run. `windows` is each layer's sliding window in tokens, None for none.
+
+    `mixes_rows`: a layer works on the rows of a batch together (experts do, on those that chose
+    them), so that even at one width a row's bits follow its neighbours.
+    """
 
     model: torch.nn.Module
     dtype: torch.dtype
@@ -42,6 +48,7 @@ class LoadedModel:
     windows: list[int | None]
     shapes: list[LayerShape]
     weights_bytes: int
+    mixes_rows: bool
 
 
 def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
@@ -63,12 +70,13 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
         windows=windows,
         shapes=shapes,
         weights_bytes=_weights_bytes(model),
+        mixes_rows=config.architectures[0] in NATIVE_MIXTURES,
     )
 
 
 def _read_config(folder: Path) -> Any:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         raw = json.loads((folder / "config.json").read_text())
         architecture = (raw.get("architectures") or [""])[0]
@@ -110,7 +118,8 @@ def _choose_dtype(dtype: str, config: Any, folder: Path, device: torch.device) -
         if dtype not in _DTYPES:
             raise LoadFailed(f"dtype {dtype!r}: not one of auto, {', '.join(_DTYPES)}")
         return _DTYPES[dtype]
-    found = config.dtype if isinstance(config.dtype, torch.dtype) else _stored_dtype(folder)
+    said = getattr(config, "dtype", None)
+    found = said if isinstance(said, torch.dtype) else _stored_dtype(folder)
     if found not in _DTYPES.values():
         return torch.float32
     if device.type == "cpu" and found is not torch.float32 and not _cpu_has(found):
@@ -119,9 +128,12 @@ def _choose_dtype(dtype: str, config: Any, folder: Path, device: torch.device) -
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
-    from llmos.weights import inspect
-
-    return _DTYPES.get(inspect(folder).dtype, torch.float32)
+    """The type of the first tensor; float32 when there is none to read."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                return file.get_tensor(name).dtype
+    return torch.float32
 
 
 def _cpu_has(dtype: torch.dtype) -> bool:
@@ -145,6 +157,7 @@ def _read_model(
                 dtype=dtype,
                 attn_implementation=attention.IMPLEMENTATION,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they come back by name, and are refused
                 local_files_only=True,
                 output_loading_info=True,
             )

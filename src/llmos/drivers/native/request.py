@@ -17,7 +17,8 @@ from llmos.errors import LLMOSError
 class Request:
     """Prompt, tokens so far, place of the KV, sampler.
 
-    `order` is its place in the queue. `num_cached` tokens of prompt and generation have their KV in
+    `order` is its place in the queue. `exact`: it wants deterministic steps; `only_exact`: it has had
+    no other. `num_cached` tokens of prompt and generation have their KV in
     `slot`, or in `parked`. Neither: it has not begun.
     """
 
@@ -26,6 +27,7 @@ class Request:
     prompt: list[int]
     max_new: int
     eos_ids: frozenset[int]
+    exact: bool
     sampler: RowSampler
     stops: StopStrings
     detokenizer: Detokenizer | None
@@ -34,6 +36,7 @@ class Request:
     slot: int | None = None
     parked: ParkedKV | None = None
     paused: bool = False
+    only_exact: bool = True
 
     @property
     def request_id(self) -> str:
@@ -69,7 +72,7 @@ class Request:
     ) -> list[Event]:
         return [
             Tokens(self.request_id, [token_id], text),
-            Finished(self.request_id, reason, self.usage, stop),
+            Finished(self.request_id, reason, self.usage, stop, self.only_exact),
         ]
 
     def fail(self, error: LLMOSError) -> Failed:

@@ -7,6 +7,7 @@ presence penalties, temperature, min_p, top_k, top_p.
 Legend: N rows, V vocabulary.
 """
 
+# ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import hashlib
@@ -88,9 +89,7 @@ def uniform(seed: int, index: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def sample(
-    logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]
-) -> list[int | None]:
+def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[int | None]:
     """The next token of each row, None where its logits are not finite.
 
     `rows` has each row's sampler and the index of the token to draw. One transfer to the host.
