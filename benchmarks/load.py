@@ -60,6 +60,7 @@ class Connection:
         self.socket = socket.create_connection((plan.host, plan.port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.due_s = 0.0
+        self.free_since_s = 0.0
         self._buffer = b""
 
     def __enter__(self) -> Connection:
@@ -136,7 +137,7 @@ def paced(plan: Plan, connections: list[Connection]) -> Outcome:
         while due and free and due[0] <= now:
             connection = free.pop()
             moment = due.popleft()
-            outcome.late_s = max(outcome.late_s, now - moment)
+            outcome.late_s = max(outcome.late_s, now - max(moment, connection.free_since_s))
             connection.send(plan.request, moment)
             busy.add(connection)
         pause_s = max(0.0, due[0] - now) if due and free else 10.0
@@ -146,7 +147,8 @@ def paced(plan: Plan, connections: list[Connection]) -> Outcome:
         for connection in ready:
             ok = connection.receive()
             if ok is not None:
-                _count(outcome, ok, time.perf_counter() - began - connection.due_s)
+                connection.free_since_s = time.perf_counter() - began
+                _count(outcome, ok, connection.free_since_s - connection.due_s)
                 busy.discard(connection)
                 free.append(connection)
     outcome.wall_s = time.perf_counter() - began
