@@ -20,7 +20,7 @@ from llmos.kernel.core.replica import ModelFacts
 from llmos.kernel.core.request import Request, RequestState
 from llmos.kernel.core.state import State
 
-_GIB = 1 << 30
+GIB = 1 << 30
 
 
 def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
@@ -60,8 +60,8 @@ def check_size(state: State, model: ModelFacts) -> CapacityError | None:
     if model.reserve_bytes <= budget:
         return None
     return ModelTooLarge(
-        f"{model.ref} needs {model.reserve_bytes / _GIB:.2f} GiB, "
-        f"the budget for models is {budget / _GIB:.2f} GiB"
+        f"{model.ref} needs {model.reserve_bytes / GIB:.2f} GiB, "
+        f"the budget for models is {budget / GIB:.2f} GiB"
     )
 
 

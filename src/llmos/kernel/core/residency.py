@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import ErrorInfo, WorkerLost
+from llmos.errors import ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import close
+from llmos.kernel.core.admission import GIB, close
 from llmos.kernel.core.memory import plan_room
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
@@ -118,6 +118,9 @@ def ensure_resident(state: State, model: ModelFacts, now_ns: int) -> None:
     """Start a replica if the model has none and room can be made; else come back when it may."""
     if any(r.state in _COMING for r in state.replicas_of(model.model_id)):
         return
+    if crowded := _crowded_out(state, model):
+        _fail_waiting(state, model.model_id, crowded.to_info(), now_ns)
+        return
     fault = state.faults[model.model_id]
     if now_ns < fault.retry_ns:
         state.wake_at(fault.retry_ns)
@@ -126,6 +129,19 @@ def ensure_resident(state: State, model: ModelFacts, now_ns: int) -> None:
         _start(state, model, now_ns)
     else:
         _make_room(state, model, now_ns)
+
+
+def _crowded_out(state: State, model: ModelFacts) -> ModelTooLarge | None:
+    """Pinned models leave too little for it, however long it waits."""
+    pinned = [state.models[m] for m in state.pinned if m != model.model_id]
+    left_bytes = state.ledger.budget_bytes - sum(other.reserve_bytes for other in pinned)
+    if not pinned or model.reserve_bytes <= left_bytes:
+        return None
+    names = ", ".join(other.ref for other in pinned)
+    return ModelTooLarge(
+        f"{model.ref} needs {model.reserve_bytes / GIB:.2f} GiB, and {names} being kept loaded "
+        f"leaves {max(0, left_bytes) / GIB:.2f} GiB"
+    )
 
 
 def _start(state: State, model: ModelFacts, now_ns: int) -> None:

@@ -1,0 +1,258 @@
+"""The core, decision by decision."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmos.abi.events import Aborted, Failed, Finished
+from llmos.abi.principal import ServiceClass
+from llmos.errors import LoadFailed
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.limits import NS
+from llmos.kernel.core.memory import Ledger, plan_room
+from llmos.kernel.core.queue import Queue
+from llmos.kernel.core.replica import Replica, ReplicaState
+from tests.unit.kernel.core_world import GIB, World, model, of
+
+
+def test_a_request_is_accepted_loaded_for_dispatched_and_closed() -> None:
+    world = World()
+    decisions = world.arrive("r1", model())
+    assert [type(d) for d in decisions] == [do.Accept, do.StartReplica]
+    (dispatch,) = world.up("rep_1")
+    assert dispatch == do.Dispatch("r1", "rep_1", "slot 1 of 2, waited 0 ms")
+    (close,) = world.end("r1")
+    assert isinstance(close.event, Finished)
+    assert not world.state.requests
+    assert world.end("r1") == []  # a second end changes nothing
+
+
+def test_slots_are_never_over_committed_and_refill_in_order_of_class_nice_arrival() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model(), pin=False))
+    world.up("rep_1")
+    for name in ("a", "b"):
+        world.arrive(name, model())
+    world.arrive("late", model())
+    world.arrive("nicer", model(), nice=5)
+    world.arrive("meaner", model(), nice=-5)
+    world.arrive("batch", model(), ServiceClass.BATCH)
+    world.arrive("urgent", model(), ServiceClass.INTERACTIVE)
+    order = []
+    for name in ("a", "b", "urgent", "meaner", "late", "nicer"):
+        order += [d.request_id for d in of(do.Dispatch, world.end(name))]
+    assert order == ["urgent", "meaner", "late", "nicer", "batch"]
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
+    world = World(max_waiting_per_model=2)
+    for i in range(2):
+        assert of(do.Accept, world.arrive(f"r{i}", model()))
+    (refuse,) = world.arrive("r2", model())
+    assert refuse.error.code == "queue_full"
+    assert refuse.error.retry_after_s >= 1
+
+
+def test_all_queues_together_are_bounded() -> None:
+    world = World(max_waiting=2)
+    world.arrive("a", model("x"))
+    world.arrive("b", model("y"))
+    assert world.arrive("c", model("z"))[0].error.code == "queue_full"
+
+
+def test_a_model_that_cannot_ever_fit_is_refused_with_the_arithmetic() -> None:
+    (refuse,) = World().arrive("r", model(size=3 * GIB))
+    assert refuse.error.code == "model_too_large"
+    assert "3.00 GiB" in refuse.error.message
+    assert "2.00 GiB" in refuse.error.message
+
+
+def test_cancelling_a_waiting_request_ends_it_here_and_a_running_one_at_the_worker() -> None:
+    world = World()
+    world.arrive("running", model(slots=1))
+    world.up("rep_1", slots=1)
+    world.arrive("waiting", model(slots=1))
+    (close,) = world.step(ev.Cancelled("waiting", "left"))
+    assert close.event == Aborted("waiting", "left")
+    (abort,) = world.step(ev.Cancelled("running", "left"))
+    assert abort == do.AbortRow("running", "rep_1", "left")
+    assert world.step(ev.Cancelled("running", "again")) == []
+    assert of(do.Close, world.abort("running"))
+    assert world.step(ev.Cancelled("nobody", "x")) == []
+
+
+def test_a_dead_worker_ends_its_streams_and_is_replaced_at_once() -> None:
+    world = World()
+    world.arrive("a", model())
+    world.up("rep_1")
+    world.end("a")
+    world.arrive("b", model())
+    world.arrive("c", model())
+    world.arrive("d", model())
+    decisions = world.gone("rep_1")
+    closed = {d.request_id: d.event for d in of(do.Close, decisions)}
+    assert set(closed) == {"b", "c"}
+    assert all(isinstance(e, Failed) and e.error.code == "worker_lost" for e in closed.values())
+    (start,) = of(do.StartReplica, decisions)
+    assert start.replica_id == "rep_2"
+    assert of(do.Dispatch, world.up("rep_2"))[0].request_id == "d"
+
+
+def test_other_replicas_do_not_notice_a_death() -> None:
+    world = World()
+    world.arrive("a", model("x"))
+    world.arrive("b", model("y"))
+    world.up("rep_1")
+    world.up("rep_2")
+    decisions = world.gone("rep_1")
+    assert [d.request_id for d in of(do.Close, decisions)] == ["a"]
+    assert of(do.Close, world.end("b"))
+
+
+def test_a_crash_loop_backs_off_and_then_gives_up_for_a_while() -> None:
+    world = World(max_start_failures=3, min_backoff_ns=NS, max_backoff_ns=8 * NS)
+    world.arrive("r", model())
+    assert of(do.StartReplica, world.gone("rep_1"))  # the first time at once
+    assert not of(do.StartReplica, world.gone("rep_2"))
+    assert not of(do.StartReplica, world.step(ev.Tick(), after_ns=NS // 2))
+    assert of(do.StartReplica, world.step(ev.Tick(), after_ns=NS))
+    (close,) = of(do.Close, world.gone("rep_3"))
+    assert close.event.error.code == "worker_lost"
+    (refuse,) = world.arrive("r2", model())
+    assert refuse.error.code == "load_failed"
+    assert refuse.error.retry_after_s > 0
+    world.step(ev.Tick(), after_ns=20 * NS)
+    assert of(do.StartReplica, world.arrive("r3", model()))
+
+
+def test_a_refused_load_fails_everyone_who_waits_and_cools_down() -> None:
+    world = World(cooldown_ns=10 * NS)
+    world.arrive("a", model())
+    world.arrive("b", model())
+    error = LoadFailed("tensor missing").to_info()
+    decisions = world.step(ev.ReplicaRefused("rep_1", error))
+    assert {d.request_id for d in of(do.Close, decisions)} == {"a", "b"}
+    assert of(do.StopReplica, decisions)
+    world.gone("rep_1", None)
+    assert "tensor missing" in world.arrive("c", model())[0].error.message
+    world.step(ev.Tick(), after_ns=11 * NS)
+    assert of(do.Accept, world.arrive("d", model()))
+
+
+def test_an_idle_model_makes_room_and_a_pinned_one_does_not() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model("pinned"), pin=True))
+    world.up("rep_1")
+    world.step(ev.ModelWanted(model("idle"), pin=False))
+    world.up("rep_2")
+    decisions = world.arrive("r", model("new"))
+    assert [d.replica_id for d in of(do.StopReplica, decisions)] == ["rep_2"]
+    assert of(do.StartReplica, world.gone("rep_2", None))
+
+
+def test_what_pinned_models_leave_no_room_for_is_told_so() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model("pinned"), pin=True))
+    world.up("rep_1")
+    accept, close = world.arrive("r", model("big", size=2 * GIB))
+    assert isinstance(accept, do.Accept)
+    assert close.event.error.code == "model_too_large"
+    assert "pinned:1" in close.event.error.message
+
+
+def test_a_busy_model_is_drained_for_one_that_has_waited_long_enough() -> None:
+    world = World(patience_ns=2 * NS)
+    world.arrive("long", model("busy", size=2 * GIB))
+    world.up("rep_1", used=2 * GIB)
+    assert not of(do.StopReplica, world.arrive("r", model("new")))
+    world.step(ev.Tick(), after_ns=3 * NS)
+    assert world.state.replicas["rep_1"].state is ReplicaState.DRAINING
+    world.arrive("more", model("busy", size=2 * GIB))
+    assert not of(do.Dispatch, world.step())  # nothing new on a draining replica
+    assert of(do.StopReplica, world.end("long"))
+    assert of(do.StartReplica, world.gone("rep_1", None))[0].model.ref == "new:1"
+
+
+def test_an_unused_model_is_unloaded_after_its_keep_alive() -> None:
+    world = World(keep_alive_ns=60 * NS)
+    world.arrive("a", model(), keep_alive_ns=5 * NS)
+    world.up("rep_1")
+    world.end("a")
+    assert not of(do.StopReplica, world.step(ev.Tick(), after_ns=4 * NS))
+    assert of(do.StopReplica, world.step(ev.Tick(), after_ns=2 * NS))
+
+
+def test_a_deadline_passed_in_the_queue_is_an_error() -> None:
+    world = World()
+    world.arrive("r", model(), deadline_ns=NS)
+    (close,) = of(do.Close, world.step(ev.Tick(), after_ns=2 * NS))
+    assert close.event.error.code == "deadline_exceeded"
+
+
+def test_a_stalled_reader_is_paused_resumed_and_at_last_ended() -> None:
+    world = World(stall_timeout_ns=10 * NS)
+    world.arrive("r", model())
+    world.up("rep_1")
+    assert of(do.PauseRow, world.step(ev.ReaderStalled("r")))
+    assert world.step(ev.ReaderStalled("r")) == []
+    assert of(do.UnpauseRow, world.step(ev.ReaderResumed("r"), after_ns=NS))
+    assert not of(do.Close, world.step(ev.Tick(), after_ns=20 * NS))
+    world.step(ev.ReaderStalled("r"))
+    decisions = world.step(ev.Tick(), after_ns=11 * NS)
+    assert [type(d) for d in decisions] == [do.AbortRow, do.Close]
+    assert decisions[1].event.error.code == "reader_stalled"
+    assert world.abort("r") == []
+
+
+def test_a_draining_server_accepts_nothing_and_lets_running_ones_end() -> None:
+    world = World()
+    world.arrive("r", model())
+    world.up("rep_1")
+    world.step(ev.Draining())
+    assert world.arrive("s", model())[0].error.code == "shutting_down"
+    assert of(do.Close, world.end("r"))
+
+
+def test_unloading_lets_running_requests_finish() -> None:
+    world = World()
+    world.arrive("r", model())
+    world.up("rep_1")
+    assert not of(do.StopReplica, world.step(ev.ModelUnwanted("mdl_m")))
+    assert of(do.StopReplica, world.end("r"))
+
+
+def test_room_is_made_by_the_longest_idle_and_spares_what_is_not_needed() -> None:
+    def idle(name: str, size: int, since: int) -> Replica:
+        return Replica(name, model(name), size, 0, 0, 1, idle_since_ns=since)
+
+    small, big = idle("small", 1, since=1), idle("big", 10, since=2)
+    assert plan_room(5, 0, [big, small]) == [big]
+    assert plan_room(11, 0, [big, small]) == [small, big]
+    assert plan_room(12, 0, [big, small]) is None
+    assert plan_room(5, 5, [big, small]) == []
+
+
+def test_the_ledger_shrinks_and_never_over_commits() -> None:
+    ledger = Ledger(10)
+    ledger.reserve("a", 8)
+    with pytest.raises(AssertionError):
+        ledger.reserve("b", 3)
+    assert ledger.shrink("a", 5) == 5
+    assert ledger.shrink("a", 9) == 5  # an estimate only shrinks
+    ledger.reserve("b", 5)
+    ledger.release("a")
+    assert ledger.free_bytes == 5
+
+
+def test_the_queue_forgets_removed_entries_and_stays_small() -> None:
+    queue = Queue()
+    for i in range(1000):
+        queue.push((float(i),), f"r{i}")
+    for i in range(999):
+        queue.remove(f"r{i}")
+    assert len(queue) == 1
+    assert len(queue._heap) <= 64
+    assert queue.peek() == queue.pop() == "r999"
+    with pytest.raises(IndexError):
+        queue.pop()
