@@ -1,0 +1,1 @@
+"""What the model is taught, one file per topic; each has `sample(rng, language) -> Exchange`."""
