@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmos.cli.output import emit_json, note
+from llmos.cli.progress import spinner
 from llmos.cli.text import visible
 
 if TYPE_CHECKING:
@@ -63,10 +65,17 @@ def chunks_into(answer: Answer, stream: Stream[Chunk]) -> Iterator[Chunk]:
             yield chunk
 
 
-def print_answer(stream: Stream[Chunk], answer: Answer) -> None:
-    """Write the text as it comes, harmless; `answer` has what came, also when interrupted."""
+def print_answer(asking: Callable[[], Stream[Chunk]], answer: Answer, waiting: str) -> None:
+    """Ask, and write the text as it comes, harmless.
+
+    `answer` has what came, also when interrupted. `waiting` is shown until the first piece is
+    there: a model may have to be loaded for it.
+    """
     try:
-        for chunk in chunks_into(answer, stream):
+        with spinner(waiting):
+            chunks = chunks_into(answer, asking())
+            head = list(itertools.islice(chunks, 1))
+        for chunk in itertools.chain(head, chunks):
             sys.stdout.write(visible(chunk.text))
             sys.stdout.flush()
     finally:

@@ -61,13 +61,19 @@ def converse(
     kind = "continues each text alone" if is_raw else "chat"
     note(f"{model} ({kind}); /help for help, /exit to leave")
     with history(client.endpoint.home):
-        while (line := read_message()) is not None:
-            if line.startswith("/"):
-                if not obey(line, conversation):
-                    return
-            elif line.strip():
-                turn(client, model, line, conversation, sampling)
-    note("")
+        going_on = True
+        while going_on:
+            try:
+                line = read_message()
+                if line is None:
+                    going_on = False
+                    note("")
+                elif line.startswith("/"):
+                    going_on = obey(line, conversation)
+                elif line.strip():
+                    turn(client, model, line, conversation, sampling)
+            except KeyboardInterrupt:  # at the prompt: the line is dropped
+                note("")
 
 
 def turn(
@@ -76,7 +82,8 @@ def turn(
     """One question and its answer; a failure ends the turn, not the conversation."""
     answer = Answer()
     try:
-        print_answer(ask(client, model, conversation.asked(line), sampling), answer)
+        asked = conversation.asked(line)
+        print_answer(lambda: ask(client, model, asked, sampling), answer, f"waiting for {model}")
     except KeyboardInterrupt:
         note("(stopped)")
     except LLMOSError as error:
@@ -115,9 +122,6 @@ def read_message() -> str | None:
             lines.append(input())
     except EOFError:
         return None
-    except KeyboardInterrupt:
-        note("")
-        return ""
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ class CLIConfig:
     either. `probe_timeout_s`: of one look. `log_tail_lines` are shown when a start fails.
     `max_stdin_bytes`: a prompt that comes through a pipe. `paste_gap_s`: lines that arrive faster
     than this after one another were pasted, not typed. `max_history_lines`: of the chat's history.
+    `raw_max_tokens`: how far a text is continued when nobody says; half the context at most.
     """
 
     start_timeout_s: float = 60.0
@@ -27,6 +28,7 @@ class CLIConfig:
     max_stdin_bytes: int = 16 * 1024 * 1024
     paste_gap_s: float = 0.02
     max_history_lines: int = 1000
+    raw_max_tokens: int = 256
 
 
 LIMITS = CLIConfig()

@@ -71,6 +71,8 @@ def _describe(error: LLMOSError) -> dict[str, Any]:
 
 def _hint(error: LLMOSError) -> str:
     near = error.details.get("near")
+    if "did you mean" in error.message:
+        return ""
     if isinstance(near, list) and near:
         return "did you mean " + ", ".join(str(name) for name in near[:3]) + "?"
     if error.retry_after_s:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
+import typer.main
 
 from llmos import __version__
 from llmos.cli import configure, keys, models, processes, run, serve, system
@@ -74,6 +76,12 @@ app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")
 
 
+@functools.cache
+def _tree() -> Callable[..., object]:
+    """The commands as Typer reads them: a third of the start-up time, so never twice."""
+    return typer.main.get_command(app)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (the process's own by default); the exit code is the value."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -82,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal of another encoding must not end us
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(args=args, prog_name="llmos", standalone_mode=False)
+        code = _tree()(args=args, prog_name="llmos", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _leave_pipe()

@@ -43,11 +43,12 @@ def pull_model(client: Client, source: str, name: str | None, *, as_json: bool) 
     """Pull with a bar, or with `as_json` a line per report."""
     from llmos.cli.output import emit_json
     from llmos.cli.progress import pull_bar
+    from llmos.sdk.wire import to_wire
 
     if as_json:
 
         def report(progress: PullProgress) -> None:
-            emit_json({"event": "progress", "progress": progress})
+            emit_json({"event": "progress", "progress": to_wire(progress)})
 
         return client.models.pull(source, name, progress=report)
     with pull_bar() as show:
@@ -113,7 +114,7 @@ def show(ref: Ref, json: Json = False) -> None:
             text = _utc(value)
         elif isinstance(value, list):
             text = ", ".join(str(item) for item in value)
-        rows.append((name, text))
+        rows.append((name, text or "-"))
     emit(table(("ref", model.ref), rows))
 
 

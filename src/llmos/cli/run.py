@@ -11,7 +11,7 @@ from llmos.cli.options import Json
 
 if TYPE_CHECKING:
     from llmos.abi.registry import ModelVersion
-    from llmos.sdk import Client
+    from llmos.sdk import Chunk, Client, Stream
 
 SOURCES = ("hf:", "file:")
 
@@ -39,6 +39,7 @@ def run(
     after the one given. A model without a chat template continues the text as it is.
     """
     from llmos.cli.answer import Answer, ask, print_answer, print_json_answer
+    from llmos.cli.config import LIMITS
     from llmos.cli.session import connect
 
     question = read_question(prompt)
@@ -49,6 +50,10 @@ def run(
     with connect(start=True) as client:
         version = resolve(client, model, as_json=json)
         is_raw = raw or not version.has_chat_template
+        if is_raw:
+            # a bare completion would end after OpenAI's 16 tokens
+            longest = min(LIMITS.raw_max_tokens, max(1, version.context_length // 2))
+            sampling.setdefault("max_tokens", longest)
         if question is None:
             from llmos.cli.chat import converse
 
@@ -57,11 +62,14 @@ def run(
         asked = question if is_raw else as_messages(system, question)
         if is_raw and system:
             asked = f"{system}\n{question}"
-        stream = ask(client, version.ref, asked, sampling)
+
+        def asking() -> Stream[Chunk]:
+            return ask(client, version.ref, asked, sampling)
+
         if json:
-            print_json_answer(stream, Answer(), version.ref)
+            print_json_answer(asking(), Answer(), version.ref)
         else:
-            print_answer(stream, Answer())
+            print_answer(asking, Answer(), f"waiting for {version.ref}")
 
 
 def read_question(prompt: str | None) -> str | None:

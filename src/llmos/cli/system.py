@@ -10,12 +10,13 @@ def status(json: Json = False) -> None:
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
     from llmos.cli.text import age, size
+    from llmos.sdk.wire import to_wire
 
     with connect() as client:
         info = client.status()
         where = client.endpoint.where
     if json:
-        emit_json({"where": where, **_builtins(info)})
+        emit_json({"where": where, **to_wire(info)})
         return
     emit(f"{'ready' if info.ready else 'not ready'}  llmos {info.version} at {where}")
     for problem in info.problems:
@@ -26,14 +27,6 @@ def status(json: Json = False) -> None:
         f"memory: {size(info.memory_reserved_bytes)} reserved of a budget of "
         f"{size(info.memory_budget_bytes)}, {size(info.memory_total_bytes)} in all"
     )
-
-
-def _builtins(info: object) -> dict[str, object]:
-    from llmos.sdk.wire import to_wire
-
-    fields: dict[str, object] = to_wire(info)
-    fields.pop("type", None)
-    return fields
 
 
 def stop(json: Json = False) -> None:

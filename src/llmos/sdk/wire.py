@@ -131,8 +131,14 @@ def from_wire(value: Any, kind: type[T]) -> T:
 
 
 def to_wire(value: Any) -> Any:
-    """Abi structs to the builtins the server would send: service classes by lower-case name."""
-    return _map_classes(msgspec.to_builtins(value), _class_name)
+    """Abi structs to the builtins the server would send.
+
+    Service classes by lower-case name; a message's own tag means nothing outside its channel.
+    """
+    made = _map_classes(msgspec.to_builtins(value), _class_name)
+    if isinstance(value, msgspec.Struct) and isinstance(made, dict):
+        made.pop("type", None)
+    return made
 
 
 def _map_classes(value: Any, convert: Callable[[Any], Any]) -> Any:

@@ -94,6 +94,7 @@ def test_a_pipe_that_is_no_prompt_is_refused(llmos: Run, server: Server) -> None
 def test_a_model_without_a_template_continues_text(llmos: Run, server: Server) -> None:
     assert llmos("run", "raw", "Once").out == " upon\n"
     assert server.body()["prompt"] == "Once"
+    assert server.body()["max_tokens"] == 256
     assert llmos("run", "pilot", "Once", "--raw", "--max-tokens", "5").out == " upon\n"
     assert server.body()["max_tokens"] == 5
 
