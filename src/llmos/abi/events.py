@@ -17,7 +17,12 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
 
 
-class Tokens(msgspec.Struct, frozen=True, tag="tok", array_like=True):
+class Tokens(
+    msgspec.Struct,
+    frozen=True,
+    tag="tok",
+    rename={"request_id": "r", "token_ids": "i", "text": "t"},  # one a token: keep it short
+):
     """New tokens of one request in one step, and the text they complete (whole characters only)."""
 
     request_id: str
@@ -25,7 +30,7 @@ class Tokens(msgspec.Struct, frozen=True, tag="tok", array_like=True):
     text: str
 
 
-class Finished(msgspec.Struct, frozen=True, tag="fin", array_like=True):
+class Finished(msgspec.Struct, frozen=True, tag="fin"):
     """Terminal: done. `stop` is the stop string or token id that ended it, if one did.
 
     `deterministic` says in which mode every step of it ran; None from a driver without modes.
@@ -38,7 +43,7 @@ class Finished(msgspec.Struct, frozen=True, tag="fin", array_like=True):
     deterministic: bool | None = None
 
 
-class Failed(msgspec.Struct, frozen=True, tag="err", array_like=True):
+class Failed(msgspec.Struct, frozen=True, tag="err"):
     """Terminal: it cannot go on."""
 
     request_id: str
@@ -46,7 +51,7 @@ class Failed(msgspec.Struct, frozen=True, tag="err", array_like=True):
     usage: Usage = Usage()
 
 
-class Aborted(msgspec.Struct, frozen=True, tag="abt", array_like=True):
+class Aborted(msgspec.Struct, frozen=True, tag="abt"):
     """Terminal: someone ended it (a client that left, an operator)."""
 
     request_id: str

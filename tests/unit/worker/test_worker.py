@@ -1,0 +1,192 @@
+"""The worker's loops, in threads over real sockets, with the echo driver."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from array import array
+from collections.abc import Iterator
+
+import pytest
+
+from llmos.abi import ABI_VERSION
+from llmos.abi import worker as msg
+from llmos.abi.driver import ReplicaSpec
+from llmos.abi.events import Failed, Finished, Tokens
+from llmos.abi.inference import PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.drivers.echo import VOCAB_SIZE, EchoDriver
+from llmos.errors import PluginError
+from llmos.ipc.blocking import BlockingChannel
+from llmos.ipc.codec import kernel_codec, worker_codec
+from llmos.worker.entry import load_entry
+from llmos.worker.replica import ReplicaLoop
+from llmos.worker.tokenizer import TokenizerLoop
+
+SPEC = ReplicaSpec("mdl_1", "", "", "", 100, 2, 1)
+
+
+def item(request_id: str, text: str = "abc", **script: object) -> WorkItem:
+    return WorkItem(request_id, array("i", map(ord, text)).tobytes(), Sampling(), options=script)
+
+
+class Wire:
+    """The kernel's end, blocking: receives until what it was told to wait for has come."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._channel = BlockingChannel(sock, kernel_codec())
+        self.seen: list[object] = []
+
+    def send(self, message: object) -> None:
+        self._channel.send(message)
+
+    def until(self, kind: type) -> object:
+        while True:
+            for message in self.seen:
+                if isinstance(message, kind):
+                    self.seen.remove(message)
+                    return message
+            self.seen += self._channel.receive(10.0)
+
+    def events(self, num_terminal: int = 1) -> list[object]:
+        found: list[object] = []
+        while sum(isinstance(e, Finished | Failed) for e in found) < num_terminal:
+            step = self.until(msg.Step)
+            assert isinstance(step, msg.Step)
+            found += step.events
+        return found
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    ours, theirs = socket.socketpair()
+    loop = ReplicaLoop(BlockingChannel(theirs, worker_codec()), EchoDriver())
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    end = Wire(ours)
+    yield end
+    end.send(msg.Shutdown())
+    thread.join(10)
+    assert not thread.is_alive()
+    ours.close()
+    theirs.close()
+
+
+def test_a_replica_loads_answers_and_reports(wire: Wire) -> None:
+    wire.send(msg.Load(SPEC))
+    loaded = wire.until(msg.Loaded)
+    assert isinstance(loaded, msg.Loaded)
+    assert loaded.report.num_slots == 2
+    wire.send(msg.Submit([item("r1", "你好🎉")]))
+    events = wire.events()
+    assert "".join(e.text for e in events if isinstance(e, Tokens)) == "你好🎉"
+    assert isinstance(events[-1], Finished)
+    assert events[-1].usage.completion_tokens == 3
+    wire.send(msg.Probe(7))
+    report = wire.until(msg.Report)
+    assert isinstance(report, msg.Report)
+    assert report.nonce == 7
+    assert report.memory.rss_bytes > 1_000_000
+
+
+def test_a_refused_item_fails_alone(wire: Wire) -> None:
+    wire.send(msg.Load(SPEC))
+    wire.send(msg.Submit([item("bad", nonsense=1), item("long", "x" * 200), item("good", "ok")]))
+    ends = {e.request_id: e for e in wire.events(3) if not isinstance(e, Tokens)}
+    assert ends["bad"].error.code == "unsupported_parameter"
+    assert ends["long"].error.code == "context_length_exceeded"
+    assert isinstance(ends["good"], Finished)
+
+
+def test_a_failed_load_is_told_and_the_worker_lives(wire: Wire) -> None:
+    broken = ReplicaSpec("m", "", "", "", 100, 2, 1, options={"load_error": "no such tensor"})
+    wire.send(msg.Load(broken))
+    refused = wire.until(msg.LoadError)
+    assert isinstance(refused, msg.LoadError)
+    assert refused.error.code == "load_failed"
+    wire.send(msg.Load(SPEC))
+    assert wire.until(msg.Loaded)
+
+
+def test_the_tokenizer_loop_answers_each_prompt_in_order() -> None:
+    ours, theirs = socket.socketpair()
+    loop = TokenizerLoop(BlockingChannel(theirs, worker_codec()))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    wire = Wire(ours)
+    entry = "llmos.drivers.echo:make"
+    wire.send(
+        msg.Prepare(
+            [
+                PrepareItem("a", entry, "", TextPrompt("hé"), VOCAB_SIZE),
+                PrepareItem("b", entry, "", TokensPrompt([0xD800]), VOCAB_SIZE),
+                PrepareItem("c", "no.such:thing", "", TextPrompt("x"), 1),
+            ]
+        )
+    )
+    results = []
+    while len(results) < 3:
+        answer = wire.until(msg.PrepareResults)
+        assert isinstance(answer, msg.PrepareResults)
+        results += answer.results
+    good, bad, missing = results
+    assert isinstance(good, msg.PrepareSuccess)
+    assert array("i", good.prepared.tokens).tolist() == [104, 233]
+    assert isinstance(bad, msg.PrepareFailure)
+    assert bad.error.code == "invalid_request"
+    assert isinstance(missing, msg.PrepareFailure)
+    assert missing.error.code == "plugin_error"
+    wire.send(msg.Shutdown())
+    thread.join(10)
+    ours.close()
+    theirs.close()
+
+
+def test_an_entry_that_does_not_exist_says_so() -> None:
+    with pytest.raises(PluginError, match=r"llmos\.nowhere"):
+        load_entry("llmos.nowhere:x")
+
+
+def start_process() -> tuple[subprocess.Popen[bytes], Wire, socket.socket]:
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmos.worker", str(theirs.fileno()), str(os.getpid())],
+        pass_fds=(theirs.fileno(),),
+        stderr=subprocess.DEVNULL,
+    )
+    theirs.close()
+    return process, Wire(ours), ours
+
+
+def test_the_process_refuses_another_abi_and_exits() -> None:
+    process, wire, sock = start_process()
+    wire.send(msg.Hello(ABI_VERSION + 1, "wrk_1", msg.WorkerRole.TOKENIZER))
+    fatal = wire.until(msg.Fatal)
+    assert isinstance(fatal, msg.Fatal)
+    assert fatal.error.code == "protocol_violation"
+    assert process.wait(10) == 1
+    sock.close()
+
+
+def test_the_process_ends_with_its_kernel() -> None:
+    process, wire, sock = start_process()
+    wire.send(
+        msg.Hello(ABI_VERSION, "wrk_1", msg.WorkerRole.REPLICA, "llmos.drivers.echo:EchoDriver")
+    )
+    ready = wire.until(msg.Ready)
+    assert isinstance(ready, msg.Ready)
+    assert ready.pid == process.pid
+    sock.close()
+    assert process.wait(10) == 1
+
+
+def test_the_light_side_needs_no_torch_no_web_no_database() -> None:
+    code = (
+        "import sys, llmos.worker.__main__, llmos.drivers.echo;"
+        "print([m for m in ('torch','transformers','pydantic','starlette','sqlalchemy') "
+        "if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
