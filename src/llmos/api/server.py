@@ -20,7 +20,8 @@ from llmos.errors import ConfigError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-SWEEP_PERIOD_S = 1.0
+DATE_PERIOD_S = 1.0
+SWEEP_PERIOD_S = 0.5
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7), without its final null."""
 
@@ -146,7 +147,7 @@ def _uvicorn_config(app: ASGIApp, config: ApiConfig) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers, stopped by an event, sweeping every second."""
+    """uvicorn's server without its signal handlers, stopped by an event, sweeping as it runs."""
 
     def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
         super().__init__(config)
@@ -155,7 +156,13 @@ class _Server(uvicorn.Server):
 
     async def run_on(self, sockets: list[socket.socket], on_started: Callable[[], None]) -> None:
         self._on_started = on_started
-        await self._serve(sockets)
+        sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="api-sweep")
+        try:
+            await self._serve(sockets)
+        finally:
+            sweeping.cancel()
+            for connection in self._connections():
+                connection.transport.abort()  # what outlived the graceful time
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -163,11 +170,18 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         self._on_started()
-        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             await self.on_tick(0)  # renews the date header
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, EdgeProtocol):
-                    connection.sweep(loop.time())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), SWEEP_PERIOD_S)
+                await asyncio.wait_for(self._stop.wait(), DATE_PERIOD_S)
+
+    async def _sweep(self) -> None:
+        """For ever: connections that keep us waiting are closed, also while we stop."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for connection in self._connections():
+                connection.sweep(loop.time())
+            await asyncio.sleep(SWEEP_PERIOD_S)
+
+    def _connections(self) -> list[EdgeProtocol]:
+        return [c for c in self.server_state.connections if isinstance(c, EdgeProtocol)]

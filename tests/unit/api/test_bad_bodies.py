@@ -4,32 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmos.abi.syscall import Infer
 from llmos.api.shapes.answers import ErrorAnswer
-from tests.unit.api.fake_gate import edge
+from tests.unit.api.fake_gate import Edge, edge
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 HI = [{"role": "user", "content": "hi"}]
 
 
-def _refused(path: str, raw: bytes, kind: str = "application/json") -> tuple[int, str, str | None]:
-    """Status, code and param of the answer to a raw body."""
+class Shared:
+    """One edge and one loop for all tests of this module: making an app takes a while."""
 
-    async def scene() -> tuple[int, str, str | None]:
-        async with edge(max_messages=4, max_prompts=4, max_prompt_tokens=8) as e:
-            response = await e.client.post(path, content=raw, headers={"content-type": kind})
-            error = ErrorAnswer.model_validate_json(response.content).error
-            assert not any(isinstance(b, Infer) for b in e.gate.bodies)
-            return response.status_code, error.code, error.param
+    def __init__(self, runner: asyncio.Runner, e: Edge) -> None:
+        self._runner = runner
+        self._edge = e
 
-    return asyncio.run(scene())
+    def post(self, path: str, raw: bytes, kind: str = "application/json") -> httpx.Response:
+        self._edge.gate.calls.clear()
+        sending = self._edge.client.post(path, content=raw, headers={"content-type": kind})
+        return self._runner.run(sending)
+
+    def refused(
+        self, path: str, raw: bytes, kind: str = "application/json"
+    ) -> tuple[int, str, str | None]:
+        """Status, code and param of the answer to a body that never reaches the gate."""
+        response = self.post(path, raw, kind)
+        error = ErrorAnswer.model_validate_json(response.content).error
+        assert not self.reached_the_gate
+        return response.status_code, error.code, error.param
+
+    @property
+    def reached_the_gate(self) -> bool:
+        return bool(self._edge.gate.calls)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    with asyncio.Runner() as runner:
+        opened = edge(max_messages=4, max_prompts=4, max_prompt_tokens=8)
+        yield Shared(runner, runner.run(opened.__aenter__()))
+        runner.run(opened.__aexit__(None, None, None))
 
 
 def _chat(**fields: Any) -> bytes:
@@ -93,8 +115,8 @@ INVALID_CHAT: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), INVALID_CHAT, ids=lambda v: str(v)[:50])
-def test_an_invalid_field_of_chat(fields: dict[str, Any], param: str) -> None:
-    assert _refused(CHAT, _chat(**fields)) == (400, "invalid_request", param)
+def test_an_invalid_field_of_chat(shared: Shared, fields: dict[str, Any], param: str) -> None:
+    assert shared.refused(CHAT, _chat(**fields)) == (400, "invalid_request", param)
 
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
@@ -127,8 +149,10 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), UNSUPPORTED, ids=lambda v: str(v)[:50])
-def test_a_documented_field_we_do_not_honour(fields: dict[str, Any], param: str) -> None:
-    assert _refused(CHAT, _chat(**fields)) == (400, "unsupported_parameter", param)
+def test_a_documented_field_we_do_not_honour(
+    shared: Shared, fields: dict[str, Any], param: str
+) -> None:
+    assert shared.refused(CHAT, _chat(**fields)) == (400, "unsupported_parameter", param)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +166,9 @@ def test_a_documented_field_we_do_not_honour(fields: dict[str, Any], param: str)
     ],
 )
 def test_a_documented_field_of_completions_we_do_not_honour(
-    fields: dict[str, Any], param: str
+    shared: Shared, fields: dict[str, Any], param: str
 ) -> None:
-    assert _refused(TEXT, _text(**fields)) == (400, "unsupported_parameter", param)
+    assert shared.refused(TEXT, _text(**fields)) == (400, "unsupported_parameter", param)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +189,8 @@ def test_a_documented_field_of_completions_we_do_not_honour(
         ({}, "prompt"),
     ],
 )
-def test_an_invalid_prompt(prompt: Any, param: str) -> None:
-    assert _refused(TEXT, _text(prompt=prompt)) == (400, "invalid_request", param)
+def test_an_invalid_prompt(shared: Shared, prompt: Any, param: str) -> None:
+    assert shared.refused(TEXT, _text(prompt=prompt)) == (400, "invalid_request", param)
 
 
 @pytest.mark.parametrize(
@@ -183,20 +207,13 @@ def test_an_invalid_prompt(prompt: Any, param: str) -> None:
         ({"tool": []}, "tool", "tools"),
     ],
 )
-def test_an_unknown_field_names_near_ones(fields: dict[str, Any], param: str, near: str) -> None:
-    async def scene() -> None:
-        async with edge() as e:
-            error = (await e.client.post(CHAT, content=_chat(**fields), headers=JSON)).json()[
-                "error"
-            ]
-            assert (error["code"], error["param"]) == ("unknown_parameter", param)
-            assert near in error["message"]
-            assert near in error["details"]["near"]
-
-    asyncio.run(scene())
-
-
-JSON = {"content-type": "application/json"}
+def test_an_unknown_field_names_near_ones(
+    shared: Shared, fields: dict[str, Any], param: str, near: str
+) -> None:
+    error = shared.post(CHAT, _chat(**fields)).json()["error"]
+    assert (error["code"], error["param"]) == ("unknown_parameter", param)
+    assert near in error["message"]
+    assert near in error["details"]["near"]
 
 
 @pytest.mark.parametrize(
@@ -222,30 +239,26 @@ JSON = {"content-type": "application/json"}
     ],
     ids=range(17),
 )
-def test_not_the_json_we_accept(raw: bytes, param: str | None) -> None:
-    status, code, where = _refused(CHAT, raw)
+def test_not_the_json_we_accept(shared: Shared, raw: bytes, param: str | None) -> None:
+    status, code, where = shared.refused(CHAT, raw)
     assert (status, code) == (400, "invalid_request")
     assert where == param or (param is None and str(where).startswith("llmos.driver.0"))
 
 
-def test_a_float_beyond_all_bounds() -> None:
+def test_a_float_beyond_all_bounds(shared: Shared) -> None:
     raw = _chat(temperature=0).replace(b'"temperature": 0', b'"temperature": 1e999')
-    assert _refused(CHAT, raw) == (400, "invalid_request", "temperature")
+    assert shared.refused(CHAT, raw) == (400, "invalid_request", "temperature")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_another_content_type(kind: str) -> None:
-    assert _refused(CHAT, _chat(), kind) == (400, "invalid_request", "content-type")
+def test_another_content_type(shared: Shared, kind: str) -> None:
+    assert shared.refused(CHAT, _chat(), kind) == (400, "invalid_request", "content-type")
 
 
-def test_surrogate_pairs_are_characters() -> None:
-    async def scene() -> None:
-        async with edge() as e:
-            body = _chat(messages=[{"role": "user", "content": "😀 你好"}])
-            assert b"\\ud83d" in body
-            assert (await e.client.post(CHAT, content=body, headers=JSON)).status_code == 200
-
-    asyncio.run(scene())
+def test_surrogate_pairs_are_characters(shared: Shared) -> None:
+    body = _chat(messages=[{"role": "user", "content": "😀 你好"}])
+    assert b"\\ud83d" in body
+    assert shared.post(CHAT, body).status_code == 200
 
 
 VALUES = st.recursive(
@@ -260,9 +273,9 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
-NAMES = st.sampled_from(
-    ["model", "messages", "prompt", "stream", "stream_options", "temperature", "top_p", "top_k", "seed", "stop", "stop_token_ids", "n", "max_tokens", "logit_bias", "llmos", "service_tier", "tools", "response_format", "user", "role", "content"]
-) | st.text(max_size=6)
+WORDS = """model messages prompt stream stream_options temperature top_p top_k seed stop
+stop_token_ids n max_tokens logit_bias llmos service_tier tools response_format user role content"""
+NAMES = st.sampled_from(WORDS.split()) | st.text(max_size=6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -271,24 +284,21 @@ NAMES = st.sampled_from(
     fields=st.dictionaries(NAMES, VALUES, max_size=5),
     is_complete=st.booleans(),
 )
-def test_no_body_breaks_the_edge(path: str, fields: dict[str, Any], is_complete: bool) -> None:
+def test_no_body_breaks_the_edge(
+    shared: Shared, path: str, fields: dict[str, Any], is_complete: bool
+) -> None:
     """Whatever the body: accepted, or a 4xx envelope. The fake gate has no script for the rest."""
     base = {"model": "echo", "messages": HI} if path == CHAT else {"model": "echo", "prompt": "x"}
     body = {**(base if is_complete else {}), **fields}
 
-    async def scene() -> None:
-        async with edge() as e:
-            raw = json.dumps(body).encode()
-            response = await e.client.post(path, content=raw, headers=JSON)
-            if response.status_code != 200 and not e.gate.calls:
-                assert 400 <= response.status_code < 500, response.text
-                ErrorAnswer.model_validate_json(response.content)
-
-    asyncio.run(scene())
+    response = shared.post(path, json.dumps(body).encode())
+    if response.status_code != 200 and not shared.reached_the_gate:
+        assert 400 <= response.status_code < 500, response.text
+        ErrorAnswer.model_validate_json(response.content)
 
 
 @settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=40) | st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")))
-def test_no_bytes_break_the_edge(raw: bytes) -> None:
-    status, _, _ = _refused(CHAT, raw)
+def test_no_bytes_break_the_edge(shared: Shared, raw: bytes) -> None:
+    status, _, _ = shared.refused(CHAT, raw)
     assert status == 400
