@@ -183,7 +183,7 @@ def _mapped(source: HubSource) -> Iterator[None]:
         raise ModelNotFound(f"the hub has no repository {where} (or it is private)") from error
     except (hub.RevisionNotFoundError, hub.RevisionResolutionError) as error:
         raise ModelNotFound(f"the hub has no revision {where}") from error
-    except hub.EntryNotFoundError as error:
+    except hub.RemoteEntryNotFoundError as error:
         raise ModelRejected(f"{where}: the hub lists a file that it does not have") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:

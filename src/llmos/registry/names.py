@@ -54,7 +54,7 @@ Source = HubSource | FolderSource | UploadSource
 
 def normalise_name(name: str) -> str:
     """Lower case, checked: `[a-z0-9][a-z0-9._-]*`, optionally `org/name`. Raises InvalidRequest."""
-    lowered = name.strip().lower()
+    lowered = name.lower()
     if not _NAME.fullmatch(lowered):
         raise InvalidRequest(
             f"bad model name {name[:80]!r}: letters, digits and ._- , beginning with a letter or "

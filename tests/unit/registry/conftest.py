@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos.errors import ModelRejected
+from llmos.registry import ModelRegistry, RegistryConfig
+from llmos.storage import Blobs, Database, Home, StorageConfig, Uploads, open_database, open_home
+from llmos.weights import ModelFacts
+from tests.unit.registry.hub_server import Hub, serve
+
+
+@dataclass(frozen=True)
+class Choice:
+    driver: str = "native"
+    prepare: str = "somewhere:make"
+    reason: str = "a test"
+
+
+def choose(facts: ModelFacts) -> Choice:
+    if facts.architecture != "LlamaForCausalLM":
+        raise ModelRejected(f"no driver serves {facts.architecture}")
+    return Choice()
+
+
+@dataclass
+class World:
+    """An open registry and everything under it."""
+
+    registry: ModelRegistry
+    home: Home
+    database: Database
+    blobs: Blobs
+    uploads: Uploads
+
+    def trace(self) -> dict[str, list[str]]:
+        """What is left of a pull, if anything is."""
+        parts = (self.home.scratch, self.home.uploads, self.home.models)
+        left = {folder.name: sorted(p.name for p in folder.iterdir()) for folder in parts}
+        left["blobs"] = [p.name for p in self.home.blobs.rglob("*") if p.is_file()]
+        return {name: found for name, found in left.items() if found}
+
+
+MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> MakeWorld:
+    """`async with world(...) as w`: config fields as keywords. Opens the same home again."""
+
+    @asynccontextmanager
+    async def make(min_free_bytes: int = 0, **config: Any) -> AsyncIterator[World]:
+        storage = StorageConfig(min_free_bytes=min_free_bytes)
+        home = open_home(tmp_path / "home")
+        database = open_database(home.db, storage)
+        blobs = Blobs(home, storage)
+        uploads = Uploads(home, blobs, storage)
+        registry = ModelRegistry(
+            home, database, blobs, uploads, choose_driver=choose, config=RegistryConfig(**config)
+        )
+        await registry.open()
+        try:
+            yield World(registry, home, database, blobs, uploads)
+        finally:
+            await registry.close()
+            database.close()
+            home.close()
+
+    return make
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serve() as hub:
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def _patient_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client sleeps a second before it resumes a download; nobody needs to wait here."""
+
+    class Time:
+        sleep = staticmethod(lambda _: None)
+
+    monkeypatch.setattr("huggingface_hub.file_download.time", Time)
