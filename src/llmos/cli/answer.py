@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from llmos.cli.config import LIMITS
 from llmos.cli.output import emit_json, note
 from llmos.cli.progress import spinner
 from llmos.cli.text import visible
 
 if TYPE_CHECKING:
     from llmos.abi.inference import Usage
+    from llmos.abi.registry import ModelVersion
     from llmos.sdk import Chunk, Client, Stream
 
 
@@ -49,12 +51,26 @@ class Answer:
 
 
 def ask(
-    client: Client, model: str, prompt: str | list[dict[str, Any]], sampling: dict[str, Any]
+    client: Client,
+    model: ModelVersion,
+    prompt: str | list[dict[str, Any]],
+    sampling: dict[str, Any],
 ) -> Stream[Chunk]:
     """Messages go through the model's template, a text is continued as it is."""
     if isinstance(prompt, str):
-        return client.complete(model, prompt, stream=True, **sampling)
-    return client.chat(model, prompt, stream=True, **sampling)
+        sampling = {**room_for(model, prompt), **sampling}
+        return client.complete(model.ref, prompt, stream=True, **sampling)
+    return client.chat(model.ref, prompt, stream=True, **sampling)
+
+
+def room_for(model: ModelVersion, prompt: str) -> dict[str, int]:
+    """How far to continue a text when nobody says: OpenAI's 16 tokens are few for a person.
+
+    A token is at least a byte, so what is asked for fits, or is left to the server.
+    """
+    room = model.context_length - len(prompt.encode(errors="replace")) - LIMITS.raw_spare_tokens
+    num_tokens = min(LIMITS.raw_max_tokens, room)
+    return {"max_tokens": num_tokens} if num_tokens > LIMITS.raw_spare_tokens else {}
 
 
 def chunks_into(answer: Answer, stream: Stream[Chunk]) -> Iterator[Chunk]:

@@ -71,7 +71,10 @@ def start_server(home: Path) -> None:
 
 def _open_log(log: Path) -> IO[bytes]:
     try:
-        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home = log.parent.parent
+        home.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (home, log.parent):  # `parents` would leave the home open to everyone
+            folder.mkdir(mode=0o700, exist_ok=True)
         return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
     except OSError as error:
         raise StorageError(f"{log} cannot be written: {error.strerror}") from error
@@ -81,7 +84,7 @@ def _failed(what: str, log: Path, offset: int) -> ServerUnreachable:
     tail = _tail(log, offset)
     if tail:
         sys.stderr.write(f"--- the end of {log}\n{visible(tail)}\n---\n")
-    return ServerUnreachable(f"{what}; its log is {log}")
+    return ServerUnreachable(f"{what}; its log is {log}", details={"log": str(log)})
 
 
 def _tail(log: Path, offset: int) -> str:

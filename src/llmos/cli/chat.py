@@ -15,6 +15,7 @@ from llmos.cli.output import note
 from llmos.errors import LLMOSError, ServerUnreachable
 
 if TYPE_CHECKING:
+    from llmos.abi.registry import ModelVersion
     from llmos.sdk import Client
 
 HELP = '''/exit          leave (Ctrl-D too)
@@ -54,12 +55,17 @@ class Conversation:
 
 
 def converse(
-    client: Client, model: str, system: str | None, sampling: dict[str, Any], *, is_raw: bool
+    client: Client,
+    model: ModelVersion,
+    system: str | None,
+    sampling: dict[str, Any],
+    *,
+    is_raw: bool,
 ) -> None:
     """Read, ask, print, until the end of input or `/exit`."""
     conversation = Conversation(system, is_raw=is_raw)
     kind = "continues each text alone" if is_raw else "chat"
-    note(f"{model} ({kind}); /help for help, /exit to leave")
+    note(f"{model.ref} ({kind}); /help for help, /exit to leave")
     with history(client.endpoint.home):
         going_on = True
         while going_on:
@@ -77,13 +83,19 @@ def converse(
 
 
 def turn(
-    client: Client, model: str, line: str, conversation: Conversation, sampling: dict[str, Any]
+    client: Client,
+    model: ModelVersion,
+    line: str,
+    conversation: Conversation,
+    sampling: dict[str, Any],
 ) -> None:
     """One question and its answer; a failure ends the turn, not the conversation."""
     answer = Answer()
     try:
         asked = conversation.asked(line)
-        print_answer(lambda: ask(client, model, asked, sampling), answer, f"waiting for {model}")
+        print_answer(
+            lambda: ask(client, model, asked, sampling), answer, f"waiting for {model.ref}"
+        )
     except KeyboardInterrupt:
         note("(stopped)")
     except LLMOSError as error:

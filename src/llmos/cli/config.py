@@ -15,7 +15,8 @@ class CLIConfig:
     either. `probe_timeout_s`: of one look. `log_tail_lines` are shown when a start fails.
     `max_stdin_bytes`: a prompt that comes through a pipe. `paste_gap_s`: lines that arrive faster
     than this after one another were pasted, not typed. `max_history_lines`: of the chat's history.
-    `raw_max_tokens`: how far a text is continued when nobody says; half the context at most.
+    `raw_max_tokens`: how far a text is continued when nobody says;
+    `raw_spare_tokens` of the context are left for what a tokenizer adds.
     """
 
     start_timeout_s: float = 60.0
@@ -29,6 +30,7 @@ class CLIConfig:
     paste_gap_s: float = 0.02
     max_history_lines: int = 1000
     raw_max_tokens: int = 256
+    raw_spare_tokens: int = 16
 
 
 LIMITS = CLIConfig()

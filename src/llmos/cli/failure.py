@@ -71,8 +71,8 @@ def _describe(error: LLMOSError) -> dict[str, Any]:
 
 def _hint(error: LLMOSError) -> str:
     near = error.details.get("near")
-    if "did you mean" in error.message:
-        return ""
+    if "did you mean" in error.message.lower() or "log" in error.details:
+        return ""  # it says what to do, or what it shows does
     if isinstance(near, list) and near:
         return "did you mean " + ", ".join(str(name) for name in near[:3]) + "?"
     if error.retry_after_s:

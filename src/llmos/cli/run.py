@@ -39,7 +39,6 @@ def run(
     after the one given. A model without a chat template continues the text as it is.
     """
     from llmos.cli.answer import Answer, ask, print_answer, print_json_answer
-    from llmos.cli.config import LIMITS
     from llmos.cli.session import connect
 
     question = read_question(prompt)
@@ -50,21 +49,17 @@ def run(
     with connect(start=True) as client:
         version = resolve(client, model, as_json=json)
         is_raw = raw or not version.has_chat_template
-        if is_raw:
-            # a bare completion would end after OpenAI's 16 tokens
-            longest = min(LIMITS.raw_max_tokens, max(1, version.context_length // 2))
-            sampling.setdefault("max_tokens", longest)
         if question is None:
             from llmos.cli.chat import converse
 
-            converse(client, version.ref, system, sampling, is_raw=is_raw)
+            converse(client, version, system, sampling, is_raw=is_raw)
             return
         asked = question if is_raw else as_messages(system, question)
         if is_raw and system:
             asked = f"{system}\n{question}"
 
         def asking() -> Stream[Chunk]:
-            return ask(client, version.ref, asked, sampling)
+            return ask(client, version, asked, sampling)
 
         if json:
             print_json_answer(asking(), Answer(), version.ref)

@@ -7,6 +7,7 @@ argument: the two clients differ only in how they run it.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import (
@@ -42,6 +43,14 @@ def _silent(_: object) -> None:
     """The progress callback of whoever does not look."""
 
 
+def _dress(method: Callable[..., Any], build: Callable[..., Any]) -> None:
+    """Give a method its function's name, docstring and signature, less the first argument."""
+    functools.update_wrapper(method, build)
+    signature = inspect.signature(build)
+    parameters = list(signature.parameters.values())[1:]
+    method.__dict__["__signature__"] = signature.replace(parameters=parameters)
+
+
 class _HasTransport(Protocol):
     _transport: Transport
 
@@ -57,11 +66,11 @@ class _Sync(Generic[P, T]):
         self._build = build
 
     def __get__(self, group: _HasTransport, owner: object = None) -> Callable[P, T]:
-        @functools.wraps(self._build)
         def method(*args: P.args, **kwargs: P.kwargs) -> T:
             transport = group._transport
             return transport.run(self._build(transport.config, *args, **kwargs))
 
+        _dress(method, self._build)
         return method
 
 
@@ -74,11 +83,11 @@ class _Async(Generic[P, T]):
     def __get__(
         self, group: _HasAsyncTransport, owner: object = None
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        @functools.wraps(self._build)
         async def method(*args: P.args, **kwargs: P.kwargs) -> T:
             transport = group._transport
             return await transport.run(self._build(transport.config, *args, **kwargs))
 
+        _dress(method, self._build)
         return method
 
 

@@ -84,6 +84,14 @@ def test_a_server_is_started_found_and_stopped(llmos: Run, home: Path, spawn_as:
     assert not background.is_alive(pid)
 
 
+def test_a_home_that_is_made_is_for_its_owner_alone(home: Path, spawn_as: Spawn) -> None:
+    spawn_as(FAKE)
+    fresh = home / "some" / "home"
+    background.start_server(fresh)
+    assert fresh.stat().st_mode & 0o777 == 0o700
+    assert (fresh / "logs").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_server_that_dies_shows_the_end_of_its_log(
     home: Path, spawn_as: Spawn, capfd: pytest.CaptureFixture[str]
 ) -> None:

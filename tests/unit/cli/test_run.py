@@ -99,6 +99,16 @@ def test_a_model_without_a_template_continues_text(llmos: Run, server: Server) -
     assert server.body()["max_tokens"] == 5
 
 
+@pytest.mark.parametrize(
+    ("prompt", "asked"), [("a", 256), ("a" * 300, 196), ("好" * 150, 46), ("a" * 490, None)]
+)
+def test_a_text_is_never_continued_beyond_the_context(
+    llmos: Run, server: Server, prompt: str, asked: int | None
+) -> None:
+    assert llmos("run", "raw", prompt).code == 0
+    assert server.body().get("max_tokens") == asked
+
+
 def test_a_failure_in_mid_answer_keeps_what_came(llmos: Run, server: Server) -> None:
     error = {"error": {"message": "gone", "code": "worker_lost"}}
     server.routes[CHAT] = httpx.Response(200, content=sse(delta("Hal"), error))

@@ -103,6 +103,7 @@ def test_the_two_clients_have_the_same_methods() -> None:
     assert names(Client) == names(AsyncClient) - {"aclose"}
     with Client("http://x") as client:
         assert "Raises ModelNotFound" in (inspect.getdoc(client.models.show) or "")
+        assert list(inspect.signature(client.models.show).parameters) == ["ref"]
 
 
 def test_service_classes_cross_by_name_in_both_directions() -> None:
