@@ -256,3 +256,20 @@ def test_the_queue_forgets_removed_entries_and_stays_small() -> None:
     assert queue.peek() == queue.pop() == "r999"
     with pytest.raises(IndexError):
         queue.pop()
+
+
+def test_two_models_that_do_not_fit_together_take_turns() -> None:
+    """Found by the state machine: they evicted each other for ever, and neither served."""
+    world = World(patience_ns=2 * NS)
+    small, big = model("small", GIB), model("big", 2 * GIB)
+    world.arrive("a", small)
+    world.arrive("b", big)
+    world.step(ev.Tick(), after_ns=3 * NS)
+    assert [d.request_id for d in of(do.Dispatch, world.up("rep_1"))] == ["a"]
+    world.arrive("c", small)  # joins the one that is up, but does not keep it for ever
+    world.step(ev.Tick(), after_ns=3 * NS)
+    world.end("a")
+    assert of(do.StopReplica, world.end("c"))
+    world.arrive("d", small)  # came later: the room is not made for it
+    started = of(do.StartReplica, world.gone("rep_1", None))
+    assert [d.model.ref for d in started] == ["big:1"]

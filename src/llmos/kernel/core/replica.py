@@ -46,6 +46,7 @@ class Replica:
     state: ReplicaState = ReplicaState.STARTING
     running: set[str] = field(default_factory=set)
     idle_since_ns: int = 0
+    ready_ns: int = 0
     served: bool = False
     reason: str = ""
 

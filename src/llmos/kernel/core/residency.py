@@ -22,7 +22,7 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     replica.move(ReplicaState.READY, "loaded")
     replica.num_slots = event.num_slots
     replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
-    replica.idle_since_ns = now_ns
+    replica.ready_ns = replica.idle_since_ns = now_ns
     state.wanted.pop(replica.model.model_id, None)
     state.faults[replica.model.model_id].cooling = False
     mark_all(state)  # the bytes that came free may be another model's
@@ -114,21 +114,45 @@ def drain(state: State, replica: Replica, reason: str) -> None:
         replica.move(ReplicaState.DRAINING, reason)
 
 
-def ensure_resident(state: State, model: ModelFacts, now_ns: int) -> None:
-    """Start a replica if the model has none and room can be made; else come back when it may."""
-    if any(r.state in _COMING for r in state.replicas_of(model.model_id)):
-        return
-    if crowded := _crowded_out(state, model):
-        _fail_waiting(state, model.model_id, crowded.to_info(), now_ns)
-        return
-    fault = state.faults[model.model_id]
-    if now_ns < fault.retry_ns:
-        state.wake_at(fault.retry_ns)
-        return
-    if state.ledger.free_bytes >= model.reserve_bytes:
-        _start(state, model, now_ns)
-    else:
-        _make_room(state, model, now_ns)
+def note_lacking(state: State, model_id: str) -> None:
+    """Put the model in the line for memory if someone needs it and no replica is coming."""
+    if is_needed(state, model_id) and not _is_coming(state, model_id):
+        state.lacking[model_id] = None
+
+
+def is_needed(state: State, model_id: str) -> bool:
+    """Someone waits for it, asked for it, or wants it kept."""
+    waited_for = len(state.queues[model_id]) > 0
+    return waited_for or model_id in state.wanted or model_id in state.pinned
+
+
+def _is_coming(state: State, model_id: str) -> bool:
+    return any(replica.state in _COMING for replica in state.replicas_of(model_id))
+
+
+def place(state: State, now_ns: int) -> None:
+    """Serve the line for memory, whoever has waited longest first.
+
+    A model that has waited longer than `patience_ns` holds what it needs against those behind it:
+    without that, two models that don't fit together evict each other for ever before either
+    serves.
+    """
+    line = sorted(state.lacking, key=lambda m: (-_waits_since(state, m, now_ns), m))
+    claimed_bytes = 0
+    for model_id in line:
+        model = state.models[model_id]
+        if not is_needed(state, model_id) or _is_coming(state, model_id):
+            del state.lacking[model_id]
+        elif crowded := _crowded_out(state, model):
+            del state.lacking[model_id]
+            _fail_waiting(state, model_id, crowded.to_info(), now_ns)
+        elif now_ns < state.faults[model_id].retry_ns:
+            state.wake_at(state.faults[model_id].retry_ns)
+        elif state.ledger.free_bytes - claimed_bytes >= model.reserve_bytes:
+            del state.lacking[model_id]
+            _start(state, model, now_ns)
+        else:
+            claimed_bytes += _make_room(state, model, claimed_bytes, now_ns)
 
 
 def _crowded_out(state: State, model: ModelFacts) -> ModelTooLarge | None:
@@ -161,33 +185,37 @@ def _start(state: State, model: ModelFacts, now_ns: int) -> None:
     state.out.append(do.StartReplica(replica_id, model, reason))
 
 
-def _make_room(state: State, model: ModelFacts, now_ns: int) -> None:
+def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int) -> int:
     """Stop idle replicas that are not pinned; when those don't do, drain busy ones after a while.
 
     Bytes of replicas already leaving count as free: waiting for them is cheaper than a victim.
+    Returns the bytes the model holds against those behind it in the line.
     """
     leaving = (ReplicaState.DRAINING, ReplicaState.STOPPING)
-    free = state.ledger.free_bytes
-    free += sum(r.reserved_bytes for r in state.replicas.values() if r.state in leaving)
-    candidates = [
-        r
-        for r in state.replicas.values()
-        if r.model.model_id not in state.pinned and r.model.model_id != model.model_id
-    ]
+    free_bytes = state.ledger.free_bytes - claimed_bytes
+    free_bytes += sum(r.reserved_bytes for r in state.replicas.values() if r.state in leaving)
+    candidates = [r for r in state.replicas.values() if r.model.model_id not in state.pinned]
     idle = [r for r in candidates if state.is_idle(r)]
-    victims = plan_room(model.reserve_bytes, free, idle)
-    if victims is None and _waits_since(state, model, now_ns) >= state.limits.patience_ns:
-        ready = [r for r in candidates if r.state is ReplicaState.READY]
-        victims = plan_room(model.reserve_bytes, free, ready)
+    victims = plan_room(model.reserve_bytes, free_bytes, idle)
+    patience_ns = state.limits.patience_ns
+    is_owed = _waits_since(state, model.model_id, now_ns) >= patience_ns
+    if victims is None and is_owed:
+        ripe = [
+            r
+            for r in candidates
+            if r.state is ReplicaState.READY and now_ns - r.ready_ns >= patience_ns
+        ]
+        victims = plan_room(model.reserve_bytes, free_bytes, ripe)
     for victim in victims or ():
         drain(state, victim, f"makes room for {model.ref}")
     if victims is None:
-        state.wake_at(now_ns + state.limits.patience_ns)
+        state.wake_at(now_ns + patience_ns)
+    return model.reserve_bytes if is_owed or victims else 0
 
 
-def _waits_since(state: State, model: ModelFacts, now_ns: int) -> int:
+def _waits_since(state: State, model_id: str, now_ns: int) -> int:
     """How long, in ns, the first in the model's queue has waited."""
-    queue = state.queues[model.model_id]
+    queue = state.queues[model_id]
     return now_ns - state.requests[queue.peek()].arrived_ns if len(queue) else 0
 
 

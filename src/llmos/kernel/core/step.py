@@ -9,7 +9,7 @@ from typing import Any
 from llmos.kernel.core import admission, residency
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.replica import Replica, ReplicaState
 from llmos.kernel.core.request import RequestState
 from llmos.kernel.core.state import State
 
@@ -25,6 +25,8 @@ def step(state: State, events: Iterable[ev.CoreEvent], now_ns: int) -> list[do.D
         residency.unload_idle(state, now_ns)
     while state.dirty:
         _schedule(state, state.dirty.popitem()[0], now_ns)
+        if not state.dirty and state.lacking:
+            residency.place(state, now_ns)  # may end requests, which makes models dirty again
     return state.out
 
 
@@ -37,44 +39,35 @@ def _timer_due(state: State, now_ns: int) -> bool:
 
 
 def _schedule(state: State, model_id: str, now_ns: int) -> None:
-    """One model: its replica if it needs one, its queue into free slots, its idle replica's end."""
+    """One model: its queue into free slots, its idle replica's alarm, its place in the line."""
     queue = state.queues[model_id]
-    if len(queue) or model_id in state.wanted or model_id in state.pinned:
-        residency.ensure_resident(state, state.models[model_id], now_ns)
     for replica in state.replicas_of(model_id):
         if replica.state is ReplicaState.READY:
             while len(queue) and replica.num_free_slots > 0:
-                _dispatch(state, queue.pop(), replica.replica_id, now_ns)
+                _dispatch(state, queue.pop(), replica, now_ns)
         if not replica.running:
-            _rest(state, replica.replica_id, now_ns)
+            _rest(state, replica, now_ns)
+    residency.note_lacking(state, model_id)
 
 
-def _dispatch(state: State, request_id: str, replica_id: str, now_ns: int) -> None:
-    request, replica = state.requests[request_id], state.replicas[replica_id]
+def _dispatch(state: State, request_id: str, replica: Replica, now_ns: int) -> None:
+    request = state.requests[request_id]
     waited_ms = (now_ns - request.arrived_ns) / 1e6
     reason = f"slot {len(replica.running) + 1} of {replica.num_slots}, waited {waited_ms:.0f} ms"
     request.move(RequestState.RUNNING, reason)
-    request.replica_id = replica_id
+    request.replica_id = replica.replica_id
     request.started_ns = now_ns
     replica.running.add(request_id)
     state.num_waiting -= 1
-    state.out.append(do.Dispatch(request_id, replica_id, reason))
+    state.out.append(do.Dispatch(request_id, replica.replica_id, reason))
 
 
-def _rest(state: State, replica_id: str, now_ns: int) -> None:
-    """A replica without work: stop a drained one, set the alarm of an idle one.
-
-    Another model may have waited for this one to become idle.
-    """
-    replica = state.replicas[replica_id]
+def _rest(state: State, replica: Replica, now_ns: int) -> None:
+    """A replica without work: a drained one stops, an idle one sets its alarm."""
     if replica.state is ReplicaState.DRAINING:
         residency.stop(state, replica, replica.reason)
     elif state.is_idle(replica):
         state.wake_at(now_ns + replica.keep_alive_ns)
-        if state.num_waiting:
-            for model_id, queue in state.queues.items():
-                if len(queue) and model_id != replica.model.model_id:
-                    residency.ensure_resident(state, state.models[model_id], now_ns)
 
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
