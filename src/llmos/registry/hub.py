@@ -23,7 +23,7 @@ from llmos.errors import (
 )
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import HubSource
-from llmos.registry.progress import Meter
+from llmos.registry.progress import Meter, Stopped
 from llmos.registry.selection import (
     checked_name,
     require_basics,
@@ -175,7 +175,7 @@ def _mapped(source: HubSource) -> Iterator[None]:
     where = f"{source.repo}@{source.revision}" if source.revision else source.repo
     try:
         yield
-    except LLMOSError:
+    except (LLMOSError, Stopped):
         raise
     except hub.GatedRepoError as error:
         raise PermissionDenied(f"{where} is gated: configure a token that may read it") from error

@@ -19,7 +19,7 @@ from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.disk import remove_tree
 from llmos.storage.home import Home
 from llmos.weights import ModelFacts, inspect
-from llmos.weights.digest import names_digest
+from llmos.weights.digest import file_digest, names_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ class Intaker:
         finally:
             self._blobs.unlink(checking.name)
         return Intake(facts, self._choose(facts), files)
+
+    def digest(self, folder: Path) -> str:
+        """Of a local model's files as they are, without taking them in. Raises ModelRejected."""
+        return names_digest((name, file_digest(folder / name)) for name in self._scan(folder))
 
     def _scan(self, folder: Path) -> list[str]:
         names = scan(folder)

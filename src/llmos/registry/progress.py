@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from llmos.abi.registry import PullProgress
-from llmos.errors import LLMOSError, StorageError
+from llmos.errors import StorageError
 
 T = TypeVar("T")
 _MIN_INTERVAL_S = 0.05
@@ -18,7 +18,7 @@ _GRACE_S = 2.0
 """How long a cancelled caller waits for the thread to clean up; the thread does so even later."""
 
 
-class Stopped(LLMOSError):
+class Stopped(Exception):
     """Raised in the thread by its next report after `stop`. Nobody outside sees it."""
 
 

@@ -119,6 +119,10 @@ class ModelRegistry:
         name = normalise_name(builtin.name)
         if builtin.folder is None:
             return await self._register_without_files(name, builtin)
+        digest = await asyncio.to_thread(self._intaker.digest, builtin.folder)
+        existing = self._index.find_contents(name, digest)
+        if existing is not None:
+            return existing
         source = FolderSource(str(builtin.folder))
         return await self._pull(source, f"{BUILTIN}{name}", name, lambda _: None)
 

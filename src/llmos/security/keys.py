@@ -113,7 +113,8 @@ class Keys:
         """See `abi.KeyStore`. Works from the next request on."""
 
         def store(connection: Connection) -> Key:
-            row = _find_active(connection, key_id_or_name)
+            known = _NAME.fullmatch(key_id_or_name)  # what cannot be a name cannot be asked for
+            row = _find_active(connection, key_id_or_name) if known else None
             if row is None:
                 raise NotFound(f"no active key {key_id_or_name[:100]!r}", param="key")
             now = time.time_ns()

@@ -11,7 +11,7 @@ class StorageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_free_bytes: int = Field(
-        default=1 << 30, ge=0, description="Writes that would leave less free disk are refused."
+        default=256 << 20, ge=0, description="Writes that would leave less free disk are refused."
     )
     max_upload_bytes: int = Field(
         default=64 << 30, gt=0, description="Most bytes in one upload, all its files together."

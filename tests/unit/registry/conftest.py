@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -50,13 +52,17 @@ MakeWorld = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> MakeWorld:
+def world(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
     """`async with world(...) as w`: config fields as keywords. Opens the same home again."""
+
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test here cuts the power
 
     @asynccontextmanager
     async def make(min_free_bytes: int = 0, **config: Any) -> AsyncIterator[World]:
         storage = StorageConfig(min_free_bytes=min_free_bytes)
         home = open_home(tmp_path / "home")
+        if not any(home.db.iterdir()):
+            shutil.copy(migrated, home.db)
         database = open_database(home.db, storage)
         blobs = Blobs(home, storage)
         uploads = Uploads(home, blobs, storage)

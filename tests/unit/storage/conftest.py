@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +18,9 @@ def opened(tmp_path: Path) -> Iterator[Home]:
     home.close()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A database file as a first run leaves it, so that not every test has to migrate."""
-    folder = tmp_path_factory.mktemp("migrated")
-    database = open_database(folder, SMALL)
-    database.close()
-    return database.path.read_bytes()
-
-
 @pytest.fixture
-def database(opened: Home, migrated: bytes) -> Iterator[Database]:
-    (opened.db / "llmos.db").write_bytes(migrated)
-    (opened.db / "llmos.db").chmod(0o600)
+def database(opened: Home, migrated: Path) -> Iterator[Database]:
+    shutil.copy(migrated, opened.db)
     database = open_database(opened.db, SMALL)
     yield database
     database.close()
