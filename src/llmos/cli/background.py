@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import IO
 
 from llmos.cli.config import LIMITS
+from llmos.cli.output import note
 from llmos.cli.progress import spinner
 from llmos.cli.text import visible
 from llmos.errors import Conflict, LLMOSError, ServerUnreachable, StorageError
 from llmos.sdk import Client
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.locate import ServerFile, find_server_file, locate
+
+_PORT_TAKEN = re.compile(r"cannot listen on \S+(?=: another program)")
 
 
 def ensure_server() -> None:
@@ -40,8 +44,24 @@ def answers(home: Path) -> bool:
 
 
 def start_server(home: Path) -> None:
-    """Start `llmos serve` detached, and return when it answers. Raises ServerUnreachable."""
-    command = [sys.executable, "-m", "llmos.cli.main", "serve", "--home", str(home)]
+    """Start `llmos serve` detached, and return when it answers. Raises ServerUnreachable.
+
+    Commands reach it by its socket, so a port that is taken is no reason to give up: it gets
+    another one.
+    """
+    try:
+        _start(home, [])
+    except _PortTaken as error:
+        note(f"{error}; the server takes another port, `llmos status` shows it")
+        _start(home, ["--port", "0"])
+
+
+class _PortTaken(Exception):
+    """Another program listens where the server should."""
+
+
+def _start(home: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "llmos.cli.main", "serve", "--home", str(home), *options]
     log = home / "logs" / "serve.log"
     with _open_log(log) as file:
         offset = file.tell()
@@ -58,7 +78,10 @@ def start_server(home: Path) -> None:
         if answers(home):
             return
         if is_ours and process.poll() is not None:
-            if "home_locked" not in _tail(log, offset):
+            tail = _tail(log, offset)
+            if not options and (taken := _PORT_TAKEN.search(tail)):
+                raise _PortTaken(taken.group())
+            if "home_locked" not in tail:
                 raise _failed("the server did not start", log, offset)
             # someone else is starting this home's server at this moment: theirs will do
             is_ours = False

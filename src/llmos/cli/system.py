@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmos.cli.options import Json
+
+if TYPE_CHECKING:
+    from llmos.sdk.locate import Endpoint
 
 
 def status(json: Json = False) -> None:
@@ -14,9 +19,9 @@ def status(json: Json = False) -> None:
 
     with connect() as client:
         info = client.status()
-        where = client.endpoint.where
+        where = address(client.endpoint)
     if json:
-        emit_json({"where": where, **to_wire(info)})
+        emit_json({"url": where, **to_wire(info)})
         return
     emit(f"{'ready' if info.ready else 'not ready'}  llmos {info.version} at {where}")
     for problem in info.problems:
@@ -27,6 +32,14 @@ def status(json: Json = False) -> None:
         f"memory: {size(info.memory_reserved_bytes)} reserved of a budget of "
         f"{size(info.memory_budget_bytes)}, {size(info.memory_total_bytes)} in all"
     )
+
+
+def address(endpoint: Endpoint) -> str:
+    """What other programs may be pointed at: the URL, also when we came by the socket."""
+    from llmos.sdk.locate import find_server_file
+
+    server = find_server_file(endpoint.home) if endpoint.home is not None else None
+    return server.url if server is not None else endpoint.where
 
 
 def stop(json: Json = False) -> None:

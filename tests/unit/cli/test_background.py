@@ -50,7 +50,7 @@ def spawn_as(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawn]:
             assert command[1:4] == ["-m", "llmos.cli.main", "serve"]
             assert options["start_new_session"] is True
             home_given = command[command.index("--home") + 1]
-            process = real([sys.executable, "-c", program, home_given], **options)  # type: ignore[call-overload]
+            process = real([sys.executable, "-c", program, home_given, *command[6:]], **options)  # type: ignore[call-overload]
             started.append(process)
             return process
 
@@ -103,6 +103,16 @@ def test_a_server_that_dies_shows_the_end_of_its_log(
     shown = capfd.readouterr().err
     assert "bad \\x1b[31m port" in shown
     assert "an old story" not in shown
+
+
+def test_a_port_that_is_taken_is_no_reason_to_give_up(
+    home: Path, spawn_as: Spawn, capfd: pytest.CaptureFixture[str]
+) -> None:
+    taken = "error: cannot listen on 127.0.0.1:8400: another program listens there"
+    spawn_as(f"import sys\nif '--port' not in sys.argv: sys.exit({taken!r})\n{FAKE}")
+    background.start_server(home)
+    assert background.answers(home)
+    assert "cannot listen on 127.0.0.1:8400" in capfd.readouterr().err
 
 
 def test_a_server_that_never_answers_is_given_up(

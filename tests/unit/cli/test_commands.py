@@ -95,11 +95,13 @@ def test_kill(llmos: Run, server: Server) -> None:
     assert llmos("kill", "req_2").code == 1
 
 
-def test_status(llmos: Run, server: Server) -> None:
+def test_status(llmos: Run, server: Server, home: Path) -> None:
     server.routes["GET /os/v1/status"] = ok(STATUS)
     text = llmos("status").out
     assert text.startswith("not ready")
     assert "problem: no worker" in text
+    (home / "server.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
+    assert llmos("status", "--json").json["url"] == "http://127.0.0.1:9"
     assert llmos("status", "--json").json["memory_budget_bytes"] == 6_000_000_000
 
 
