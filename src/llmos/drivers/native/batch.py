@@ -9,7 +9,7 @@ own: *single*.
 Legend: B rows, V vocabulary.
 """
 
-# ruff: noqa: N803, N806 (tensor names carry their shape)
+# ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import enum

@@ -5,7 +5,7 @@ Knows nothing of requests or models. A later pool of pages has to keep these met
 Legend: S slots, L tokens of a slot, N rows, H key/value heads, D head size, T tokens.
 """
 
-# ruff: noqa: N803, N806 (tensor names carry their shape)
+# ruff: noqa: N803 (tensor names carry their shape)
 from __future__ import annotations
 
 import dataclasses

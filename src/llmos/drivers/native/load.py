@@ -92,10 +92,10 @@ def _read_config(folder: Path) -> Any:
         raise ModelRejected(f"config.json: {_say(error)}") from error
     if raw.get("quantization_config"):
         raise ModelRejected("config.json: quantized weights are not read by the native driver")
-    if raw.get("model_type") not in (None, config.model_type):
+    if raw.get("model_type") not in (None, type(config).model_type):
         raise ModelRejected(
-            f"config.json: {architecture} is a {config.model_type}, model_type is "
-            f"{raw['model_type']!r}"
+            f"config.json: {architecture} is a {type(config).model_type}, model_type says "
+            f"{str(raw['model_type'])[:80]!r}"
         )
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", 0):
         raise ModelRejected(f"config.json: {architecture} with an encoder or cross-attention")
@@ -132,7 +132,8 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     for path in sorted(folder.glob("*.safetensors")):
         with contextlib.suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
-                return file.get_tensor(name).dtype
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor.dtype
     return torch.float32
 
 

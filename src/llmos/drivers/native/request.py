@@ -17,8 +17,8 @@ from llmos.errors import LLMOSError
 class Request:
     """Prompt, tokens so far, place of the KV, sampler.
 
-    `order` is its place in the queue. `exact`: it wants deterministic steps; `only_exact`: it has had
-    no other. `num_cached` tokens of prompt and generation have their KV in
+    `order` is its place in the queue. `exact`: it wants deterministic steps; `only_exact`: so far
+    it has had no other. `num_cached` tokens of prompt and generation have their KV in
     `slot`, or in `parked`. Neither: it has not begun.
     """
 

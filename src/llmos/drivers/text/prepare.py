@@ -16,13 +16,13 @@ from tokenizers import Tokenizer
 
 from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem, TextPrompt
 from llmos.drivers.text.template import ChatTemplate
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, ModelRejected
 
 _RESERVED = {"messages", "tools", "documents"}
 
 
 def make(folder: str) -> TextPreparer:
-    """The entry named by `ModelVersion.prepare`."""
+    """The entry named by `ModelVersion.prepare`. Raises ModelRejected."""
     return TextPreparer(Path(folder))
 
 
@@ -33,7 +33,7 @@ class TextPreparer:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
-            raise InvalidRequest(f"the model's tokenizer.json is broken: {error}") from error
+            raise ModelRejected(f"tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = _read_json(folder / "tokenizer_config.json")

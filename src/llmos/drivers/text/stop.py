@@ -23,7 +23,7 @@ class StopStrings:
         text = self._withheld + text
         found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            # of two that begin at one place, the one that was complete first
+            # the one that was complete first; of those, the longest
             at, self.matched = min(found, key=lambda match: (match[0] + len(match[1]), match[0]))
             self._withheld = ""
             return text[:at]

@@ -1,0 +1,349 @@
+"""The native driver: golden text, usage, ends, refusals."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmos.abi.events import Aborted, Failed, FinishReason, Tokens
+from llmos.abi.inference import Usage
+from llmos.drivers.native.driver import NativeDriver
+from llmos.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    LLMOSError,
+    UnsupportedParameter,
+)
+from tests.unit.drivers.tiny import (
+    VOCAB_SIZE,
+    byte_fallback_tokenizer,
+    drive,
+    finished,
+    make_item,
+    random_prompt,
+    text,
+    token_ids,
+)
+
+Load = Callable[..., NativeDriver]
+
+
+@pytest.mark.parametrize("neighbours", [0, 15])
+def test_golden_text(test_data: Path, load: Load, neighbours: int) -> None:
+    folder = test_data / "models" / "stories260k"
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    expected = golden["ids_after_bos_numpy_reference"]
+    driver = load(folder, context_length=512, num_slots=16)
+    others = [
+        make_item(
+            f"other{i}", [1, *range(260 + i, 265 + 2 * i)], temperature=1.0, max_tokens=9 * i + 5
+        )
+        for i in range(neighbours)
+    ]
+    items = [*others[:7], make_item("golden", [1], max_tokens=199), *others[7:]]
+    events = drive(driver, items)
+    assert token_ids(events["golden"]) == expected[:199]
+    assert golden["text"].startswith(text(events["golden"]))
+    assert len(golden["text"]) - len(text(events["golden"])) == len(" she")
+    end = finished(events["golden"])
+    assert (end.reason, end.usage) == (FinishReason.LENGTH, Usage(1, 199))
+    assert end.deterministic is True
+    assert len(events) == neighbours + 1
+
+
+def test_whole_golden_text(test_data: Path, load: Load) -> None:
+    folder = test_data / "models" / "stories260k"
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    events = drive(load(folder, context_length=512), [make_item("a", [1], max_tokens=200)])
+    assert text(events["a"]) == golden["text"]
+
+
+def test_usage_counts_every_token(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    prompt = random_prompt(1, 100)
+    events = drive(driver, [make_item("a", prompt, max_tokens=7, ignore_eos=True)])
+    assert finished(events["a"]).usage == Usage(100, 7)
+    assert len(token_ids(events["a"])) == 7
+
+
+def test_unbounded_goes_to_the_end_of_the_context(tiny: Path, load: Load) -> None:
+    events = drive(
+        load(tiny, context_length=80), [make_item("a", random_prompt(1, 70), ignore_eos=True)]
+    )
+    end = finished(events["a"])
+    assert (end.reason, end.usage) == (FinishReason.LENGTH, Usage(70, 10))
+
+
+@pytest.mark.parametrize(
+    ("length", "max_tokens"), [(128, 0), (128, 1), (100, 29), (1, 128), (200, 0)]
+)
+def test_over_the_context(tiny: Path, load: Load, length: int, max_tokens: int) -> None:
+    driver = load(tiny)
+    with pytest.raises(ContextLengthExceeded):
+        driver.submit(make_item("a", random_prompt(1, length), max_tokens=max_tokens))
+    assert driver.wait_s() is None
+    assert driver.health().num_running == 0
+
+
+def generated(driver: NativeDriver, **sampling: Any) -> list[int]:
+    return token_ids(drive(driver, [make_item("a", random_prompt(1, 5), **sampling)])["a"])
+
+
+def test_end_tokens(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    ids = generated(driver, max_tokens=8, ignore_eos=True)
+    cut = ids.index(ids[3]) + 1
+    stopped = drive(
+        driver, [make_item("b", random_prompt(1, 5), stop_token_ids=[ids[3]], ignore_eos=True)]
+    )["b"]
+    assert token_ids(stopped) == ids[:cut]
+    assert (finished(stopped).reason, finished(stopped).stop) == (FinishReason.STOP, ids[3])
+    assert finished(stopped).usage.completion_tokens == cut
+    driver._loaded = _with_eos(driver, ids[3])
+    ended = drive(driver, [make_item("c", random_prompt(1, 5))])["c"]
+    assert token_ids(ended) == ids[:cut]
+    assert (finished(ended).reason, finished(ended).stop) == (FinishReason.STOP, None)
+    assert generated(driver, max_tokens=8, ignore_eos=True) == ids
+
+
+def _with_eos(driver: NativeDriver, token_id: int) -> Any:
+    import dataclasses
+
+    assert driver._loaded is not None
+    return dataclasses.replace(driver._loaded, eos_ids=frozenset([token_id]))
+
+
+def test_stop_strings(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    whole = drive(driver, [make_item("a", random_prompt(1, 5), max_tokens=40, ignore_eos=True)])[
+        "a"
+    ]
+    said = text(whole)
+    stop = said[len(said) // 2 :][:2]
+    events = drive(
+        driver, [make_item("b", random_prompt(1, 5), max_tokens=40, ignore_eos=True, stop=[stop])]
+    )["b"]
+    assert text(events) == said[: said.index(stop)]
+    assert (finished(events).reason, finished(events).stop) == (FinishReason.STOP, stop)
+    assert finished(events).usage.completion_tokens == len(token_ids(events)) <= 40
+
+
+def test_requests_beyond_the_slots_wait_in_order(tiny: Path, load: Load) -> None:
+    driver = load(tiny, num_slots=2)
+    items = [
+        make_item(f"r{i}", random_prompt(i, 5), max_tokens=4, ignore_eos=True) for i in range(6)
+    ]
+    order = list(drive(driver, items))
+    assert order == [f"r{i}" for i in range(6)]
+
+
+def test_a_long_prompt_does_not_hold_up_the_others(
+    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of a prompt alternate with decode steps, when they take all the time there is."""
+    from llmos.drivers.native import driver as module
+    from llmos.drivers.native.limits import NativeLimits
+
+    monkeypatch.setattr(module, "LIMITS", NativeLimits(prefill_chunk=8, prefill_s_per_step=0.0))
+    driver = load(tiny)
+    driver.submit(make_item("short", [5], max_tokens=40, ignore_eos=True))
+    driver.step()
+    driver.submit(make_item("long", random_prompt(1, 80), max_tokens=1))
+    steps = [[event.request_id for event in driver.step()] for _ in range(10)]
+    assert steps[:9] == [["short"]] * 9
+    assert set(steps[9]) == {"short", "long"}
+
+
+def test_pause_frees_the_row_and_changes_nothing(tiny: Path, load: Load) -> None:
+    driver = load(tiny, num_slots=1)
+    prompt = random_prompt(1, 20)
+    expected = token_ids(
+        drive(driver, [make_item("a", prompt, max_tokens=20, ignore_eos=True)])["a"]
+    )
+    driver.submit(make_item("a", prompt, max_tokens=20, ignore_eos=True))
+    driver.submit(make_item("b", random_prompt(2, 20), max_tokens=5, ignore_eos=True))
+    first = [event for _ in range(7) for event in driver.step()]
+    assert {event.request_id for event in first} == {"a"}
+    driver.pause("a")
+    driver.pause("a")
+    assert driver.health().num_paused == 1
+    middle = drive(driver)
+    assert set(middle) == {"b"}
+    assert driver.memory().kv_used_bytes > 0
+    driver.unpause("a")
+    driver.unpause("a")
+    rest = drive(driver)["a"]
+    assert token_ids(first) + token_ids(rest) == expected
+    assert finished(rest).usage == Usage(20, 20)
+
+
+def test_pause_before_the_turn(tiny: Path, load: Load) -> None:
+    driver = load(tiny, num_slots=1)
+    for name in "abc":
+        driver.submit(make_item(name, [5], max_tokens=2, ignore_eos=True))
+    driver.pause("b")
+    assert list(drive(driver)) == ["a", "c"]
+    driver.unpause("b")
+    assert list(drive(driver)) == ["b"]
+
+
+def test_abort_frees_the_slot(tiny: Path, load: Load) -> None:
+    driver = load(tiny, num_slots=1)
+    driver.submit(make_item("a", [5], ignore_eos=True))
+    driver.submit(make_item("b", [6], max_tokens=2, ignore_eos=True))
+    driver.step()
+    driver.abort("a", "the client left")
+    events = driver.step()
+    assert events[0] == Aborted("a", "the client left", Usage(1, 1))
+    assert {event.request_id for event in events[1:]} == {"b"}
+    assert set(drive(driver)) == {"b"}
+    assert driver.memory().kv_used_bytes == 0
+
+
+def test_unknown_ids_are_ignored(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    driver.pause("x")
+    driver.unpause("x")
+    driver.abort("x", "why")
+    assert driver.wait_s() is None
+
+
+def test_what_is_not_finite_fails_its_own_request(
+    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = load(tiny, num_slots=2)
+    expected = generated(driver, max_tokens=30, ignore_eos=True)
+    decode = driver._batch.decode
+    poisoned = []
+
+    @torch.inference_mode()
+    def poison(slots: list[int], *args: Any) -> torch.Tensor:
+        logits = decode(slots, *args).clone()
+        if len(slots) == 2 and not poisoned:
+            poisoned.append(1)
+            driver._batch.kv._keys_SHLD[0][slots[1]].fill_(float("nan"))
+            logits[1] = float("nan")
+        return logits
+
+    monkeypatch.setattr(driver._batch, "decode", poison)
+    items = [make_item(name, random_prompt(1, 5), max_tokens=30, ignore_eos=True) for name in "abc"]
+    events = drive(driver, items)
+    assert isinstance(events["b"][-1], Failed)
+    assert events["b"][-1].error.code == "engine_failed"
+    assert token_ids(events["a"]) == token_ids(events["c"]) == expected
+    finished(events["a"])
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("no")]
+)
+def test_engine_errors_are_events(
+    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    driver = load(tiny)
+    expected = generated(driver, max_tokens=5, ignore_eos=True)
+
+    def broken(*args: Any) -> torch.Tensor:
+        raise error
+
+    for name in ("prefill", "decode"):
+        with monkeypatch.context() as patch:
+            patch.setattr(driver._batch, name, broken)
+            (event, *_) = reversed(drive(driver, [make_item("a", [5])])["a"])
+            assert isinstance(event, Failed)
+            assert event.error.code == "engine_failed"
+            assert ("out of memory" in event.error.message) == (type(error) is not RuntimeError)
+    assert generated(driver, max_tokens=5, ignore_eos=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"kind": "embed"}, UnsupportedParameter, "kind"),
+        ({"adapter": "x"}, UnsupportedParameter, "adapter"),
+        ({"grammar": "x"}, UnsupportedParameter, "grammar"),
+        ({"options": {"tokens": 3}}, UnsupportedParameter, "llmos.driver"),
+        ({"temperature": float("nan")}, InvalidRequest, "temperature"),
+        ({"top_p": 0.0}, InvalidRequest, "top_p"),
+    ],
+)
+def test_refused_items(
+    tiny: Path, load: Load, fields: dict[str, Any], error: type[LLMOSError], param: str
+) -> None:
+    driver = load(tiny)
+    with pytest.raises(error) as caught:
+        driver.submit(make_item("a", [5], **fields))
+    assert caught.value.param == param
+    assert driver.wait_s() is None
+
+
+@pytest.mark.parametrize("prompt", [[], [-1], [VOCAB_SIZE], [5, 2**31 - 1]])
+def test_refused_prompts(tiny: Path, load: Load, prompt: list[int]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        load(tiny).submit(make_item("a", prompt))
+    assert caught.value.param == "prompt"
+
+
+def test_one_message_per_step(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    for name in "abc":
+        driver.submit(make_item(name, [5], max_tokens=3, ignore_eos=True))
+    for _ in range(2):
+        events = driver.step()
+        assert [event.request_id for event in events] == ["a", "b", "c"]
+        assert all(isinstance(event, Tokens) and len(event.token_ids) == 1 for event in events)
+
+
+def test_a_seed_is_a_seed(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    params = {"temperature": 1.2, "top_p": 0.95, "seed": 11, "max_tokens": 12, "ignore_eos": True}
+    alone = generated(driver, **params)
+    others = [
+        make_item(f"o{i}", random_prompt(i, 9), temperature=1.0, max_tokens=20) for i in range(3)
+    ]
+    among = drive(driver, [*others, make_item("a", random_prompt(1, 5), **params)])
+    assert token_ids(among["a"]) == alone
+    assert generated(driver, **(params | {"seed": 12})) != alone
+
+
+def test_text_is_the_decoding_in_context(tiny: Path, load: Load) -> None:
+    tokenizer = byte_fallback_tokenizer()
+    prompt = tokenizer.encode("the").ids
+    events = drive(
+        load(tiny),
+        [make_item("a", prompt, max_tokens=40, temperature=1.0, seed=3, ignore_eos=True)],
+    )["a"]
+    pieces = b"".join(
+        bytes([i - 3])
+        if 3 <= i < 259
+        else (tokenizer.id_to_token(i) or "").replace("▁", " ").encode()
+        for i in token_ids(events)
+        if i > 2
+    )
+    assert pieces.decode(errors="replace").startswith(text(events))
+
+
+def test_memory_is_measured(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    before = driver.memory()
+    assert before.rss_bytes > 10_000_000
+    assert before.kv_used_bytes == 0
+    assert before.kv_reserved_bytes == (4 * 128 + 1) * 2 * 2 * 2 * 8 * 4
+    driver.submit(make_item("a", random_prompt(1, 50), ignore_eos=True))
+    driver.step()
+    assert driver.memory().kv_used_bytes == 50 * 2 * 2 * 2 * 8 * 4
+    assert before.weights_bytes > 0
+
+
+def test_tokens_are_little_endian_int32(tiny: Path, load: Load) -> None:
+    assert make_item("a", [258]).tokens == b"\x02\x01\x00\x00" == array("i", [258]).tobytes()
+    with pytest.raises(InvalidRequest):
+        load(tiny).submit(
+            make_item("a", [5]).__class__("a", b"\x05\x00\x00", make_item("a", [5]).sampling)
+        )
