@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
@@ -51,9 +52,22 @@ def translated(where: str) -> Iterator[None]:
 
 
 def _check_socket(endpoint: Endpoint) -> None:
-    """Says it better than the system would, and httpcore leaves a socket open when it fails."""
+    """Says it better than the system would."""
     if endpoint.socket is not None and not endpoint.socket.exists():
         raise ServerUnreachable(f"no server runs for {endpoint.home}")
+
+
+def _probe_socket(endpoint: Endpoint, timeout_s: float) -> None:
+    """Connects once: where nobody listens, httpcore's blocking side leaves its socket open."""
+    if endpoint.socket is None:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout_s)
+        try:
+            probe.connect(str(endpoint.socket))
+        except OSError as error:
+            message = f"no server answers at {endpoint.where} ({error.strerror or error})"
+            raise ServerUnreachable(message) from error
 
 
 def _options(endpoint: Endpoint) -> dict[str, Any]:
@@ -145,6 +159,7 @@ class Transport:
         self.endpoint = endpoint
         self.config = config
         self._is_given = transport is not None
+        self._is_probed = self._is_given
         if transport is None and endpoint.socket is not None:
             transport = httpx.HTTPTransport(uds=str(endpoint.socket), verify=False)
         with translated(endpoint.where):
@@ -187,6 +202,9 @@ class Transport:
     def _send(self, request: Request, accepts: frozenset[int]) -> httpx.Response:
         if not self._is_given:
             _check_socket(self.endpoint)
+        if not self._is_probed:
+            _probe_socket(self.endpoint, self.config.connect_timeout_s)
+            self._is_probed = True
         body = request.body
         content = self._pieces(body) if isinstance(body, FileBody) else body
         with translated(self.endpoint.where):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -186,12 +189,28 @@ def test_a_server_that_is_not_there_is_server_unreachable(failure: Exception) ->
         asyncio.run(ask())
 
 
-def test_nobody_at_the_socket_is_server_unreachable(tmp_path: Any) -> None:
+def test_nobody_at_the_socket_is_server_unreachable(tmp_path: Path) -> None:
     with (
         Client(home=tmp_path) as client,
         pytest.raises(ServerUnreachable, match=f"no server runs for {tmp_path}"),
     ):
         client.status()
+
+
+def test_a_socket_nobody_listens_at_is_server_unreachable(tmp_path: Path) -> None:
+    """Left by a server that was killed; and nothing of ours stays open (warnings are errors)."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "api.sock"))
+
+    async def ask() -> None:
+        async with AsyncClient(home=tmp_path) as client:
+            await client.status()
+
+    with Client(home=tmp_path) as client, pytest.raises(ServerUnreachable, match=r"api\.sock"):
+        client.status()
+    with pytest.raises(ServerUnreachable, match=r"api\.sock"):
+        asyncio.run(ask())
+    gc.collect()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://x:port"])
