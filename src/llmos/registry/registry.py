@@ -30,8 +30,10 @@ from llmos.registry.names import (
     parse_source,
 )
 from llmos.registry.progress import Meter, run_stoppable
-from llmos.storage import Blobs, Database, Home, Uploads
-from llmos.storage.blobs import Hold
+from llmos.storage.blobs import Blobs, Hold
+from llmos.storage.database import Database
+from llmos.storage.home import Home
+from llmos.storage.uploads import Uploads
 from llmos.weights.digest import names_digest
 
 log = logging.getLogger("llmos.registry")

@@ -22,8 +22,8 @@ from llmos.abi.ids import new_id
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.errors import AuthenticationFailed, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from llmos.security.config import SecurityConfig
-from llmos.storage import Database, Home
-from llmos.storage.home import new_secret
+from llmos.storage.database import Database
+from llmos.storage.home import Home, new_secret
 from llmos.storage.tables import DEFAULT_TENANT, keys, principals, tenants
 
 ADMIN = "admin"

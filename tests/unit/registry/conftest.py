@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from llmos.errors import ModelRejected
-from llmos.registry import ModelRegistry, RegistryConfig
-from llmos.storage import Blobs, Database, Home, StorageConfig, Uploads, open_database, open_home
+from llmos.registry.config import RegistryConfig
+from llmos.registry.registry import ModelRegistry
+from llmos.storage.blobs import Blobs
+from llmos.storage.config import StorageConfig
+from llmos.storage.database import Database, open_database
+from llmos.storage.home import Home, open_home
+from llmos.storage.uploads import Uploads
 from llmos.weights import ModelFacts
 from tests.unit.registry.hub_server import Hub, serve
 

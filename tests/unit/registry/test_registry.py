@@ -21,7 +21,7 @@ from llmos.errors import (
     QueueFull,
     StorageError,
 )
-from llmos.registry import Builtin
+from llmos.registry.registry import Builtin
 from tests.unit.model_folder import make_model
 from tests.unit.registry.conftest import MakeWorld, World
 
@@ -241,8 +241,12 @@ def test_builtins_are_registered_once(world: MakeWorld, tmp_path: Path) -> None:
 KILLED = """
 import asyncio, os, sys
 from pathlib import Path
-from llmos.registry import ModelRegistry
-from llmos.storage import Blobs, StorageConfig, Uploads, open_database, open_home
+from llmos.registry.registry import ModelRegistry
+from llmos.storage.blobs import Blobs
+from llmos.storage.config import StorageConfig
+from llmos.storage.database import open_database
+from llmos.storage.home import open_home
+from llmos.storage.uploads import Uploads
 home = open_home(Path(sys.argv[1]))
 config = StorageConfig(min_free_bytes=0)
 blobs = Blobs(home, config)

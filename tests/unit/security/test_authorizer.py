@@ -4,7 +4,7 @@ import pytest
 
 from llmos.abi.principal import Action, Principal, Resource, Role
 from llmos.errors import PermissionDenied
-from llmos.security import RoleAuthorizer
+from llmos.security.authorizer import RoleAuthorizer
 
 ADMIN = Principal("prn_1", "default", "admin", Role.ADMIN)
 USER = Principal("prn_2", "ten_a", "zhang", Role.USER)

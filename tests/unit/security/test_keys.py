@@ -16,8 +16,10 @@ from llmos.errors import (
     NotFound,
     QuotaExceeded,
 )
-from llmos.security import Keys, SecurityConfig
-from llmos.storage import Home, open_database, open_home
+from llmos.security.config import SecurityConfig
+from llmos.security.keys import Keys
+from llmos.storage.database import open_database
+from llmos.storage.home import Home, open_home
 
 MakeKeys = Callable[..., AbstractAsyncContextManager[tuple[Keys, Home]]]
 

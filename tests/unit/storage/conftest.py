@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llmos.storage import Blobs, Database, Home, StorageConfig, open_database, open_home
+from llmos.storage.blobs import Blobs
+from llmos.storage.config import StorageConfig
+from llmos.storage.database import Database, open_database
+from llmos.storage.home import Home, open_home
 
 SMALL = StorageConfig(min_free_bytes=0)
 

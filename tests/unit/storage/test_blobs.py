@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import DigestMismatch, DiskFull, InvalidRequest, StorageError
-from llmos.storage import Blobs, Home, StorageConfig
+from llmos.storage.blobs import Blobs
+from llmos.storage.config import StorageConfig
+from llmos.storage.home import Home
 
 
 def _digest(data: bytes) -> str:

@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import Connection, func, insert, select
 
 from llmos.errors import ConfigError, Conflict, DiskFull, QueueFull, StorageError
-from llmos.storage import Database, Home, StorageConfig, open_database
+from llmos.storage.config import StorageConfig
+from llmos.storage.database import Database, open_database
+from llmos.storage.home import Home
 from llmos.storage.tables import tenants
 
 
@@ -175,7 +177,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from sqlalchemy import insert
-from llmos.storage import open_database
+from llmos.storage.database import open_database
 from llmos.storage.tables import tenants
 database = open_database(Path(sys.argv[1]))
 def add(connection, name):
@@ -200,7 +202,8 @@ def test_a_kill_loses_what_was_not_committed_and_nothing_else(opened: Home) -> N
 def test_opening_again_does_not_import_alembic(database: Database, opened: Home) -> None:
     database.close()
     code = (
-        "import sys; from pathlib import Path; from llmos.storage import open_database;"
+        "import sys; from pathlib import Path; "
+        "from llmos.storage.database import open_database;"
         "open_database(Path(sys.argv[1])).close(); sys.exit('alembic' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(opened.db)], check=False)

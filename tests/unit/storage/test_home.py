@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import ConfigError, HomeLocked, StorageError
-from llmos.storage import Home, home, open_home
+from llmos.storage import home
+from llmos.storage.home import Home, open_home
 
 
 def _mode(path: Path) -> int:
@@ -49,7 +50,7 @@ def test_a_useless_token_is_refused(opened: Home) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from llmos.storage import open_home
+from llmos.storage.home import open_home
 home = open_home(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -6,7 +6,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from llmos.storage import Home, migrations, open_database
+from llmos.storage import migrations
+from llmos.storage.database import open_database
+from llmos.storage.home import Home
 from llmos.storage.tables import metadata
 
 

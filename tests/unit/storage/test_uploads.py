@@ -14,7 +14,10 @@ from llmos.errors import (
     PayloadTooLarge,
     QuotaExceeded,
 )
-from llmos.storage import Blobs, Home, StorageConfig, Uploads
+from llmos.storage.blobs import Blobs
+from llmos.storage.config import StorageConfig
+from llmos.storage.home import Home
+from llmos.storage.uploads import Uploads
 
 
 async def _chunks(*parts: bytes) -> AsyncIterator[bytes]:
