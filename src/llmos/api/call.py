@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -183,6 +184,22 @@ class Call:
         connection: Connection | None = self.scope.get("extensions", {}).get(CONNECTION)
         if connection is not None:
             connection.abort_if_blocked()
+
+
+@contextmanager
+def watching(call: Call, on_gone: Callable[[], object]) -> Iterator[None]:
+    """Call `on_gone` if the client closes its connection before the block ends."""
+
+    async def watch() -> None:
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+        on_gone()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 Handler = Callable[[Call], Awaitable[None]]

@@ -12,7 +12,7 @@ from typing import Any
 from llmos.abi.events import Aborted, Event, Failed, Finished, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.syscall import Infer
-from llmos.api.call import Call, ClientGone
+from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.streams import InferStream
 from llmos.errors import Cancelled, LLMOSError, from_info
@@ -43,29 +43,23 @@ async def submitted(call: Call, bodies: Sequence[Infer]) -> AsyncIterator[list[I
     Raises what the first refused one was refused with, ClientGone when the client has left.
     """
     streams: list[InferStream] = []
-    watcher: asyncio.Task[None] | None = None
+
+    def cancel(reason: str = "client left") -> None:
+        for stream in streams:
+            stream.cancel(reason, ClientGone())
+
     try:
         for body in bodies:
             stream = call.edge.gate.start_infer(call.principal, body, call.trace_parent)
             stream.on_terminal = call.on_terminal
             streams.append(stream)
-        watcher = asyncio.get_running_loop().create_task(_watch(call, streams))
-        for stream in streams:
-            await stream.accept()
-        call.request_id = streams[0].accepted.request_id
-        yield streams
+        with watching(call, cancel):
+            for stream in streams:
+                await stream.accept()
+            call.request_id = streams[0].accepted.request_id
+            yield streams
     finally:
-        if watcher is not None:
-            watcher.cancel()
-        for stream in streams:
-            stream.cancel("answer ended", ClientGone())
-
-
-async def _watch(call: Call, streams: Sequence[InferStream]) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
-    for stream in streams:
-        stream.cancel("client left", ClientGone())
+        cancel("answer ended")
 
 
 async def collect(call: Call, stream: InferStream) -> Outcome:

@@ -20,6 +20,8 @@ from llmos.errors import ConfigError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+LAST_WORDS_S = 1.0
+POLL_PERIOD_S = 0.01
 DATE_PERIOD_S = 1.0
 SWEEP_PERIOD_S = 0.5
 MAX_SOCKET_PATH_BYTES = 107
@@ -48,7 +50,9 @@ async def serve(
     if not _is_loopback(sockets[0]):
         log.warning("listening on %s: every machine that reaches it can try keys", config.host)
     url = _url(config.host, sockets[0])
-    server = _Server(_uvicorn_config(app, config), stop or asyncio.Event())
+    server = _Server(
+        _uvicorn_config(app, config), stop or asyncio.Event(), config.graceful_timeout_s
+    )
     try:
         await server.run_on(sockets, lambda: on_started(url))
     finally:
@@ -142,16 +146,16 @@ def _uvicorn_config(app: ASGIApp, config: ApiConfig) -> uvicorn.Config:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=int(config.keepalive_timeout_s) + 1,
-        timeout_graceful_shutdown=max(1, round(config.graceful_timeout_s)),
     )
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server without its signal handlers, stopped by an event, sweeping as it runs."""
 
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event, graceful_s: float) -> None:
         super().__init__(config)
         self._stop = stop
+        self._graceful_s = graceful_s
         self._on_started: Callable[[], None] = lambda: None
 
     async def run_on(self, sockets: list[socket.socket], on_started: Callable[[], None]) -> None:
@@ -161,8 +165,6 @@ class _Server(uvicorn.Server):
             await self._serve(sockets)
         finally:
             sweeping.cancel()
-            for connection in self._connections():
-                connection.transport.abort()  # what outlived the graceful time
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -174,6 +176,37 @@ class _Server(uvicorn.Server):
             await self.on_tick(0)  # renews the date header
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), DATE_PERIOD_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listeners and idle connections, wait for answers under way, cut off the rest.
+
+        uvicorn's own waits in steps of 0.1 s and leaves connections that outlive its patience.
+        """
+        state = self.server_state
+        for server in self.servers:
+            server.close()
+        for connection in self._connections():
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self._graceful_s):
+                while state.tasks or state.connections:  # noqa: ASYNC110 - they give no event
+                    await asyncio.sleep(POLL_PERIOD_S)
+        except TimeoutError:
+            await self._cut_off()
+
+    async def _cut_off(self) -> None:
+        """Cancel what outlived the graceful time; its tasks say so to their clients."""
+        tasks = set(self.server_state.tasks)
+        log.warning("stopping with %d answers under way", len(tasks))
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS_S)
+        for connection in self._connections():
+            connection.transport.close()
+        await asyncio.sleep(POLL_PERIOD_S)
+        for connection in self._connections():
+            connection.transport.abort()
 
     async def _sweep(self) -> None:
         """For ever: connections that keep us waiting are closed, also while we stop."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from llmos.abi.syscall import (
     Done,
@@ -17,7 +15,7 @@ from llmos.abi.syscall import (
     UnloadModel,
 )
 from llmos.api.body import read_json
-from llmos.api.call import Call, ClientGone, encode_json
+from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import answer, ask, ref_of
@@ -69,10 +67,14 @@ async def pull_model(call: Call) -> None:
             "user. Upload the files (PUT /os/v1/uploads/{id}/{name}) and pull `upload:{id}`.",
             param="source",
         )
-    async with _watched(call, call.edge.gate.pull(call.principal, body.to_call())) as stream:
-        first = await _next_or_silence(call, stream)
-        await call.start_sse(error_prefix=b"event: error\ndata: ")
-        await _relay(call, stream, first)
+    stream = call.edge.gate.pull(call.principal, body.to_call(), call.trace_parent)
+    try:
+        with watching(call, lambda: stream.cancel("client left", ClientGone())):
+            first = await _next_or_silence(call, stream)
+            await call.start_sse(error_prefix=b"event: error\ndata: ")
+            await _relay(call, stream, first)
+    finally:
+        stream.cancel("answer ended", ClientGone())
 
 
 async def _relay(call: Call, stream: PullStream, first: list[object] | None) -> None:
@@ -96,23 +98,6 @@ async def _next_or_silence(call: Call, stream: PullStream) -> list[object] | Non
         return None
     finally:
         timer.cancel()
-
-
-@asynccontextmanager
-async def _watched(call: Call, stream: PullStream) -> AsyncIterator[PullStream]:
-    """Cancels the pull when the client leaves."""
-
-    async def watch() -> None:
-        while (await call.receive())["type"] != "http.disconnect":
-            pass
-        stream.cancel("client left", ClientGone())
-
-    watcher = asyncio.ensure_future(watch())
-    try:
-        yield stream
-    finally:
-        watcher.cancel()
-        stream.cancel("answer ended", ClientGone())
 
 
 _ONE = "/os/v1/models/{ref:path}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from llmos.abi.syscall import Body, Result
-from llmos.api.call import Call
+from llmos.api.call import Call, ClientGone, watching
 from llmos.api.wire import to_wire
 from llmos.errors import NotFound, ProtocolViolation
 
@@ -15,8 +16,19 @@ MAX_PATH_NAME_CHARS = 256
 
 
 async def ask(call: Call, body: Body, kind: type[R]) -> R:
-    """The gate's result, of the kind that answers this call. Raises what the gate refused with."""
-    result = await call.edge.gate.call(call.principal, body, call.trace_parent)
+    """The gate's result, of the kind that answers this call.
+
+    Raises what the gate refused with, ClientGone when nobody waits for the answer any more.
+    """
+    asking = asyncio.ensure_future(call.edge.gate.call(call.principal, body, call.trace_parent))
+    try:
+        with watching(call, asking.cancel):
+            await asyncio.wait({asking})
+    finally:
+        asking.cancel()
+    if asking.cancelled():
+        raise ClientGone
+    result = asking.result()
     if not isinstance(result, kind):
         raise ProtocolViolation(f"{type(result).__name__} is no answer to {type(body).__name__}")
     return result

@@ -1,0 +1,473 @@
+"""Our own API, models, keys, uploads, health: shapes, rights and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from llmos.abi.driver import MemoryReport
+from llmos.abi.principal import Key, Role, ServiceClass
+from llmos.abi.registry import PullProgress
+from llmos.abi.syscall import (
+    AddKey,
+    Done,
+    Health,
+    HealthReport,
+    KeyList,
+    KillProcess,
+    ListKeys,
+    ListProcesses,
+    ListReplicas,
+    ListWorkers,
+    LoadModel,
+    Model,
+    NewKey,
+    ProcessInfo,
+    ProcessList,
+    PullModel,
+    RemoveModel,
+    ReplicaInfo,
+    ReplicaList,
+    RevokedKey,
+    RevokeKey,
+    ShowModel,
+    Status,
+    StatusInfo,
+    Syscall,
+    UnloadModel,
+    WorkerInfo,
+    WorkerList,
+)
+from llmos.api.app import ROUTES
+from llmos.api.shapes.answers import ErrorAnswer, ModelCards
+from llmos.errors import ModelRejected, StorageError
+from tests.unit.api.fake_gate import CREATED_NS, SECRET, USER_SECRET, FakeGate, Script, edge, model
+
+KEY = Key("key_1", "bob", "ten_1", "prn_1", Role.USER, ServiceClass.BATCH, 1.0, CREATED_NS)
+UPLOAD = "upl_" + "0" * 32
+
+
+def _says(result: Any) -> Script:
+    async def script(gate: FakeGate, call: Syscall) -> None:
+        gate.reply(call, result)
+
+    return script
+
+
+REPLICA = ReplicaInfo(
+    "rep_1", "echo:1", "echo", "ready", "wrk_1", 4, 1, 0, 10, MemoryReport(5), "f32", "cpu", True,
+    CREATED_NS, "", 0,
+)  # fmt: skip
+PROCESS = ProcessInfo(
+    "req_1", "request", "running", "echo:1", "ten_1", "bob", ServiceClass.DEFAULT, 0, 3, 1,
+    CREATED_NS, None, None, "",
+)  # fmt: skip
+STATUS = StatusInfo(True, [], "0.1", 1, CREATED_NS, 0, 0, 10, 9, 8)
+
+CASES: list[tuple[str, str, Any, dict[type, Script], Any]] = [
+    ("GET", "/os/v1/models/echo:1", None, {}, ("ref", None)),
+    (
+        "POST",
+        "/os/v1/models/org/echo:1/load",
+        None,
+        {LoadModel: _says(Done("rep_1"))},
+        ("done", "rep_1"),
+    ),
+    ("POST", "/os/v1/models/echo/unload", None, {UnloadModel: _says(Done("x"))}, ("done", "x")),
+    (
+        "DELETE",
+        "/os/v1/models/echo:1",
+        None,
+        {RemoveModel: _says(Model(model()))},
+        ("name", "echo"),
+    ),
+    (
+        "GET",
+        "/os/v1/replicas",
+        None,
+        {ListReplicas: _says(ReplicaList([REPLICA]))},
+        ("replicas", None),
+    ),
+    (
+        "GET",
+        "/os/v1/workers",
+        None,
+        {ListWorkers: _says(WorkerList([WorkerInfo("wrk_1", "replica", 7, "ready", None, 1, 2)]))},
+        ("workers", None),
+    ),
+    (
+        "GET",
+        "/os/v1/processes",
+        None,
+        {ListProcesses: _says(ProcessList([PROCESS]))},
+        ("processes", None),
+    ),
+    (
+        "DELETE",
+        "/os/v1/processes/req_1",
+        None,
+        {KillProcess: _says(Done("req_1"))},
+        ("done", "req_1"),
+    ),
+    ("GET", "/os/v1/status", None, {Status: _says(STATUS)}, ("ready", True)),
+    ("GET", "/os/v1/keys", None, {ListKeys: _says(KeyList([KEY]))}, ("keys", None)),
+    (
+        "POST",
+        "/os/v1/keys",
+        {"name": "bob", "tenant": "ten_1"},
+        {AddKey: _says(NewKey(KEY, "s"))},
+        ("secret", "s"),
+    ),
+    (
+        "DELETE",
+        "/os/v1/keys/bob",
+        None,
+        {RevokeKey: _says(RevokedKey(KEY))},
+        ("max_class", "batch"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "scripts", "expected"), CASES)
+def test_a_system_call_per_route(
+    method: str, path: str, body: Any, scripts: dict[type, Script], expected: tuple[str, Any]
+) -> None:
+    async def show(gate: FakeGate, call: Syscall) -> None:
+        gate.reply(call, Model(model()))
+
+    async def scene() -> None:
+        async with edge({ShowModel: show, **scripts}) as e:
+            response = await e.client.request(method, path, json=body)
+            assert response.status_code == 200, response.text
+            made = response.json()
+            assert "type" not in made
+            key, value = expected
+            if key == "ref":
+                assert (made["name"], made["version"]) == ("echo", "1")
+            elif value is None:
+                assert len(made[key]) == 1
+            else:
+                assert made[key] == value
+
+    asyncio.run(scene())
+
+
+def test_refs_with_slashes_and_colons_arrive_whole() -> None:
+    async def scene() -> None:
+        async with edge({LoadModel: _says(Done())}) as e:
+            await e.client.post("/os/v1/models/org/name:1/load")
+            await e.client.post("/os/v1/models/org%2Fname%3A1/load")
+            assert e.gate.bodies == [LoadModel("org/name:1")] * 2
+
+    asyncio.run(scene())
+
+
+def test_classes_go_by_name() -> None:
+    async def scene() -> None:
+        async with edge({ListProcesses: _says(ProcessList([PROCESS]))}) as e:
+            (line,) = (await e.client.get("/os/v1/processes")).json()["processes"]
+            assert line["service_class"] == "default"
+            assert line["created_ns"] == CREATED_NS
+
+    asyncio.run(scene())
+
+
+def test_openais_model_list() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            listed = ModelCards.model_validate_json((await e.client.get("/v1/models")).content)
+            assert [c.id for c in listed.data] == ["echo", "pilot", "pilot:1"]
+            assert listed.data[0].created == CREATED_NS // 10**9
+            assert (await e.client.get("/v1/models/echo")).json()["id"] == "echo"
+            missing = await e.client.get("/v1/models/ech")
+            assert (missing.status_code, missing.json()["error"]["code"]) == (
+                404,
+                "model_not_found",
+            )
+
+    asyncio.run(scene())
+
+
+async def _pull(gate: FakeGate, call: Syscall) -> None:
+    gate.emit(call, PullProgress("hash", "a", 1, 2))
+    gate.emit(call, PullProgress("hash", "a", 2, 2))
+    gate.reply(call, Model(model()))
+
+
+async def _pull_breaks(gate: FakeGate, call: Syscall) -> None:
+    gate.emit(call, PullProgress("hash", "a", 1, 2))
+    raise ModelRejected("config.json is broken")
+
+
+async def _pull_refused(gate: FakeGate, call: Syscall) -> None:
+    raise ModelRejected("config.json is broken")
+
+
+def _named_events(text: str) -> list[tuple[str, Any]]:
+    found = []
+    for block in filter(None, text.split("\n\n")):
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def test_a_pull_streams_progress_then_done() -> None:
+    async def scene() -> None:
+        async with edge({PullModel: _pull}) as e:
+            response = await e.post("/os/v1/models", {"source": "hf:a/b@main", "name": "x"})
+            names = _named_events(response.text)
+            assert [n for n, _ in names] == ["progress", "progress", "done"]
+            assert names[0][1]["done_bytes"] == 1
+            assert names[-1][1]["name"] == "echo"
+            assert e.gate.bodies == [PullModel("hf:a/b@main", "x")]
+
+    asyncio.run(scene())
+
+
+def test_a_pull_that_breaks_ends_with_an_error_event() -> None:
+    async def scene() -> None:
+        async with edge({PullModel: _pull_breaks}) as e:
+            *_, (name, data) = _named_events(
+                (await e.post("/os/v1/models", {"source": "hf:a/b"})).text
+            )
+            assert (name, data["error"]["code"]) == ("error", "model_rejected")
+
+    asyncio.run(scene())
+
+
+def test_a_pull_refused_at_once_is_a_status() -> None:
+    async def scene() -> None:
+        async with edge({PullModel: _pull_refused}) as e:
+            assert (await e.post("/os/v1/models", {"source": "hf:a/b"})).status_code == 400
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("addr", "source", "allowed"),
+    [
+        (("uid:4242", 0), "file:/m", True),
+        (("uid:1", 0), "file:/m", False),
+        (("127.0.0.1", 5), "file:/m", False),
+        (("127.0.0.1", 5), " file:/m", False),
+        (("127.0.0.1", 5), "FILE:/m", False),
+        (("127.0.0.1", 5), "/m", False),
+        (("127.0.0.1", 5), "upload:" + UPLOAD, True),
+    ],
+)
+def test_paths_are_for_the_servers_own_user_only(
+    addr: tuple[str, int], source: str, allowed: bool
+) -> None:
+    async def scene() -> None:
+        async with edge({PullModel: _pull}, client_addr=addr) as e:
+            spoofed = {"x-forwarded-for": "uid:4242", "forwarded": "for=uid:4242"}
+            response = await e.post("/os/v1/models", {"source": source}, headers=spoofed)
+            assert response.status_code == (200 if allowed else 400)
+            assert bool(e.gate.calls) == allowed
+            if not allowed:
+                assert response.json()["error"]["param"] == "source"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("spec", ROUTES, ids=lambda s: f"{s.method} {s.path}")
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic " + SECRET, SECRET, "Bearer", ""])
+def test_every_route_but_health_needs_a_key(spec: Any, header: str | None) -> None:
+    path = spec.path.replace(":path", "").replace("{upload_id}", UPLOAD)
+    for name in ("ref", "process_id", "key", "filename"):
+        path = path.replace("{" + name + "}", "x")
+
+    async def scene() -> None:
+        async with edge() as e:
+            e.client.headers.pop("authorization")
+            headers = {} if header is None else {"authorization": header}
+            response = await e.client.request(spec.method, path, headers=headers)
+            if spec.needs_key:
+                assert response.status_code == 401
+                assert response.json()["error"]["code"] == "invalid_api_key"
+                assert e.gate.calls == []
+            else:
+                assert spec.path in {"/healthz", "/readyz"}
+                assert response.status_code == 200
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/chat", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("DELETE", "/v1/models", 405),
+        ("POST", "/v1/chat/completions/", 404),
+        ("PUT", f"/os/v1/uploads/{UPLOAD}", 405),
+        ("GET", "/os/v1/models/" + "x" * 300, 404),
+        ("GET", "/os/v1/models/%00", 404),
+        ("GET", "/os/v1/models/%ff%fe", 404),
+    ],
+)
+def test_what_is_not_there_is_an_envelope(method: str, path: str, status: int) -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            response = await e.client.request(method, path)
+            assert response.status_code == status
+            ErrorAnswer.model_validate_json(response.content)
+            assert response.headers["x-request-id"]
+            if status == 405:
+                assert response.headers["allow"]
+
+    asyncio.run(scene())
+
+
+def test_ready_says_why_not() -> None:
+    async def scene() -> None:
+        async with edge({Health: _says(HealthReport(False, ["no model"]))}) as e:
+            response = await e.client.get("/readyz")
+            assert response.status_code == 503
+            assert response.json() == {"ready": False, "problems": ["no model"]}
+            assert (await e.client.get("/healthz")).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_a_kernel_that_does_not_answer_is_not_healthy() -> None:
+    async def silent(gate: FakeGate, call: Syscall) -> None:
+        return None
+
+    async def scene() -> None:
+        async with edge({Health: silent}, health_timeout_s=0.01) as e:
+            assert (await e.client.get("/healthz")).status_code == 503
+            assert (await e.client.get("/readyz")).json()["problems"]
+
+    asyncio.run(scene())
+
+
+def test_metrics_are_for_those_who_may_read_the_system() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            response = await e.client.get("/metrics")
+            assert (response.status_code, response.text) == (200, "up 1\n")
+            assert response.headers["content-type"].startswith("text/plain")
+            user = {"authorization": f"Bearer {USER_SECRET}"}
+            assert (await e.client.get("/metrics", headers=user)).status_code == 403
+
+    asyncio.run(scene())
+
+
+async def _chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+def test_an_upload_is_streamed_to_the_sink() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            url = f"/os/v1/uploads/{UPLOAD}/sub/model.safetensors"
+            response = await e.client.put(url, content=_chunks(b"ab", b"", b"cd"))
+            assert response.status_code == 200
+            assert response.json()["size_bytes"] == 4
+            assert "secret" not in response.text
+            assert e.sink.files == {(UPLOAD, "sub/model.safetensors"): b"abcd"}
+            assert (await e.client.delete(f"/os/v1/uploads/{UPLOAD}")).status_code == 200
+            assert e.sink.files == {}
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_over_the_limit_is_cut(declared: bool) -> None:
+    async def scene() -> None:
+        async with edge(max_upload_bytes=3) as e:
+            content = b"abcd" if declared else _chunks(b"ab", b"cd")
+            response = await e.client.put(f"/os/v1/uploads/{UPLOAD}/a", content=content)
+            assert response.status_code == 413
+            assert e.sink.files == {}
+            assert e.sink.broken == ["a"]
+
+    asyncio.run(scene())
+
+
+def test_uploads_are_for_those_who_may_write_models() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            user = {"authorization": f"Bearer {USER_SECRET}"}
+            url = f"/os/v1/uploads/{UPLOAD}/a"
+            assert (await e.client.put(url, content=b"x", headers=user)).status_code == 403
+            assert (await e.client.put("/os/v1/uploads/x/a", content=b"x")).status_code == 400
+            assert e.sink.files == {}
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_over_the_limit_is_413(declared: bool) -> None:
+    async def scene() -> None:
+        async with edge(max_body_bytes=1024) as e:
+            content = b" " * 2000 if declared else _chunks(*[b" " * 100] * 20)
+            headers = {"content-type": "application/json"}
+            response = await e.client.post("/v1/completions", content=content, headers=headers)
+            assert (response.status_code, response.json()["error"]["code"]) == (
+                413,
+                "payload_too_large",
+            )
+
+    asyncio.run(scene())
+
+
+def test_a_compressed_body_is_refused() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            headers = {"content-encoding": "gzip"}
+            response = await e.post("/v1/completions", {"model": "x"}, headers=headers)
+            assert response.json()["error"]["param"] == "content-encoding"
+
+    asyncio.run(scene())
+
+
+def test_a_fault_of_ours_is_an_envelope_without_its_innards() -> None:
+    async def nonsense(gate: FakeGate, call: Syscall) -> None:
+        raise StorageError("disk trouble")
+
+    async def scene() -> None:
+        async with edge({ListKeys: nonsense}) as e:
+            response = await e.client.get("/os/v1/keys")
+            assert (response.status_code, response.json()["error"]["code"]) == (
+                503,
+                "storage_error",
+            )
+            e.app.routes[0].app._handler = _raises
+            broken = await e.chat()
+            assert broken.status_code == 500
+            assert "secret detail" not in broken.text
+
+    asyncio.run(scene())
+
+
+async def _raises(call: Any) -> None:
+    raise ZeroDivisionError("secret detail")
+
+
+def test_the_openapi_document_names_every_route() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            made = (await e.client.get("/openapi.json")).json()
+            named = {(m.upper(), p) for p, ops in made["paths"].items() for m in ops}
+            assert named == {(s.method, s.path.replace(":path", "")) for s in ROUTES}
+            refs = set(_refs(made))
+            assert {r.rpartition("/")[2] for r in refs} <= set(made["components"]["schemas"])
+            chat = made["components"]["schemas"]["ChatBody"]["properties"]
+            assert {"messages", "llmos", "top_k"} <= set(chat)
+
+    asyncio.run(scene())
+
+
+def _refs(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [r for inner in value.values() for r in _refs(inner)]
+    return [r for inner in value for r in _refs(inner)] if isinstance(value, list) else []
