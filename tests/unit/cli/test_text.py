@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmos.cli.text import age, count, one_line, size, table, visible
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(), max_size=40))
 def test_nothing_that_acts_on_a_terminal_survives(text: str) -> None:
     shown = visible(text)

@@ -20,7 +20,7 @@ def feed_all(pieces: list[bytes], bound: int = BOUND) -> list[ServerSentEvent]:
     return [event for piece in pieces for event in decoder.feed(piece)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(events, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), st.data())
 def test_any_cut_gives_the_events_that_were_written(
     written: list[tuple[str, list[str]]], end: str, with_bom: bool, data: st.DataObject
