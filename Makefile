@@ -41,9 +41,13 @@ lint: setup ## ruff, mypy and the import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+.PHONY: unit
+unit: setup ## unit and arch tests
+	@$(BIN)/pytest -q tests/unit tests/arch $(ARGS)
+
 .PHONY: quick
-quick: lint ## lint, unit and arch tests: at each commit, within 90 s
-	@$(BIN)/pytest -q tests/unit tests/arch
+quick: setup ## lint and unit side by side: at each commit, within 90 s
+	@$(MAKE) -j2 --output-sync=target lint unit
 
 .PHONY: check
 check: quick wheel ## quick, the wheel and what it must carry, the generated docs
