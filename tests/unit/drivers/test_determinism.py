@@ -55,7 +55,7 @@ def crowd(driver: NativeDriver, target: Any, seed: int) -> list[int]:
                 prompt,
                 temperature=rng.choice([0.0, 1.0]),
                 seed=10**6 + len(names),
-                max_tokens=rng.randrange(1, 28),
+                max_tokens=rng.randrange(1, 20),
                 deterministic=rng.choice([None, False]),
             )
         )
@@ -66,14 +66,14 @@ def crowd(driver: NativeDriver, target: Any, seed: int) -> list[int]:
     driver.submit(target)
 
     def each(number: int) -> None:
-        if number > 60:
+        if number > 40:
             return
         if len(names) < 60 and rng.random() < 0.5:
             join()
         action = rng.choice([driver.pause, driver.unpause, lambda n: driver.abort(n, "test")])
         if rng.random() < 0.4:
             action(rng.choice(names))
-        if number == 60:
+        if number == 40:
             for name in names:
                 driver.unpause(name)
 
@@ -92,14 +92,12 @@ def test_bits_alone_and_among_others(
     make_model(tmp_path, model_type, dtype=dtype, **sizes)
     driver = load(tmp_path, num_slots=16, context_length=256, dtype=dtype, deterministic=True)
     assert driver._exact_mode is DecodeMode.FIXED
-    params = {"max_tokens": 40, "ignore_eos": True}
-    prompt = random_prompt(5, 100)
+    params = {"max_tokens": 32, "ignore_eos": True}
+    prompt = random_prompt(5, 110)
     alone = token_ids(drive(driver, [make_item("t", prompt, seed=1, **params)])["t"])
-    for seed in (2, 3):
-        assert crowd(driver, make_item("t", prompt, seed=seed, **params), seed) == alone
-    assert len(bits["1"]) == 40
-    for seed in ("2", "3"):
-        assert all(torch.equal(a, b) for a, b in zip(bits["1"], bits[seed], strict=True))
+    assert crowd(driver, make_item("t", prompt, seed=2, **params), 2) == alone
+    assert len(bits["1"]) == 32
+    assert all(torch.equal(a, b) for a, b in zip(bits["1"], bits["2"], strict=True))
 
 
 def test_lengths_of_neighbours_cross_the_grid(tiny: Path, load: Load, bits: Bits) -> None:

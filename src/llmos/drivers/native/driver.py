@@ -255,11 +255,14 @@ class NativeDriver:
     # state
 
     def health(self) -> Health:
-        """Counts of running (and waiting) and paused requests."""
+        """Counts of requests in the batch and of paused ones; who waits is told in words."""
         if self._loaded is None:
             return Health(ok=False, detail="no model is loaded")
         num_paused = sum(request.paused for request in self._seats)
-        return Health(ok=True, num_running=len(self._seats) - num_paused, num_paused=num_paused)
+        num_running = len(self._seats.running())
+        num_waiting = len(self._seats) - num_running - num_paused
+        detail = f"{num_waiting} waiting" if num_waiting else ""
+        return Health(True, num_running, num_paused, detail)
 
     def memory(self) -> MemoryReport:
         """Measured now."""

@@ -1,0 +1,240 @@
+"""What every driver owes the worker that runs it: one suite, every driver."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos.abi.driver import Driver, LoadReport, Preparer
+from llmos.abi.events import Aborted, Event, Finished, FinishReason, Tokens
+from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.drivers.catalog import DRIVERS
+from llmos.errors import InvalidRequest, LLMOSError, UserError
+from tests.unit.drivers.tiny import make_model, make_spec
+
+TEXT = "hello the abc"
+
+
+@dataclass
+class Subject:
+    """A loaded driver, its preparer, and how to ask it for so many tokens."""
+
+    driver: Driver
+    preparer: Preparer
+    report: LoadReport
+    progress: list[float]
+    vocab_size: int
+    ask: Callable[[int], dict[str, Any]]
+    num_prepared: int = field(default=0)
+
+    def prepare(self, prompt: TextPrompt | TokensPrompt) -> Prepared:
+        self.num_prepared += 1
+        return self.preparer.prepare(
+            PrepareItem(f"req_{self.num_prepared}", "", "", prompt, self.vocab_size)
+        )
+
+    def submit(self, request_id: str, num_tokens: int, text: str = TEXT) -> None:
+        tokens = self.prepare(TextPrompt(text)).tokens
+        sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
+        self.driver.submit(WorkItem(request_id, tokens, sampling, options=self.ask(num_tokens)))
+
+    def run(self, num_steps: int = 2000) -> dict[str, list[Event]]:
+        events: dict[str, list[Event]] = {}
+        for _ in range(num_steps):
+            if self.driver.wait_s() is None:
+                break
+            for event in self.driver.step():
+                events.setdefault(event.request_id, []).append(event)
+        return events
+
+
+def resolve(entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conformance")
+    make_model(folder)
+    return folder
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def subject(request: pytest.FixtureRequest, tiny_folder: Path) -> Iterator[Subject]:
+    import torch
+
+    name, num_threads = request.param, torch.get_num_threads()
+    driver: Driver = resolve(DRIVERS[name].entry)()
+    progress: list[float] = []
+    report = driver.load(make_spec(tiny_folder), lambda fraction, what: progress.append(fraction))
+    yield Subject(
+        driver,
+        resolve(DRIVERS[name].prepare)(str(tiny_folder)),
+        report,
+        progress,
+        vocab_size=300,
+        ask=(lambda n: {"tokens": n}) if name == "echo" else (lambda n: {}),
+    )
+    driver.unload()
+    torch.set_num_threads(num_threads)
+
+
+def num_tokens(events: list[Event]) -> int:
+    return sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
+
+
+def check_stream(events: list[Event]) -> Event:
+    """Tokens first, then exactly one terminal event, whose usage counts them."""
+    *tokens, last = events
+    assert all(isinstance(event, Tokens) for event in tokens)
+    assert not isinstance(last, Tokens)
+    assert last.usage.completion_tokens == num_tokens(tokens)
+    return last
+
+
+def test_load_reports(subject: Subject) -> None:
+    assert subject.report.num_slots == 4
+    assert 0 < subject.report.context_length <= 128
+    assert subject.report.memory.rss_bytes > 1_000_000
+    assert subject.progress == sorted(subject.progress)
+    assert subject.progress[-1] == 1.0
+    assert subject.driver.capabilities.driver in DRIVERS
+
+
+def test_prepare(subject: Subject) -> None:
+    prepared = subject.prepare(TextPrompt(TEXT))
+    assert len(prepared.tokens) == 4 * prepared.num_tokens > 0
+    again = subject.prepare(TokensPrompt([72, 73]))
+    assert (again.num_tokens, again.request_id) == (2, "req_2")
+    for wrong in ([-1], [2**31], []):
+        with pytest.raises(InvalidRequest):
+            subject.prepare(TokensPrompt(wrong))
+
+
+def test_idle_until_something_is_submitted(subject: Subject) -> None:
+    assert subject.driver.wait_s() is None
+    assert subject.driver.step() == []
+    assert subject.driver.health().num_running == 0
+
+
+def test_one_request(subject: Subject) -> None:
+    subject.submit("a", 5)
+    assert subject.driver.wait_s() == 0.0
+    first = subject.run(1)
+    assert subject.driver.health().num_running == 1
+    rest = subject.run()
+    assert list(first) == list(rest) == ["a"]
+    last = check_stream(first["a"] + rest["a"])
+    assert isinstance(last, Finished)
+    assert last.reason in FinishReason
+    assert last.usage.completion_tokens == 5
+    assert last.usage.prompt_tokens == subject.prepare(TextPrompt(TEXT)).num_tokens
+    assert subject.driver.health().num_running == 0
+    assert subject.driver.step() == []
+
+
+def test_more_requests_than_slots(subject: Subject) -> None:
+    for n in range(9):
+        subject.submit(f"r{n}", n + 1)
+    events = subject.run()
+    assert {r: num_tokens(e) for r, e in events.items()} == {f"r{n}": n + 1 for n in range(9)}
+    assert all(isinstance(check_stream(e), Finished) for e in events.values())
+
+
+def test_requests_join_while_others_run(subject: Subject) -> None:
+    subject.submit("a", 30)
+    subject.run(3)
+    subject.submit("b", 2)
+    order = [r for r, e in subject.run().items() for event in e if isinstance(event, Finished)]
+    assert sorted(order) == ["a", "b"]
+    assert subject.driver.health().num_running == 0
+
+
+def test_pause_holds_one_request_only(subject: Subject) -> None:
+    subject.submit("a", 6)
+    subject.submit("b", 6)
+    before = subject.run(2)
+    subject.driver.pause("a")
+    assert subject.driver.health().num_paused == 1
+    during = subject.run()
+    assert set(during) == {"b"}
+    assert subject.driver.wait_s() is None
+    subject.driver.unpause("a")
+    assert subject.driver.wait_s() == 0.0
+    after = subject.run()
+    assert isinstance(check_stream(before["a"] + after["a"]), Finished)
+    assert num_tokens(before["a"] + after["a"]) == 6
+
+
+@pytest.mark.parametrize("state", ["running", "waiting", "paused"])
+def test_abort(subject: Subject, state: str) -> None:
+    names = ["a", "b", "c", "d", "e"]
+    for name in names:
+        subject.submit(name, 20)
+    before = subject.run(3)
+    victim = "e" if state == "waiting" else "a"
+    if state == "paused":
+        subject.driver.pause(victim)
+    subject.driver.abort(victim, "no more")
+    subject.driver.abort(victim, "twice")
+    events = subject.run()
+    last = check_stream(before.get(victim, []) + events[victim])
+    assert isinstance(last, Aborted)
+    assert last.reason == "no more"
+    for name in set(names) - {victim}:
+        assert isinstance(check_stream(before.get(name, []) + events[name]), Finished)
+    assert subject.driver.health().num_running == subject.driver.health().num_paused == 0
+
+
+def test_unknown_ids_are_ignored(subject: Subject) -> None:
+    subject.submit("a", 3)
+    for call in (subject.driver.pause, subject.driver.unpause):
+        call("nobody")
+    subject.driver.abort("nobody", "why")
+    events = subject.run()
+    assert list(events) == ["a"]
+
+
+def test_a_refused_item_leaves_the_others_alone(subject: Subject) -> None:
+    subject.submit("a", 4)
+    with pytest.raises(UserError):
+        subject.submit("b", 10_000)
+    with pytest.raises(UserError):
+        item = WorkItem("c", b"", Sampling())
+        subject.driver.submit(item)
+    with pytest.raises(UserError):
+        tokens = subject.prepare(TextPrompt(TEXT)).tokens
+        subject.driver.submit(WorkItem("d", tokens, Sampling(), options={"no such option": 1}))
+    events = subject.run()
+    assert list(events) == ["a"]
+    assert isinstance(check_stream(events["a"]), Finished)
+
+
+def test_capabilities_are_honest(subject: Subject) -> None:
+    if not subject.driver.capabilities.snapshots:
+        with pytest.raises(LLMOSError):
+            subject.driver.suspend("a")
+    if not subject.driver.capabilities.attach:
+        with pytest.raises(LLMOSError):
+            subject.driver.attach("x", {})
+
+
+def test_health_and_memory_any_time(subject: Subject) -> None:
+    for _ in range(3):
+        subject.submit(f"m{_}", 3)
+        subject.driver.step()
+        assert subject.driver.health().ok
+        assert subject.driver.memory().rss_bytes > 1_000_000
+    subject.run()
+
+
+def test_unload_twice(subject: Subject) -> None:
+    subject.submit("a", 3)
+    subject.driver.unload()
+    subject.driver.unload()
