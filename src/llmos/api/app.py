@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmos.abi.blob import BlobSink
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer
-from llmos.api.call import Edge, Endpoint
+from llmos.api.call import Edge, Endpoint, encode_json
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.openapi import openapi_route
@@ -59,24 +58,44 @@ def build_app(
     """
     edge = Edge(gate, authenticator, authorizer, sink, render_metrics, config, allowed_uid)
     specs = [*ROUTES, openapi_route(ROUTES)]
-    app = Starlette(
+    app = _EdgeApp(
         routes=[
             Route(s.path, Endpoint(edge, s.handler, s.needs_key), methods=[s.method]) for s in specs
-        ],
-        exception_handlers={HTTPException: _http_exception},
+        ]
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body in many clients
     return app
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router."""
-    assert isinstance(error, HTTPException)
+class _EdgeApp(Starlette):
+    """Starlette without its error middleware, which wraps `send`: that costs on every token.
+
+    Endpoints turn every exception into an answer themselves; what is left is the router's own.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return _Refusals(self.router)
+
+
+class _Refusals:
+    """Answers the router's 404 and 405, which it raises before anything was sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except HTTPException as e:
+            await _refusal(scope, e)(scope, receive, send)
+
+
+def _refusal(scope: Scope, error: HTTPException) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-    message = f"{error.detail}: {request.method} {request.url.path}"
+    message = f"{error.detail}: {scope['method']} {scope['path']}"
     envelope = {"error": {"message": message, "type": INVALID, "param": None, "code": code}}
     return Response(
-        msgspec.json.encode(envelope),
+        encode_json(envelope),
         status_code=error.status_code,
         media_type="application/json",
         headers={"x-request-id": new_id("req"), **(error.headers or {})},

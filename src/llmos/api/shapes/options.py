@@ -73,7 +73,7 @@ class LlmosOptions(Shape):
     deterministic: bool | None = None
     resume_s: float | None = Field(default=None, ge=0, le=86_400)
     cache_salt: str | None = Field(default=None, min_length=1, max_length=128)
-    driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default={})
+    driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default_factory=dict)
 
 
 NO_OPTIONS = LlmosOptions()
@@ -94,14 +94,14 @@ class InferenceBody(Shape):
     presence_penalty: Penalty = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
     max_tokens: TokenCount | None = None
-    stop: Stops = Field(default=[])
-    stop_token_ids: StopTokens = Field(default=[])
+    stop: Stops = Field(default_factory=list)
+    stop_token_ids: StopTokens = Field(default_factory=list)
     ignore_eos: bool = False
     return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
     service_tier: Annotated[
         str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": list(TIERS)})
     ] = None
-    llmos: LlmosOptions = NO_OPTIONS
+    llmos: LlmosOptions = Field(default_factory=lambda: NO_OPTIONS)  # a default is deep-copied
 
     @property
     def include_usage(self) -> bool:

@@ -36,7 +36,7 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError as e:
         raise InvalidRequest(f"The body is not UTF-8 (byte {e.start}).", param="body") from None
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _decode(text)
     except _DuplicateKey:
         path = next(_duplicates(json.loads(text, object_pairs_hook=_Pairs), ""), "body")
         raise InvalidRequest(f"Duplicate key {path!r}.", param=path) from None
@@ -67,6 +67,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidRequest(f"{name} is not a JSON number.", param="body")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
 
 
 def _check(value: Any, text: str) -> None:
