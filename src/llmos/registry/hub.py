@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,9 @@ from llmos.storage.disk import FULL
 from llmos.weights.digest import file_digest
 from llmos.weights.folder import INDEX, read_weight_map
 
+_QUERY = re.compile(r"\?[^\s'\"]+")
+"""Of a URL in a message: signatures and tokens are in there."""
+
 
 def fetch(
     source: HubSource, staging: Path, config: RegistryConfig, blobs: Blobs, meter: Meter
@@ -44,6 +49,7 @@ def fetch(
     Raises ModelNotFound, PermissionDenied, ModelRejected, DigestMismatch, DiskFull, StorageError.
     """
     with _mapped(source):
+        _set_up_client()
         repository = _Repository(source, staging, config, meter)
         small = select_small(repository.files)
         require_basics(small)
@@ -62,6 +68,21 @@ def fetch(
             repository.download(name)
         meter.begin("hash", "", total_bytes)
         return {name: repository.verify(name) for name in names}
+
+
+def _set_up_client() -> None:
+    """Settings the client takes from the environment or not at all; ours is one process.
+
+    No telemetry: with it the client asks the public hub for a list, whatever endpoint is
+    configured, keeps that in the user's own cache, and tells the hub what else is installed. No
+    Xet: it keeps a cache outside LLMOS_HOME, and cannot be stopped between two chunks.
+    """
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_XET = True
+    # it logs every URL, and those of large files are signed: whoever reads the log could fetch them
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class _Repository:
@@ -188,6 +209,7 @@ def _mapped(source: HubSource) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise DiskFull(f"downloading {where}: {error.strerror}") from error
-        failed = StorageError(f"downloading {where}: {type(error).__name__}: {str(error)[:300]}")
+        text = _QUERY.sub("?…", str(error))[:300]
+        failed = StorageError(f"downloading {where}: {type(error).__name__}: {text}")
         failed.retryable = True
         raise failed from error

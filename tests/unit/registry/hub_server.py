@@ -27,6 +27,7 @@ class Faults:
     corrupt: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     hang: set[str] = field(default_factory=set)
+    signed: set[str] = field(default_factory=set)
     info_status: int = 200
     error_code: str = ""
     garbage_info: bool = False
@@ -66,6 +67,9 @@ class Hub:
         return {"id": repo, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []}
 
 
+_COMMIT = {"X_Repo_Commit": COMMIT, "X_Linked_ETag": '"0"', "X_Linked_Size": "424"}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -84,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, path, dict(self.headers)))
         if path.startswith("/api/models/"):
             self._info(path.removeprefix("/api/models/"))
+        elif path == "/gone":
+            self._answer(403)
         elif path.startswith("/cdn/"):
             self._body(path.removeprefix("/cdn/"))
         else:
@@ -116,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, repo: str, name: str) -> None:
         files = self.hub.repos.get(repo, {})
+        if name in self.hub.faults.signed:
+            self._answer(302, Location=f"{self.hub.cdn_url}/gone?Signature=s3cret", **_COMMIT)
+            return
         if name not in files or name in self.hub.faults.missing:
             self._answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
             return

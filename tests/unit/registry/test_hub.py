@@ -78,6 +78,13 @@ def test_the_commit_is_fixed_at_the_start(world: MakeWorld, tiny: Hub) -> None:
     assert tiny.count("GET", "evil") == tiny.count("GET", "pytorch_model") == 0
 
 
+def test_nothing_is_told_or_asked_beyond_the_pull(world: MakeWorld, tiny: Hub) -> None:
+    _pull(world, tiny)
+    assert {path.split("/")[1] for _, path, _ in tiny.requests} == {"api", "org", "cdn"}
+    assert tiny.count("GET", "/api/") == 1
+    assert not any("torch/" in h.get("user-agent", "") for _, _, h in tiny.requests)
+
+
 def test_shards_come_by_their_index(world: MakeWorld, hub: Hub, tmp_path: Path) -> None:
     folder = make_sharded(tmp_path / "source")
     (folder / "consolidated.safetensors").write_bytes(b"not wanted")
@@ -125,6 +132,20 @@ def test_a_failed_pull_leaves_nothing(name: str, world: MakeWorld, tiny: Hub) ->
     faults, error, match = BROKEN[name]
     tiny.faults = faults
     _refused(world, tiny, error, match)
+
+
+def test_signed_addresses_are_not_shown(world: MakeWorld, tiny: Hub) -> None:
+    tiny.faults.signed.add(WEIGHTS)
+
+    async def main() -> str:
+        async with world(hub_endpoint=tiny.url) as w:
+            with pytest.raises(LLMOSError) as caught:
+                await w.registry.pull("hf:org/Tiny", None, lambda _: None)
+            return caught.value.message
+
+    message = asyncio.run(main())
+    assert tiny.count("GET", "/gone") == 1
+    assert "s3cret" not in message
 
 
 def test_unknown_repository_and_revision(world: MakeWorld, tiny: Hub) -> None:
