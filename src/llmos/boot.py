@@ -47,7 +47,7 @@ BUILTINS = (
         driver="echo",
         prepare=DRIVERS["echo"].prepare,
         vocab_size=0x110000,
-        context_length=32_768,
+        context_length=1 << 20,
     ),
 )
 
