@@ -22,7 +22,6 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.disk import mapped, remove_tree, sync_folder
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
-from llmos.weights.digest import file_digest
 
 CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -123,7 +122,7 @@ class Blobs:
         """
         if digest is None:
             with mapped(f"hashing {path.name}"):
-                digest = file_digest(path, progress)
+                digest = _hashed(path, progress)
         return self._seal(path, digest, hold)
 
     def _seal(self, path: Path, digest: str, hold: Hold) -> BlobRef:
@@ -211,3 +210,13 @@ class Blobs:
         for folder in self._home.blobs.iterdir():
             if folder.is_dir():
                 yield from folder.iterdir()
+
+
+def _hashed(path: Path, progress: Callable[[int], None]) -> str:
+    """The file's digest; `progress` is told of bytes as they are read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            progress(len(chunk))
+    return f"sha256:{digest.hexdigest()}"
