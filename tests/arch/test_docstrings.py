@@ -34,7 +34,20 @@ def test_every_class_with_behaviour_has_a_docstring() -> None:
     assert not bare
 
 
+def _said_by_a_seam() -> set[str]:
+    """Names of methods whose Protocol in `abi` says what they do."""
+    return {
+        method.name
+        for m in modules()
+        if m.is_in("llmos.abi")
+        for node in _classes(m)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
 def test_every_long_public_method_has_a_docstring() -> None:
+    said = _said_by_a_seam()
     bare = [
         f"{m.name}.{node.name}.{method.name}"
         for m in modules()
@@ -42,6 +55,7 @@ def test_every_long_public_method_has_a_docstring() -> None:
         for method in node.body
         if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
         and not method.name.startswith("_")
+        and method.name not in said
         and (method.end_lineno or 0) - method.lineno >= LONG_METHOD_LINES
         and not ast.get_docstring(method)
     ]
