@@ -128,9 +128,12 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_file(file: Path) -> dict[str, Any]:
     try:
-        return dict(_flatten(tomllib.loads(file.read_text("utf-8")), ""))
+        values = dict(_flatten(tomllib.loads(file.read_text("utf-8")), ""))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file}: {error}") from error
+    if "home" in values:  # clients must find the home too, and they read no settings
+        raise ConfigError(f"{file}: the home is set by --home or LLMOS_HOME only", param="home")
+    return values
 
 
 def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,79 @@
+"""Metrics as Prometheus reads them, logs as a machine reads them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from llmos.telemetry.logs import setup_logs
+from llmos.telemetry.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    body, kind = metrics.render()
+    assert "text/plain" in kind
+    return {
+        (sample.name, sample.labels.get("le") or sample.labels.get("model_name", "")): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_histograms_are_cumulative_and_have_vllms_names() -> None:
+    metrics = Metrics()
+    for value in (0.0005, 0.003, 0.003, 99.0):
+        metrics.itl.labels("m:1").observe(value)
+    found = samples(metrics)
+    name = "vllm:inter_token_latency_seconds"
+    assert found[f"{name}_bucket", "0.001"] == 1
+    assert found[f"{name}_bucket", "0.005"] == 3
+    assert found[f"{name}_bucket", "+Inf"] == 4
+    assert found[f"{name}_count", "m:1"] == 4
+    assert found[f"{name}_sum", "m:1"] == pytest.approx(99.0065)
+
+
+def test_a_value_on_the_bound_belongs_to_the_bucket() -> None:
+    metrics = Metrics()
+    metrics.ttft.labels("m").observe(0.001)
+    assert samples(metrics)["vllm:time_to_first_token_seconds_bucket", "0.001"] == 1
+
+
+def test_counters_keep_vllms_names() -> None:
+    metrics = Metrics()
+    metrics.generation_tokens.labels("m").inc(5)
+    metrics.success.labels("m", "stop").inc()
+    names = {name for name, _ in samples(metrics)}
+    assert {"vllm:generation_tokens_total", "vllm:request_success_total"} <= names
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield root
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        if handler not in before:
+            handler.close()
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def test_a_log_line_is_json_with_its_extras(tmp_path: Path, root_logger: logging.Logger) -> None:
+    setup_logs(tmp_path, "info")
+    logging.getLogger("llmos.x").info("worker %s", "你好", extra={"request_id": "req_1"})
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logging.getLogger("llmos.x").exception("failed")
+    first, second = map(json.loads, (tmp_path / "llmos.log").read_text("utf-8").splitlines())
+    assert first["message"] == "worker 你好"
+    assert first["request_id"] == "req_1"
+    assert first["level"] == "info"
+    assert "ValueError: boom" in second["exception"]
