@@ -47,7 +47,7 @@ class EdgeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_UNIX:
+        if sock is not None and sock.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
             self.client = (f"uid:{_peer_uid(sock.fileno())}", 0)
         if len(self.connections) > self.limits.max_connections:
             self._refuse(503, "Too many connections.", OVERLOADED, "capacity_error")

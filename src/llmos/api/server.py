@@ -72,6 +72,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     except OSError as e:
         raise ConfigError(f"cannot listen on {host!r}: {e.strerror or e}", param="host") from None
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _keep_alive(sock)
     try:
         sock.bind(address)
     except OSError as e:
@@ -80,6 +81,14 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         reason = "another program listens there" if busy else str(e.strerror or e)
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}", param="port") from None
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Connections inherit it: a client whose machine is gone is noticed within a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):  # seconds, seconds, probes: tcp(7)
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def bind_unix(path: Path) -> socket.socket:

@@ -445,6 +445,15 @@ def test_a_busy_port_and_a_wrong_host_are_config_errors() -> None:
         bind_tcp("no.such.host.invalid", 0)
 
 
+def test_connections_notice_a_dead_machine() -> None:
+    with bind_tcp("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
 def test_a_stop_lets_answers_finish_and_refuses_new_connections() -> None:
     async def scene() -> None:
         async with live({Infer: _begin}) as s:
