@@ -278,7 +278,7 @@ stop_token_ids n max_tokens logit_bias llmos service_tier tools response_format 
 NAMES = st.sampled_from(WORDS.split()) | st.text(max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     path=st.sampled_from([CHAT, TEXT, "/os/v1/models", "/os/v1/keys"]),
     fields=st.dictionaries(NAMES, VALUES, max_size=5),
@@ -297,7 +297,7 @@ def test_no_body_breaks_the_edge(
         ErrorAnswer.model_validate_json(response.content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(raw=st.binary(max_size=40) | st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")))
 def test_no_bytes_break_the_edge(shared: Shared, raw: bytes) -> None:
     status, _, _ = shared.refused(CHAT, raw)
