@@ -101,7 +101,7 @@ def test_bits_alone_and_among_others(
 
 
 def test_lengths_of_neighbours_cross_the_grid(tiny: Path, load: Load, bits: Bits) -> None:
-    """A row that attends over 128 keys beside rows that attend over 256."""
+    """A row that attends over 32 keys beside rows that attend over 128 and 256."""
     driver = load(tiny, num_slots=3, context_length=256, deterministic=True)
     item = make_item("t", random_prompt(1, 10), seed=1, max_tokens=30, ignore_eos=True)
     drive(driver, [item])

@@ -327,7 +327,7 @@ def test_memory_is_measured(tiny: Path, load: Load) -> None:
     before = driver.memory()
     assert before.rss_bytes > 10_000_000
     assert before.kv_used_bytes == 0
-    assert before.kv_reserved_bytes == (4 * 128 + 1) * 2 * 2 * 2 * 8 * 4
+    assert before.kv_reserved_bytes == 4 * 128 * 2 * 2 * 2 * 8 * 4
     driver.submit(make_item("a", random_prompt(1, 50), ignore_eos=True))
     driver.step()
     assert driver.memory().kv_used_bytes == 50 * 2 * 2 * 2 * 8 * 4

@@ -207,24 +207,32 @@ class Group:
 
 
 class DecodePlan:
-    """One new token per row of the batch."""
+    """One new token per row of the batch. A row in slot -1 is padding."""
 
     def __init__(
         self,
         kv: KVSlots,
         windows: list[int | None],
-        write_rows_B: torch.Tensor,
+        slots_B: torch.Tensor,
+        positions_B: torch.Tensor,
         groups: list[Group],
     ) -> None:
         self._kv = kv
         self._windows = windows
-        self._write_rows_B = write_rows_B
+        self._slots_B = slots_B
+        self._positions_B = positions_B
+        self._rows: dict[int, torch.Tensor] = {}
         self._groups = groups
 
     def attend(
         self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
     ) -> torch.Tensor:
-        self._kv.write_rows(call.layer, self._write_rows_B, k_BKTD[:, :, 0], v_BKTD[:, :, 0])
+        num_heads = k_BKTD.shape[1]
+        rows = self._rows.get(num_heads)
+        if rows is None:
+            rows = self._kv.rows(num_heads, self._slots_B, self._positions_B)
+            self._rows[num_heads] = rows
+        self._kv.write_rows(call.layer, rows, k_BKTD[:, :, 0], v_BKTD[:, :, 0])
         num_rows = q_BHTD.shape[0]
         first = self._groups[0]
         if len(self._groups) == 1 and first.rows == slice(0, num_rows):

@@ -97,8 +97,7 @@ class Batch:
                 )
             )
             begin = row
-        write = [self.kv.row(s, p) for s, p in zip(slots, positions, strict=True)]
-        plan = DecodePlan(self.kv, self._loaded.windows, self._tensor(write), groups)
+        plan = self._plan(slots, positions, groups)
         return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
 
     def _joins(self, slots: list[int], positions: list[int], row: int) -> bool:
@@ -110,12 +109,12 @@ class Batch:
     def _fixed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
         num_slots = self.kv.num_slots
         all_tokens, all_positions = [0] * self._width, [0] * self._width
-        write = [self.kv.spare_row] * self._width
+        all_slots = [-1] * self._width
         num_keys = [1] * num_slots
         by_length: dict[int, list[int]] = {}
         for slot, token, position in zip(slots, tokens, positions, strict=True):
             all_tokens[slot], all_positions[slot] = token, position
-            write[slot] = self.kv.row(slot, position)
+            all_slots[slot] = slot
             num_keys[slot] = position + 1
             by_length.setdefault(self._length(position), []).append(slot)
         whole = slice(0, num_slots)
@@ -124,9 +123,13 @@ class Batch:
             Group(whole, whole, length, counts.clamp(max=length), self._tensor(kept))
             for length, kept in sorted(by_length.items())
         ]
-        plan = DecodePlan(self.kv, self._loaded.windows, self._tensor(write), groups)
+        plan = self._plan(all_slots, all_positions, groups)
         logits = self._forward([[t] for t in all_tokens], [[p] for p in all_positions], plan)
         return logits[self._tensor(slots)]
+
+    def _plan(self, slots: list[int], positions: list[int], groups: list[Group]) -> DecodePlan:
+        places = self._tensor(slots), self._tensor(positions)
+        return DecodePlan(self.kv, self._loaded.windows, *places, groups)
 
     def _length(self, position: int) -> int:
         """Keys that attention reads for a token at a position: of the grid, at most the slot."""

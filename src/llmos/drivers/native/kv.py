@@ -2,10 +2,10 @@
 
 Knows nothing of requests or models. A later pool of pages has to keep these methods only.
 
-Legend: S slots, L tokens of a slot, N rows, H key/value heads, D head size, T tokens.
+Legend: S slots, L tokens of a slot, N tokens, H key/value heads, D head size, T tokens.
 """
 
-# ruff: noqa: N803 (tensor names carry their shape)
+# ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import dataclasses
@@ -28,7 +28,7 @@ class LayerShape:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ParkedKV:
-    """A slot's first `num_tokens` tokens, copied out bit by bit: per layer keys and values, THD."""
+    """A slot's first `num_tokens` tokens, copied out bit by bit: keys and values per layer, HTD."""
 
     num_tokens: int
     keys: list[torch.Tensor]
@@ -36,10 +36,10 @@ class ParkedKV:
 
 
 class KVSlots:
-    """`num_slots` slots of `length` tokens for every layer, and one spare row for padding.
+    """`num_slots` slots of `length` tokens for every layer, and a spare row for padding.
 
     Zeroed at first, so that whatever is masked away is finite: what attention multiplies by zero
-    must not be a NaN.
+    must not be a NaN. A head's tokens lie side by side, which is how attention reads them.
     """
 
     def __init__(
@@ -54,36 +54,39 @@ class KVSlots:
         self.num_slots = num_slots
         self.length = length
         self.bytes_per_token = sum(s.elements_per_token for s in shapes) * dtype.itemsize
-        self.spare_row = num_slots * length
-        num_rows = self.spare_row + 1
 
         def rows(num_heads: int, size: int) -> torch.Tensor:
-            return torch.zeros(num_rows, num_heads, size, dtype=dtype, device=device)
+            num_rows = num_slots * num_heads * length + 1
+            return torch.zeros(num_rows, size, dtype=dtype, device=device)
 
-        self._keys_NHD = [rows(s.num_heads, s.key_size) for s in shapes]
-        self._values_NHD = [rows(s.num_heads, s.value_size) for s in shapes]
-        self._keys_SHLD = [self._by_slot(rows) for rows in self._keys_NHD]
-        self._values_SHLD = [self._by_slot(rows) for rows in self._values_NHD]
+        self._key_rows = [rows(s.num_heads, s.key_size) for s in shapes]
+        self._value_rows = [rows(s.num_heads, s.value_size) for s in shapes]
+        self._keys_SHLD = [self._by_slot(rows) for rows in self._key_rows]
+        self._values_SHLD = [self._by_slot(rows) for rows in self._value_rows]
 
-    def _by_slot(self, rows_NHD: torch.Tensor) -> torch.Tensor:
-        _, num_heads, size = rows_NHD.shape
-        slots = rows_NHD[: self.spare_row].view(self.num_slots, self.length, num_heads, size)
-        return slots.transpose(1, 2)
+    def _by_slot(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows[:-1].view(self.num_slots, -1, self.length, rows.shape[1])
 
     @property
     def reserved_bytes(self) -> int:
-        return (self.spare_row + 1) * self.bytes_per_token
+        """Bytes of all slots, used or not."""
+        return self.num_slots * self.length * self.bytes_per_token
 
-    def row(self, slot: int, position: int) -> int:
-        """The row that holds a slot's token at a position."""
-        return slot * self.length + position
+    def rows(
+        self, num_heads: int, slots_N: torch.Tensor, positions_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Where layers of so many heads keep these tokens. A slot of -1 is the spare row."""
+        starts_NH = slots_N[:, None] * num_heads + torch.arange(num_heads, device=slots_N.device)
+        rows_NH = starts_NH * self.length + positions_N[:, None]
+        spare = self.num_slots * num_heads * self.length
+        return rows_NH.masked_fill_(slots_N[:, None] < 0, spare).view(-1)
 
     def write_rows(
-        self, layer: int, rows_N: torch.Tensor, k_NHD: torch.Tensor, v_NHD: torch.Tensor
+        self, layer: int, rows: torch.Tensor, k_NHD: torch.Tensor, v_NHD: torch.Tensor
     ) -> None:
-        """Store one token per row number."""
-        self._keys_NHD[layer].index_copy_(0, rows_N, k_NHD)
-        self._values_NHD[layer].index_copy_(0, rows_N, v_NHD)
+        """Store one token per place."""
+        self._key_rows[layer].index_copy_(0, rows, k_NHD.flatten(0, 1))
+        self._value_rows[layer].index_copy_(0, rows, v_NHD.flatten(0, 1))
 
     def write_span(
         self, layer: int, slot: int, start: int, k_HTD: torch.Tensor, v_HTD: torch.Tensor
@@ -99,22 +102,18 @@ class KVSlots:
 
     def park(self, slot: int, num_tokens: int) -> ParkedKV:
         """Copy a slot out, to free it for another request."""
-        span = slice(self.row(slot, 0), self.row(slot, num_tokens))
         return ParkedKV(
             num_tokens,
-            [rows[span].clone() for rows in self._keys_NHD],
-            [rows[span].clone() for rows in self._values_NHD],
+            [keys[slot, :, :num_tokens].clone() for keys in self._keys_SHLD],
+            [values[slot, :, :num_tokens].clone() for values in self._values_SHLD],
         )
 
     def restore(self, slot: int, parked: ParkedKV) -> None:
         """Put a parked slot back, into any slot."""
-        span = slice(self.row(slot, 0), self.row(slot, parked.num_tokens))
-        for rows, kept in zip(self._keys_NHD, parked.keys, strict=True):
-            rows[span].copy_(kept)
-        for rows, kept in zip(self._values_NHD, parked.values, strict=True):
-            rows[span].copy_(kept)
+        for layer, (k_HTD, v_HTD) in enumerate(zip(parked.keys, parked.values, strict=True)):
+            self.write_span(layer, slot, 0, k_HTD, v_HTD)
 
     def clear(self, slot: int) -> None:
         """Zero a slot whose contents may not be finite."""
-        for rows in (*self._keys_SHLD, *self._values_SHLD):
-            rows[slot].zero_()
+        for of_layer in (*self._keys_SHLD, *self._values_SHLD):
+            of_layer[slot].zero_()

@@ -15,7 +15,7 @@ class NativeLimits(msgspec.Struct, frozen=True):
     """
 
     prefill_chunk: int = 64
-    length_grid: int = 128
+    length_grid: int = 32
     width_grid: int = 16
     prefill_s_per_step: float = 0.05
 
