@@ -27,7 +27,7 @@ COVERAGE = 0.95
 
 
 def machine() -> str:
-    """Processor, cores, memory, system and Python of this machine in one line."""
+    """Processor, cores, memory, system, Python, and how busy it is already, in one line."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -39,7 +39,7 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{cores} x {model}, {gib:.0f} GiB, {platform.system()} {platform.release().split('-')[0]},"
-        f" Python {platform.python_version()}"
+        f" Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} before"
     )
 
 
