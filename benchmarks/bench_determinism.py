@@ -2,9 +2,9 @@
 
 Decode steps only (prompts are read before the clock starts), 1, 8 and 16 streams of greedy tokens,
 16 slots, runs of the modes side by side. On a CPU with one thread the clock is the process's CPU
-time, so that other work on the machine changes little. `--write` commits the default of each device
-and dtype to `llmos/drivers/native/determinism.toml`: on where the rows of a fixed step are alike and
-a full batch loses at most a third.
+time, so that other work on the machine changes little. `--write` commits the default of each
+device and dtype to `llmos/drivers/native/determinism.toml`: on where the rows of a fixed step are
+alike and a full batch loses at most a third.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def random_model(folder: Path) -> Path:
         max_position_embeddings=1024,
         tie_word_embeddings=True,
     )
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -143,8 +143,8 @@ def measure(
 def write_table(device: str, entries: dict[str, dict[str, Any]]) -> None:
     """Replace the device's part of the committed table."""
     lines = [
-        "# Whether deterministic mode is the default, by device and dtype. `cost_N` is the time of a",
-        f"# token at N streams relative to packed steps, {NUM_SLOTS} slots. Made by",
+        "# Whether deterministic mode is the default, by device and dtype. `cost_N` is the time of",
+        f"# a token at N streams relative to packed steps, {NUM_SLOTS} slots. Made by",
         '# `make bench-determinism ARGS="--write"` on',
         f"# {datetime.now(UTC).date()}, {machine()}, commit {commit()}.",
     ]

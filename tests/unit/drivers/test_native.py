@@ -88,7 +88,7 @@ def generated(driver: NativeDriver, **sampling: Any) -> list[int]:
     return token_ids(drive(driver, [make_item("a", random_prompt(1, 5), **sampling)])["a"])
 
 
-def test_end_tokens(tiny: Path, load: Load) -> None:
+def test_end_tokens(tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = load(tiny)
     ids = generated(driver, max_tokens=8, ignore_eos=True)
     cut = ids.index(ids[3]) + 1
@@ -98,7 +98,7 @@ def test_end_tokens(tiny: Path, load: Load) -> None:
     assert token_ids(stopped) == ids[:cut]
     assert (finished(stopped).reason, finished(stopped).stop) == (FinishReason.STOP, ids[3])
     assert finished(stopped).usage.completion_tokens == cut
-    driver._loaded = _with_eos(driver, ids[3])
+    monkeypatch.setattr(driver, "_loaded", _with_eos(driver, ids[3]))
     ended = drive(driver, [make_item("c", random_prompt(1, 5))])["c"]
     assert token_ids(ended) == ids[:cut]
     assert (finished(ended).reason, finished(ended).stop) == (FinishReason.STOP, None)

@@ -134,13 +134,17 @@ def test_tiny_temperatures_and_huge_logits_stay_finite() -> None:
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_told_for_that_row_only(wrong: float) -> None:
-    logits = torch.zeros(3, SIZE)
-    logits[1, 7] = wrong
-    rows = [(RowSampler(Sampling(temperature=t, seed=1), [0]), 0) for t in (0, 1, 1)]
-    found = sample(logits, rows)
-    assert found[1] is None
-    assert found[0] == 0
-    assert found[2] is not None
+    for params in ({}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.1}, {"presence_penalty": 1.0}):
+        logits = torch.zeros(3, SIZE)
+        logits[1, 7] = wrong
+        rows = [(RowSampler(Sampling(temperature=0), [0]), 0)]
+        rows += [(RowSampler(Sampling(seed=1, **params), [0]), 0)] * 2
+        found = sample(logits, rows)
+        assert found[1] is None
+        assert found[0] == 0
+        assert found[2] is not None
+        logits[1] = wrong
+        assert sample(logits, rows) == found
 
 
 def test_half_precision() -> None:

@@ -234,8 +234,13 @@ class NativeDriver:
 
     def _sample(self, requests: list[Request], logits: torch.Tensor, events: list[Event]) -> None:
         rows = [(request.sampler, len(request.generated)) for request in requests]
-        with torch.inference_mode():
-            tokens = sampling.sample(logits, rows)
+        try:
+            with _mapped(), torch.inference_mode():
+                tokens = sampling.sample(logits, rows)
+        except EngineFailed as error:
+            for request in requests:
+                self._fail(request, error, events)
+            return
         for request, token in zip(requests, tokens, strict=True):
             if token is None:
                 self._fail(request, EngineFailed("the model's logits are not finite"), events)

@@ -13,7 +13,7 @@ from llmos.drivers.text.stop import StopStrings
 from llmos.errors import LLMOSError
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Request:
     """Prompt, tokens so far, place of the KV, sampler.
 

@@ -103,12 +103,9 @@ def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[
         chosen_N = chosen_N.index_copy(
             0, index_N, _draw(logits_NV[index_N].float(), [rows[row] for row in drawn])
         )
-    packed = torch.stack([best_N.double(), chosen_N.double()]).cpu()
-    best, chosen = packed.tolist()
-    return [
-        int(token) if math.isfinite(value) else None
-        for value, token in zip(best, chosen, strict=True)
-    ]
+    # of logits that hold a NaN or an infinity the largest is one
+    tokens: list[int] = chosen_N.masked_fill(~best_N.isfinite(), -1).tolist()
+    return [None if token < 0 else token for token in tokens]
 
 
 def _penalized(logits_NV: torch.Tensor, samplers: list[RowSampler]) -> torch.Tensor:
@@ -124,6 +121,8 @@ def _draw(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> torch.
     device = logits_NV.device
     params = [sampler.sampling for sampler, _ in rows]
     temperature_N = torch.tensor([p.temperature for p in params], device=device)
+    # a row that is not finite is told by `sample`; here it must only not break the others
+    logits_NV = logits_NV.nan_to_num(nan=0.0, posinf=0.0)
     # the largest logit becomes 0 first: a tiny temperature must not overflow
     logits_NV = (logits_NV - logits_NV.amax(dim=-1, keepdim=True)) / temperature_N[:, None]
     probs_NV = torch.softmax(logits_NV, dim=-1)
