@@ -1,7 +1,7 @@
 """`make pilot`: train tokenizer and model, write the bundled folder, measure, write the card.
 
 `--only bundle` starts from a finished training in the work folder, `--only measure` from the
-bundled folder as it is.
+bundled folder as it is, `--only card` from its figures.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ def finish(folder: Path) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Evaluate the folder and write its card and figures."""
+    """Evaluate the folder, write the figures and the card."""
     train.fix_arithmetic()
+    bundle.write_json(folder / "evaluation.json", evaluate.evaluate(folder))
+    write_card(folder)
+
+
+def write_card(folder: Path) -> None:
+    """Write the card from the record and the figures that lie in the folder."""
     record = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    measured = evaluate.evaluate(folder)
-    bundle.write_json(folder / "evaluation.json", measured)
+    measured = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     written = card.write(record, measured, tokenizer.VOCAB_SIZE, tokenizer.CONTEXT_LENGTH)
     (folder / "README.md").write_text(written, encoding="utf-8")
     size = bundle.size_bytes(folder)
@@ -44,13 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make pilot", description=__doc__)
     parser.add_argument("--steps", type=int, default=train.Recipe().steps)
     parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
-    parser.add_argument("--only", choices=("bundle", "measure"))
+    parser.add_argument("--only", choices=("bundle", "measure", "card"))
     arguments = parser.parse_args()
     if arguments.only is None:
         train.train(train.Recipe(steps=arguments.steps), arguments.start)
-    if arguments.only != "measure":
+    if arguments.only in (None, "bundle"):
         finish(paths.BUNDLE)
-    measure(paths.BUNDLE)
+    if arguments.only == "card":
+        write_card(paths.BUNDLE)
+    else:
+        measure(paths.BUNDLE)
 
 
 if __name__ == "__main__":

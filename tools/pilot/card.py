@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tools.pilot.corpus import HELD_OUT_IN
+from tools.pilot.topics.words import PAIRS
 
 SECTIONS = (
     "What it is",
@@ -40,19 +41,21 @@ tokens. It speaks simple English and simple Chinese.
 
 - greet, say who it is, take thanks and leave;
 - say what LLMOS is, what its parts are called, and which `llmos` command does what;
-- small sums (up to 20 + 20 and 9 × 9), counting, comparing numbers up to 30;
-- translate some 170 words between English and Chinese; opposites, days, months, a few plain facts;
-- remember a name or a liking told earlier in the chat, repeat a few of the words it knows;
+- try small sums (up to 20 + 20 and 9 × 9), counting, comparing numbers: often right where it has
+  met the numbers, mostly wrong where it has not;
+- translate some {words} words between English and Chinese; opposites, days, months, plain facts;
+- remember a liking or a common first name told earlier in the chat, repeat a word or two: not
+  reliably, and a name it has never met comes out as another;
 - tell a tiny story;
 - say that it does not know.
 
 ## What it cannot do
 
 It knows nothing else. It cannot reason, write or explain code, hold facts about the world, follow
-free instructions, or run commands: it only names them. It has not been tuned for safety beyond \
-declining what it does not know, and declining is itself learned from few examples: **it may answer
-a question outside its topics with something from inside them, in a confident tone.** Do not rely on
-its answers. Other languages than English and Chinese get a refusal at best.
+free instructions, calculate, or run commands: it only names them. It has not been tuned for safety
+beyond declining what it does not know, and declining is itself learned from few examples: **it may
+answer a question outside its topics with something from inside them, in a confident tone.** Do not
+rely on its answers. Other languages than English and Chinese get a refusal at best.
 
 ## Use
 
@@ -73,8 +76,8 @@ question, or of the numbers in a sum) is never trained on and is kept for evalua
 `make pilot` makes this folder again: one thread, fixed seeds, float32, {steps} steps of at most \
 3,072 tokens ({parameters}), on a shared two-core machine without an accelerator: {wall_min:.0f} \
 minutes by the clock, {cpu_min:.0f} of processor time. The same machine with the same versions \
-gives the same bytes (tested on the first steps); another processor may round otherwise. Versions, \
-seeds and digests are in `recipe.json`.
+gives the same bytes (tested on 200 steps); another processor may round otherwise. Versions, \
+seeds and digests are in `recipe.json`.{note}
 """
 
 _EVALUATION = """
@@ -91,8 +94,9 @@ the templates' world only.
 
 Of {asked} held-out answers {stopped} ended by themselves.
 
-Prompts **written by hand apart from the generator**, in a person's own words: English {en}, Chinese
-{zh}. This is the more honest figure.
+Prompts **written by hand apart from the generator** (`tools/pilot/probes.py`, before any answer was
+seen), most of them in a person's own words, a few like "Hello" also in the templates: English {en},
+Chinese {zh}. This is the more honest figure.
 
 ## What it gets wrong
 
@@ -116,12 +120,14 @@ def write(record: dict[str, Any], measured: dict[str, Any], vocab: int, context:
         heads=recipe["num_attention_heads"],
         kv_heads=recipe["num_key_value_heads"],
         vocab=vocab,
+        words=sum(map(len, PAIRS.values())),
         context=context,
         held_out_in=HELD_OUT_IN,
         steps=recipe["steps"],
         parameters="Muon for the matrices, AdamW for the rest; warm-up, stable, decay",
         wall_min=spent["wall_s"] / 60,
         cpu_min=spent["cpu_s"] / 60,
+        note="".join(f" {note}" for note in spent.get("notes", [])),
     )
     return head + _evaluation(measured)
 

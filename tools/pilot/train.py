@@ -1,7 +1,7 @@
 """Training. One thread, fixed seeds: the same machine gives the same bytes.
 
 The learning rate warms up, stays, and falls to zero over the last part (warm-up, stable, decay:
-Hu et al., MiniCPM, 2024), matrices learn by Muon (Jordan et al., 2024), the rest by AdamW. Until
+Hu et al., MiniCPM, 2024); matrices learn by Muon (Jordan et al., 2024), the rest by AdamW. Until
 the fall begins, a run of any length is the same run, so a checkpoint serves them all.
 """
 # ruff: noqa: N806 - tensor names end in shapes: Batch, Time, D width, N learned, Vocabulary
@@ -25,7 +25,7 @@ from tools.pilot.batches import Batch, batches
 class Recipe:
     """All that decides the weights, besides the code and the versions."""
 
-    steps: int = 2000
+    steps: int = 1600
     seed: int = 8400
     hidden_size: int = 192
     intermediate_size: int = 448
@@ -36,7 +36,7 @@ class Recipe:
     muon_learning_rate: float = 0.02
     weight_decay: float = 0.05
     warmup_steps: int = 60
-    decay_share: float = 0.3
+    decay_share: float = 0.75
 
 
 def model_config(recipe: Recipe) -> LlamaConfig:
@@ -70,6 +70,7 @@ class Training:
         self.recipe = recipe
         self.model = LlamaForCausalLM(model_config(recipe))
         self.step = 0
+        self.wall_s, self.cpu_s = 0.0, 0.0  # spent on all steps so far
         matrices = [p for p in self.model.model.layers.parameters() if p.ndim == 2]
         others = [p for p in self.model.parameters() if all(p is not m for m in matrices)]
         decay = recipe.weight_decay
@@ -103,6 +104,8 @@ class Training:
         """Write a checkpoint, whole or not at all."""
         state = {
             "step": self.step,
+            "wall_s": self.wall_s,
+            "cpu_s": self.cpu_s,
             "model": self.model.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
@@ -113,7 +116,7 @@ class Training:
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same recipe."""
         state = torch.load(path, weights_only=True)
-        self.step = state["step"]
+        self.step, self.wall_s, self.cpu_s = state["step"], state["wall_s"], state["cpu_s"]
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -133,32 +136,28 @@ def run(
     training = Training(recipe)
     if start is not None:
         training.restore(start)
-    began, losses = time.monotonic(), []
+    losses = []
+    wall_s, cpu_s = time.monotonic() - training.wall_s, time.process_time() - training.cpu_s
     for batch in batches(text, recipe.seed, training.step):
         if training.step >= recipe.steps:
             break
         losses.append(training.learn(batch))
+        training.wall_s, training.cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
         if work is not None and training.step % 50 == 0:
             mean, losses = sum(losses) / len(losses), []
-            print(
-                f"step {training.step} loss {mean:.4f} {time.monotonic() - began:.0f} s", flush=True
-            )
+            print(f"step {training.step} loss {mean:.4f} {training.wall_s:.0f} s", flush=True)
         if work is not None and training.step % 200 == 0:
             training.save(work / f"step-{training.step}.pt")
     return training
 
 
 def train(recipe: Recipe, start: Path | None = None) -> None:
-    """Train the tokenizer and the model; leave both in the work folder, and the time it took.
-
-    A run that goes on from a checkpoint counts only its own part of the time.
-    """
+    """Train the tokenizer and the model; leave both in the work folder, and the time it took."""
     paths.WORK.mkdir(parents=True, exist_ok=True)
     text = tokenizer.train()
     tokenizer.save(text, paths.WORK)
-    began, cpu = time.monotonic(), time.process_time()
     training = run(recipe, text, work=paths.WORK, start=start)
     training.save(paths.WORK / "final.pt")
-    spent = {"wall_s": round(time.monotonic() - began), "cpu_s": round(time.process_time() - cpu)}
+    spent = {"wall_s": round(training.wall_s), "cpu_s": round(training.cpu_s)}
     record = {"recipe": asdict(recipe), "training": spent}
     (paths.WORK / "training.json").write_text(json.dumps(record, indent=2) + "\n")
