@@ -151,8 +151,6 @@ async def _open_registry(
     await registry.open()
     stack.push_async_callback(registry.close)
     for builtin in BUILTINS:
-        if builtin.folder is not None and not builtin.folder.is_dir():
-            continue  # TEMPORARY until the pilot is trained
         await registry.register_builtin(builtin)
     return registry, uploads
 
