@@ -27,6 +27,7 @@ from llmos.cluster.local import LocalNode
 from llmos.drivers.catalog import DRIVERS, choose
 from llmos.errors import ConfigError
 from llmos.kernel.kernel import Kernel, Services
+from llmos.plugins import entry_points
 from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
@@ -113,6 +114,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             keys=keys,
             node=LocalNode(worker_env()),
             driver_of=driver_entry,
+            make_policy=entry_points.load(entry_points.POLICIES, settings.kernel.policy),
             probe_store=database.probe,
             scratch=home.scratch,
             version=__version__,

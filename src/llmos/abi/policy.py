@@ -1,4 +1,7 @@
-"""The Policy seam: in which order waiting requests are admitted. Pure."""
+"""The Policy seam: in which order the waiting requests of one model get a row. Pure.
+
+Built-in policies are plugins of the entry-point group `llmos.policies`, as anyone's are.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,83 @@ from llmos.abi.principal import ServiceClass
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """What a policy may know of a waiting request. `arrival` counts arrivals at this kernel."""
+    """What a policy may know of a request. Times are monotonic ns of the kernel's clock.
+
+    `arrival` counts arrivals at this kernel; `ready_ns` is when it came, or came back after a
+    slice. `start_by_ns` is the last moment at which starting still meets the request's deadline;
+    None without one.
+    """
 
     request_id: str
     arrival: int
+    ready_ns: int
     service_class: ServiceClass
     nice: int
     tenant_id: str
     principal_id: str
     weight: float
-    cost_tokens: int
-    deadline_ns: int | None
+    prompt_tokens: int
+    expected_tokens: int
+    start_by_ns: int | None = None
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What an operator may set of any policy.
+
+    `slice_tokens`: a row is not taken from a request of equal class before it made so many.
+    `nice_step_ns`: a request waits so much longer per point of nice: with nice from -20 to 19 no
+    request is overtaken by one that came more than 39 steps after it. `lowest_share`: the part of
+    all tokens that a waiting lower class gets in any case.
+    """
+
+    slice_tokens: int = 64
+    nice_step_ns: int = 500_000_000
+    lowest_share: float = 0.01
 
 
 class Policy(Protocol):
-    """A static key per request, so that the queue can be a heap: decided once, at arrival."""
+    """Orders what waits, and says when what runs should give way. O(log n) each, no clock.
 
-    name: str
+    A request joins once, may be pushed and popped many times (new, and parked again), and leaves
+    once, out of the queue or from its row.
+    """
 
-    def key(self, waiting: Waiting) -> tuple[float, ...]:
-        """Smaller is admitted first. Keys of equal requests must differ by `arrival`."""
+    def join(self, waiting: Waiting) -> None:
+        """Accepted: it is in the system from now on, queued or running."""
         ...
+
+    def leave(self, waiting: Waiting) -> None:
+        """Ended."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, request_id: str) -> bool: ...
+
+    def push(self, waiting: Waiting) -> None: ...
+
+    def remove(self, request_id: str) -> None:
+        """Out of the queue, not out of the system. Idempotent."""
+        ...
+
+    def peek(self) -> Waiting:
+        """Who is next. Raises IndexError when nobody waits."""
+        ...
+
+    def pop(self) -> Waiting:
+        """Who was next leaves. Raises IndexError when nobody waits."""
+        ...
+
+    def charge(self, waiting: Waiting, tokens: float) -> None:
+        """The request has used so many tokens' worth of service (it is running, not waiting)."""
+        ...
+
+    def yields(self, running: Waiting, slice_tokens: int) -> str | None:
+        """Why `running` should give its row to `peek()` after `slice_tokens` tokens, or None."""
+        ...
+
+
+class MakePolicy(Protocol):
+    """What an entry point of `llmos.policies` names."""
+
+    def __call__(self, tuning: Tuning, /) -> Policy: ...

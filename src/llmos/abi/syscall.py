@@ -70,6 +70,27 @@ class ListProcesses(msgspec.Struct, frozen=True, tag="processes.list"):
     pass
 
 
+class ShowProcess(msgspec.Struct, frozen=True, tag="processes.show"):
+    """Its story: every decision about it, with reasons."""
+
+    process_id: str
+
+
+class NiceProcess(msgspec.Struct, frozen=True, tag="processes.nice"):
+    """Change how urgent a live process is. None: as it was."""
+
+    process_id: str
+    nice: int | None = None
+    service_class: ServiceClass | None = None
+
+
+class WaitProcess(msgspec.Struct, frozen=True, tag="processes.wait"):
+    """Answered when it has ended, or after `timeout_s` with how it is then."""
+
+    process_id: str
+    timeout_s: float = 60.0
+
+
 class KillProcess(msgspec.Struct, frozen=True, tag="processes.kill"):
     process_id: str
 
@@ -109,6 +130,9 @@ Body = (
     | ListReplicas
     | ListWorkers
     | ListProcesses
+    | ShowProcess
+    | NiceProcess
+    | WaitProcess
     | KillProcess
     | Status
     | Health
@@ -195,6 +219,22 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     started_ns: int | None
     ended_ns: int | None
     reason: str
+    eta_s: float | None = None
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """One decision about a process: when (UTC, ns), the state it led to, and why."""
+
+    at_ns: int
+    state: str
+    reason: str
+
+
+class ProcessStory(msgspec.Struct, frozen=True, tag="r.process"):
+    """A process and every decision about it, oldest first."""
+
+    info: ProcessInfo
+    decisions: list[Decided]
 
 
 class ProcessList(msgspec.Struct, frozen=True, tag="r.processes"):
@@ -251,6 +291,7 @@ Result = (
     | ReplicaList
     | WorkerList
     | ProcessList
+    | ProcessStory
     | StatusInfo
     | HealthReport
     | KeyList

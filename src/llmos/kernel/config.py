@@ -17,6 +17,28 @@ class KernelConfig(BaseModel):
     max_waiting_per_model: int = Field(
         default=512, ge=1, description="Requests in one model's queue."
     )
+    max_waiting_tokens: int = Field(
+        default=4_000_000, ge=1, description="Tokens, read and expected, in one model's queue."
+    )
+    max_open_per_tenant: int = Field(
+        default=1024, ge=1, description="Requests of one tenant open at once; above it: 429."
+    )
+    policy: str = Field(
+        default="fair",
+        description="Who gets a row: fair, priority, round-robin, fifo, or a plugin's name.",
+    )
+    slice_tokens: int = Field(
+        default=64, ge=1, description="Tokens before a row may go to an equal that waits."
+    )
+    nice_step_s: float = Field(
+        default=0.5, ge=0, description="Seconds by which a point of nice delays a request."
+    )
+    lowest_share: float = Field(
+        default=0.01, ge=0, le=0.5, description="Part of the tokens a waiting lower class gets."
+    )
+    max_parked: int = Field(
+        default=16, ge=0, description="Requests of a replica that keep their KV without a row."
+    )
     num_slots: int = Field(
         default=16, ge=1, le=1024, description="Requests a replica batches at once."
     )
@@ -83,6 +105,7 @@ class KernelConfig(BaseModel):
         ge=0,
         description="How long after a load the spare starts: its imports take a core.",
     )
+    ended_kept_s: float = Field(default=3600.0, ge=0, description="… and for how long, in seconds.")
     warm_spare: bool = Field(
         default=True, description="Keep one started worker per used driver, its engine imported."
     )

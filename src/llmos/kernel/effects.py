@@ -85,7 +85,12 @@ class Effects:
 
     def _accept(self, decision: do.Accept) -> None:
         process = self._table.live[decision.request_id]
-        process.phase, process.reason = Phase.WAITING, decision.reason
+        process.phase = Phase.WAITING
+        wait_s, service_s = decision.wait_ns / 1e9, decision.service_ns / 1e9
+        process.note(
+            f"accepted, {decision.reason}: a row in about {wait_s:.2f} s, then {service_s:.2f} s"
+        )
+        process.expected_start_ns = process.created_ns + int(decision.wait_ns)
         self.callers.accepted(process)
 
     def _refuse(self, decision: do.Refuse) -> None:
@@ -95,7 +100,8 @@ class Effects:
         process = self._table.live[decision.request_id]
         prepared, options = process.prepared, process.body.options
         assert prepared is not None
-        process.phase, process.reason = Phase.RUNNING, decision.reason
+        process.phase = Phase.RUNNING
+        process.note(f"runs on {decision.replica_id}: {decision.reason}")
         process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
         waited_s = (process.started_mono - process.created_mono) / 1e9
         self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
@@ -111,23 +117,26 @@ class Effects:
         self.workers.send(decision.replica_id, msg.Submit([item]))
 
     def _pause(self, decision: do.PauseRow) -> None:
-        self._phase(decision.request_id, Phase.PAUSED, decision.reason)
+        self._phase(decision.request_id, Phase.PAUSED, f"gave up its row: {decision.reason}")
+        name = self._table.live[decision.request_id].version.ref
+        self._metrics.preemptions.labels(name).inc()
         self.workers.send(decision.replica_id, msg.Pause([decision.request_id]))
 
     def _unpause(self, decision: do.UnpauseRow) -> None:
-        self._phase(decision.request_id, Phase.RUNNING, decision.reason)
+        self._phase(decision.request_id, Phase.RUNNING, f"runs again: {decision.reason}")
         self.workers.send(decision.replica_id, msg.Unpause([decision.request_id]))
 
     def _phase(self, request_id: str, phase: Phase, reason: str) -> None:
         process = self._table.live[request_id]
-        process.phase, process.reason = phase, reason
+        process.phase = phase
+        process.note(reason)
 
     def _abort(self, decision: do.AbortRow) -> None:
         self.workers.send(decision.replica_id, msg.Abort([decision.request_id], decision.reason))
 
     def _close(self, decision: do.Close) -> None:
         process = self._table.live[decision.request_id]
-        process.end(decision.event, time.time_ns())
+        process.end(decision.event, time.time_ns(), decision.reason)
         process.stream.close(decision.event)
         self._count(process, decision.event)
         self._table.retire(process)
@@ -165,13 +174,20 @@ class Effects:
         """The hot path: tokens go straight to their streams, ends go through the core."""
         now_mono = time.monotonic_ns()
         live = self._table.live
+        made: list[tuple[str, int]] = []
+        ends: list[ev.Ended] = []
         for event in step.events:
             if isinstance(event, Tokens):
                 process = live.get(event.request_id)
                 if process is not None:
+                    made.append((event.request_id, len(event.token_ids)))
                     self._tokens(process, event, now_mono)
             else:
-                self.loop.post(ev.Ended(event.request_id, event))
+                ends.append(ev.Ended(event.request_id, event))
+        if made:
+            self.loop.post(ev.Progressed(replica_id, made))
+        for end in ends:
+            self.loop.post(end)
         if replica := self._state.replicas.get(replica_id):
             self._metrics.step_time.labels(replica.model.ref).observe(step.step_s)
 
@@ -215,6 +231,8 @@ class Effects:
             metrics.prompt_size.labels(name).observe(usage.prompt_tokens)
             metrics.answer_size.labels(name).observe(usage.completion_tokens)
             metrics.success.labels(name, event.reason).inc()
+            model_id = process.version.model_id
+            metrics.cost_error.labels(name).set(self._state.costs[model_id].error.value)
         elif isinstance(event, Failed):
             metrics.failures.labels(name, event.error.code).inc()
         else:

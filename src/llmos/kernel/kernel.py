@@ -15,6 +15,7 @@ from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
 from llmos.abi.events import Aborted
 from llmos.abi.node import NodeAgent
+from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.registry import Registry
 from llmos.abi.syscall import Accepted, Refused, Reply
@@ -24,7 +25,6 @@ from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
 from llmos.kernel.core.limits import Limits
-from llmos.kernel.core.policy import FirstCome
 from llmos.kernel.core.replica import ReplicaState
 from llmos.kernel.core.state import initial
 from llmos.kernel.effects import Effects
@@ -54,6 +54,7 @@ class Services:
     keys: KeyStore
     node: NodeAgent
     driver_of: Callable[[str], DriverEntry]
+    make_policy: MakePolicy
     probe_store: Callable[[], Awaitable[None]]
     scratch: Path
     version: str
@@ -78,8 +79,13 @@ class Kernel:
         self._probe_store = services.probe_store
         self._store_problem: str | None = "the store was not probed yet"
         budget_bytes = self._budget_bytes()
-        self.state = initial(_limits(config, budget_bytes), FirstCome())
-        self.table = ProcessTable(config.ended_kept)
+        tuning = Tuning(config.slice_tokens, int(config.nice_step_s * 1e9), config.lowest_share)
+
+        def make_policy() -> Policy:
+            return services.make_policy(tuning)
+
+        self.state = initial(_limits(config, budget_bytes), make_policy)
+        self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s)
         self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
         self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
@@ -255,13 +261,16 @@ class Kernel:
         for model_id, model in state.models.items():
             running = sum(len(r.running) for r in state.replicas_of(model_id))
             metrics.running.labels(model.ref).set(running)
-            metrics.waiting.labels(model.ref).set(len(state.queues[model_id]))
+            metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
 
 
 def _limits(config: KernelConfig, budget_bytes: int) -> Limits:
     return Limits(
         max_waiting=config.max_waiting,
         max_waiting_per_model=config.max_waiting_per_model,
+        max_waiting_tokens=config.max_waiting_tokens,
+        max_open_per_tenant=config.max_open_per_tenant,
+        max_parked=config.max_parked,
         memory_budget_bytes=budget_bytes,
         keep_alive_ns=int(config.keep_alive_s * 1e9),
         stall_timeout_ns=int(config.stall_timeout_s * 1e9),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections import deque
+import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from llmos.abi.events import Aborted, Failed, Finished, Terminal
 from llmos.abi.inference import Prepared, Usage
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
-from llmos.abi.syscall import Infer, ProcessInfo
+from llmos.abi.syscall import Decided, Infer, ProcessInfo, ProcessStory
 from llmos.kernel.stream import Stream
+
+HISTORY_KEPT = 200
 
 
 class Phase(enum.StrEnum):
@@ -39,6 +42,7 @@ class Process:
     stream: Stream
     created_ns: int
     created_mono: int
+    nice: int = 0
     trace_parent: str | None = None
     prepared: Prepared | None = None
     phase: Phase = Phase.PREPARING
@@ -50,9 +54,18 @@ class Process:
     num_tokens: int = 0
     ended_ns: int | None = None
     cancel_reason: str | None = None
+    expected_start_ns: int | None = None
+    history: list[Decided] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
-    def end(self, event: Terminal, now_ns: int) -> None:
+    def note(self, reason: str) -> None:
+        """One more decision about it, for `why`. Of very many, the first and the last are kept."""
+        self.reason = reason
+        if len(self.history) >= HISTORY_KEPT:
+            del self.history[HISTORY_KEPT // 2]
+        self.history.append(Decided(time.time_ns(), self.phase, reason))
+
+    def end(self, event: Terminal, now_ns: int, account: str = "") -> None:
         """Take the outcome over from the terminal event."""
         self.ended_ns = now_ns
         self.usage = event.usage
@@ -63,6 +76,13 @@ class Process:
         else:
             assert isinstance(event, Aborted)
             self.phase, self.reason = Phase.ABORTED, event.reason
+        self.note(f"{self.reason}; {account}" if account else self.reason)
+
+    def renice(self, nice: int | None, service_class: ServiceClass | None, by: str) -> None:
+        """What people see of it; the core is told by an event."""
+        self.nice = self.nice if nice is None else nice
+        self.service_class = self.service_class if service_class is None else service_class
+        self.note(f"set to class {self.service_class.name.lower()}, nice {self.nice} by {by}")
 
     def info(self) -> ProcessInfo:
         return ProcessInfo(
@@ -73,22 +93,36 @@ class Process:
             tenant_id=self.principal.tenant_id,
             principal=self.principal.name,
             service_class=self.service_class,
-            nice=self.body.options.nice,
+            nice=self.nice,
             prompt_tokens=self.prepared.num_tokens if self.prepared else 0,
             completion_tokens=self.num_tokens,
             created_ns=self.created_ns,
             started_ns=self.started_ns,
             ended_ns=self.ended_ns,
             reason=self.reason,
+            eta_s=self._eta_s(),
         )
+
+    def _eta_s(self) -> float | None:
+        """Predicted seconds until it has a row; None once it had one."""
+        if self.phase is not Phase.WAITING or self.expected_start_ns is None:
+            return None
+        return max(0.0, (self.expected_start_ns - time.time_ns()) / 1e9)
+
+    def story(self) -> ProcessStory:
+        """All that is known of it."""
+        return ProcessStory(self.info(), list(self.history))
 
 
 class ProcessTable:
-    """Live processes by id; ended ones in order, bounded."""
+    """Live processes by id; ended ones for a bounded time and up to a bounded number."""
 
-    def __init__(self, ended_kept: int) -> None:
+    def __init__(self, ended_kept: int, ended_kept_s: float) -> None:
         self.live: dict[str, Process] = {}
-        self.ended: deque[ProcessInfo] = deque(maxlen=ended_kept)
+        self._ended: OrderedDict[str, ProcessStory] = OrderedDict()
+        self._ended_kept = ended_kept
+        self._ended_kept_ns = int(ended_kept_s * 1e9)
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self.empty = asyncio.Event()
         self.empty.set()
 
@@ -99,6 +133,36 @@ class ProcessTable:
     def retire(self, process: Process) -> None:
         """From live to ended. Idempotent."""
         if self.live.pop(process.request_id, None) is not None:
-            self.ended.append(process.info())
+            self._ended[process.request_id] = process.story()
+            if len(self._ended) > self._ended_kept:
+                self._ended.popitem(last=False)
+            for watcher in self._watchers.pop(process.request_id, ()):
+                if not watcher.done():
+                    watcher.set_result(None)
         if not self.live:
             self.empty.set()
+
+    def infos(self) -> list[ProcessInfo]:
+        """Live ones first, then ended ones, newest first."""
+        self._forget_old()
+        live = [process.info() for process in self.live.values()]
+        return live + [story.info for story in reversed(self._ended.values())]
+
+    def find_story(self, process_id: str) -> ProcessStory | None:
+        """Of a live or an ended process."""
+        process = self.live.get(process_id)
+        return process.story() if process else self._ended.get(process_id)
+
+    def when_ended(self, process_id: str) -> asyncio.Future[None]:
+        """Done when the live process has ended."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.setdefault(process_id, []).append(future)
+        return future
+
+    def _forget_old(self) -> None:
+        limit_ns = time.time_ns() - self._ended_kept_ns
+        while self._ended:
+            story = next(iter(self._ended.values()))
+            if (story.info.ended_ns or 0) >= limit_ns:
+                return
+            self._ended.popitem(last=False)

@@ -58,6 +58,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         stream=kernel.new_stream(call, request_id),
         created_ns=time.time_ns(),
         created_mono=time.monotonic_ns(),
+        nice=body.options.nice,
         trace_parent=call.trace_parent,
     )
     kernel.table.add(process)
@@ -112,12 +113,15 @@ def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
     waiting = Waiting(
         request_id=process.request_id,
         arrival=kernel.next_arrival(),
+        ready_ns=process.created_mono,
         service_class=process.service_class,
         nice=options.nice,
         tenant_id=process.principal.tenant_id,
         principal_id=process.principal.principal_id,
         weight=process.principal.weight,
-        cost_tokens=prepared.num_tokens + process.body.sampling.max_tokens,
-        deadline_ns=deadline_ns,
+        prompt_tokens=prepared.num_tokens,
+        expected_tokens=process.body.sampling.max_tokens,
     )
-    return ev.Arrived(waiting, kernel.placement.facts(process.version), keep_alive_ns)
+    facts = kernel.placement.facts(process.version)
+    max_tokens = process.body.sampling.max_tokens
+    return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns)

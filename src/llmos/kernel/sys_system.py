@@ -1,4 +1,4 @@
-"""System calls that look at the machine: processes, replicas, workers, status, health."""
+"""System calls that look at the machine: replicas, workers, status, health."""
 
 from __future__ import annotations
 
@@ -6,41 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
-from llmos.abi.principal import Action, Resource
-from llmos.errors import LLMOSError, NotFound
 from llmos.kernel.core.replica import Replica
 from llmos.kernel.core.request import RequestState
 from llmos.kernel.front import Call
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
-
-
-async def list_processes(kernel: Kernel, call: Call, body: sc.ListProcesses) -> sc.ProcessList:
-    """Live ones first, then the ended ones still known, newest first; only what one may see."""
-    infos = [process.info() for process in kernel.table.live.values()]
-    infos += reversed(kernel.table.ended)
-    return sc.ProcessList([info for info in infos if _may_see(kernel, call, info)])
-
-
-def _may_see(kernel: Kernel, call: Call, info: sc.ProcessInfo) -> bool:
-    resource = Resource("process", info.process_id, info.tenant_id)
-    try:
-        kernel.authorizer.authorize(call.principal, Action.READ_PROCESSES, resource)
-    except LLMOSError:
-        return False
-    return True
-
-
-async def kill_process(kernel: Kernel, call: Call, body: sc.KillProcess) -> sc.Done:
-    """Ends with `Aborted` on its stream. Raises NotFound, PermissionDenied."""
-    process = kernel.table.live.get(body.process_id)
-    if process is None:
-        raise NotFound(f"no live process {body.process_id}", param="process_id")
-    owner = Resource("process", process.request_id, process.principal.tenant_id)
-    kernel.authorizer.authorize(call.principal, Action.CONTROL_PROCESSES, owner)
-    kernel.cancel(process.request_id, f"killed by {call.principal.name}")
-    return sc.Done(f"{process.request_id} is being ended")
 
 
 async def list_replicas(kernel: Kernel, call: Call, body: sc.ListReplicas) -> sc.ReplicaList:
@@ -62,7 +33,7 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         worker_id=worker.worker_id if worker else None,
         num_slots=replica.num_slots,
         num_running=len(replica.running),
-        num_waiting=len(kernel.state.queues[model_id]),
+        num_waiting=len(kernel.state.queue(model_id)),
         reserved_bytes=replica.reserved_bytes,
         memory=memory,
         dtype=load.dtype if load else "",

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from llmos.abi import syscall as sc
 from llmos.abi.principal import Action, Resource
-from llmos.kernel import sys_infer, sys_keys, sys_models, sys_system
+from llmos.kernel import sys_infer, sys_keys, sys_models, sys_processes, sys_system
 from llmos.kernel.syscall import Entry
 
 _ANY_MODEL = Resource("model")
 _SYSTEM = Resource("system")
 _KEYS = Resource("key")
+
+
+def _process(body: object) -> Resource:
+    """Whose it is, is only known to the handler, which authorizes again."""
+    return Resource("process")
+
 
 SYSCALLS: dict[type, Entry] = {
     sc.Infer: Entry(sys_infer.infer, Action.INFER, lambda b: Resource("model", b.model)),
@@ -27,12 +33,11 @@ SYSCALLS: dict[type, Entry] = {
     sc.UnloadModel: Entry(
         sys_models.unload_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),
-    sc.ListProcesses: Entry(
-        sys_system.list_processes, Action.READ_PROCESSES, lambda b: Resource("process")
-    ),
-    sc.KillProcess: Entry(
-        sys_system.kill_process, Action.READ_PROCESSES, lambda b: Resource("process")
-    ),
+    sc.ListProcesses: Entry(sys_processes.list_processes, Action.READ_PROCESSES, _process),
+    sc.ShowProcess: Entry(sys_processes.show_process, Action.READ_PROCESSES, _process),
+    sc.WaitProcess: Entry(sys_processes.wait_process, Action.READ_PROCESSES, _process),
+    sc.NiceProcess: Entry(sys_processes.nice_process, Action.READ_PROCESSES, _process),
+    sc.KillProcess: Entry(sys_processes.kill_process, Action.READ_PROCESSES, _process),
     sc.ListReplicas: Entry(sys_system.list_replicas, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.ListWorkers: Entry(sys_system.list_workers, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.Status: Entry(sys_system.status, Action.READ_SYSTEM, lambda b: _SYSTEM),

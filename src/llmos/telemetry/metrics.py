@@ -60,6 +60,10 @@ class Metrics:
         self.running = gauge("vllm:num_requests_running", "Holding a slot.", _MODEL)
         self.waiting = gauge("vllm:num_requests_waiting", "In the queue.", _MODEL)
         self.kv_usage = gauge("vllm:kv_cache_usage_perc", "KV in use, 0 to 1.", _MODEL)
+        self.cost_error = gauge(
+            "llmos:cost_error", "Mean relative error of predicted service times.", _MODEL
+        )
+        self.preemptions = counter("vllm:num_preemptions", "Rows taken from requests.", _MODEL)
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
         self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
         self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from llmos.abi.events import Aborted, Finished, FinishReason
 from llmos.abi.inference import Usage
-from llmos.abi.policy import Waiting
+from llmos.abi.policy import MakePolicy, Tuning, Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.errors import ErrorInfo, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import Limits
-from llmos.kernel.core.policy import FirstCome
+from llmos.kernel.core.policies import fair
 from llmos.kernel.core.replica import ModelFacts
 from llmos.kernel.core.state import initial
 from llmos.kernel.core.step import step
 
 LOST = WorkerLost("it died").to_info()
 GIB = 1 << 30
+TUNING = Tuning()
 
 
 def model(name: str = "m", size: int = GIB, slots: int = 2) -> ModelFacts:
@@ -30,9 +31,11 @@ def finished(request_id: str) -> Finished:
 class World:
     """Feeds events, keeps every decision, and can answer as well-behaved workers would."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(
+        self, make: MakePolicy = fair.make, tuning: Tuning = TUNING, **limits: int
+    ) -> None:
         defaults = {"memory_budget_bytes": 2 * GIB}
-        self.state = initial(Limits(**(defaults | limits)), FirstCome())
+        self.state = initial(Limits(**(defaults | limits)), lambda: make(tuning))
         self.now_ns = 0
         self.num_arrivals = 0
         self.log: list[do.Decision] = []
@@ -51,12 +54,29 @@ class World:
         nice: int = 0,
         deadline_ns: int | None = None,
         keep_alive_ns: int | None = None,
+        owner: str = "t/p",
+        weight: float = 1.0,
+        prompt: int = 10,
+        max_tokens: int = 0,
     ) -> list[do.Decision]:
         self.num_arrivals += 1
+        tenant, _, principal = owner.partition("/")
         waiting = Waiting(
-            request_id, self.num_arrivals, service_class, nice, "t", "p", 1.0, 10, deadline_ns
+            request_id=request_id,
+            arrival=self.num_arrivals,
+            ready_ns=self.now_ns,
+            service_class=service_class,
+            nice=nice,
+            tenant_id=tenant,
+            principal_id=principal or tenant,
+            weight=weight,
+            prompt_tokens=prompt,
+            expected_tokens=0,
         )
-        return self.step(ev.Arrived(waiting, facts, keep_alive_ns))
+        return self.step(ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns))
+
+    def tokens(self, replica_id: str, **tokens: int) -> list[do.Decision]:
+        return self.step(ev.Progressed(replica_id, list(tokens.items())))
 
     def up(self, replica_id: str, slots: int = 2, used: int = GIB) -> list[do.Decision]:
         return self.step(ev.ReplicaUp(replica_id, slots, used))

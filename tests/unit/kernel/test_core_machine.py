@@ -13,7 +13,7 @@ from llmos.errors import LoadFailed
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import ReplicaState
-from llmos.kernel.core.request import RequestState
+from llmos.kernel.core.request import QUEUED
 from tests.unit.kernel.core_world import GIB, World, model
 
 MODELS = [model("a", GIB, 2), model("b", 2 * GIB, 1), model("c", GIB // 2, 3)]
@@ -130,9 +130,12 @@ class CoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         state = self.world.state
-        waiting = [r for r in state.requests.values() if r.state is RequestState.WAITING]
+        waiting = [r for r in state.requests.values() if r.state in QUEUED]
         assert state.num_waiting == len(waiting) == sum(map(len, state.queues.values()))
-        holders = {r for replica in state.replicas.values() for r in replica.running}
+        assert all(r.waiting.request_id in state.queue(r.model_id) for r in waiting)
+        holders = {
+            r for replica in state.replicas.values() for r in (*replica.running, *replica.parked)
+        }
         assert holders == set(self.on_worker)
         assert set(state.replicas) == set(self.workers)
 
@@ -140,7 +143,7 @@ class CoreMachine(RuleBasedStateMachine):
     def a_ready_replica_with_a_free_slot_leaves_nobody_waiting(self) -> None:
         for replica in self.world.state.replicas.values():
             if replica.state is ReplicaState.READY and replica.num_free_slots > 0:
-                assert not self.world.state.queues[replica.model.model_id]
+                assert not len(self.world.state.queue(replica.model.model_id))
 
     def teardown(self) -> None:
         """With well-behaved workers and time, everything accepted ends."""

@@ -1,8 +1,11 @@
-"""Requests: may it enter, when it leaves, and what happens in between."""
+"""May a request enter? Every bound is checked here, and every refusal says what to do about it."""
 
 from __future__ import annotations
 
-from llmos.abi.events import Aborted, Failed, Terminal
+import math
+
+import msgspec
+
 from llmos.errors import (
     CapacityError,
     DeadlineExceeded,
@@ -10,38 +13,111 @@ from llmos.errors import (
     LoadFailed,
     ModelTooLarge,
     QueueFull,
-    ReaderStalled,
+    QuotaExceeded,
     ShuttingDown,
 )
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
+from llmos.kernel.core.cost import Prediction
 from llmos.kernel.core.limits import NS
 from llmos.kernel.core.replica import ModelFacts
-from llmos.kernel.core.request import Request, RequestState
+from llmos.kernel.core.request import Request
 from llmos.kernel.core.state import State
 
 GIB = 1 << 30
 
 
 def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
-    """Accept into the queue, or refuse with what the client can do about it."""
-    waiting, model = event.waiting, event.model
-    if refusal := _refusal(state, model, now_ns):
-        state.out.append(do.Refuse(waiting.request_id, refusal.to_info()))
+    """Accept into the queue, or refuse."""
+    model, prediction = event.model, predict(state, event)
+    wait_ns = wait_for(state, model, event.waiting.service_class)
+    refusal = _refusal(state, event, prediction, wait_ns, now_ns)
+    if refusal is not None:
+        state.out.append(do.Refuse(event.waiting.request_id, refusal.to_info()))
         return
-    state.models[model.model_id] = model
-    request = Request(waiting, model.model_id, now_ns, event.keep_alive_ns)
-    request.reason = f"queued: {len(state.queues[model.model_id])} before it"
+    request = _admit(state, event, prediction, now_ns)
+    request.reason = f"queued behind {len(state.queue(model.model_id))}"
+    enqueue(state, request)
+    if event.deadline_ns is not None:
+        state.wake_at(event.deadline_ns)
+    state.out.append(
+        do.Accept(request.waiting.request_id, request.reason, wait_ns, prediction.service_ns)
+    )
+
+
+def predict(state: State, event: ev.Arrived) -> Prediction:
+    """At the load the model has now."""
+    waiting, model_id = event.waiting, event.model.model_id
+    running = sum(len(r.running) for r in state.replicas_of(model_id))
+    return state.costs[model_id].predict(
+        waiting.principal_id, waiting.prompt_tokens, event.max_tokens, running + 1
+    )
+
+
+def wait_for(state: State, model: ModelFacts, service_class: int) -> float:
+    """Predicted ns until a row comes free: the work of this class and above, over all rows."""
+    replicas = state.replicas_of(model.model_id)
+    num_slots = sum(r.num_slots for r in replicas) or model.num_slots
+    if any(r.num_free_slots > 0 for r in replicas) and not len(state.queue(model.model_id)):
+        return 0.0
+    return state.backlogs[model.model_id].ahead_ns(service_class) / num_slots
+
+
+def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int) -> Request:
+    start_by_ns = None
+    if event.deadline_ns is not None:
+        start_by_ns = event.deadline_ns - int(prediction.service_ns)
+    waiting = msgspec.structs.replace(
+        event.waiting,
+        ready_ns=now_ns,
+        expected_tokens=round(prediction.output_tokens),
+        start_by_ns=start_by_ns,
+    )
+    state.models[event.model.model_id] = event.model
+    request = Request(
+        waiting,
+        event.model.model_id,
+        now_ns,
+        event.max_tokens,
+        prediction,
+        deadline_ns=event.deadline_ns,
+        keep_alive_ns=event.keep_alive_ns,
+    )
     state.requests[waiting.request_id] = request
-    state.queues[model.model_id].push(state.policy.key(waiting), waiting.request_id)
+    state.queue(request.model_id).join(waiting)
+    tenant = waiting.tenant_id
+    state.open_of_tenant[tenant] = state.open_of_tenant.get(tenant, 0) + 1
+    return request
+
+
+def enqueue(state: State, request: Request) -> None:
+    """Into its model's queue, new or back from a slice."""
+    waiting, model_id = request.waiting, request.model_id
+    state.queue(model_id).push(waiting)
     state.num_waiting += 1
-    state.dirty[model.model_id] = None
-    if waiting.deadline_ns is not None:
-        state.wake_at(waiting.deadline_ns)
-    state.out.append(do.Accept(waiting.request_id, request.reason))
+    state.backlogs[model_id].add(waiting.service_class, *_work(request))
+    state.dirty[model_id] = None
 
 
-def _refusal(state: State, model: ModelFacts, now_ns: int) -> LLMOSError | None:
+def dequeue(state: State, request: Request, *, popped: bool = False) -> None:
+    """Out of it again. `popped`: the policy has let go of it already."""
+    waiting, model_id = request.waiting, request.model_id
+    if not popped:
+        state.queue(model_id).remove(waiting.request_id)
+    state.num_waiting -= 1
+    state.backlogs[model_id].remove(waiting.service_class, *_work(request))
+
+
+def _work(request: Request) -> tuple[float, int]:
+    """Predicted ns and tokens of a whole request: what `Backlog` adds and takes away alike."""
+    waiting = request.waiting
+    return request.prediction.service_ns, waiting.prompt_tokens + waiting.expected_tokens
+
+
+def _refusal(
+    state: State, event: ev.Arrived, prediction: Prediction, wait_ns: float, now_ns: int
+) -> LLMOSError | None:
+    model = event.model
     if state.draining:
         return ShuttingDown("the server is stopping")
     fault = state.faults.get(model.model_id)
@@ -51,7 +127,11 @@ def _refusal(state: State, model: ModelFacts, now_ns: int) -> LLMOSError | None:
         return LoadFailed(f"{model.ref} could not be loaded: {cause}", retry_after_s=wait_s)
     if too_large := check_size(state, model):
         return too_large
-    return _overflow(state, model)
+    if over_quota := _over_quota(state, event):
+        return over_quota
+    if full := _full(state, event, wait_ns):
+        return full
+    return _too_late(event, prediction, wait_ns, now_ns)
 
 
 def check_size(state: State, model: ModelFacts) -> CapacityError | None:
@@ -65,99 +145,44 @@ def check_size(state: State, model: ModelFacts) -> CapacityError | None:
     )
 
 
-def _overflow(state: State, model: ModelFacts) -> QueueFull | None:
-    limits, queued = state.limits, len(state.queues[model.model_id])
-    if queued < limits.max_waiting_per_model and state.num_waiting < limits.max_waiting:
+def _over_quota(state: State, event: ev.Arrived) -> QuotaExceeded | None:
+    num_open = state.open_of_tenant.get(event.waiting.tenant_id, 0)
+    if num_open < state.limits.max_open_per_tenant:
         return None
-    slots = sum(r.num_slots for r in state.replicas_of(model.model_id)) or model.num_slots
-    wait_s = max(1.0, queued * state.service_ns / slots / NS)
-    return QueueFull(
-        f"{queued} requests wait for {model.ref} and {state.num_waiting} in all",
-        retry_after_s=round(wait_s, 1),
+    return QuotaExceeded(f"this tenant has {num_open} requests open", retry_after_s=1.0)
+
+
+def _full(state: State, event: ev.Arrived, wait_ns: float) -> QueueFull | None:
+    """The lower the class, the earlier its share of a bound is used up."""
+    limits, model, waiting = state.limits, event.model, event.waiting
+    queued = len(state.queue(model.model_id))
+    tokens = state.backlogs[model.model_id].tokens
+    share = limits.share(waiting.service_class)
+    bounds = (
+        (queued, limits.max_waiting_per_model, f"requests wait for {model.ref}"),
+        (state.num_waiting, limits.max_waiting, "requests wait in all"),
+        (tokens, limits.max_waiting_tokens, f"tokens wait for {model.ref}"),
     )
+    for value, bound, what in bounds:
+        if value >= math.ceil(bound * share):
+            name = waiting.service_class.name.lower()
+            return QueueFull(
+                f"{value} {what}, as many as class {name} may add to",
+                retry_after_s=max(1.0, round(wait_ns / NS, 1)),
+                details={"position": queued + 1, "reason": what, "eta_s": round(wait_ns / NS, 3)},
+            )
+    return None
 
 
-def cancelled(state: State, event: ev.Cancelled, now_ns: int) -> None:
-    """Waiting: it ends here. Running: the worker ends it. Already stopping or gone: nothing."""
-    request = state.requests.get(event.request_id)
-    if request is None or request.state is RequestState.STOPPING:
-        return
-    if request.state is RequestState.WAITING:
-        close(state, event.request_id, Aborted(event.request_id, event.reason), now_ns)
-        return
-    request.move(RequestState.STOPPING, event.reason)
-    assert request.replica_id is not None
-    state.out.append(do.AbortRow(event.request_id, request.replica_id, event.reason))
-
-
-def ended(state: State, event: ev.Ended, now_ns: int) -> None:
-    """The worker's last word on it. For a request already gone, nothing."""
-    request = state.requests.get(event.request_id)
-    if request is None:
-        return
-    if request.replica_id is not None and not isinstance(event.event, Failed):
-        state.replicas[request.replica_id].served = True
-    close(state, event.request_id, event.event, now_ns)
-
-
-def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
-    """Give up its row, and its life if it stays so for `stall_timeout_ns`."""
-    request = state.requests.get(event.request_id)
-    if request is None or request.state is not RequestState.RUNNING:
-        return
-    request.move(RequestState.PAUSED, "the client does not read")
-    request.stalled_ns = now_ns
-    state.wake_at(now_ns + state.limits.stall_timeout_ns)
-    assert request.replica_id is not None
-    state.out.append(do.PauseRow(event.request_id, request.replica_id, request.reason))
-
-
-def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
-    """Give it its row back."""
-    request = state.requests.get(event.request_id)
-    if request is None or request.state is not RequestState.PAUSED:
-        return
-    request.move(RequestState.RUNNING, "the client reads again")
-    request.stalled_ns = None
-    assert request.replica_id is not None
-    state.out.append(do.UnpauseRow(event.request_id, request.replica_id, request.reason))
-
-
-def expire(state: State, now_ns: int) -> None:
-    """Deadlines of waiting requests, and readers stalled for too long."""
-    for request_id, request in list(state.requests.items()):
-        deadline_ns = request.waiting.deadline_ns
-        waits = request.state is RequestState.WAITING
-        if waits and deadline_ns is not None and deadline_ns <= now_ns:
-            late = DeadlineExceeded("the deadline passed while the request waited")
-            close(state, request_id, Failed(request_id, late.to_info()), now_ns)
-        elif request.stalled_ns is not None and (
-            now_ns - request.stalled_ns >= state.limits.stall_timeout_ns
-        ):
-            _give_up(state, request_id, request, now_ns)
-
-
-def _give_up(state: State, request_id: str, request: Request, now_ns: int) -> None:
-    """End a stalled stream now; the worker frees the row, and nobody waits for its answer."""
-    assert request.replica_id is not None
-    state.out.append(do.AbortRow(request_id, request.replica_id, "the client does not read"))
-    error = ReaderStalled(f"nothing was read for {state.limits.stall_timeout_ns / NS:g} s")
-    close(state, request_id, Failed(request_id, error.to_info()), now_ns)
-
-
-def close(state: State, request_id: str, event: Terminal, now_ns: int) -> None:
-    """The one place where a request ends: forget it, free what it held, deliver the event."""
-    request = state.requests.pop(request_id)
-    state.dirty[request.model_id] = None
-    if request.state is RequestState.WAITING:
-        state.queues[request.model_id].remove(request_id)
-        state.num_waiting -= 1
-    if request.replica_id is not None:
-        replica = state.replicas[request.replica_id]
-        replica.running.discard(request_id)
-        replica.idle_since_ns = now_ns
-        if request.keep_alive_ns is not None:
-            replica.keep_alive_ns = request.keep_alive_ns
-    if request.started_ns is not None:
-        state.service_ns += 0.1 * (now_ns - request.started_ns - state.service_ns)
-    state.out.append(do.Close(request_id, event))
+def _too_late(
+    event: ev.Arrived, prediction: Prediction, wait_ns: float, now_ns: int
+) -> DeadlineExceeded | None:
+    """Refused only when waiting alone would miss it: predictions of service may be wrong."""
+    if event.deadline_ns is None or now_ns + wait_ns <= event.deadline_ns:
+        return None
+    return DeadlineExceeded(
+        f"the deadline is in {max(0, event.deadline_ns - now_ns) / NS:.2f} s, "
+        f"a row comes free in about {wait_ns / NS:.2f} s",
+        param="llmos.deadline_ms",
+        details={"wait_s": wait_ns / NS, "service_s": prediction.service_ns / NS},
+    )

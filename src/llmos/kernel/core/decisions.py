@@ -11,10 +11,15 @@ from llmos.kernel.core.replica import ModelFacts
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The request is ours now: its stream will end with exactly one `Close`."""
+    """The request is ours now: its stream will end with exactly one `Close`.
+
+    `wait_ns` and `service_ns` are predictions.
+    """
 
     request_id: str
     reason: str
+    wait_ns: float = 0.0
+    service_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,11 @@ class AbortRow:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Deliver the terminal event and forget the request."""
+    """Deliver the terminal event and forget the request. `reason` compares with the prediction."""
 
     request_id: str
     event: Terminal
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 from llmos.abi.events import Terminal
 from llmos.abi.policy import Waiting
+from llmos.abi.principal import ServiceClass
 from llmos.errors import ErrorInfo
 from llmos.kernel.core.replica import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A prepared request asks for a slot."""
+    """A prepared request asks for a row. `max_tokens` 0: as many as the context holds.
+
+    The core fills in what it alone knows: `waiting.expected_tokens` and `waiting.start_by_ns`.
+    """
 
     waiting: Waiting
     model: ModelFacts
+    max_tokens: int = 0
+    deadline_ns: int | None = None
     keep_alive_ns: int | None = None
 
 
@@ -33,6 +39,23 @@ class Ended:
 
     request_id: str
     event: Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """One engine step of a replica: how many tokens each request made."""
+
+    replica_id: str
+    tokens: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reniced:
+    """An operator, or its owner, changes how urgent it is. None: as it was."""
+
+    request_id: str
+    nice: int | None = None
+    service_class: ServiceClass | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,8 @@ CoreEvent = (
     Arrived
     | Cancelled
     | Ended
+    | Progressed
+    | Reniced
     | ReaderStalled
     | ReaderResumed
     | ReplicaUp

@@ -35,7 +35,7 @@ class ModelFacts:
 
 @dataclass(slots=True)
 class Replica:
-    """`running` are the requests that hold a slot (paused and stopping ones do)."""
+    """`running` hold a row (stopping ones do), `parked` keep their KV without one."""
 
     replica_id: str
     model: ModelFacts
@@ -44,11 +44,16 @@ class Replica:
     keep_alive_ns: int
     num_slots: int
     state: ReplicaState = ReplicaState.STARTING
-    running: set[str] = field(default_factory=set)
+    running: dict[str, None] = field(default_factory=dict)
+    parked: dict[str, None] = field(default_factory=dict)
     idle_since_ns: int = 0
     ready_ns: int = 0
     served: bool = False
     reason: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.running and not self.parked
 
     @property
     def num_free_slots(self) -> int:

@@ -6,41 +6,71 @@ import enum
 from dataclasses import dataclass
 
 from llmos.abi.policy import Waiting
+from llmos.kernel.core.cost import Prediction
 
 
 class RequestState(enum.StrEnum):
-    """WAITING → RUNNING ⇄ PAUSED → STOPPING → gone; every state may end."""
+    """WAITING → RUNNING ⇄ PARKED (its slice is over) or STALLED (nobody reads) → STOPPING → gone.
+
+    WAITING and PARKED are in the queue; only RUNNING and STOPPING hold a row.
+    """
 
     WAITING = "waiting"
     RUNNING = "running"
-    PAUSED = "paused"
+    PARKED = "parked"
+    STALLED = "stalled"
     STOPPING = "stopping"
 
 
 TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
     RequestState.WAITING: frozenset({RequestState.RUNNING}),
-    RequestState.RUNNING: frozenset({RequestState.PAUSED, RequestState.STOPPING}),
-    RequestState.PAUSED: frozenset({RequestState.RUNNING, RequestState.STOPPING}),
+    RequestState.RUNNING: frozenset(
+        {RequestState.PARKED, RequestState.STALLED, RequestState.STOPPING}
+    ),
+    RequestState.PARKED: frozenset(
+        {RequestState.RUNNING, RequestState.STALLED, RequestState.STOPPING}
+    ),
+    RequestState.STALLED: frozenset({RequestState.PARKED, RequestState.STOPPING}),
     RequestState.STOPPING: frozenset(),
 }
+
+QUEUED = frozenset({RequestState.WAITING, RequestState.PARKED})
 
 
 @dataclass(slots=True)
 class Request:
-    """`waiting` is what the policy may know; `reason` says why it is where it is."""
+    """`waiting` is what the policy may know; `reason` says why it is where it is.
+
+    `load_sum` adds up the rows in use at each of its `num_steps` steps; `max_tokens` 0: no bound.
+    """
 
     waiting: Waiting
     model_id: str
     arrived_ns: int
+    max_tokens: int
+    prediction: Prediction
+    deadline_ns: int | None = None
     keep_alive_ns: int | None = None
     state: RequestState = RequestState.WAITING
     replica_id: str | None = None
     started_ns: int | None = None
+    first_ns: int | None = None
     stalled_ns: int | None = None
+    away_ns: int = 0
+    left_ns: int = 0
+    num_tokens: int = 0
+    slice_tokens: int = 0
+    num_slices: int = 0
+    num_steps: int = 0
+    load_sum: int = 0
     reason: str = ""
 
-    def move(self, state: RequestState, reason: str) -> None:
+    def move(self, state: RequestState, reason: str, now_ns: int) -> None:
         """Change state. An illegal change is a bug of ours, so it is an assertion."""
         assert state in TRANSITIONS[self.state], f"{self.state} → {state}"
+        if self.state is RequestState.RUNNING:
+            self.left_ns = now_ns
+        elif state is RequestState.RUNNING and self.started_ns is not None:
+            self.away_ns += now_ns - self.left_ns
         self.state = state
         self.reason = reason

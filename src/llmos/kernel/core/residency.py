@@ -6,7 +6,8 @@ from llmos.abi.events import Failed
 from llmos.errors import ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import GIB, close
+from llmos.kernel.core.admission import GIB
+from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.memory import plan_room
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
@@ -46,7 +47,7 @@ def replica_gone(state: State, event: ev.ReplicaGone, now_ns: int) -> None:
         return
     asked = replica.state is ReplicaState.STOPPING
     error = event.error or WorkerLost("the worker stopped").to_info()
-    for request_id in sorted(replica.running):
+    for request_id in [*replica.running, *replica.parked]:
         close(state, request_id, Failed(request_id, error), now_ns)
     del state.replicas[event.replica_id]
     state.ledger.release(event.replica_id)
@@ -68,9 +69,9 @@ def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None
 def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
     state.wanted.pop(model_id, None)
     state.wake_at(state.faults[model_id].retry_ns)  # a pinned model is tried again then
-    queue = state.queues[model_id]
+    queue = state.queue(model_id)
     while len(queue):
-        request_id = queue.peek()
+        request_id = queue.peek().request_id
         close(state, request_id, Failed(request_id, error), now_ns)
 
 
@@ -108,7 +109,7 @@ def stop(state: State, replica: Replica, reason: str) -> None:
 
 def drain(state: State, replica: Replica, reason: str) -> None:
     """Nothing new runs on it; it stops when what runs has ended."""
-    if replica.state is ReplicaState.STARTING or not replica.running:
+    if replica.state is ReplicaState.STARTING or replica.is_empty:
         stop(state, replica, reason)
     elif replica.state is ReplicaState.READY:
         replica.move(ReplicaState.DRAINING, reason)
@@ -122,7 +123,7 @@ def note_lacking(state: State, model_id: str) -> None:
 
 def is_needed(state: State, model_id: str) -> bool:
     """Someone waits for it, asked for it, or wants it kept."""
-    waited_for = len(state.queues[model_id]) > 0
+    waited_for = len(state.queue(model_id)) > 0
     return waited_for or model_id in state.wanted or model_id in state.pinned
 
 
@@ -215,14 +216,14 @@ def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int)
 
 def _waits_since(state: State, model_id: str, now_ns: int) -> int:
     """How long, in ns, the first in the model's queue has waited."""
-    queue = state.queues[model_id]
-    return now_ns - state.requests[queue.peek()].arrived_ns if len(queue) else 0
+    queue = state.queue(model_id)
+    return now_ns - state.requests[queue.peek().request_id].arrived_ns if len(queue) else 0
 
 
 def unload_idle(state: State, now_ns: int) -> None:
     """Stop replicas nobody has used for their keep-alive time, and drained ones."""
     for replica in list(state.replicas.values()):
-        if replica.state is ReplicaState.DRAINING and not replica.running:
+        if replica.state is ReplicaState.DRAINING and replica.is_empty:
             stop(state, replica, replica.reason)
         elif state.is_idle(replica) and replica.model.model_id not in state.pinned:
             due_ns = replica.idle_since_ns + replica.keep_alive_ns

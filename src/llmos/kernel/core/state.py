@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmos.abi.policy import Policy
+from llmos.kernel.core.cost import Backlog, CostModel
 from llmos.kernel.core.decisions import Decision
 from llmos.kernel.core.fault import Fault
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.core.memory import Ledger
-from llmos.kernel.core.queue import Queue
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.request import Request
 
@@ -27,12 +28,15 @@ class State:
     """
 
     limits: Limits
-    policy: Policy
+    make_policy: Callable[[], Policy]
     ledger: Ledger
     requests: dict[str, Request] = field(default_factory=dict)
     replicas: dict[str, Replica] = field(default_factory=dict)
     models: dict[str, ModelFacts] = field(default_factory=dict)
-    queues: dict[str, Queue] = field(default_factory=lambda: defaultdict(Queue))
+    queues: dict[str, Policy] = field(default_factory=dict)
+    costs: dict[str, CostModel] = field(default_factory=lambda: defaultdict(CostModel))
+    backlogs: dict[str, Backlog] = field(default_factory=lambda: defaultdict(Backlog))
+    open_of_tenant: dict[str, int] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
     wanted: dict[str, None] = field(default_factory=dict)
     pinned: dict[str, None] = field(default_factory=dict)
@@ -42,9 +46,15 @@ class State:
     alarms: set[int] = field(default_factory=set)
     num_waiting: int = 0
     num_replicas_made: int = 0
-    service_ns: float = 1e9
     draining: bool = False
     out: list[Decision] = field(default_factory=list)
+
+    def queue(self, model_id: str) -> Policy:
+        """The model's own queue."""
+        queue = self.queues.get(model_id)
+        if queue is None:
+            queue = self.queues[model_id] = self.make_policy()
+        return queue
 
     def replicas_of(self, model_id: str) -> list[Replica]:
         return [r for r in self.replicas.values() if r.model.model_id == model_id]
@@ -66,11 +76,11 @@ class State:
         """Ready, and nobody runs on it or waits for it."""
         return (
             replica.state is ReplicaState.READY
-            and not replica.running
-            and not self.queues[replica.model.model_id]
+            and replica.is_empty
+            and not len(self.queue(replica.model.model_id))
         )
 
 
-def initial(limits: Limits, policy: Policy) -> State:
-    """An empty machine."""
-    return State(limits, policy, Ledger(limits.memory_budget_bytes))
+def initial(limits: Limits, make_policy: Callable[[], Policy]) -> State:
+    """An empty machine; `make_policy` is called once per model."""
+    return State(limits, make_policy, Ledger(limits.memory_budget_bytes))

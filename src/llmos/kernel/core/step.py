@@ -6,11 +6,10 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from llmos.kernel.core import admission, residency
+from llmos.kernel.core import admission, lifecycle, residency, sched
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import Replica, ReplicaState
-from llmos.kernel.core.request import RequestState
 from llmos.kernel.core.state import State
 
 
@@ -20,7 +19,7 @@ def step(state: State, events: Iterable[ev.CoreEvent], now_ns: int) -> list[do.D
     for event in events:
         _HANDLERS[type(event)](state, event, now_ns)
     if _timer_due(state, now_ns):
-        admission.expire(state, now_ns)
+        lifecycle.expire(state, now_ns)
         residency.mark_all(state)
         residency.unload_idle(state, now_ns)
     while state.dirty:
@@ -39,27 +38,13 @@ def _timer_due(state: State, now_ns: int) -> bool:
 
 
 def _schedule(state: State, model_id: str, now_ns: int) -> None:
-    """One model: its queue into free slots, its idle replica's alarm, its place in the line."""
-    queue = state.queues[model_id]
+    """One model: its queue into rows, its idle replica's alarm, its place in the line."""
     for replica in state.replicas_of(model_id):
-        if replica.state is ReplicaState.READY:
-            while len(queue) and replica.num_free_slots > 0:
-                _dispatch(state, queue.pop(), replica, now_ns)
-        if not replica.running:
+        if replica.state in (ReplicaState.READY, ReplicaState.DRAINING):
+            sched.fill_rows(state, replica, now_ns)
+        if replica.is_empty:
             _rest(state, replica, now_ns)
     residency.note_lacking(state, model_id)
-
-
-def _dispatch(state: State, request_id: str, replica: Replica, now_ns: int) -> None:
-    request = state.requests[request_id]
-    waited_ms = (now_ns - request.arrived_ns) / 1e6
-    reason = f"slot {len(replica.running) + 1} of {replica.num_slots}, waited {waited_ms:.0f} ms"
-    request.move(RequestState.RUNNING, reason)
-    request.replica_id = replica.replica_id
-    request.started_ns = now_ns
-    replica.running.add(request_id)
-    state.num_waiting -= 1
-    state.out.append(do.Dispatch(request_id, replica.replica_id, reason))
 
 
 def _rest(state: State, replica: Replica, now_ns: int) -> None:
@@ -80,10 +65,12 @@ def _tick(state: State, event: ev.Tick, now_ns: int) -> None:
 
 _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.Arrived: admission.arrived,
-    ev.Cancelled: admission.cancelled,
-    ev.Ended: admission.ended,
-    ev.ReaderStalled: admission.reader_stalled,
-    ev.ReaderResumed: admission.reader_resumed,
+    ev.Cancelled: lifecycle.cancelled,
+    ev.Ended: lifecycle.ended,
+    ev.Progressed: lifecycle.progressed,
+    ev.Reniced: lifecycle.reniced,
+    ev.ReaderStalled: lifecycle.reader_stalled,
+    ev.ReaderResumed: lifecycle.reader_resumed,
     ev.ReplicaUp: residency.replica_up,
     ev.ReplicaRefused: residency.replica_refused,
     ev.ReplicaGone: residency.replica_gone,

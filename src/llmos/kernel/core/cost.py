@@ -1,0 +1,126 @@
+"""What a request will cost, learned online from the ones that ended.
+
+Per model: seconds per prompt token, seconds per answer token at a given load, and how long the
+answers of a principal are. Everything is an exponential average, so that it follows the machine and
+the users, and a prediction is a few multiplications.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+MAX_PRINCIPALS = 4096
+"""Whose answer lengths are remembered; the least recently seen one goes first."""
+
+
+@dataclass(slots=True)
+class Average:
+    """An exponential average that begins with its first value."""
+
+    value: float
+    weight: float = 0.1
+    num_seen: int = 0
+
+    def add(self, value: float) -> None:
+        """Early values count more, so that a bad first guess does not last."""
+        self.num_seen += 1
+        share = max(self.weight, 1.0 / self.num_seen)
+        self.value += share * (value - self.value)
+
+
+@dataclass(slots=True)
+class Measured:
+    """How one request really went. Times in ns; `load`: rows in use while it ran, 1 or more."""
+
+    principal_id: str
+    prompt_tokens: int
+    output_tokens: int
+    prefill_ns: int
+    decode_ns: int
+    load: int
+
+
+@dataclass(slots=True)
+class Prediction:
+    """`service_ns` from dispatch to the end, `output_tokens` of them."""
+
+    output_tokens: float
+    service_ns: float
+
+
+class CostModel:
+    """Of one model version. `error` is the mean |predicted - actual| / actual of service times."""
+
+    def __init__(self) -> None:
+        self.fixed_ns = Average(2e6)
+        self.prefill_ns = Average(1e6)
+        self.alone_ns = Average(20e6)
+        self.per_row_ns = Average(1e6)
+        self.output = Average(128.0)
+        self.error = Average(0.0)
+        self._of_principal: OrderedDict[str, Average] = OrderedDict()
+
+    def predict(
+        self, principal_id: str, prompt_tokens: int, max_tokens: int, load: int
+    ) -> Prediction:
+        """`max_tokens` 0: no bound of its own. `load` as in `Measured`."""
+        known = self._of_principal.get(principal_id, self.output)
+        output = known.value if max_tokens <= 0 else min(known.value, float(max_tokens))
+        token_ns = self.alone_ns.value + self.per_row_ns.value * (load - 1)
+        prefill_ns = self.fixed_ns.value + self.prefill_ns.value * prompt_tokens
+        return Prediction(output, prefill_ns + token_ns * max(0.0, output - 1))
+
+    def learn(self, predicted: Prediction | None, measured: Measured) -> None:
+        """From a request that ended by itself."""
+        actual_ns = measured.prefill_ns + measured.decode_ns
+        if predicted is not None and actual_ns > 0:
+            self.error.add(abs(predicted.service_ns - actual_ns) / actual_ns)
+        self._learn_length(measured.principal_id, measured.output_tokens)
+        if measured.prompt_tokens > 0:
+            over_ns = max(0.0, measured.prefill_ns - self.fixed_ns.value)
+            if measured.prompt_tokens < 8:
+                self.fixed_ns.add(measured.prefill_ns)
+            else:
+                self.prefill_ns.add(over_ns / measured.prompt_tokens)
+        if measured.output_tokens > 1:
+            self._learn_decode(measured)
+
+    def _learn_length(self, principal_id: str, output_tokens: int) -> None:
+        self.output.add(output_tokens)
+        mine = self._of_principal.setdefault(principal_id, Average(self.output.value))
+        mine.add(output_tokens)
+        self._of_principal.move_to_end(principal_id)
+        if len(self._of_principal) > MAX_PRINCIPALS:
+            self._of_principal.popitem(last=False)
+
+    def _learn_decode(self, measured: Measured) -> None:
+        token_ns = measured.decode_ns / (measured.output_tokens - 1)
+        if measured.load <= 1:
+            self.alone_ns.add(token_ns)
+        else:
+            extra_ns = token_ns - self.alone_ns.value
+            if self.alone_ns.num_seen == 0:  # never seen alone: assume half of it is fixed
+                self.alone_ns.value = token_ns / 2
+                extra_ns = token_ns / 2
+            self.per_row_ns.add(max(0.0, extra_ns / (measured.load - 1)))
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Predicted work that waits for a model, by class, so that an ETA costs nothing to compute."""
+
+    service_ns: dict[int, float] = field(default_factory=dict)
+    tokens: int = 0
+
+    def add(self, service_class: int, service_ns: float, tokens: int) -> None:
+        self.service_ns[service_class] = self.service_ns.get(service_class, 0.0) + service_ns
+        self.tokens += tokens
+
+    def remove(self, service_class: int, service_ns: float, tokens: int) -> None:
+        self.service_ns[service_class] = max(0.0, self.service_ns[service_class] - service_ns)
+        self.tokens -= tokens
+
+    def ahead_ns(self, service_class: int) -> float:
+        """Predicted work of this class and the higher ones."""
+        return sum(ns for c, ns in self.service_ns.items() if c >= service_class)

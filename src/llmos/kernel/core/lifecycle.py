@@ -1,0 +1,186 @@
+"""What happens to an accepted request, until the one place where it ends."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmos.abi.events import Aborted, Failed, Finished, Terminal
+from llmos.errors import DeadlineExceeded, ReaderStalled
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.admission import dequeue, enqueue
+from llmos.kernel.core.cost import Measured
+from llmos.kernel.core.limits import NS
+from llmos.kernel.core.request import QUEUED, Request, RequestState
+from llmos.kernel.core.state import State
+
+OUTPUT_COST = 2.0
+"""A token of the answer counts as two of the prompt (the paper's weights)."""
+
+
+def cancelled(state: State, event: ev.Cancelled, now_ns: int) -> None:
+    """Waiting: it ends here. On a worker: the worker ends it. Already stopping or gone: nothing."""
+    request = state.requests.get(event.request_id)
+    if request is None or request.state is RequestState.STOPPING:
+        return
+    if request.state is RequestState.WAITING:
+        close(state, event.request_id, Aborted(event.request_id, event.reason), now_ns)
+        return
+    if request.state is RequestState.PARKED:
+        dequeue(state, request)
+    request.move(RequestState.STOPPING, event.reason, now_ns)
+    assert request.replica_id is not None
+    state.out.append(do.AbortRow(event.request_id, request.replica_id, event.reason))
+
+
+def ended(state: State, event: ev.Ended, now_ns: int) -> None:
+    """The worker's last word on it. For a request already gone, nothing."""
+    request = state.requests.get(event.request_id)
+    if request is None:
+        return
+    if request.replica_id is not None and not isinstance(event.event, Failed):
+        state.replicas[request.replica_id].served = True
+    close(state, event.request_id, event.event, now_ns)
+
+
+def progressed(state: State, event: ev.Progressed, now_ns: int) -> None:
+    """Charge what was made; let slices end where others wait."""
+    replica = state.replicas.get(event.replica_id)
+    if replica is None:
+        return
+    queue, load = state.queue(replica.model.model_id), len(replica.running)
+    for request_id, num_tokens in event.tokens:
+        request = state.requests.get(request_id)
+        if request is None:
+            continue
+        if request.first_ns is None:
+            request.first_ns = now_ns
+        request.num_tokens += num_tokens
+        request.slice_tokens += num_tokens
+        request.num_steps += 1
+        request.load_sum += load
+        queue.charge(request.waiting, OUTPUT_COST * num_tokens)
+    if len(queue):
+        state.dirty[replica.model.model_id] = None
+
+
+def reniced(state: State, event: ev.Reniced, now_ns: int) -> None:
+    """Takes effect at once: a queued request moves, a running one keeps its row until its slice."""
+    request = state.requests.get(event.request_id)
+    if request is None:
+        return
+    queued = request.state in QUEUED
+    if queued:
+        dequeue(state, request)
+    old, queue = request.waiting, state.queue(request.model_id)
+    queue.leave(old)
+    request.waiting = msgspec.structs.replace(
+        old,
+        nice=old.nice if event.nice is None else event.nice,
+        service_class=old.service_class if event.service_class is None else event.service_class,
+    )
+    queue.join(request.waiting)
+    if queued:
+        enqueue(state, request)
+    state.dirty[request.model_id] = None
+
+
+def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
+    """It gives up its row, and its life if it stays so for `stall_timeout_ns`."""
+    request = state.requests.get(event.request_id)
+    if request is None or request.state not in (RequestState.RUNNING, RequestState.PARKED):
+        return
+    if request.state is RequestState.PARKED:
+        dequeue(state, request)
+        request.move(RequestState.STALLED, "the client does not read", now_ns)
+    else:
+        leave_row(state, request, RequestState.STALLED, "the client does not read", now_ns)
+    request.stalled_ns = now_ns
+    state.wake_at(now_ns + state.limits.stall_timeout_ns)
+
+
+def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
+    """Back into the queue: its row may be someone else's by now."""
+    request = state.requests.get(event.request_id)
+    if request is None or request.state is not RequestState.STALLED:
+        return
+    request.move(RequestState.PARKED, "the client reads again", now_ns)
+    request.stalled_ns = None
+    request.waiting = msgspec.structs.replace(request.waiting, ready_ns=now_ns)
+    enqueue(state, request)
+
+
+def leave_row(state: State, request: Request, to: RequestState, reason: str, now_ns: int) -> None:
+    """From running to parked or stalled: the KV stays where it is."""
+    assert request.replica_id is not None
+    replica, request_id = state.replicas[request.replica_id], request.waiting.request_id
+    request.move(to, reason, now_ns)
+    del replica.running[request_id]
+    replica.parked[request_id] = None
+    state.dirty[request.model_id] = None
+    state.out.append(do.PauseRow(request_id, request.replica_id, reason))
+
+
+def expire(state: State, now_ns: int) -> None:
+    """Deadlines of queued requests, and readers stalled for too long."""
+    for request_id, request in list(state.requests.items()):
+        deadline_ns = request.deadline_ns
+        if request.state is RequestState.WAITING and deadline_ns is not None:
+            if deadline_ns <= now_ns:
+                late = DeadlineExceeded("the deadline passed while the request waited")
+                close(state, request_id, Failed(request_id, late.to_info()), now_ns)
+        elif request.stalled_ns is not None and (
+            now_ns - request.stalled_ns >= state.limits.stall_timeout_ns
+        ):
+            _give_up(state, request_id, request, now_ns)
+
+
+def _give_up(state: State, request_id: str, request: Request, now_ns: int) -> None:
+    """End a stalled stream now; the worker frees its KV, and nobody waits for its answer."""
+    assert request.replica_id is not None
+    state.out.append(do.AbortRow(request_id, request.replica_id, "the client does not read"))
+    error = ReaderStalled(f"nothing was read for {state.limits.stall_timeout_ns / NS:g} s")
+    close(state, request_id, Failed(request_id, error.to_info()), now_ns)
+
+
+def close(state: State, request_id: str, event: Terminal, now_ns: int) -> None:
+    """The one place where a request ends: forget it, free what it held, deliver the event."""
+    request = state.requests.pop(request_id)
+    state.dirty[request.model_id] = None
+    if request.state in QUEUED:
+        dequeue(state, request)
+    if request.replica_id is not None:
+        replica = state.replicas[request.replica_id]
+        replica.running.pop(request_id, None)
+        replica.parked.pop(request_id, None)
+        replica.idle_since_ns = now_ns
+        if request.keep_alive_ns is not None:
+            replica.keep_alive_ns = request.keep_alive_ns
+    tenant = request.waiting.tenant_id
+    state.queue(request.model_id).leave(request.waiting)
+    state.open_of_tenant[tenant] -= 1
+    if not state.open_of_tenant[tenant]:
+        del state.open_of_tenant[tenant]
+    state.out.append(do.Close(request_id, event, _account(state, request, event, now_ns)))
+
+
+def _account(state: State, request: Request, event: Terminal, now_ns: int) -> str:
+    """Teach the cost model, and say how right it was."""
+    if not isinstance(event, Finished) or request.started_ns is None:
+        return ""
+    first_ns = request.first_ns or now_ns
+    measured = Measured(
+        principal_id=request.waiting.principal_id,
+        prompt_tokens=request.waiting.prompt_tokens,
+        output_tokens=event.usage.completion_tokens,
+        prefill_ns=first_ns - request.started_ns,
+        decode_ns=max(0, now_ns - first_ns - request.away_ns),
+        load=max(1, round(request.load_sum / max(1, request.num_steps))),
+    )
+    state.costs[request.model_id].learn(request.prediction, measured)
+    actual_ns, predicted = measured.prefill_ns + measured.decode_ns, request.prediction
+    return (
+        f"ran {actual_ns / NS:.2f} s in {request.num_slices} slices, predicted "
+        f"{predicted.service_ns / NS:.2f} s; {measured.output_tokens} tokens, predicted "
+        f"{predicted.output_tokens:.0f}"
+    )

@@ -1,0 +1,1 @@
+"""Admission orders, one module each. Pure; chosen by `kernel.policy`."""

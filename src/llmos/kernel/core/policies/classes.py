@@ -1,0 +1,93 @@
+"""Service classes: the higher one first, and a floor under the lower ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmos.abi.policy import Tuning, Waiting
+from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.policies.order import Order
+
+_HIGHEST_FIRST = sorted(ServiceClass, reverse=True)
+_LOWEST_FIRST = sorted(ServiceClass)
+
+
+class ByClass:
+    """One `Order` per class. A `Policy`.
+
+    A lower class that waits earns `lowest_share` of the tokens the higher ones use; when it has
+    earned a slice it gets one, and keeps the row for it.
+    """
+
+    def __init__(self, make_order: Callable[[], Order], tuning: Tuning) -> None:
+        self._tuning = tuning
+        self._orders = {service_class: make_order() for service_class in ServiceClass}
+        self._earned = dict.fromkeys(ServiceClass, 0.0)
+        self._on_credit: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return sum(len(order) for order in self._orders.values())
+
+    def __contains__(self, request_id: str) -> bool:
+        return any(request_id in order for order in self._orders.values())
+
+    def join(self, waiting: Waiting) -> None:
+        self._orders[waiting.service_class].join(waiting)
+
+    def leave(self, waiting: Waiting) -> None:
+        self._on_credit.pop(waiting.request_id, None)
+        self._orders[waiting.service_class].leave(waiting)
+
+    def push(self, waiting: Waiting) -> None:
+        self._on_credit.pop(waiting.request_id, None)
+        self._orders[waiting.service_class].push(waiting)
+
+    def remove(self, request_id: str) -> None:
+        self._on_credit.pop(request_id, None)
+        for order in self._orders.values():
+            if request_id in order:
+                order.remove(request_id)
+
+    def peek(self) -> Waiting:
+        return self._orders[self._next_class()[0]].peek()
+
+    def pop(self) -> Waiting:
+        service_class, on_credit = self._next_class()
+        waiting = self._orders[service_class].pop()
+        if on_credit:
+            self._earned[service_class] -= self._tuning.slice_tokens
+            self._on_credit[waiting.request_id] = None
+        if not self._orders[service_class]:
+            self._earned[service_class] = 0.0  # what nobody waits for is not saved up
+        return waiting
+
+    def charge(self, waiting: Waiting, tokens: float) -> None:
+        self._orders[waiting.service_class].charge(waiting, tokens)
+        for lower in _LOWEST_FIRST:
+            if lower >= waiting.service_class:
+                break
+            if len(self._orders[lower]):
+                self._earned[lower] += tokens * self._tuning.lowest_share
+
+    def yields(self, running: Waiting, slice_tokens: int) -> str | None:
+        sliced = slice_tokens >= self._tuning.slice_tokens
+        if running.request_id in self._on_credit and not sliced:
+            return None
+        head, on_credit = self.peek(), self._next_class()[1]
+        if head.service_class > running.service_class:
+            return f"a request of class {head.service_class.name.lower()} waits"
+        if on_credit and head.service_class < running.service_class:
+            return f"class {head.service_class.name.lower()} has earned a slice" if sliced else None
+        if not sliced or head.service_class < running.service_class:
+            return None
+        return self._orders[head.service_class].prefers(head, running)
+
+    def _next_class(self) -> tuple[ServiceClass, bool]:
+        """Whose turn it is, and whether on what it has earned. Raises IndexError: nobody's."""
+        highest = next((c for c in _HIGHEST_FIRST if len(self._orders[c])), None)
+        if highest is None:
+            raise IndexError("nobody waits")
+        for lower in _LOWEST_FIRST:
+            if len(self._orders[lower]) and self._earned[lower] >= self._tuning.slice_tokens:
+                return lower, True
+        return highest, False

@@ -1,0 +1,100 @@
+"""Fair: inside a class every tenant gets its share, inside a tenant every principal its own."""
+
+from __future__ import annotations
+
+from llmos.abi.policy import Policy, Tuning, Waiting
+from llmos.kernel.core.policies.classes import ByClass
+from llmos.kernel.core.policies.order import KeyOrder, due_key
+from llmos.kernel.core.policies.shares import Shares
+
+
+class FairOrder:
+    """Two levels of shares, then the due key. A tenant weighs as much as its weightiest key."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self._key = due_key(tuning.nice_step_ns)
+        self._tenants = Shares()
+        self._principals: dict[str, Shares] = {}
+        self._queues: dict[tuple[str, str], KeyOrder] = {}
+        self._num_of_tenant: dict[str, int] = {}
+        self._where: dict[str, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._where
+
+    def join(self, waiting: Waiting) -> None:
+        self._tenants.enter(waiting.tenant_id, waiting.weight)
+        self._shares_in(waiting.tenant_id).enter(waiting.principal_id, waiting.weight)
+
+    def leave(self, waiting: Waiting) -> None:
+        tenant = waiting.tenant_id
+        self._tenants.exit(tenant)
+        self._principals[tenant].exit(waiting.principal_id)
+        if not len(self._principals[tenant]):
+            del self._principals[tenant]
+
+    def push(self, waiting: Waiting) -> None:
+        tenant, principal = waiting.tenant_id, waiting.principal_id
+        self._where[waiting.request_id] = (tenant, principal)
+        self._queues.setdefault((tenant, principal), KeyOrder(self._key)).push(waiting)
+        self._num_of_tenant[tenant] = self._num_of_tenant.get(tenant, 0) + 1
+        self._tenants.activate(tenant)
+        self._principals[tenant].activate(principal)
+
+    def remove(self, request_id: str) -> None:
+        flow = self._where.pop(request_id, None)
+        if flow is not None:
+            self._queues[flow].remove(request_id)
+            self._left(flow)
+
+    def peek(self) -> Waiting:
+        return self._queues[self._next_flow()].peek()
+
+    def pop(self) -> Waiting:
+        flow = self._next_flow()
+        waiting = self._queues[flow].pop()
+        del self._where[waiting.request_id]
+        self._left(flow)
+        return waiting
+
+    def charge(self, waiting: Waiting, tokens: float) -> None:
+        self._tenants.charge(waiting.tenant_id, tokens)
+        self._principals[waiting.tenant_id].charge(waiting.principal_id, tokens)
+
+    def prefers(self, waiting: Waiting, running: Waiting) -> str | None:
+        """Whose tenant, or whose principal, has had less; among equals they take turns."""
+        if waiting.tenant_id != running.tenant_id:
+            had, has = (self._tenants.counter(w.tenant_id) for w in (waiting, running))
+            who = "tenant"
+        else:
+            shares = self._principals[waiting.tenant_id]
+            had, has = (shares.counter(w.principal_id) for w in (waiting, running))
+            who = "principal"
+        if had > has:
+            return None
+        return f"its slice is over, and a {who} served less waits"
+
+    def _next_flow(self) -> tuple[str, str]:
+        tenant = self._tenants.first()
+        return tenant, self._principals[tenant].first()
+
+    def _shares_in(self, tenant: str) -> Shares:
+        return self._principals.setdefault(tenant, Shares())
+
+    def _left(self, flow: tuple[str, str]) -> None:
+        tenant, principal = flow
+        if not len(self._queues[flow]):
+            del self._queues[flow]
+            self._principals[tenant].deactivate(principal)
+        self._num_of_tenant[tenant] -= 1
+        if not self._num_of_tenant[tenant]:
+            del self._num_of_tenant[tenant]
+            self._tenants.deactivate(tenant)
+
+
+def make(tuning: Tuning) -> Policy:
+    """The default policy."""
+    return ByClass(lambda: FairOrder(tuning), tuning)

@@ -1,0 +1,101 @@
+"""Rows: who gets a free one, and who gives one up. The order itself is the policy's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llmos.abi.events import Failed
+from llmos.errors import DeadlineExceeded
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core.admission import dequeue, enqueue
+from llmos.kernel.core.lifecycle import close, leave_row
+from llmos.kernel.core.limits import NS
+from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.request import Request, RequestState
+from llmos.kernel.core.state import State
+
+
+def fill_rows(state: State, replica: Replica, now_ns: int) -> None:
+    """Free rows to whoever is next, then rows from those who should give way."""
+    if replica.state is ReplicaState.DRAINING:
+        _resume_parked(state, replica, now_ns)
+        return
+    queue = state.queue(replica.model.model_id)
+    while len(queue) and replica.num_free_slots > 0:
+        _run_next(state, replica, now_ns)
+    while len(queue) and _make_way(state, replica, now_ns):
+        _run_next(state, replica, now_ns)
+
+
+def _run_next(state: State, replica: Replica, now_ns: int) -> None:
+    """The head of the queue runs, or ends if its deadline can no longer be met."""
+    waiting = state.queue(replica.model.model_id).pop()
+    request = state.requests[waiting.request_id]
+    dequeue(state, request, popped=True)
+    deadline_ns = request.deadline_ns
+    if request.state is RequestState.WAITING and deadline_ns is not None and deadline_ns <= now_ns:
+        _drop(state, request, now_ns)
+    else:
+        _run(state, replica, request, now_ns)
+
+
+def _drop(state: State, request: Request, now_ns: int) -> None:
+    request_id = request.waiting.request_id
+    enqueue(state, request)  # `close` takes it out of the queue it stands in
+    late = DeadlineExceeded(
+        "the deadline passed while the request waited",
+        details={"waited_s": (now_ns - request.arrived_ns) / NS},
+    )
+    close(state, request_id, Failed(request_id, late.to_info()), now_ns)
+
+
+def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
+    request_id, is_new = request.waiting.request_id, request.state is RequestState.WAITING
+    waited_ms = (now_ns - request.waiting.ready_ns) / 1e6
+    row = f"row {len(replica.running) + 1} of {replica.num_slots}"
+    request.move(RequestState.RUNNING, f"{row} after {waited_ms:.0f} ms", now_ns)
+    request.slice_tokens = 0
+    request.num_slices += 1
+    replica.running[request_id] = None
+    if is_new:
+        request.replica_id = replica.replica_id
+        request.started_ns = now_ns
+        queue = state.queue(request.model_id)
+        queue.charge(request.waiting, request.waiting.prompt_tokens)
+        state.out.append(do.Dispatch(request_id, replica.replica_id, request.reason))
+    else:
+        replica.parked.pop(request_id)
+        state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
+
+
+def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
+    """Park the running request that should yield to the head, if there is one."""
+    queue = state.queue(replica.model.model_id)
+    head = state.requests[queue.peek().request_id]
+    if head.state is RequestState.WAITING and len(replica.parked) >= state.limits.max_parked:
+        return False
+    best: tuple[tuple[int, int], Request, str] | None = None
+    for request_id in replica.running:
+        request = state.requests[request_id]
+        if request.state is not RequestState.RUNNING:
+            continue
+        reason = queue.yields(request.waiting, request.slice_tokens)
+        rank = (request.waiting.service_class, -request.slice_tokens)
+        if reason is not None and (best is None or rank < best[0]):
+            best = (rank, request, reason)
+    if best is None:
+        return False
+    _, victim, reason = best
+    leave_row(state, victim, RequestState.PARKED, reason, now_ns)
+    victim.waiting = msgspec.structs.replace(victim.waiting, ready_ns=now_ns)
+    enqueue(state, victim)
+    return True
+
+
+def _resume_parked(state: State, replica: Replica, now_ns: int) -> None:
+    """A draining replica runs what it holds to its end, oldest first, and nothing new."""
+    for request_id in list(replica.parked):
+        request = state.requests[request_id]
+        if replica.num_free_slots > 0 and request.state is RequestState.PARKED:
+            dequeue(state, request)
+            _run(state, replica, request, now_ns)

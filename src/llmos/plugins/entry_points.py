@@ -1,0 +1,29 @@
+"""Finds plugins by entry-point group and name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Any
+
+from llmos.errors import PluginError
+
+POLICIES = "llmos.policies"
+"""Each names an `abi.policy.MakePolicy`."""
+
+
+def names(group: str) -> list[str]:
+    """What is installed in a group."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def load(group: str, name: str) -> Any:
+    """The object a plugin names. Raises PluginError naming near matches, or why it cannot load."""
+    found = entry_points(group=group, name=name)
+    if not found:
+        near = difflib.get_close_matches(name, names(group), n=3) or names(group)
+        raise PluginError(f"{group} has no {name!r}; there is {', '.join(near)}")
+    try:
+        return next(iter(found)).load()
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{group}: {name} cannot be loaded: {error}") from error
