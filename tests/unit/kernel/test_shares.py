@@ -1,0 +1,54 @@
+"""Shares by service: bounded memory, and who is first among equals."""
+
+from __future__ import annotations
+
+from llmos.kernel.core.policies.shares import Shares
+
+
+def test_a_member_that_comes_and_goes_leaves_no_entries_behind() -> None:
+    shares = Shares()
+    shares.enter("a", 1.0)  # something of it always runs
+    for i in range(1000):
+        shares.enter("a", 1.0)
+        shares.activate("a")
+        assert shares.first() == "a"
+        shares.deactivate("a")
+        shares.charge("a", i)
+        shares.exit("a")
+    assert len(shares._heap) <= 1
+
+
+def test_those_who_came_once_are_forgotten() -> None:
+    shares = Shares()
+    for i in range(1000):
+        name = f"m{i}"
+        shares.enter(name, 1.0)
+        shares.activate(name)
+        assert shares.first() == name
+        shares.deactivate(name)
+        shares.exit(name)
+    assert len(shares) <= 1
+    assert len(shares._heap) <= 1
+
+
+def test_equals_are_served_in_the_order_in_which_they_came() -> None:
+    shares = Shares()
+    shares.enter("x", 1.0)
+    shares.activate("x")
+    for i in range(10):  # each comes level with x, under a name that sorts before it
+        shares.enter(f"a{i}", 1.0)
+        shares.activate(f"a{i}")
+    assert shares.first() == "x"
+
+
+def test_a_member_weighs_as_much_as_the_heaviest_of_what_it_has_open() -> None:
+    shares = Shares()
+    shares.enter("a", 4.0)
+    shares.enter("a", 1.0)
+    shares.charge("a", 8.0)
+    assert shares.counter("a") == 2.0
+    shares.exit("a")
+    shares.exit("a")
+    shares.enter("a", 1.0)
+    shares.charge("a", 8.0)
+    assert shares.counter("a") == 10.0
