@@ -30,10 +30,18 @@ class Tokens(
     text: str
 
 
+class Served(msgspec.Struct, frozen=True):
+    """How the kernel served a request: until its first row, and how often it gave one up since."""
+
+    queued_s: float
+    num_preemptions: int
+
+
 class Finished(msgspec.Struct, frozen=True, tag="fin"):
     """Terminal: done. `stop` is the stop string or token id that ended it, if one did.
 
     `deterministic` says in which mode every step of it ran; None from a driver without modes.
+    `served` is the kernel's to say, never a driver's.
     """
 
     request_id: str
@@ -41,6 +49,7 @@ class Finished(msgspec.Struct, frozen=True, tag="fin"):
     usage: Usage
     stop: str | int | None = None
     deterministic: bool | None = None
+    served: Served | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="err"):

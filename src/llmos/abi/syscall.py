@@ -242,7 +242,11 @@ class ProcessList(msgspec.Struct, frozen=True, tag="r.processes"):
 
 
 class StatusInfo(msgspec.Struct, frozen=True, tag="r.status"):
-    """`ready` is true when a request would be served; `problems` say why not."""
+    """`ready` is true when a request would be served; `problems` say why not.
+
+    `waiting` counts what is queued by class (its lower-case name). `num_tokens` were generated
+    since the start.
+    """
 
     ready: bool
     problems: list[str]
@@ -254,6 +258,9 @@ class StatusInfo(msgspec.Struct, frozen=True, tag="r.status"):
     memory_total_bytes: int
     memory_budget_bytes: int
     memory_reserved_bytes: int
+    policy: str = ""
+    waiting: dict[str, int] = {}
+    num_tokens: int = 0
 
 
 class HealthReport(msgspec.Struct, frozen=True, tag="r.health"):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
 from llmos.abi.driver import LoadReport
@@ -61,6 +63,7 @@ class Effects:
         self._metrics = metrics
         self.loads: dict[str, LoadReport] = {}
         self.closing = False
+        self.num_tokens = 0
         self._appliers: dict[type, Callable[[Any], None]] = {
             do.Accept: self._accept,
             do.Refuse: self._refuse,
@@ -118,8 +121,9 @@ class Effects:
 
     def _pause(self, decision: do.PauseRow) -> None:
         self._phase(decision.request_id, Phase.PAUSED, f"gave up its row: {decision.reason}")
-        name = self._table.live[decision.request_id].version.ref
-        self._metrics.preemptions.labels(name).inc()
+        process = self._table.live[decision.request_id]
+        process.num_preemptions += 1
+        self._metrics.preemptions.labels(process.version.ref).inc()
         self.workers.send(decision.replica_id, msg.Pause([decision.request_id]))
 
     def _unpause(self, decision: do.UnpauseRow) -> None:
@@ -136,9 +140,12 @@ class Effects:
 
     def _close(self, decision: do.Close) -> None:
         process = self._table.live[decision.request_id]
-        process.end(decision.event, time.time_ns(), decision.reason)
-        process.stream.close(decision.event)
-        self._count(process, decision.event)
+        event = decision.event
+        process.end(event, time.time_ns(), decision.reason)
+        if isinstance(event, Finished):
+            event = msgspec.structs.replace(event, served=process.served())
+        process.stream.close(event)
+        self._count(process, event)
         self._table.retire(process)
         self.callers.closed(process)
 
@@ -200,6 +207,7 @@ class Effects:
             self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
         process.last_token_mono = now_mono
         process.num_tokens += len(event.token_ids)
+        self.num_tokens += len(event.token_ids)
         process.stream.deliver(event)
 
     def on_prepared(self, results: msg.PrepareResults) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
-from llmos.abi.events import Aborted
+from llmos.abi.events import Aborted, Failed
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
@@ -158,9 +160,11 @@ class Kernel:
         self._num_arrivals += 1
         return self._num_arrivals
 
-    def abandon(self, process: Process) -> None:
-        """It never reached the core."""
-        process.end(Aborted(process.request_id, "not accepted"), time.time_ns())
+    def abandon(self, process: Process, error: ErrorInfo | None = None) -> None:
+        """It never became the core's; `error` says why."""
+        request_id = process.request_id
+        event = Aborted(request_id, "not accepted") if error is None else Failed(request_id, error)
+        process.end(event, time.time_ns(), "" if error is None else "never accepted")
         self.table.retire(process)
 
     def cancel(self, request_id: str, reason: str) -> None:
@@ -203,7 +207,11 @@ class Kernel:
     def refused(self, process: Process, error: ErrorInfo) -> None:
         call = process.stream.call
         self.metrics.refusals.labels(error.code).inc()
-        self.abandon(process)
+        self.abandon(process, error)
+        # the caller has no other name for it to ask `why` about
+        error = msgspec.structs.replace(
+            error, details={**error.details, "request_id": process.request_id}
+        )
         call.front.send(Refused(call.number, error))
 
     def closed(self, process: Process) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from llmos.abi.events import Aborted, Failed, Finished, Terminal
+from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
 from llmos.abi.inference import Prepared, Usage
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
@@ -52,6 +52,7 @@ class Process:
     first_token_mono: int = 0
     last_token_mono: int = 0
     num_tokens: int = 0
+    num_preemptions: int = 0
     ended_ns: int | None = None
     cancel_reason: str | None = None
     expected_start_ns: int | None = None
@@ -83,6 +84,10 @@ class Process:
         self.nice = self.nice if nice is None else nice
         self.service_class = self.service_class if service_class is None else service_class
         self.note(f"set to class {self.service_class.name.lower()}, nice {self.nice} by {by}")
+
+    def served(self) -> Served:
+        """For its client, at the end."""
+        return Served((self.started_mono - self.created_mono) / 1e9, self.num_preemptions)
 
     def info(self) -> ProcessInfo:
         return ProcessInfo(
@@ -158,6 +163,14 @@ class ProcessTable:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(process_id, []).append(future)
         return future
+
+    def forget_watcher(self, process_id: str, watcher: asyncio.Future[None]) -> None:
+        """Whoever waited does so no more. Idempotent."""
+        watchers = self._watchers.get(process_id, [])
+        if watcher in watchers:
+            watchers.remove(watcher)
+            if not watchers:
+                del self._watchers[process_id]
 
     def _forget_old(self) -> None:
         limit_ns = time.time_ns() - self._ended_kept_ns

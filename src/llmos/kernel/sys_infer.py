@@ -14,6 +14,7 @@ from llmos.errors import (
     Cancelled,
     ContextLengthExceeded,
     InvalidRequest,
+    LLMOSError,
     PermissionDenied,
     QueueFull,
     ShuttingDown,
@@ -33,6 +34,9 @@ async def infer(kernel: Kernel, call: Call, body: Infer) -> None:
     process = _open(kernel, call, body)
     try:
         await _prepare(kernel, process)
+    except LLMOSError as error:
+        kernel.abandon(process, error.to_info())
+        raise
     except BaseException:  # whatever it was, the caller hears it from the gate
         kernel.abandon(process)
         raise
@@ -47,7 +51,11 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
     service_class = _service_class(call, body)
     num_open = len(kernel.table.live)
     if num_open >= kernel.config.max_open_requests:
-        raise QueueFull(f"{num_open} requests are open", retry_after_s=1.0)
+        raise QueueFull(
+            f"{num_open} requests are open",
+            retry_after_s=1.0,
+            details={"position": num_open + 1, "reason": "requests are open", "eta_s": None},
+        )
     request_id = new_id("req")
     process = Process(
         request_id=request_id,
@@ -115,7 +123,7 @@ def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
         arrival=kernel.next_arrival(),
         ready_ns=process.created_mono,
         service_class=process.service_class,
-        nice=options.nice,
+        nice=process.nice,
         tenant_id=process.principal.tenant_id,
         principal_id=process.principal.principal_id,
         weight=process.principal.weight,

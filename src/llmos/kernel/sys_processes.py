@@ -53,7 +53,11 @@ async def wait_process(kernel: Kernel, call: Call, body: sc.WaitProcess) -> sc.P
         raise InvalidRequest(f"timeout_s is between 0 and {MAX_WAIT_S:g}", param="timeout_s")
     story = await show_process(kernel, call, sc.ShowProcess(body.process_id))
     if story.info.ended_ns is None:
-        await asyncio.wait([kernel.table.when_ended(body.process_id)], timeout=body.timeout_s)
+        watcher = kernel.table.when_ended(body.process_id)
+        try:
+            await asyncio.wait([watcher], timeout=body.timeout_s)
+        finally:
+            kernel.table.forget_watcher(body.process_id, watcher)
     return kernel.table.find_story(body.process_id) or story
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
 from llmos.kernel.core.replica import Replica
-from llmos.kernel.core.request import RequestState
+from llmos.kernel.core.request import QUEUED, RequestState
 from llmos.kernel.front import Call
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ async def status(kernel: Kernel, call: Call, body: sc.Status) -> sc.StatusInfo:
     """The machine in one look."""
     state, ledger, problems = kernel.state, kernel.state.ledger, kernel.problems()
     total_bytes, _ = kernel.node.memory_bytes()
+    waiting = Counter(
+        r.waiting.service_class.name.lower() for r in state.requests.values() if r.state in QUEUED
+    )
     return sc.StatusInfo(
         ready=not problems,
         problems=problems,
@@ -65,6 +69,9 @@ async def status(kernel: Kernel, call: Call, body: sc.Status) -> sc.StatusInfo:
         memory_total_bytes=total_bytes,
         memory_budget_bytes=ledger.budget_bytes,
         memory_reserved_bytes=ledger.reserved_bytes,
+        policy=kernel.config.policy,
+        waiting=dict(waiting),
+        num_tokens=kernel.effects.num_tokens,
     )
 
 

@@ -33,6 +33,8 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     wait_ns = wait_for(state, model, event.waiting.service_class)
     refusal = _refusal(state, event, prediction, wait_ns, now_ns)
     if refusal is not None:
+        if isinstance(refusal, CapacityError | LoadFailed):
+            _explain(state, event, refusal, wait_ns)
         state.out.append(do.Refuse(event.waiting.request_id, refusal.to_info()))
         return
     request = _admit(state, event, prediction, now_ns)
@@ -43,6 +45,16 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     state.out.append(
         do.Accept(request.waiting.request_id, request.reason, wait_ns, prediction.service_ns)
     )
+
+
+def _explain(state: State, event: ev.Arrived, refusal: LLMOSError, wait_ns: float) -> None:
+    """What every refusal for want of room says alike, where it says nothing better itself."""
+    refusal.details = {
+        "position": len(state.queue(event.model.model_id)) + 1,
+        "reason": refusal.message,
+        "eta_s": round((refusal.retry_after_s or wait_ns / NS), 3),
+        **refusal.details,
+    }
 
 
 def predict(state: State, event: ev.Arrived) -> Prediction:
@@ -169,7 +181,7 @@ def _full(state: State, event: ev.Arrived, wait_ns: float) -> QueueFull | None:
             return QueueFull(
                 f"{value} {what}, as many as class {name} may add to",
                 retry_after_s=max(1.0, round(wait_ns / NS, 1)),
-                details={"position": queued + 1, "reason": what, "eta_s": round(wait_ns / NS, 3)},
+                details={"reason": what, "eta_s": round(wait_ns / NS, 3)},
             )
     return None
 

@@ -1,0 +1,141 @@
+"""Looks into a core's state after a step: everything is counted again and must agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from llmos.abi.policy import Tuning
+from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.request import QUEUED, Request, RequestState
+from llmos.kernel.core.state import ALARM_GRID_NS, State
+from llmos.kernel.sim.witness import Rule, Witness, demand
+
+_COMING = (ReplicaState.STARTING, ReplicaState.READY)
+
+
+def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now_ns: int) -> None:
+    """Raises Violation. O(open requests)."""
+    demand(state.requests.keys() == witness.open.keys(), "open requests differ from the promised")
+    check_memory(state, witness)
+    _check_queues(state)
+    _check_tenants(state)
+    _check_timers(state, now_ns)
+    for replica in state.replicas.values():
+        _check_rows(state, replica, witness)
+        if replica.state is ReplicaState.READY:
+            _check_use(state, replica, rule, tuning)
+    coming = Counter(r.model.model_id for r in state.replicas.values() if r.state in _COMING)
+    demand(all(count == 1 for count in coming.values()), "two replicas of one model")
+
+
+def check_memory(state: State, witness: Witness) -> None:
+    """The ledger against the replicas, and against what the witness added up."""
+    ledger, replicas = state.ledger, state.replicas
+    demand(0 <= ledger.reserved_bytes <= ledger.budget_bytes, "over-commit of memory")
+    held = {r.replica_id: r.reserved_bytes for r in replicas.values()}
+    demand(sum(held.values()) == ledger.reserved_bytes, "the ledger differs from the replicas")
+    seen = {replica_id: host.reserved_bytes for replica_id, host in witness.hosts.items()}
+    demand(held == seen, "replicas differ from those started")
+
+
+def _check_queues(state: State) -> None:
+    """Who waits, model by model: counted, in tokens, and in predicted time."""
+    num: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    work: Counter[tuple[str, int]] = Counter()
+    for request_id, request in state.requests.items():
+        if not is_queued(state, request):
+            continue
+        demand(request_id in state.queue(request.model_id), f"{request_id} is in no queue")
+        num[request.model_id] += 1
+        waiting = request.waiting
+        tokens[request.model_id] += waiting.prompt_tokens + waiting.expected_tokens
+        work[request.model_id, waiting.service_class] += round(request.prediction.service_ns)
+    demand(state.num_waiting == num.total(), "the number of waiting requests is wrong")
+    for model_id, queue in state.queues.items():
+        demand(len(queue) == num[model_id], f"the queue of {model_id} is of another length")
+        backlog = state.backlogs[model_id]
+        demand(backlog.tokens == tokens[model_id], "the backlog's tokens are wrong")
+        for kind, service_ns in backlog.service_ns.items():
+            is_near = abs(service_ns - work[model_id, kind]) <= 1e-6 * service_ns + 1e5
+            demand(is_near, "the backlog's time is wrong")
+
+
+def is_queued(state: State, request: Request) -> bool:
+    """Parked requests of a replica that takes nothing new wait for a row of it, in no queue."""
+    if request.state not in QUEUED:
+        return False
+    replica = state.replicas.get(request.replica_id or "")
+    return replica is None or replica.state is ReplicaState.READY
+
+
+def _check_tenants(state: State) -> None:
+    num_open = Counter(request.waiting.tenant_id for request in state.requests.values())
+    demand(dict(num_open) == state.open_of_tenant, "open requests by tenant are wrong")
+
+
+def _check_timers(state: State, now_ns: int) -> None:
+    """Nobody is kept past a deadline or a stall, and a wake-up is planned for the next."""
+    next_ns = state.next_due_ns()
+    for request in state.requests.values():
+        due_ns = None
+        if request.state is RequestState.WAITING:
+            due_ns = request.deadline_ns
+        elif request.stalled_ns is not None:
+            due_ns = request.stalled_ns + state.limits.stall_timeout_ns
+        if due_ns is not None:
+            due_ns += ALARM_GRID_NS
+            demand(now_ns <= due_ns, "kept past its time")
+            demand(next_ns is not None and next_ns <= due_ns, "no wake-up is planned")
+
+
+def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
+    host = witness.hosts[replica.replica_id]
+    demand(replica.running.keys() == host.running, "rows differ from those given")
+    demand(replica.parked.keys() == host.parked, "parked requests differ from those paused")
+    demand(len(replica.running) <= replica.num_slots, "more rows than there are")
+    for request_id in replica.running:
+        is_right = state.requests[request_id].state in (RequestState.RUNNING, RequestState.STOPPING)
+        demand(is_right, "a row is held by one that does not run")
+    for request_id in replica.parked:
+        request = state.requests[request_id]
+        demand(request.state is not RequestState.RUNNING, "it runs without a row")
+        demand(request.stalled_ns is None or request.state in _QUIET, "it stalls and waits")
+    if replica.state is ReplicaState.DRAINING:
+        demand(not replica.is_empty, "a drained replica is kept")
+
+
+_QUIET = (RequestState.STALLED, RequestState.STOPPING)
+
+
+def _check_use(state: State, replica: Replica, rule: Rule | None, tuning: Tuning) -> None:
+    """No free row while someone waits; nobody keeps a row he should have given up."""
+    queue = state.queue(replica.model.model_id)
+    if not len(queue):
+        return
+    demand(replica.num_free_slots <= 0, "a row is free and someone waits")
+    head = state.requests[queue.peek().request_id]
+    is_full = len(replica.parked) >= state.limits.max_parked
+    if head.state is RequestState.WAITING and is_full:
+        return
+    running = [state.requests[r] for r in replica.running]
+    running = [r for r in running if r.state is RequestState.RUNNING]
+    for request in running:
+        reason = queue.yields(request.waiting, request.slice_tokens)
+        demand(reason is None, "a row should have been given up")
+    if rule is not None and rule.is_by_class:
+        _check_classes(state, running, replica.model.model_id, tuning)
+
+
+def _check_classes(state: State, running: list[Request], model_id: str, tuning: Tuning) -> None:
+    """A lower class keeps a row of a higher one that waits for one slice at most."""
+    kinds = {
+        request.waiting.service_class
+        for request in state.requests.values()
+        if request.model_id == model_id and is_queued(state, request)
+    }
+    lowest = min(kinds)
+    for request in running:
+        over = request.slice_tokens >= tuning.slice_tokens
+        kept = request.waiting.service_class < lowest and over
+        demand(not kept, "a lower class keeps the row of a higher one")

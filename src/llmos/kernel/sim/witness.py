@@ -1,0 +1,274 @@
+"""Watches a core from outside, by what it is told and what it decides, and trusts nothing inside.
+
+A broken promise raises `Violation`: an event lost or delivered twice, more rows, parked requests or
+bytes than there are, someone overtaken by more than the policy's bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from llmos.abi.policy import Waiting
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.core.limits import Limits
+
+NICE_STEPS = 39
+
+
+class Violation(AssertionError):
+    """The core broke a promise."""
+
+
+def demand(holds: bool, what: str) -> None:
+    """Raise Violation unless it holds (an `assert` could be switched off)."""
+    if not holds:
+        raise Violation(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Among requests of one `flow`, none first runs before one that came more than `slack` earlier.
+
+    `slack`: in steps of nice. A request with a deadline may go before by its predicted service.
+    """
+
+    flow: Callable[[str, Waiting], Hashable]
+    slack: int
+    is_by_class: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "fair": Rule(
+        lambda m, w: (m, w.service_class, w.tenant_id, w.principal_id),
+        NICE_STEPS,
+    ),
+    "priority": Rule(lambda m, w: (m, w.service_class), NICE_STEPS),
+    "round-robin": Rule(lambda m, w: (m, w.service_class), 0),
+    "fifo": Rule(lambda m, w: m, 0, is_by_class=False),
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """An accepted request. `replica_id` None: it has not run."""
+
+    waiting: Waiting
+    model_id: str
+    arrived_ns: int
+    has_deadline: bool
+    service_ns: float
+    is_reniced: bool = False
+    is_stalled: bool = False
+    replica_id: str | None = None
+
+
+@dataclass(slots=True)
+class Host:
+    """A replica from its start to the death of its process."""
+
+    model_id: str
+    num_slots: int
+    reserved_bytes: int
+    is_up: bool = False
+    is_stopping: bool = False
+    running: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+
+
+class Witness:
+    """`told` before a step, `saw` after it. `rule` None: an unknown policy, order is not judged."""
+
+    def __init__(self, limits: Limits, rule: Rule | None, nice_step_ns: int) -> None:
+        self._limits = limits
+        self._rule = rule
+        self._nice_step_ns = nice_step_ns
+        self._asked: dict[str, ev.Arrived] = {}
+        self._waiting: dict[Hashable, dict[str, int]] = {}
+        self._num_stalled_now = 0
+        self._num_parked_before: dict[str, int] = {}
+        self.open: dict[str, Seen] = {}
+        self.hosts: dict[str, Host] = {}
+        self.num_accepted = self.num_closed = self.num_refused = 0
+
+    # what the core is told
+
+    def told(self, events: Sequence[ev.CoreEvent]) -> None:
+        self._num_stalled_now = 0
+        self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
+        for event in events:
+            if isinstance(event, ev.Arrived):
+                self._asked[event.waiting.request_id] = event
+            elif isinstance(event, ev.ReplicaUp):
+                self._up(event)
+            elif isinstance(event, ev.ReplicaGone):
+                self._gone(event.replica_id)
+            elif isinstance(event, ev.Reniced):
+                self._reniced(event)
+            elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
+                if seen := self.open.get(event.request_id):
+                    seen.is_stalled = isinstance(event, ev.ReaderStalled)
+                    self._num_stalled_now += seen.is_stalled
+
+    def _up(self, event: ev.ReplicaUp) -> None:
+        host = self.hosts.get(event.replica_id)
+        if host is None or host.is_up or host.is_stopping:
+            return
+        host.is_up = True
+        host.num_slots = event.num_slots
+        host.reserved_bytes = min(host.reserved_bytes, event.used_bytes)
+
+    def _gone(self, replica_id: str) -> None:
+        host = self.hosts.pop(replica_id, None)
+        for request_id in () if host is None else (*host.running, *host.parked):
+            self.open[request_id].replica_id = "gone"
+
+    def _reniced(self, event: ev.Reniced) -> None:
+        if seen := self.open.get(event.request_id):
+            is_waiting = self._leave_flow(seen)
+            old = seen.waiting
+            seen.waiting = Waiting(
+                **{
+                    **{name: getattr(old, name) for name in old.__struct_fields__},
+                    "nice": old.nice if event.nice is None else event.nice,
+                    "service_class": (
+                        old.service_class if event.service_class is None else event.service_class
+                    ),
+                }
+            )
+            seen.is_reniced = True
+            if is_waiting:
+                self._join_flow(seen)
+
+    # what the core decides
+
+    def saw(self, decisions: Sequence[do.Decision], now_ns: int) -> None:
+        for decision in decisions:
+            self._see(decision, now_ns)
+        for seen in self.open.values():
+            demand(seen.replica_id != "gone", "a request outlived its worker")
+        for replica_id, host in self.hosts.items():
+            before = self._num_parked_before.get(replica_id, 0) + self._num_stalled_now
+            most = max(self._limits.max_parked, before)
+            demand(len(host.parked) <= most, f"{len(host.parked)} parked on {replica_id}")
+
+    def _see(self, decision: do.Decision, now_ns: int) -> None:
+        if isinstance(decision, do.Accept):
+            self._accept(decision, now_ns)
+        elif isinstance(decision, do.Refuse):
+            demand(decision.request_id in self._asked, "refused what nobody asked")
+            del self._asked[decision.request_id]
+            self.num_refused += 1
+        elif isinstance(decision, do.Close):
+            self._close(decision)
+        elif isinstance(decision, do.StartReplica):
+            self._start(decision)
+        elif isinstance(decision, do.StopReplica):
+            host = self._host(decision.replica_id)
+            demand(not host.is_stopping, "stopped twice")
+            demand(not host.running and not host.parked, "stopped with requests on it")
+            host.is_stopping = True
+        else:
+            self._row(decision, now_ns)
+
+    def _accept(self, decision: do.Accept, now_ns: int) -> None:
+        demand(decision.request_id in self._asked, "accepted what nobody asked")
+        event = self._asked.pop(decision.request_id)
+        seen = Seen(
+            event.waiting,
+            event.model.model_id,
+            now_ns,
+            event.deadline_ns is not None,
+            decision.service_ns,
+        )
+        self.open[decision.request_id] = seen
+        self.num_accepted += 1
+        self._join_flow(seen)
+
+    def _close(self, decision: do.Close) -> None:
+        request_id = decision.request_id
+        demand(request_id in self.open, f"{request_id} ended twice, or was never accepted")
+        demand(decision.event.request_id == request_id, "another request's terminal event")
+        seen = self.open.pop(request_id)
+        self._leave_flow(seen)
+        self.num_closed += 1
+        host = self.hosts.get(seen.replica_id or "")
+        if host is not None:
+            host.running.discard(request_id)
+            host.parked.discard(request_id)
+
+    def _start(self, decision: do.StartReplica) -> None:
+        demand(decision.replica_id not in self.hosts, "a replica's name was used twice")
+        model = decision.model
+        for host in self.hosts.values():
+            is_leaving = host.is_stopping or host.running or host.parked or not host.is_up
+            demand(
+                host.model_id != model.model_id or bool(is_leaving), "a second idle replica starts"
+            )
+        used = sum(host.reserved_bytes for host in self.hosts.values())
+        budget = self._limits.memory_budget_bytes
+        demand(used + model.reserve_bytes <= budget, "more bytes than there are")
+        self.hosts[decision.replica_id] = Host(model.model_id, model.num_slots, model.reserve_bytes)
+
+    def _row(self, decision: do.Decision, now_ns: int) -> None:
+        assert isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow)
+        request_id, host = decision.request_id, self._host(decision.replica_id)
+        demand(request_id in self.open, "a decision about a request that has ended")
+        seen = self.open[request_id]
+        if isinstance(decision, do.Dispatch):
+            demand(seen.replica_id is None, "dispatched twice")
+            demand(host.is_up and not host.is_stopping, "dispatched to a replica that is not ready")
+            demand(host.model_id == seen.model_id, "dispatched to another model")
+            self._judge_order(seen)
+            seen.replica_id = decision.replica_id
+            self._take_row(host, request_id)
+            return
+        demand(seen.replica_id == decision.replica_id, "a row of another replica")
+        if isinstance(decision, do.PauseRow):
+            demand(request_id in host.running, "paused without a row")
+            host.running.discard(request_id)
+            host.parked.add(request_id)
+        elif isinstance(decision, do.UnpauseRow):
+            demand(request_id in host.parked, "unpaused without being paused")
+            demand(not seen.is_stalled, "runs though nobody reads")
+            host.parked.discard(request_id)
+            self._take_row(host, request_id)
+
+    def _take_row(self, host: Host, request_id: str) -> None:
+        host.running.add(request_id)
+        demand(len(host.running) <= host.num_slots, "more rows than there are")
+
+    def _host(self, replica_id: str) -> Host:
+        demand(replica_id in self.hosts, f"{replica_id} does not exist")
+        return self.hosts[replica_id]
+
+    # who may go before whom
+
+    def _join_flow(self, seen: Seen) -> None:
+        if self._rule is not None:
+            flow = self._waiting.setdefault(self._rule.flow(seen.model_id, seen.waiting), {})
+            flow[seen.waiting.request_id] = seen.arrived_ns
+
+    def _leave_flow(self, seen: Seen) -> bool:
+        if self._rule is None:
+            return False
+        key = self._rule.flow(seen.model_id, seen.waiting)
+        flow = self._waiting.get(key, {})
+        was_in = flow.pop(seen.waiting.request_id, None) is not None
+        if was_in and not flow:
+            del self._waiting[key]
+        return was_in
+
+    def _judge_order(self, seen: Seen) -> None:
+        if self._rule is None:
+            return
+        key = self._rule.flow(seen.model_id, seen.waiting)
+        self._leave_flow(seen)
+        if seen.is_reniced and self._rule.slack == 0:
+            return
+        earliest = min(self._waiting.get(key, {}).values(), default=seen.arrived_ns)
+        slack_ns = self._rule.slack * self._nice_step_ns
+        if seen.has_deadline and slack_ns:
+            slack_ns += int(seen.service_ns)
+        demand(seen.arrived_ns - earliest <= slack_ns, "overtaken by more than the bound")
