@@ -18,7 +18,7 @@ from llmos.abi.node import NodeAgent
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.registry import Registry
 from llmos.abi.syscall import Accepted, Refused, Reply
-from llmos.errors import ErrorInfo, StorageError, from_info
+from llmos.errors import ErrorInfo, LLMOSError, from_info
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
@@ -116,6 +116,7 @@ class Kernel:
             async with asyncio.timeout(self.config.drain_timeout_s):
                 await self.table.empty.wait()
         self.effects.closing = True
+        self.loop.post(ev.Closing())
         await self.workers.close()
         for task in self._tasks:
             task.cancel()
@@ -169,7 +170,8 @@ class Kernel:
     def when_resident(self, model_id: str) -> asyncio.Future[None]:
         """Done when a replica of the model is ready; fails when it cannot be."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._residents[model_id].append(future)
+        waiting = [other for other in self._residents[model_id] if not other.done()]
+        self._residents[model_id] = [*waiting, future]
         return future
 
     # for effects
@@ -179,7 +181,6 @@ class Kernel:
         call = process.stream.call
         prepared = process.prepared
         assert prepared is not None
-        call.front.streams[call.number] = process.stream
         call.front.send(
             Reply(
                 call.number,
@@ -196,6 +197,7 @@ class Kernel:
 
     def refused(self, process: Process, error: ErrorInfo) -> None:
         call = process.stream.call
+        call.front.streams.pop(call.number, None)
         self.metrics.refusals.labels(error.code).inc()
         self.abandon(process)
         call.front.send(Refused(call.number, error))
@@ -237,7 +239,7 @@ class Kernel:
         while True:
             try:
                 await self._probe_store()
-            except StorageError as error:
+            except LLMOSError as error:
                 log.warning("the store cannot write: %s", error)
                 self._store_problem = f"the store cannot write: {error}"
             else:

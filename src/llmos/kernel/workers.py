@@ -241,7 +241,8 @@ class Workers:
             handle.kill()
             exit_status = await handle.wait()
             last_words = handle.last_words()
-            shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
+            worker.handle = None  # a timer that still means to kill it must not hit its pid's heir
+        shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
         if worker.load_timer is not None:
             worker.load_timer.cancel()
         del self._workers[worker.worker_id]
@@ -349,4 +350,7 @@ def _status(exit_status: int | None) -> str:
 def _folder_bytes(folder: str) -> int:
     if not folder:
         return 0
-    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
+    try:
+        return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
+    except OSError:  # removed meanwhile: the driver will say so
+        return 0

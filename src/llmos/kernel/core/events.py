@@ -95,6 +95,11 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The workers are about to be stopped: what still runs or waits ends now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """A timer is due."""
 
@@ -111,5 +116,6 @@ CoreEvent = (
     | ModelWanted
     | ModelUnwanted
     | Draining
+    | Closing
     | Tick
 )

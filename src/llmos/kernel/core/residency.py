@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import ErrorInfo, ModelTooLarge, WorkerLost
+from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import GIB, close
@@ -23,7 +23,7 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     replica.num_slots = event.num_slots
     replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
     replica.ready_ns = replica.idle_since_ns = now_ns
-    state.wanted.pop(replica.model.model_id, None)
+    _is_resident(state, replica.model.model_id)
     state.faults[replica.model.model_id].cooling = False
     mark_all(state)  # the bytes that came free may be another model's
 
@@ -66,7 +66,7 @@ def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None
 
 
 def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
-    state.wanted.pop(model_id, None)
+    give_up(state, model_id, error)
     state.wake_at(state.faults[model_id].retry_ns)  # a pinned model is tried again then
     queue = state.queues[model_id]
     while len(queue):
@@ -82,11 +82,26 @@ def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
     if event.pin:
         state.pinned[model_id] = None
     state.dirty[model_id] = None
+    if any(replica.state is ReplicaState.READY for replica in state.replicas_of(model_id)):
+        _is_resident(state, model_id)
+
+
+def _is_resident(state: State, model_id: str) -> None:
+    if model_id in state.wanted:
+        del state.wanted[model_id]
+        state.out.append(do.Resident(model_id, None))
+
+
+def give_up(state: State, model_id: str, error: ErrorInfo) -> None:
+    """Nobody keeps asking for its residency; who did is told why."""
+    if model_id in state.wanted:
+        del state.wanted[model_id]
+        state.out.append(do.Resident(model_id, error))
 
 
 def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
     """Nobody keeps it resident any more; what runs on it ends first."""
-    state.wanted.pop(event.model_id, None)
+    give_up(state, event.model_id, Conflict("the model was unloaded meanwhile").to_info())
     state.pinned.pop(event.model_id, None)
     for replica in state.replicas_of(event.model_id):
         drain(state, replica, "unloaded on request")
