@@ -10,6 +10,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8400
 HOME_DIR ?=
 ARGS ?=
+PRELOAD ?= pilot
 
 BIN := .venv/bin
 LINTED := src tests benchmarks tools
@@ -27,8 +28,8 @@ setup-run: ## make .venv with only what running needs
 	@$(PYTHON) tools/venv.py run
 
 .PHONY: run
-run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos ARGS=
-	@exec $(BIN)/llmos serve --host $(HOST) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR)) $(ARGS)
+run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos PRELOAD=pilot ARGS=
+	@exec $(BIN)/llmos serve --host $(HOST) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR)) $(if $(PRELOAD),--preload $(PRELOAD)) $(ARGS)
 
 .PHONY: test
 test: setup ## the whole test suite: ARGS are for pytest

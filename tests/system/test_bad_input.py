@@ -38,6 +38,9 @@ CHAT: dict[str, Any] = {"model": "echo", "messages": MESSAGES}
         ({"llmos": {"clas": "batch"}}, 400, "unknown_parameter", "llmos.clas"),
         ({"llmos": {"nice": 99}}, 400, "invalid_request", "llmos.nice"),
         ({"llmos": {"driver": {"tokns": 1}}}, 400, "unsupported_parameter", "llmos.driver"),
+        ({"llmos": {"driver": {"per_step": 0}}}, 400, "unsupported_parameter", "llmos.driver"),
+        ({"llmos": {"driver": {"delay_ms": 1e308}}}, 400, "unsupported_parameter", "llmos.driver"),
+        ({"llmos": {"driver": {"tokens": 10**30}}}, 400, "invalid_request", "llmos.driver"),
         ({"stream": "yes"}, 400, "invalid_request", "stream"),
     ],
 )

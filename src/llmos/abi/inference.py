@@ -104,6 +104,7 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a driver is asked to do. `tokens` as in `Prepared`; `kind` is a capability's name.
 
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
+    `service_class` is a hint for the order of work inside a step: rows are the kernel's to give.
     """
 
     request_id: str
@@ -116,3 +117,4 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     trace_parent: str | None = None
     deterministic: bool | None = None
     options: dict[str, Any] = {}
+    service_class: ServiceClass = ServiceClass.DEFAULT

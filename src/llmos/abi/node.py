@@ -39,6 +39,10 @@ class WorkerHandle(Protocol):
         """SIGKILL to its process group. Idempotent."""
         ...
 
+    def trim(self) -> None:
+        """Keep its stderr within its bound. Called every few seconds."""
+        ...
+
     def last_words(self) -> str:
         """The tail of its stderr, at most 2,000 characters."""
         ...

@@ -202,6 +202,13 @@ def watching(call: Call, on_gone: Callable[[], object]) -> Iterator[None]:
         watcher.cancel()
 
 
+def _let_go(error: Exception) -> None:
+    """A stream keeps the error it raised, whose frames keep the stream and the request's body: a
+    cycle of megabytes that only a full collection, a rare thing here, would free.
+    """
+    error.__traceback__ = None
+
+
 Handler = Callable[[Call], Awaitable[None]]
 
 
@@ -219,9 +226,10 @@ class Endpoint:
             if self._needs_key:
                 call.authenticate()
             await self._handler(call)
-        except ClientGone:
-            return
+        except ClientGone as e:
+            _let_go(e)
         except LLMOSError as e:
+            _let_go(e)
             await call.fail(e)
         except asyncio.CancelledError:  # the server stops and has waited long enough
             call.abort_if_blocked()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 
 from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.principal import Principal
 from llmos.abi.syscall import (
     Body,
+    Cancel,
     Emit,
     FromGate,
     Infer,
+    LoadModel,
     PullModel,
     Refused,
     Reply,
@@ -47,6 +50,11 @@ class GateClient:
         try:
             self._send(Syscall(number, principal, body, trace_parent))
             return await future
+        except asyncio.CancelledError:
+            if isinstance(body, LoadModel):  # waits for long; the others finish what they began
+                with contextlib.suppress(ChannelClosed):
+                    self._channel.send(Cancel(number, "the caller left"))
+            raise
         finally:
             self._unary.pop(number, None)
 

@@ -6,7 +6,11 @@ import socket
 import struct
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from llmos.api.call import CONNECTION, encode_json
 from llmos.api.config import ApiConfig
@@ -19,6 +23,8 @@ class EdgeProtocol(HttpToolsProtocol):
     """One connection. The server calls `sweep` once a second; there is no timer per request."""
 
     limits: ApiConfig = ApiConfig()
+
+    _under_way: RequestResponseCycle | None = None
 
     _num_header_bytes = 0
     _num_raw_bytes = 0
@@ -64,6 +70,19 @@ class EdgeProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._blocked_since_s = None
         super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request under way too: with pipelining, uvicorn tells the last one only."""
+        super().connection_lost(exc)
+        cycle, self._under_way = self._under_way, None
+        self.pipeline.clear()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
 
     # requests
 

@@ -16,6 +16,7 @@ from llmos.ipc.codec import kernel_codec
 from llmos.ipc.stream import StreamChannel, connect
 
 LAST_WORDS_CHARS = 2000
+MAX_STDERR_BYTES = 8 * 1024 * 1024
 
 
 class LocalWorker:
@@ -43,6 +44,11 @@ class LocalWorker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
+    def trim(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._stderr.stat().st_size > MAX_STDERR_BYTES:
+                os.truncate(self._stderr, 0)
+
     def last_words(self) -> str:
         try:
             with self._stderr.open("rb") as file:
@@ -67,7 +73,7 @@ class LocalNode:
         stderr = scratch / "stderr.log"
         try:
             os.makedirs(scratch, mode=0o700, exist_ok=True)  # noqa: PTH103 - one short local call
-            with theirs, stderr.open("wb") as log:
+            with theirs, stderr.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
                     spec.python or sys.executable,
                     *("-m", "llmos.worker", str(theirs.fileno()), str(os.getpid())),
@@ -79,10 +85,15 @@ class LocalNode:
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
-            return LocalWorker(process, await connect(ours, kernel_codec()), stderr)
         except OSError as error:
             ours.close()
             raise WorkerError(f"a worker cannot be started: {error}") from error
+        try:
+            return LocalWorker(process, await connect(ours, kernel_codec()), stderr)
+        except OSError as error:
+            process.kill()
+            await process.wait()
+            raise WorkerError(f"a worker cannot be reached: {error}") from error
 
     def memory_bytes(self) -> tuple[int, int]:
         """From /proc/meminfo, within the container's own limit where there is one."""

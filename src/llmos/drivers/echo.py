@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -45,6 +45,12 @@ VOCAB_SIZE = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 
 
+MAX_DELAY_MS = 86_400_000.0
+
+Millis = Annotated[float, msgspec.Meta(ge=0, le=MAX_DELAY_MS)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one request does. Times in milliseconds; `*_after` count tokens; None: never.
 
@@ -52,13 +58,13 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     many in one step. `hang_after` stops the whole worker answering, as a broken engine does.
     """
 
-    tokens: int | None = None
-    per_step: int = 1
-    first_delay_ms: float = 0.0
-    delay_ms: float = 0.0
-    fail_after: int | None = None
-    crash_after: int | None = None
-    hang_after: int | None = None
+    tokens: Count | None = None
+    per_step: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 1
+    first_delay_ms: Millis = 0.0
+    delay_ms: Millis = 0.0
+    fail_after: Count | None = None
+    crash_after: Count | None = None
+    hang_after: Count | None = None
 
 
 class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

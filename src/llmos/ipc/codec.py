@@ -18,7 +18,11 @@ class Codec:
         self._decoder = msgspec.msgpack.Decoder(receives)
 
     def encode(self, message: Any) -> bytes:
-        return self._encoder.encode(message)
+        """Raises ProtocolViolation for what msgpack has no form for (2**64, half a surrogate)."""
+        try:
+            return self._encoder.encode(message)
+        except (OverflowError, UnicodeEncodeError, TypeError) as error:
+            raise ProtocolViolation(f"a message cannot be encoded: {error}") from error
 
     def decode(self, payload: bytes) -> Any:
         """Raises ProtocolViolation when the payload is not one of the messages expected."""

@@ -14,7 +14,7 @@ from llmos.abi.channel import Channel
 from llmos.abi.driver import LoadReport
 from llmos.abi.events import Failed, Finished, Terminal, Tokens
 from llmos.abi.inference import WorkItem
-from llmos.errors import ErrorInfo, WorkerLost
+from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import State
@@ -74,6 +74,7 @@ class Effects:
             do.Close: self._close,
             do.StartReplica: self._start,
             do.StopReplica: self._stop,
+            do.Resident: self._resident,
         }
 
     def connect(self, loop: Loop, workers: Workers, callers: Callers) -> None:
@@ -117,7 +118,11 @@ class Effects:
             deterministic=options.deterministic,
             options=options.driver,
         )
-        self.workers.send(decision.replica_id, msg.Submit([item]))
+        try:
+            self.workers.send(decision.replica_id, msg.Submit([item]))
+        except ProtocolViolation as error:  # the worker will never know of it
+            failed = Failed(decision.request_id, error.to_info())
+            self.loop.post(ev.Ended(decision.request_id, failed))
 
     def _pause(self, decision: do.PauseRow) -> None:
         self._phase(decision.request_id, Phase.PAUSED, f"gave up its row: {decision.reason}")
@@ -156,25 +161,20 @@ class Effects:
     def _stop(self, decision: do.StopReplica) -> None:
         self.workers.stop_replica(decision.replica_id)
 
+    def _resident(self, decision: do.Resident) -> None:
+        self.callers.resident(decision.model_id, decision.error)
+
     # what workers said
 
     def on_loaded(self, replica_id: str, report: LoadReport) -> None:
         self.loads[replica_id] = report
         self.loop.post(ev.ReplicaUp(replica_id, report.num_slots, report.memory.rss_bytes))
-        if replica := self._state.replicas.get(replica_id):
-            self.callers.resident(replica.model.model_id, None)
 
     def on_refused(self, replica_id: str, error: ErrorInfo) -> None:
-        if replica := self._state.replicas.get(replica_id):
-            self.callers.resident(replica.model.model_id, error)
         self.loop.post(ev.ReplicaRefused(replica_id, error))
 
     def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None:
         self.loads.pop(replica_id, None)
-        replica = self._state.replicas.get(replica_id)
-        if replica is not None:
-            stopped = error or WorkerLost("the replica was stopped").to_info()
-            self.callers.resident(replica.model.model_id, stopped)
         self.loop.post(ev.ReplicaGone(replica_id, error))
 
     def on_step(self, replica_id: str, step: msg.Step) -> None:
@@ -218,7 +218,9 @@ class Effects:
             self._tokenizer.connected(channel)
             return
         self._tokenizer.lost(error)
-        if not self.closing:
+        if self.closing:
+            self._tokenizer.close()
+        else:
             delay_s = self._tokenizer.next_start_s()
             asyncio.get_running_loop().call_later(delay_s, self._restart_tokenizer)
 

@@ -21,7 +21,7 @@ from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.registry import Registry
 from llmos.abi.syscall import Accepted, Refused, Reply
-from llmos.errors import ErrorInfo, StorageError, from_info
+from llmos.errors import ErrorInfo, LLMOSError, from_info
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
@@ -88,7 +88,7 @@ class Kernel:
 
         self.state = initial(_limits(config, budget_bytes), make_policy)
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
-        self.tokenizer = Tokenizer(config.prepare_timeout_s)
+        self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
         self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
         self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
@@ -124,6 +124,7 @@ class Kernel:
             async with asyncio.timeout(self.config.drain_timeout_s):
                 await self.table.empty.wait()
         self.effects.closing = True
+        self.loop.post(ev.Closing())
         await self.workers.close()
         for task in self._tasks:
             task.cancel()
@@ -179,7 +180,8 @@ class Kernel:
     def when_resident(self, model_id: str) -> asyncio.Future[None]:
         """Done when a replica of the model is ready; fails when it cannot be."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._residents[model_id].append(future)
+        waiting = [other for other in self._residents[model_id] if not other.done()]
+        self._residents[model_id] = [*waiting, future]
         return future
 
     # for effects
@@ -189,7 +191,6 @@ class Kernel:
         call = process.stream.call
         prepared = process.prepared
         assert prepared is not None
-        call.front.streams[call.number] = process.stream
         call.front.send(
             Reply(
                 call.number,
@@ -206,6 +207,7 @@ class Kernel:
 
     def refused(self, process: Process, error: ErrorInfo) -> None:
         call = process.stream.call
+        call.front.streams.pop(call.number, None)
         self.metrics.refusals.labels(error.code).inc()
         self.abandon(process, error)
         # the caller has no other name for it to ask `why` about
@@ -251,7 +253,7 @@ class Kernel:
         while True:
             try:
                 await self._probe_store()
-            except StorageError as error:
+            except LLMOSError as error:
                 log.warning("the store cannot write: %s", error)
                 self._store_problem = f"the store cannot write: {error}"
             else:

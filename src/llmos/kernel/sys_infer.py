@@ -34,13 +34,15 @@ async def infer(kernel: Kernel, call: Call, body: Infer) -> None:
     process = _open(kernel, call, body)
     try:
         await _prepare(kernel, process)
+        arrival = _arrival(kernel, process)
     except LLMOSError as error:
         kernel.abandon(process, error.to_info())
         raise
     except BaseException:  # whatever it was, the caller hears it from the gate
         kernel.abandon(process)
         raise
-    kernel.loop.post(_arrival(kernel, process))
+    call.front.streams[call.number] = process.stream  # from now on a cancel is the core's to take
+    kernel.loop.post(arrival)
 
 
 def _open(kernel: Kernel, call: Call, body: Infer) -> Process:

@@ -60,7 +60,8 @@ async def load_model(kernel: Kernel, call: Call, body: sc.LoadModel) -> sc.Done:
 async def unload_model(kernel: Kernel, call: Call, body: sc.UnloadModel) -> sc.Done:
     """Running requests finish first; this call does not wait for them."""
     version = kernel.registry.resolve(body.ref)
-    if not kernel.state.replicas_of(version.model_id):
+    is_wanted = version.model_id in kernel.state.wanted
+    if not is_wanted and not kernel.state.replicas_of(version.model_id):
         return sc.Done(f"{version.ref} is not loaded")
     kernel.loop.post(ev.ModelUnwanted(version.model_id))
     return sc.Done(f"{version.ref} is being unloaded")

@@ -118,6 +118,12 @@ class Workers:
         """Told to the observer when it is there; when it dies, too."""
         self._spawn(Worker(new_id("wrk"), msg.WorkerRole.TOKENIZER, None, time.time_ns()))
 
+    def kill_tokenizer(self) -> None:
+        """It is stuck. Its successor gets what it had not answered."""
+        for worker in self._workers.values():
+            if worker.role is msg.WorkerRole.TOKENIZER and worker.state is WorkerState.SERVING:
+                self._kill(worker, WorkerLost("the tokenizer was stuck on a prompt"))
+
     def start_replica(self, replica_id: str, driver: DriverEntry, spec: ReplicaSpec) -> None:
         """On a warm spare of the driver when there is one."""
         spare = next(
@@ -241,7 +247,8 @@ class Workers:
             handle.kill()
             exit_status = await handle.wait()
             last_words = handle.last_words()
-            shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
+            worker.handle = None  # a timer that still means to kill it must not hit its pid's heir
+        shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
         if worker.load_timer is not None:
             worker.load_timer.cancel()
         del self._workers[worker.worker_id]
@@ -329,6 +336,8 @@ class Workers:
     def probe(self, now_s: float) -> None:
         """Ask everyone who serves how it is; kill who has not answered in time."""
         for worker in list(self._workers.values()):
+            if worker.handle is not None:
+                worker.handle.trim()
             if worker.state is not WorkerState.SERVING or worker.handle is None:
                 continue
             if worker.probe_sent is None:
@@ -349,4 +358,7 @@ def _status(exit_status: int | None) -> str:
 def _folder_bytes(folder: str) -> int:
     if not folder:
         return 0
-    return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
+    try:
+        return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file())
+    except OSError:  # removed meanwhile: the driver will say so
+        return 0

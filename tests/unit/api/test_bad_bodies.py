@@ -109,6 +109,7 @@ INVALID_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"llmos": {"nice": 20}}, "llmos.nice"),
     ({"llmos": {"deadline_ms": 0}}, "llmos.deadline_ms"),
     ({"llmos": {"driver": []}}, "llmos.driver"),
+    ({"llmos": {"driver": {"x": [2**64]}}}, "llmos.driver"),
     ({"llmos": {"driver": {"x": "y" * 20_000}}}, "llmos.driver"),
     ({"llmos": {"class": "batch"}, "service_tier": "priority"}, "llmos.class"),
 ]

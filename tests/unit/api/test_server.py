@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
 import stat
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import uvloop
 from llmos.abi.events import Failed, Tokens
 from llmos.abi.syscall import Infer, LoadModel, Model, PullModel, Syscall
 from llmos.api.app import build_app
+from llmos.api.call import Call, ClientGone, Endpoint
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.server import bind_tcp, bind_unix, serve
@@ -369,6 +372,49 @@ def test_pipelined_requests_are_answered_in_order() -> None:
             writer.close()
 
     run(scene)
+
+
+def test_a_client_that_leaves_with_requests_in_the_pipe_is_noticed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        async with live({Infer: _begin}, keepalive_comment_s=0.1) as s:
+            _, writer = await s.connect()
+            writer.write(request("/v1/chat/completions", {**CHAT, "stream": True}) * 3)
+            await s.gate.until(lambda: bool(s.gate.calls))
+            writer.transport.abort()
+            await s.gate.until(lambda: len(s.gate.cancels) == 1)
+            assert len(s.gate.calls) == 1
+        assert not [r for r in caplog.records if r.levelname == "ERROR"]
+
+    run(scene)
+
+
+def test_a_request_whose_client_left_is_freed_without_a_collection() -> None:
+    class Holder:
+        error: Exception
+
+    held: list[weakref.ref[Holder]] = []
+
+    async def handler(call: Call) -> None:
+        holder = Holder()
+        held.append(weakref.ref(holder))
+        holder.error = ClientGone()
+        raise holder.error
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    async def main() -> None:
+        edge: Any = None
+        await Endpoint(edge, handler, needs_key=False)({"headers": []}, nothing, nothing)
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert [reference() for reference in held] == [None]
+    finally:
+        gc.enable()
 
 
 def test_an_upload_cut_by_its_client_reaches_the_sink_as_broken() -> None:

@@ -141,3 +141,9 @@ async def _bounded(limit: int) -> None:
 
 def test_draining_waits_for_the_reader() -> None:
     asyncio.run(_bounded(memory.MAX_QUEUED))
+
+
+@pytest.mark.parametrize("value", [2**64, "\ud800", object()])
+def test_what_msgpack_cannot_carry_is_a_typed_error(value: object) -> None:
+    with pytest.raises(ProtocolViolation):
+        worker_codec().encode([value])

@@ -258,3 +258,47 @@ def test_two_models_that_do_not_fit_together_take_turns() -> None:
     world.arrive("d", small)  # came later: the room is not made for it
     started = of(do.StartReplica, world.gone("rep_1", None))
     assert [d.model.ref for d in started] == ["big:1"]
+
+
+def test_who_asked_for_residency_hears_of_it_once_whatever_else_happens() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model(), pin=False))
+    assert of(do.Resident, world.gone("rep_1")) == []  # it is tried again
+    assert of(do.Resident, world.up("rep_2")) == [do.Resident("mdl_m", None)]
+    already = world.step(ev.ModelWanted(model(), pin=False))
+    assert of(do.Resident, already) == [do.Resident("mdl_m", None)]
+    assert not world.state.wanted
+
+
+def test_a_load_asked_for_while_the_old_replica_stops_is_not_failed_by_its_end() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model(), pin=False))
+    world.up("rep_1")
+    world.step(ev.ModelUnwanted("mdl_m"))
+    world.step(ev.ModelWanted(model(), pin=False))
+    assert of(do.Resident, world.gone("rep_1", None)) == []
+    assert of(do.Resident, world.up("rep_2")) == [do.Resident("mdl_m", None)]
+
+
+def test_a_load_that_cannot_be_is_answered() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model("pinned"), pin=True))
+    world.up("rep_1")
+    (crowded,) = of(do.Resident, world.step(ev.ModelWanted(model("b", size=2 * GIB), pin=False)))
+    assert crowded.error.code == "model_too_large"
+    world.step(ev.ModelWanted(model("c"), pin=False))
+    (unloaded,) = of(do.Resident, world.step(ev.ModelUnwanted("mdl_c")))
+    assert unloaded.error.code == "conflict"
+
+
+def test_closing_ends_everything_and_the_deaths_that_follow_start_nothing() -> None:
+    world = World()
+    world.step(ev.ModelWanted(model(), pin=True))
+    world.up("rep_1")
+    for name in "abc":
+        world.arrive(name, model())
+    closed = of(do.Close, world.step(ev.Draining(), ev.Closing()))
+    assert sorted(d.request_id for d in closed) == ["a", "b", "c"]
+    assert {d.event.error.code for d in closed} == {"shutting_down"}
+    assert not of(do.StartReplica, world.gone("rep_1", None))
+    assert not world.state.requests

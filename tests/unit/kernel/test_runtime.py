@@ -17,7 +17,13 @@ from llmos.abi.events import Finished, FinishReason, Tokens
 from llmos.abi.inference import Prepared, PrepareItem, TextPrompt, Usage
 from llmos.abi.principal import Action, Principal, Resource
 from llmos.abi.registry import ModelVersion
-from llmos.errors import InvalidRequest, PermissionDenied, WorkerLost
+from llmos.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    ProtocolViolation,
+    ShuttingDown,
+    WorkerLost,
+)
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.front import Call, FrontEnd
@@ -25,7 +31,7 @@ from llmos.kernel.placement import Placement
 from llmos.kernel.stream import Bounds, Stream
 from llmos.kernel.syscall import Entry, Gate
 from llmos.kernel.table import SYSCALLS
-from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.tokenizer import WINDOW, Tokenizer
 
 ME = Principal("prn_1", "ten_1", "me")
 END = Finished("r", FinishReason.STOP, Usage())
@@ -136,6 +142,72 @@ def test_a_dead_tokenizer_fails_the_prompt_it_died_over_and_no_other() -> None:
     run(main)
 
 
+def test_a_prompt_nobody_waits_for_never_reaches_the_worker() -> None:
+    async def main() -> None:
+        tokenizer = Tokenizer(timeout_s=5)
+        ours, worker = memory.pair()
+        tokenizer.connected(ours)
+        asked = [asyncio.ensure_future(tokenizer.prepare(item(str(i)))) for i in range(WINDOW + 50)]
+        (message,) = await worker.receive()
+        assert len(message.items) == WINDOW
+        for task in asked[:-1]:
+            task.cancel()
+        await asyncio.wait(asked[:-1])
+        tokenizer.answered(msg.PrepareResults([success("0")]))
+        (message,) = await worker.receive()
+        assert [i.request_id for i in message.items] == [str(WINDOW + 49)]
+        tokenizer.lost(WorkerLost("killed").to_info())  # over a prompt nobody waits for
+        successor, worker = memory.pair()
+        tokenizer.connected(successor)
+        (message,) = await worker.receive()
+        assert len(message.items) == 1
+        tokenizer.close()
+        with pytest.raises(ShuttingDown):
+            await asked[-1]
+
+    run(main)
+
+
+class Narrow(memory.MemoryChannel):
+    """Takes one short prompt a message."""
+
+    def send(self, message: Any) -> None:
+        if len(message.items) > 1 or message.items[0].prompt.text == "long":
+            raise ProtocolViolation("too long")
+        super().send(message)
+
+
+def test_prompts_that_do_not_fit_one_message_travel_alone_and_one_that_never_fits_fails() -> None:
+    async def main() -> None:
+        tokenizer = Tokenizer(timeout_s=5)
+        channel = Narrow()
+        tokenizer.connected(channel)
+        long = PrepareItem("long", "e", "", TextPrompt("long"), 10)
+        asked = [asyncio.ensure_future(tokenizer.prepare(i)) for i in (item("a"), long, item("b"))]
+        with pytest.raises(ProtocolViolation):
+            await asked[1]
+        assert [m.items[0].request_id for m in await channel.receive()] == ["a", "b"]
+        tokenizer.close()
+        await asyncio.wait(asked)
+
+    run(main)
+
+
+def test_a_tokenizer_stuck_on_a_prompt_is_reported() -> None:
+    async def main() -> None:
+        stuck: list[bool] = []
+        tokenizer = Tokenizer(timeout_s=0.01, on_stuck=lambda: stuck.append(True))
+        ours, _worker = memory.pair()
+        tokenizer.connected(ours)
+        asked = [asyncio.ensure_future(tokenizer.prepare(item(name))) for name in "ab"]
+        for answer in asked:
+            with pytest.raises(WorkerLost):
+                await answer
+        assert stuck == [True]  # once: for the one at work
+
+    run(main)
+
+
 def test_a_prompt_that_takes_too_long_is_given_up() -> None:
     async def main() -> None:
         tokenizer = Tokenizer(timeout_s=0.01)
@@ -151,6 +223,7 @@ def test_a_tokenizer_that_keeps_dying_is_restarted_ever_more_slowly() -> None:
     assert waits[0] == 0
     assert waits == sorted(waits)
     assert waits[-1] == 5
+    assert [tokenizer.next_start_s() for _ in range(2000)][-1] == 5
 
 
 # the gate

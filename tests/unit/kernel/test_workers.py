@@ -52,6 +52,8 @@ class Handle:
         self._task.cancel()
         self._theirs.close()
 
+    def trim(self) -> None: ...
+
     def last_words(self) -> str:
         return "stderr"
 

@@ -50,6 +50,10 @@ def _tier(value: Any) -> Any:
 
 
 def _small(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        msgspec.msgpack.encode(value)  # as it will travel to the driver
+    except OverflowError:
+        raise fault("an integer of it is out of range (64 bits)") from None
     if len(msgspec.json.encode(value)) > MAX_DRIVER_BYTES:
         raise fault(f"over {MAX_DRIVER_BYTES} bytes")
     return value

@@ -4,8 +4,8 @@ A forward carries a plan (`llmos_plan=`) that every attention layer hands its qu
 values to: the plan stores the new keys and values and attends. No mask function is registered for
 this implementation, so Transformers builds no masks; causality, lengths and windows are ours.
 
-A row's result is a function of that row alone: prefill is one request per forward, and decode gives
-every call the shape (all slots, a length of the fixed grid), whoever the neighbours are.
+Where a row's result must be a function of that row alone, prefill is one request per forward, and
+decode attends row by row (`RowsPlan`).
 
 Legend: B rows, H query heads, K key/value heads, G = H / K, T new tokens, L attended tokens, D
 head size.
@@ -100,6 +100,8 @@ def attend(
             q_BHTD, k_BKLD, v_BKLD, attn_mask=mask, is_causal=causal, scale=call.scale
         )
     else:
+        if causal:
+            mask = causal_mask(0, num_new, slice(0, k_BKLD.shape[2]), None, q_BHTD)
         out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
     return out.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2)
 
@@ -111,9 +113,9 @@ def _softcapped(
     cap = call.softcap or 1.0
     scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
     scores = torch.tanh(torch.matmul(q, k.transpose(2, 3)) * (scale / cap)) * cap
-    if mask is None:
-        mask = causal_mask(0, q.shape[2], slice(0, k.shape[2]), None, scores)[None, None]
-    weights = torch.softmax(scores + mask, dim=-1, dtype=torch.float32).to(q.dtype)
+    if mask is not None:
+        scores = scores + mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
     return torch.matmul(weights, v)
 
 
@@ -180,18 +182,82 @@ class PrefillPlan:
         return causal_mask(self._start, self._end - self._start, span, window, like)[None]
 
 
+class _Decoding:
+    """One new token per row of the batch: where they are stored. A row in slot -1 is padding."""
+
+    def __init__(
+        self,
+        kv: KVSlots,
+        windows: list[int | None],
+        slots_B: torch.Tensor,
+        positions_B: torch.Tensor,
+    ) -> None:
+        self._kv = kv
+        self._windows = windows
+        self._slots_B = slots_B
+        self._positions_B = positions_B
+        self._rows: dict[int, torch.Tensor] = {}
+
+    def _store(self, call: Call, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor) -> None:
+        num_heads = k_BKTD.shape[1]
+        rows = self._rows.get(num_heads)
+        if rows is None:
+            rows = self._kv.rows(num_heads, self._slots_B, self._positions_B)
+            self._rows[num_heads] = rows
+        self._kv.write_rows(call.layer, rows, k_BKTD[:, :, 0], v_BKTD[:, :, 0])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """A row of the batch that attends: its slot, and how many keys it has with its new one."""
+
+    row: int
+    slot: int
+    num_keys: int
+
+
+class RowsPlan(_Decoding):
+    """Each row attends in a call of its own, over exactly its keys; other rows get zeros.
+
+    A call's shape, and with it every choice that a kernel makes (blocks, threads, scratch memory),
+    follows from the row alone. One call over all rows does not: with two threads the second one's
+    scratch is aligned otherwise, and gives other bits.
+    """
+
+    def __init__(
+        self,
+        kv: KVSlots,
+        windows: list[int | None],
+        slots_B: torch.Tensor,
+        positions_B: torch.Tensor,
+        places: list[Place],
+    ) -> None:
+        super().__init__(kv, windows, slots_B, positions_B)
+        self._places = places
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        self._store(call, k_BKTD, v_BKTD)
+        window = self._windows[call.layer]
+        num_rows, num_heads = q_BHTD.shape[:2]
+        out_BTHD = q_BHTD.new_zeros(num_rows, 1, num_heads, v_BKTD.shape[3])
+        for place in self._places:
+            first = 0 if window is None else max(0, place.num_keys - window)
+            span = slice(first, place.num_keys)
+            k, v = self._kv.read(call.layer, slice(place.slot, place.slot + 1), span)
+            out_BTHD[place.row] = attend(q_BHTD[place.row : place.row + 1], k, v, None, call)[0]
+        return out_BTHD
+
+
 @dataclasses.dataclass(slots=True)
 class Group:
-    """Adjacent slots that attend in one call, over `length` keys.
-
-    `rows` are the batch's rows that ask; `keep` those whose answer counts (None: all of them).
-    """
+    """Adjacent slots that attend in one call, over `length` keys each, the excess masked."""
 
     slots: slice
     rows: slice
     length: int
     num_keys: torch.Tensor
-    keep: torch.Tensor | None = None
     masks: dict[int | None, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -206,8 +272,8 @@ class Group:
         return found
 
 
-class DecodePlan:
-    """One new token per row of the batch. A row in slot -1 is padding."""
+class GroupsPlan(_Decoding):
+    """Rows of like length attend together: fewest calls, bits that follow the neighbours."""
 
     def __init__(
         self,
@@ -217,39 +283,16 @@ class DecodePlan:
         positions_B: torch.Tensor,
         groups: list[Group],
     ) -> None:
-        self._kv = kv
-        self._windows = windows
-        self._slots_B = slots_B
-        self._positions_B = positions_B
-        self._rows: dict[int, torch.Tensor] = {}
+        super().__init__(kv, windows, slots_B, positions_B)
         self._groups = groups
 
     def attend(
         self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
     ) -> torch.Tensor:
-        num_heads = k_BKTD.shape[1]
-        rows = self._rows.get(num_heads)
-        if rows is None:
-            rows = self._kv.rows(num_heads, self._slots_B, self._positions_B)
-            self._rows[num_heads] = rows
-        self._kv.write_rows(call.layer, rows, k_BKTD[:, :, 0], v_BKTD[:, :, 0])
-        num_rows = q_BHTD.shape[0]
-        first = self._groups[0]
-        if len(self._groups) == 1 and first.rows == slice(0, num_rows):
-            return self._group(first, call, q_BHTD)
-        out = None
+        self._store(call, k_BKTD, v_BKTD)
+        parts = []
         for group in self._groups:
-            part = self._group(group, call, q_BHTD)
-            if out is None:
-                out = part.new_zeros(num_rows, *part.shape[1:])
-            if group.keep is None:
-                out[group.rows] = part
-            else:
-                out[group.keep] = part[group.keep]
-        assert out is not None
-        return out
-
-    def _group(self, group: Group, call: Call, q_BHTD: torch.Tensor) -> torch.Tensor:
-        k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
-        mask = group.mask(self._windows[call.layer], q_BHTD)
-        return attend(q_BHTD[group.rows], k, v, mask, call)
+            k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
+            mask = group.mask(self._windows[call.layer], q_BHTD)
+            parts.append(attend(q_BHTD[group.rows], k, v, mask, call))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,10 +1,10 @@
 """Forwards over the slots: a chunk of one prompt, or one token of every running request.
 
 Two ways to decode. *Packed*: the batch is as wide as there are requests; cheapest, and a request's
-bits may change with its neighbours. *Fixed*: every step has the same shapes, request in slot i is
-row i and the other rows are padding, so that bits depend on the row's own tokens only. Where a
-machine's kernels break even that (`rows_are_alike` says), each request decodes in a forward of its
-own: *single*.
+bits may change with its neighbours. *Fixed*: every step has the same width, the request in slot i
+is row i and the other rows are padding, attention goes row by row, so that bits depend on the row's
+own tokens only. Where a machine's kernels break even that (`rows_are_alike` says), each request
+decodes in a forward of its own: *single*.
 
 Legend: B rows, V vocabulary.
 """
@@ -16,7 +16,7 @@ import enum
 
 import torch
 
-from llmos.drivers.native.attention import DecodePlan, Group, Plan, PrefillPlan
+from llmos.drivers.native.attention import Group, GroupsPlan, Place, Plan, PrefillPlan, RowsPlan
 from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel
@@ -59,12 +59,8 @@ class Batch:
     ) -> torch.Tensor:
         """One token each for requests in ascending slots. Logits, BV in their order."""
         if mode is DecodeMode.SINGLE:
-            return torch.cat(
-                [
-                    self._packed([slot], [token], [position])
-                    for slot, token, position in zip(slots, tokens, positions, strict=True)
-                ]
-            )
+            rows = zip(slots, tokens, positions, strict=True)
+            return torch.cat([self._single(*row) for row in rows])
         if mode is DecodeMode.PACKED:
             return self._packed(slots, tokens, positions)
         return self._fixed(slots, tokens, positions)
@@ -87,62 +83,57 @@ class Batch:
         for row in range(1, len(slots) + 1):
             if row < len(slots) and self._joins(slots, positions, row):
                 continue
-            last = max(positions[begin:row])
             groups.append(
                 Group(
                     slots=slice(slots[begin], slots[row - 1] + 1),
                     rows=slice(begin, row),
-                    length=self._length(last),
+                    length=self._length(positions[begin]),
                     num_keys=self._tensor([position + 1 for position in positions[begin:row]]),
                 )
             )
             begin = row
-        plan = self._plan(slots, positions, groups)
+        places = self._tensor(slots), self._tensor(positions)
+        plan = GroupsPlan(self.kv, self._loaded.windows, *places, groups)
         return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
 
     def _joins(self, slots: list[int], positions: list[int], row: int) -> bool:
-        """Whether a row attends in one call with the row before it: adjacent, of one length."""
+        """Whether a row attends in one call with the row before it: adjacent, of like length."""
         return slots[row] == slots[row - 1] + 1 and self._length(positions[row]) == self._length(
             positions[row - 1]
         )
 
-    def _fixed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
-        num_slots = self.kv.num_slots
-        all_tokens, all_positions = [0] * self._width, [0] * self._width
-        all_slots = [-1] * self._width
-        num_keys = [1] * num_slots
-        by_length: dict[int, list[int]] = {}
-        for slot, token, position in zip(slots, tokens, positions, strict=True):
-            all_tokens[slot], all_positions[slot] = token, position
-            all_slots[slot] = slot
-            num_keys[slot] = position + 1
-            by_length.setdefault(self._length(position), []).append(slot)
-        whole = slice(0, num_slots)
-        counts = self._tensor(num_keys)
-        groups = [
-            Group(whole, whole, length, counts.clamp(max=length), self._tensor(kept))
-            for length, kept in sorted(by_length.items())
-        ]
-        plan = self._plan(all_slots, all_positions, groups)
-        logits = self._forward([[t] for t in all_tokens], [[p] for p in all_positions], plan)
-        return logits[self._tensor(slots)]
-
-    def _plan(self, slots: list[int], positions: list[int], groups: list[Group]) -> DecodePlan:
-        places = self._tensor(slots), self._tensor(positions)
-        return DecodePlan(self.kv, self._loaded.windows, *places, groups)
-
     def _length(self, position: int) -> int:
-        """Keys that attention reads for a token at a position: of the grid, at most the slot."""
+        """Keys that a group reads for a token at a position: of the grid, at most the slot."""
         length = LIMITS.length_grid
         while length <= position:
             length *= 2
         return min(length, self.kv.length)
 
+    def _fixed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
+        """The row of a request is its slot, the rows of the others are padding."""
+        all_tokens, all_positions = [0] * self._width, [0] * self._width
+        all_slots = [-1] * self._width
+        for slot, token, position in zip(slots, tokens, positions, strict=True):
+            all_tokens[slot], all_positions[slot], all_slots[slot] = token, position, slot
+        places = [Place(s, s, p + 1) for s, p in zip(slots, positions, strict=True)]
+        logits = self._by_row(all_slots, all_tokens, all_positions, places)
+        return logits[self._tensor(slots)]
+
+    def _single(self, slot: int, token: int, position: int) -> torch.Tensor:
+        return self._by_row([slot], [token], [position], [Place(0, slot, position + 1)])
+
+    def _by_row(
+        self, slots: list[int], tokens: list[int], positions: list[int], places: list[Place]
+    ) -> torch.Tensor:
+        where = self._tensor(slots), self._tensor(positions)
+        plan = RowsPlan(self.kv, self._loaded.windows, *where, places)
+        return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
+
     def _tensor(self, numbers: list[int]) -> torch.Tensor:
         return torch.tensor(numbers, device=self._device)
 
     @torch.inference_mode()
-    def rows_are_alike(self, num_steps: int = 4) -> bool:
+    def rows_are_alike(self, num_steps: int = 8) -> bool:
         """Whether equal rows of a fixed step get equal bits, wherever they sit.
 
         Ends with all slots zeroed; only for an idle batch.

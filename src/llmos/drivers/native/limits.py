@@ -6,12 +6,13 @@ import msgspec
 
 
 class NativeLimits(msgspec.Struct, frozen=True):
-    """`prefill_chunk`, `length_grid` and `width_grid` are part of what makes results exact.
+    """`prefill_chunk` and `width_grid` are part of what makes results exact.
 
-    A prompt is read in chunks that start at multiples of `prefill_chunk` tokens. Decode attention
-    reads the KV of a row up to `length_grid` times a power of two. A deterministic step has a
-    multiple of `width_grid` rows: vector instructions then never end in the middle of the batch.
-    `prefill_s_per_step` bounds how long waiting prompts may hold up running requests.
+    A prompt is read in chunks that start at multiples of `prefill_chunk` tokens. A deterministic
+    step has a multiple of `width_grid` rows: vector instructions then never end in the middle of
+    the batch. In a packed step adjacent rows attend together when their numbers of keys round up
+    to the same `length_grid` times a power of two. `prefill_s_per_step` bounds how long waiting
+    prompts may hold up running requests.
     """
 
     prefill_chunk: int = 64

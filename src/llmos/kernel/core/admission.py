@@ -120,6 +120,11 @@ def dequeue(state: State, request: Request, *, popped: bool = False) -> None:
     state.backlogs[model_id].remove(waiting.service_class, *_work(request))
 
 
+def is_queued(state: State, request: Request) -> bool:
+    """Whether it stands in its model's queue: waiting, or parked on a replica that stays."""
+    return request.waiting.request_id in state.queue(request.model_id)
+
+
 def _work(request: Request) -> tuple[float, int]:
     """Predicted ns and tokens of a whole request: what `Backlog` adds and takes away alike."""
     waiting = request.waiting

@@ -84,6 +84,14 @@ class StopReplica:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Who asked for the model's residency has it. `error`: it is given up, and why."""
+
+    model_id: str
+    error: ErrorInfo | None
+
+
 Decision = (
     Accept
     | Refuse
@@ -94,4 +102,5 @@ Decision = (
     | Close
     | StartReplica
     | StopReplica
+    | Resident
 )

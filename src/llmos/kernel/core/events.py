@@ -118,6 +118,11 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """The workers are about to be stopped: what still runs or waits ends now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """A timer is due."""
 
@@ -136,5 +141,6 @@ CoreEvent = (
     | ModelWanted
     | ModelUnwanted
     | Draining
+    | Closing
     | Tick
 )

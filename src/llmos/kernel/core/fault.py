@@ -17,9 +17,9 @@ class Fault:
     cooling: bool = False
     error: ErrorInfo | None = None
 
-    def died(self, error: ErrorInfo, served: bool, now_ns: int, limits: Limits) -> None:
-        """A worker's death. One that had served is replaced at once: hardly the model's fault."""
-        self.num_failures = 1 if served else self.num_failures + 1
+    def died(self, error: ErrorInfo, proven: bool, now_ns: int, limits: Limits) -> None:
+        """A worker's death. A proven one is replaced at once: hardly the model's fault."""
+        self.num_failures = 1 if proven else self.num_failures + 1
         exponent = self.num_failures - 1
         delay = 0 if not exponent else limits.min_backoff_ns << min(exponent - 1, 30)
         self.retry_ns = now_ns + min(delay, limits.max_backoff_ns)

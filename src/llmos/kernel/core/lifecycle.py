@@ -8,10 +8,11 @@ from llmos.abi.events import Aborted, Failed, Finished, Terminal
 from llmos.errors import DeadlineExceeded, ReaderStalled
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import dequeue, enqueue
+from llmos.kernel.core.admission import dequeue, enqueue, is_queued
 from llmos.kernel.core.cost import Measured
 from llmos.kernel.core.limits import NS
-from llmos.kernel.core.request import QUEUED, Request, RequestState
+from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.request import Request, RequestState
 from llmos.kernel.core.state import State
 
 OUTPUT_COST = 2.0
@@ -26,7 +27,7 @@ def cancelled(state: State, event: ev.Cancelled, now_ns: int) -> None:
     if request.state is RequestState.WAITING:
         close(state, event.request_id, Aborted(event.request_id, event.reason), now_ns)
         return
-    if request.state is RequestState.PARKED:
+    if is_queued(state, request):
         dequeue(state, request)
     request.move(RequestState.STOPPING, event.reason, now_ns)
     assert request.replica_id is not None
@@ -69,7 +70,7 @@ def reniced(state: State, event: ev.Reniced, now_ns: int) -> None:
     request = state.requests.get(event.request_id)
     if request is None:
         return
-    queued = request.state in QUEUED
+    queued = is_queued(state, request)
     if queued:
         dequeue(state, request)
     old, queue = request.waiting, state.queue(request.model_id)
@@ -91,7 +92,8 @@ def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
     if request is None or request.state not in (RequestState.RUNNING, RequestState.PARKED):
         return
     if request.state is RequestState.PARKED:
-        dequeue(state, request)
+        if is_queued(state, request):
+            dequeue(state, request)
         request.move(RequestState.STALLED, "the client does not read", now_ns)
     else:
         leave_row(state, request, RequestState.STALLED, "the client does not read", now_ns)
@@ -107,7 +109,10 @@ def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
     request.move(RequestState.PARKED, "the client reads again", now_ns)
     request.stalled_ns = None
     request.waiting = msgspec.structs.replace(request.waiting, ready_ns=now_ns)
-    enqueue(state, request)
+    assert request.replica_id is not None
+    if state.replicas[request.replica_id].state is ReplicaState.READY:
+        enqueue(state, request)
+    state.dirty[request.model_id] = None
 
 
 def leave_row(state: State, request: Request, to: RequestState, reason: str, now_ns: int) -> None:
@@ -147,7 +152,7 @@ def close(state: State, request_id: str, event: Terminal, now_ns: int) -> None:
     """The one place where a request ends: forget it, free what it held, deliver the event."""
     request = state.requests.pop(request_id)
     state.dirty[request.model_id] = None
-    if request.state in QUEUED:
+    if is_queued(state, request):
         dequeue(state, request)
     if request.replica_id is not None:
         replica = state.replicas[request.replica_id]

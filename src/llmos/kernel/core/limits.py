@@ -15,6 +15,7 @@ class Limits:
 
     `patience_ns`: how long a model waits for room before a busy one is drained for it.
     `shares`: the part of each queue's bounds a class may fill; what it leaves is for higher ones.
+    `healthy_ns`: a replica that was ready for so long has proven that its model loads.
     `max_parked`: requests per replica that keep their KV without a row.
     """
 
@@ -36,6 +37,7 @@ class Limits:
     max_backoff_ns: int = 60 * NS
     max_start_failures: int = 3
     cooldown_ns: int = 10 * NS
+    healthy_ns: int = 60 * NS
 
     def share(self, service_class: ServiceClass) -> float:
         return dict(self.shares)[service_class]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import ErrorInfo, ModelTooLarge, WorkerLost
+from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import GIB
+from llmos.kernel.core.admission import GIB, dequeue, is_queued
 from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.memory import plan_room
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
@@ -24,7 +24,7 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     replica.num_slots = event.num_slots
     replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
     replica.ready_ns = replica.idle_since_ns = now_ns
-    state.wanted.pop(replica.model.model_id, None)
+    _is_resident(state, replica.model.model_id)
     state.faults[replica.model.model_id].cooling = False
     mark_all(state)  # the bytes that came free may be another model's
 
@@ -59,7 +59,9 @@ def replica_gone(state: State, event: ev.ReplicaGone, now_ns: int) -> None:
 def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None:
     model_id = replica.model.model_id
     fault = state.faults[model_id]
-    fault.died(error, replica.served, now_ns, state.limits)
+    ready_ns = now_ns - replica.ready_ns if replica.ready_ns else 0
+    proven = replica.served or ready_ns >= state.limits.healthy_ns
+    fault.died(error, proven, now_ns, state.limits)
     state.wake_at(fault.retry_ns)
     if fault.num_failures >= state.limits.max_start_failures:
         fault.cooling = True
@@ -67,7 +69,7 @@ def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None
 
 
 def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
-    state.wanted.pop(model_id, None)
+    give_up(state, model_id, error)
     state.wake_at(state.faults[model_id].retry_ns)  # a pinned model is tried again then
     queue = state.queue(model_id)
     while len(queue):
@@ -83,11 +85,26 @@ def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
     if event.pin:
         state.pinned[model_id] = None
     state.dirty[model_id] = None
+    if any(replica.state is ReplicaState.READY for replica in state.replicas_of(model_id)):
+        _is_resident(state, model_id)
+
+
+def _is_resident(state: State, model_id: str) -> None:
+    if model_id in state.wanted:
+        del state.wanted[model_id]
+        state.out.append(do.Resident(model_id, None))
+
+
+def give_up(state: State, model_id: str, error: ErrorInfo) -> None:
+    """Nobody keeps asking for its residency; who did is told why."""
+    if model_id in state.wanted:
+        del state.wanted[model_id]
+        state.out.append(do.Resident(model_id, error))
 
 
 def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
     """Nobody keeps it resident any more; what runs on it ends first."""
-    state.wanted.pop(event.model_id, None)
+    give_up(state, event.model_id, Conflict("the model was unloaded meanwhile").to_info())
     state.pinned.pop(event.model_id, None)
     for replica in state.replicas_of(event.model_id):
         drain(state, replica, "unloaded on request")
@@ -113,12 +130,16 @@ def drain(state: State, replica: Replica, reason: str) -> None:
         stop(state, replica, reason)
     elif replica.state is ReplicaState.READY:
         replica.move(ReplicaState.DRAINING, reason)
+        for request_id in replica.parked:  # theirs is this replica: they leave the model's queue
+            if is_queued(state, state.requests[request_id]):
+                dequeue(state, state.requests[request_id])
+        state.dirty[replica.model.model_id] = None
 
 
-def note_lacking(state: State, model_id: str) -> None:
+def note_lacking(state: State, model_id: str, now_ns: int) -> None:
     """Put the model in the line for memory if someone needs it and no replica is coming."""
     if is_needed(state, model_id) and not _is_coming(state, model_id):
-        state.lacking[model_id] = None
+        state.lacking.setdefault(model_id, now_ns)
 
 
 def is_needed(state: State, model_id: str) -> bool:
@@ -138,7 +159,7 @@ def place(state: State, now_ns: int) -> None:
     without that, two models that don't fit together evict each other for ever before either
     serves.
     """
-    line = sorted(state.lacking, key=lambda m: (-_waits_since(state, m, now_ns), m))
+    line = sorted(state.lacking, key=lambda m: (state.lacking[m], m))
     claimed_bytes = 0
     for model_id in line:
         model = state.models[model_id]
@@ -181,7 +202,7 @@ def _start(state: State, model: ModelFacts, now_ns: int) -> None:
         keep_alive_ns=state.limits.keep_alive_ns,
         num_slots=model.num_slots,
     )
-    waiting = len(state.queues[model.model_id])
+    waiting = len(state.queue(model.model_id))
     reason = f"{waiting} requests wait" if waiting else "wanted"
     state.out.append(do.StartReplica(replica_id, model, reason))
 
@@ -199,7 +220,7 @@ def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int)
     idle = [r for r in candidates if state.is_idle(r)]
     victims = plan_room(model.reserve_bytes, free_bytes, idle)
     patience_ns = state.limits.patience_ns
-    is_owed = _waits_since(state, model.model_id, now_ns) >= patience_ns
+    is_owed = now_ns - state.lacking[model.model_id] >= patience_ns
     if victims is None and is_owed:
         ripe = [
             r
@@ -212,12 +233,6 @@ def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int)
     if victims is None:
         state.wake_at(now_ns + patience_ns)
     return model.reserve_bytes if is_owed or victims else 0
-
-
-def _waits_since(state: State, model_id: str, now_ns: int) -> int:
-    """How long, in ns, the first in the model's queue has waited."""
-    queue = state.queue(model_id)
-    return now_ns - state.requests[queue.peek().request_id].arrived_ns if len(queue) else 0
 
 
 def unload_idle(state: State, now_ns: int) -> None:

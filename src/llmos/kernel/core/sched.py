@@ -64,6 +64,7 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
         queue.charge(request.waiting, request.waiting.prompt_tokens)
         state.out.append(do.Dispatch(request_id, replica.replica_id, request.reason))
     else:
+        assert request.replica_id == replica.replica_id, "its KV is elsewhere"
         replica.parked.pop(request_id)
         state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
 
@@ -97,5 +98,4 @@ def _resume_parked(state: State, replica: Replica, now_ns: int) -> None:
     for request_id in list(replica.parked):
         request = state.requests[request_id]
         if replica.num_free_slots > 0 and request.state is RequestState.PARKED:
-            dequeue(state, request)
             _run(state, replica, request, now_ns)

@@ -22,7 +22,7 @@ ALARM_GRID_NS = 50_000_000
 @dataclass(slots=True)
 class State:
     """Owned by one loop. `dirty` are models to schedule at the end of the step, `lacking` those
-    that need a replica and wait for memory.
+    that need a replica, and since when.
 
     Sets that are iterated are dicts: their order must not depend on the process's hash seed.
     """
@@ -40,7 +40,7 @@ class State:
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
     wanted: dict[str, None] = field(default_factory=dict)
     pinned: dict[str, None] = field(default_factory=dict)
-    lacking: dict[str, None] = field(default_factory=dict)
+    lacking: dict[str, int] = field(default_factory=dict)
     dirty: dict[str, None] = field(default_factory=dict)
     timers: list[int] = field(default_factory=list)
     alarms: set[int] = field(default_factory=set)

@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from llmos.abi.events import Failed
+from llmos.errors import ShuttingDown
 from llmos.kernel.core import admission, lifecycle, residency, sched
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -44,7 +46,7 @@ def _schedule(state: State, model_id: str, now_ns: int) -> None:
             sched.fill_rows(state, replica, now_ns)
         if replica.is_empty:
             _rest(state, replica, now_ns)
-    residency.note_lacking(state, model_id)
+    residency.note_lacking(state, model_id, now_ns)
 
 
 def _rest(state: State, replica: Replica, now_ns: int) -> None:
@@ -57,6 +59,17 @@ def _rest(state: State, replica: Replica, now_ns: int) -> None:
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
     state.draining = True
+
+
+def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
+    """Nothing is needed any more, so the deaths that follow start nothing."""
+    state.draining = True
+    for model_id in list(state.wanted):
+        residency.give_up(state, model_id, ShuttingDown("the server is stopping").to_info())
+    state.pinned.clear()
+    for request_id in list(state.requests):
+        error = ShuttingDown("the server is stopping").to_info()
+        lifecycle.close(state, request_id, Failed(request_id, error), now_ns)
 
 
 def _tick(state: State, event: ev.Tick, now_ns: int) -> None:
@@ -77,5 +90,6 @@ _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.ModelWanted: residency.model_wanted,
     ev.ModelUnwanted: residency.model_unwanted,
     ev.Draining: _draining,
+    ev.Closing: _closing,
     ev.Tick: _tick,
 }

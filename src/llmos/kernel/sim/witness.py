@@ -32,11 +32,13 @@ class Rule:
     """Among requests of one `flow`, none first runs before one that came more than `slack` earlier.
 
     `slack`: in steps of nice. A request with a deadline may go before by its predicted service.
+    `is_in_turn`: who is reniced goes to the end, so his own turn is not judged.
     """
 
     flow: Callable[[str, Waiting], Hashable]
     slack: int
     is_by_class: bool = True
+    is_in_turn: bool = False
 
 
 RULES: dict[str, Rule] = {
@@ -45,7 +47,7 @@ RULES: dict[str, Rule] = {
         NICE_STEPS,
     ),
     "priority": Rule(lambda m, w: (m, w.service_class), NICE_STEPS),
-    "round-robin": Rule(lambda m, w: (m, w.service_class), 0),
+    "round-robin": Rule(lambda m, w: (m, w.service_class), 0, is_in_turn=True),
     "fifo": Rule(lambda m, w: m, 0, is_by_class=False),
 }
 
@@ -107,7 +109,8 @@ class Witness:
             elif isinstance(event, ev.Reniced):
                 self._reniced(event)
             elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
-                if seen := self.open.get(event.request_id):
+                seen = self.open.get(event.request_id)
+                if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
                     seen.is_stalled = isinstance(event, ev.ReaderStalled)
                     self._num_stalled_now += seen.is_stalled
 
@@ -246,7 +249,8 @@ class Witness:
     # who may go before whom
 
     def _join_flow(self, seen: Seen) -> None:
-        if self._rule is not None:
+        is_moved = seen.is_reniced and self._rule is not None and self._rule.is_in_turn
+        if self._rule is not None and not is_moved:
             flow = self._waiting.setdefault(self._rule.flow(seen.model_id, seen.waiting), {})
             flow[seen.waiting.request_id] = seen.arrived_ns
 
@@ -265,7 +269,7 @@ class Witness:
             return
         key = self._rule.flow(seen.model_id, seen.waiting)
         self._leave_flow(seen)
-        if seen.is_reniced and self._rule.slack == 0:
+        if seen.is_reniced and self._rule.is_in_turn:
             return
         earliest = min(self._waiting.get(key, {}).values(), default=seen.arrived_ns)
         slack_ns = self._rule.slack * self._nice_step_ns
