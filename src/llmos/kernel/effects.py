@@ -117,6 +117,7 @@ class Effects:
             trace_parent=process.trace_parent,
             deterministic=options.deterministic,
             options=options.driver,
+            service_class=process.service_class,
         )
         try:
             self.workers.send(decision.replica_id, msg.Submit([item]))

@@ -13,6 +13,7 @@ import torch
 
 from llmos.abi.events import Aborted, Failed, FinishReason, Tokens
 from llmos.abi.inference import Usage
+from llmos.abi.principal import ServiceClass
 from llmos.drivers.native.driver import NativeDriver
 from llmos.errors import (
     ContextLengthExceeded,
@@ -148,9 +149,57 @@ def test_a_long_prompt_does_not_hold_up_the_others(
     driver.submit(make_item("short", [5], max_tokens=40, ignore_eos=True))
     driver.step()
     driver.submit(make_item("long", random_prompt(1, 80), max_tokens=1))
-    steps = [[event.request_id for event in driver.step()] for _ in range(10)]
+    steps = [[event.request_id for event in driver.step()] for _ in range(11)]
     assert steps[:9] == [["short"]] * 9
-    assert set(steps[9]) == {"short", "long"}
+    assert set(steps[9]) == {"long"}  # a first token does not wait for a decode
+    assert steps[10] == ["short"]
+
+
+def test_an_urgent_prompt_is_read_first_but_not_always(
+    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before lesser ones that came earlier; those still get a chunk every so many steps."""
+    from llmos.drivers.native import driver as module
+    from llmos.drivers.native.limits import NativeLimits
+
+    limits = NativeLimits(
+        prefill_chunk=8,
+        prefill_s_per_step=0.0,
+        urgent_prefill_s_per_step=0.0,
+        arrival_order_every=4,
+    )
+    monkeypatch.setattr(module, "LIMITS", limits)
+    driver = load(tiny)
+    batch, interactive = ServiceClass.BATCH, ServiceClass.INTERACTIVE
+    driver.submit(make_item("early", random_prompt(1, 16), max_tokens=1, service_class=batch))
+    for name in ("a", "b", "c"):
+        item = make_item(name, random_prompt(2, 24), max_tokens=1, service_class=interactive)
+        driver.submit(item)
+    order = [event.request_id for _ in range(12) for event in driver.step()][::2]
+    # 24 tokens are three steps; every fourth step reads eight of the sixteen tokens of `early`
+    assert [name for name in order if name != "early"] == ["a", "b", "c"]
+    assert order.index("early") in (1, 2)
+
+
+def test_an_urgent_prompt_may_hold_up_lesser_requests(
+    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than a prompt of their own class may."""
+    from llmos.drivers.native import driver as module
+    from llmos.drivers.native.limits import NativeLimits
+
+    limits = NativeLimits(prefill_chunk=8, prefill_s_per_step=0.0, urgent_prefill_s_per_step=60.0)
+    monkeypatch.setattr(module, "LIMITS", limits)
+    for service_class, num_steps in ((ServiceClass.INTERACTIVE, 1), (ServiceClass.DEFAULT, 10)):
+        driver = load(tiny)
+        running, new = f"running {service_class}", f"new {service_class}"
+        driver.submit(make_item(running, [5], max_tokens=20, ignore_eos=True))
+        driver.step()
+        prompt = random_prompt(1, 80)
+        driver.submit(make_item(new, prompt, max_tokens=1, service_class=service_class))
+        steps = [{event.request_id for event in driver.step()} for _ in range(num_steps)]
+        assert steps == [{running}] * (num_steps - 1) + [{new}]
+        drive(driver)
 
 
 def test_pause_frees_the_row_and_changes_nothing(tiny: Path, load: Load) -> None:

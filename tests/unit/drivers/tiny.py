@@ -125,7 +125,7 @@ def make_item(request_id: str, tokens: Iterable[int], **sampling: Any) -> WorkIt
     """Greedy unless said otherwise."""
     item = {
         name: sampling.pop(name)
-        for name in ("deterministic", "options", "kind", "adapter", "grammar")
+        for name in ("deterministic", "options", "kind", "adapter", "grammar", "service_class")
         if name in sampling
     }
     return WorkItem(

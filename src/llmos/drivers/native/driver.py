@@ -52,6 +52,8 @@ class NativeDriver:
     def __init__(self) -> None:
         self._loaded: LoadedModel | None = None
         self._num_submitted = 0
+        self._num_steps = 0
+        self._owes_decode = False
         self._outbox: list[Event] = []
 
     # life
@@ -170,30 +172,52 @@ class NativeDriver:
         return 0.0 if self._outbox or not self._seats.idle else None
 
     def step(self) -> list[Event]:
-        """Seat, prefill for a bounded time, decode one token of every running request."""
+        """Seat, prefill for a bounded time, decode one token of every running request.
+
+        First tokens are not held back by a decode: those of a step leave without one, and the next
+        step decodes whatever else it does.
+        """
         self._model()
         events, self._outbox = self._outbox, []
+        self._num_steps += 1
         self._seats.fill()
         running = self._seats.running()
         decoding = [request for request in running if not request.prefilling]
-        ready, logits = self._prefill([r for r in running if r.prefilling], events)
-        if decoding:
+        prefilling = [request for request in running if request.prefilling]
+        ready, logits = self._prefill(self._in_order(prefilling), decoding, events)
+        if decoding and (self._owes_decode or not ready):
+            self._owes_decode = False
             done = self._decode(decoding, events)
             if done is not None:
                 ready, logits = ready + decoding, [*logits, done]
+        else:
+            self._owes_decode = bool(decoding)
         if ready:
             self._sample(ready, torch.cat(logits), events)
         return events
 
+    def _in_order(self, prefilling: list[Request]) -> list[Request]:
+        """Prompts by class, then arrival; by arrival alone every so many steps."""
+        if self._num_steps % LIMITS.arrival_order_every == 0:
+            return sorted(prefilling, key=lambda r: r.order)
+        return sorted(prefilling, key=lambda r: (-r.item.service_class, r.order))
+
     def _prefill(
-        self, requests: list[Request], events: list[Event]
+        self, requests: list[Request], decoding: list[Request], events: list[Event]
     ) -> tuple[list[Request], list[torch.Tensor]]:
-        """Chunks of prompts in order of arrival, as many as the time bound holds, at least one."""
-        until = time.monotonic() + LIMITS.prefill_s_per_step
-        ready, logits = [], []
-        for request in sorted(requests, key=lambda r: r.order):
+        """Chunks of prompts in this order, as many as the time bound holds, at least one."""
+        highest = max((request.item.service_class for request in decoding), default=None)
+        began_s = time.monotonic()
+        num_read = 0
+        ready: list[Request] = []
+        logits: list[torch.Tensor] = []
+        for request in requests:
+            bound_s = LIMITS.prefill_s_per_step
+            if highest is not None and request.item.service_class > highest and not ready:
+                bound_s = LIMITS.urgent_prefill_s_per_step
+            until = began_s + bound_s
             last: torch.Tensor | None = None
-            while request.prefilling and (last is None or time.monotonic() < until):
+            while request.prefilling and (num_read == 0 or time.monotonic() < until):
                 start = request.num_cached
                 end = min(len(request.prompt), start + LIMITS.prefill_chunk)
                 assert request.slot is not None
@@ -204,6 +228,7 @@ class NativeDriver:
                     self._fail(request, error, events)
                     break
                 request.num_cached = end
+                num_read += 1
             else:
                 if last is not None and not request.prefilling:
                     ready.append(request)

@@ -19,6 +19,8 @@ class NativeLimits(msgspec.Struct, frozen=True):
     length_grid: int = 32
     width_grid: int = 16
     prefill_s_per_step: float = 0.05
+    urgent_prefill_s_per_step: float = 0.25
+    arrival_order_every: int = 8
 
 
 LIMITS = NativeLimits()

@@ -1,0 +1,1 @@
+"""Parts of `bench_sched`: arrivals, the load client, the barrier batch, figures of records."""

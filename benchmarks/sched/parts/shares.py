@@ -1,0 +1,83 @@
+"""b. What tenants get of a contended model: equal shares beside a greedy one, and by weight."""
+
+from __future__ import annotations
+
+from benchmarks.harness import paired, round4, single
+from benchmarks.sched import system
+from benchmarks.sched.arrivals import poisson
+from benchmarks.sched.records import Record, jain, service, worst_share_error
+from benchmarks.sched.system import Context
+from benchmarks.serving import Server
+
+OUTPUT_TOKENS = 32
+NUM_TENANTS = 8
+GREED = 10.0
+DEMAND = 1.5
+"""A tenant's demand, in equal shares of what the machine can do; the greedy one's is GREED times."""
+BURST = 6
+"""Requests of each tenant at the start, so that everyone has a queue from then on."""
+SETTLE_S = 6.0
+WEIGHTS = (1.0, 2.0, 4.0)
+
+
+def measure(context: Context) -> None:
+    """Jain's index under `fair` beside `fifo`; how far service is from the weights."""
+    window_s = context.window_s(25.0, 60.0)
+    ours = _equal(context, "fair", window_s)
+    peer = _equal(context, "fifo", window_s)
+    figure = f"Jain's index of {NUM_TENANTS} tenants, one sending {GREED:g} x, fair"
+    context.result.add(paired(figure, "", [ours], "fifo", [peer]))
+
+
+def _equal(context: Context, policy: str, window_s: float) -> float:
+    names = [f"tenant-{number}" for number in range(NUM_TENANTS)]
+    with system.native(context.model, f"kernel.policy={policy}") as server:
+        demand = {name: GREED if name == names[-1] else 1.0 for name in names}
+        served = _served(context, server, dict.fromkeys(names, 1.0), demand, window_s)
+        context.keep("service by tenant, tokens' worth", policy, list(served.values()))
+        if policy == "fair":
+            _by_weight(context, server)
+    return jain(list(served.values()))
+
+
+def _by_weight(context: Context, server: Server) -> None:
+    """On the same server: nobody else asks meanwhile."""
+    window_s = context.window_s(45.0, 120.0)
+    weights = {f"weight-{weight:g}": weight for weight in WEIGHTS}
+    demand = {name: 4.0 * weight for name, weight in weights.items()}
+    served = list(_served(context, server, weights, demand, window_s).values())
+    parts = ":".join(f"{share / served[0] * WEIGHTS[0]:.2f}" for share in served)
+    error = worst_share_error(served, WEIGHTS) * 100
+    wanted = ":".join(f"{weight:g}" for weight in WEIGHTS)
+    context.result.add(single(f"weights {wanted} served as {parts}: worst error", "%", [error]))
+
+
+def _served(
+    context: Context,
+    server: Server,
+    weights: dict[str, float],
+    demand: dict[str, float],
+    window_s: float,
+) -> dict[str, float]:
+    """Cost of the service of each tenant, in a window in which all of them have a queue."""
+    capacity = system.calibrate(context, server, OUTPUT_TOKENS)
+    share = capacity * DEMAND / len(weights)
+    secrets = system.add_keys(server, weights)
+    until_s = SETTLE_S + window_s
+    groups = []
+    for seed, name in enumerate(weights):
+        due_s = [0.0] * BURST + poisson(share * demand[name], until_s, seed)
+        groups.append(
+            system.group(server, name, output_tokens=OUTPUT_TOKENS, due_s=due_s, key=secrets[name])
+        )
+    records = system.run(server, groups, until_s)
+    _check_contended(records, list(weights), until_s)
+    served = service(records, list(weights), SETTLE_S, until_s)
+    return {name: round4(got) for name, got in zip(weights, served, strict=True)}
+
+
+def _check_contended(records: list[Record], names: list[str], until_s: float) -> None:
+    """A tenant whose queue ran dry says nothing of its share. Raises RuntimeError."""
+    for name in names:
+        if not any(r.group == name and not r.token_s and r.due_s < until_s for r in records):
+            raise RuntimeError(f"{name} was never short of service: raise DEMAND")
