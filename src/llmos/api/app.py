@@ -24,6 +24,7 @@ from llmos.api.routes import (
     keys,
     models,
     openai_models,
+    processes,
     system,
     uploads,
 )
@@ -36,6 +37,7 @@ ROUTES: list[RouteSpec] = [
     *openai_models.ROUTES,
     *models.ROUTES,
     *system.ROUTES,
+    *processes.ROUTES,
     *keys.ROUTES,
     *uploads.ROUTES,
     *health.ROUTES,

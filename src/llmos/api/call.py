@@ -167,6 +167,7 @@ class Call:
         """Answer with the error: as a status before the start, as a last event of a stream."""
         body = encode_envelope(error)
         if not self.is_started:
+            self.request_id = self.request_id or str(error.details.get("request_id", ""))
             headers = error_headers(error)
             await self.send_bytes(http_error(error).status, body, b"application/json", headers)
         elif self.is_sse:

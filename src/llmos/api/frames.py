@@ -44,16 +44,14 @@ def identity(accepted: Accepted, is_chat: bool, is_stream: bool) -> dict[str, An
     """What every answer and every chunk begins with."""
     suffix = accepted.request_id.removeprefix("req_")
     kind = "chat.completion" if is_chat else "text_completion"
-    made = {
+    return {
         "id": f"chatcmpl-{suffix}" if is_chat else f"cmpl-{suffix}",
         "object": f"{kind}.chunk" if is_chat and is_stream else kind,
         "created": accepted.created_ns // 1_000_000_000,
         "model": accepted.model,
         "system_fingerprint": fingerprint(accepted.model),
+        "service_tier": TIER_OF[accepted.service_class],
     }
-    if is_chat:
-        made["service_tier"] = TIER_OF[accepted.service_class]
-    return made
 
 
 class Frames:

@@ -20,6 +20,7 @@ from llmos.abi.syscall import (
     Reply,
     Result,
     Syscall,
+    WaitProcess,
 )
 from llmos.api.streams import GateStream, InferStream, PullStream
 from llmos.errors import LLMOSError, ShuttingDown, WorkerLost, from_info
@@ -51,7 +52,7 @@ class GateClient:
             self._send(Syscall(number, principal, body, trace_parent))
             return await future
         except asyncio.CancelledError:
-            if isinstance(body, LoadModel):  # waits for long; the others finish what they began
+            if isinstance(body, LoadModel | WaitProcess):  # they wait; others finish what they do
                 with contextlib.suppress(ChannelClosed):
                     self._channel.send(Cancel(number, "the caller left"))
             raise

@@ -174,7 +174,7 @@ def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
     accepted = stream.accepted
     began_s = call.began_s
     first_s = outcome.first_s
-    ran_as = outcome.end.deterministic
+    ran_as, served = outcome.end.deterministic, outcome.end.served
     return {
         "request_id": accepted.request_id,
         "model": accepted.model,
@@ -183,8 +183,10 @@ def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
         "timing": {
             "accepted_ms": _millis(outcome.accepted_s - began_s),
             "first_token_ms": None if first_s is None else _millis(first_s - began_s),
+            "queued_ms": None if served is None else _millis(served.queued_s),
             "total_ms": _millis(time.perf_counter() - began_s),
         },
+        "preemptions": None if served is None else served.num_preemptions,
     }
 
 

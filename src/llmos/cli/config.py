@@ -17,6 +17,8 @@ class CLIConfig:
     than this after one another were pasted, not typed. `max_history_lines`: of the chat's history.
     `raw_max_tokens`: how far a text is continued when nobody says;
     `raw_spare_tokens` of the context are left for what a tokenizer adds.
+    `follow_interval_s`: the longest a new line of `logs --follow` may take. `wait_step_s`: of one
+    request of `wait`. `top_interval_s`: between two frames of `top`.
     """
 
     start_timeout_s: float = 60.0
@@ -31,6 +33,9 @@ class CLIConfig:
     max_history_lines: int = 1000
     raw_max_tokens: int = 256
     raw_spare_tokens: int = 16
+    follow_interval_s: float = 0.5
+    wait_step_s: float = 30.0
+    top_interval_s: float = 1.0
 
 
 LIMITS = CLIConfig()

@@ -10,7 +10,7 @@ import typer
 from llmos.cli.text import one_line, visible
 from llmos.errors import LLMOSError
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, TIMED_OUT, INTERRUPTED = 0, 1, 2, 124, 130
 
 _HINTS = {
     "server_unreachable": "start it with `llmos serve`, or point LLMOS_URL at one",

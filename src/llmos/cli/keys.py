@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmos.cli.options import Json, examples
+from llmos.cli.options import ClassName, Json, examples
 
 app = typer.Typer(
     help="Keys of principals of tenants.", no_args_is_help=True, rich_markup_mode=None
@@ -19,14 +19,6 @@ class RoleName(enum.StrEnum):
 
     ADMIN = "admin"
     USER = "user"
-
-
-class ClassName(enum.StrEnum):
-    """As in abi.principal."""
-
-    BATCH = "batch"
-    DEFAULT = "default"
-    INTERACTIVE = "interactive"
 
 
 @app.command(

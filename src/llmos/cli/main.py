@@ -12,7 +12,7 @@ import typer
 import typer.main
 
 from llmos import __version__
-from llmos.cli import configure, keys, models, processes, run, serve, system
+from llmos.cli import configure, keys, models, processes, run, serve, sim, story, system, top
 from llmos.cli.options import examples
 
 app = typer.Typer(
@@ -64,14 +64,31 @@ _COMMANDS = (
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
     (models.load, ("llmos load pilot",)),
     (models.unload, ("llmos unload pilot",)),
-    (processes.ps, ("llmos ps", "llmos ps --memory")),
-    (processes.kill, ("llmos kill req_0193...",)),
+    (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory")),
+    (top.top, ("llmos top", "llmos top --once", "llmos top --json --interval 5")),
+    (
+        processes.nice,
+        ("llmos nice 7f3a9c01 10", "llmos nice 7f3a9c01 -5", "llmos nice 7f3a9c01 --class batch"),
+    ),
+    (processes.kill, ("llmos kill 7f3a9c01", "llmos kill req_0193a 7f3a9c01")),
+    (processes.wait, ("llmos wait 7f3a9c01", "llmos wait 7f3a9c01 --timeout 10")),
+    (story.logs, ("llmos logs 7f3a9c01", "llmos logs 7f3a9c01 --follow")),
+    (story.why, ("llmos why 7f3a9c01", "llmos why 7f3a9c01 --json")),
+    (
+        sim.sim,
+        (
+            "llmos sim --rate 8 --limit 2000 --tenants 10,1,1,1",
+            "llmos sim --trace trace.csv --policy fair --replicas 4 --plot out.svg",
+        ),
+    ),
     (system.status, ("llmos status", "llmos status --json")),
     (system.stop, ("llmos stop",)),
     (system.version, ("llmos version", "llmos version --json")),
 )
+_NUMBERS = {"ignore_unknown_options": True}  # `nice ID -5`: a number, not an option
 for _command, _examples in _COMMANDS:
-    app.command(epilog=examples(*_examples))(_command)
+    _context = _NUMBERS if _command is processes.nice else None
+    app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Ref = Annotated[str, typer.Argument(metavar="MODEL", help="A model: name[:version or alias].")]
+
+ProcessID = Annotated[
+    str, typer.Argument(metavar="ID", help="As `llmos ps` shows it, or its beginning or end.")
+]
+
+
+class ClassName(enum.StrEnum):
+    """As in abi.principal; named here too so that `--help` need not load the abi."""
+
+    BATCH = "batch"
+    DEFAULT = "default"
+    INTERACTIVE = "interactive"
 
 
 def examples(*lines: str) -> str:

@@ -1,24 +1,37 @@
-"""`ps kill`: what runs on a server, and what holds its memory."""
+"""`ps nice kill wait`: what runs on a server, and what holds its memory."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmos.cli.options import Json
+from llmos.cli.options import ClassName, Json, ProcessID
 
 if TYPE_CHECKING:
-    from llmos.abi.syscall import ProcessInfo, ReplicaInfo
+    from llmos.abi.syscall import ProcessInfo, ProcessStory, ReplicaInfo
+    from llmos.sdk import Client
 
 
 def ps(
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Those that have ended as well.")
+    ] = False,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these: waiting, running, paused, failed ...; repeatable."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant's id.")] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only those of this key.")] = False,
     memory: Annotated[
         bool, typer.Option("--memory", "-m", help="Show replicas and their memory instead.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List the processes: requests and jobs.
+    """List the live processes: requests and jobs.
 
     Each with the reason for its state; with --memory, what holds the server's memory.
     """
@@ -29,7 +42,8 @@ def ps(
         if memory:
             replicas = client.replicas()
         else:
-            processes = client.processes.list()
+            states = state or (() if every else "live")
+            processes = client.processes.list(state=states, model=model, tenant=tenant, mine=mine)
     if json:
         emit_json({"replicas": replicas} if memory else {"processes": processes})
     elif memory:
@@ -40,27 +54,29 @@ def ps(
         emit_table(headers, [_replica_row(r) for r in replicas], "no replica is resident")
     else:
         titles = (
-            *("PROCESS", "KIND", "STATE", "MODEL", "TENANT", "BY", "CLASS", "NICE"),
-            *("PROMPT", "GENERATED", "AGE", "REASON"),
+            *("PROCESS", "KIND", "STATE", "CLASS", "NICE", "MODEL", "TENANT", "BY"),
+            *("PROMPT", "GENERATED", "AGE", "ETA", "REASON"),
         )
-        emit_table(titles, [_process_row(p) for p in processes], "no processes")
+        empty = "no such process" if every or state else "no live process; --all shows ended ones"
+        emit_table(titles, [_process_row(p) for p in processes], empty)
 
 
 def _process_row(p: ProcessInfo) -> tuple[str, ...]:
-    from llmos.cli.text import age
+    from llmos.cli.text import age, seconds
 
     return (
         p.process_id,
         p.kind,
         p.state,
+        p.service_class.name.lower(),
+        str(p.nice),
         p.model,
         p.tenant_id,
         p.principal,
-        p.service_class.name.lower(),
-        str(p.nice),
         str(p.prompt_tokens),
         str(p.completion_tokens),
         age(p.created_ns),
+        seconds(p.eta_s),
         p.reason,
     )
 
@@ -87,17 +103,97 @@ def _replica_row(r: ReplicaInfo) -> tuple[str, ...]:
     )
 
 
-def kill(
-    process_id: Annotated[str, typer.Argument(metavar="ID", help="As `llmos ps` shows it.")],
+def nice(
+    process_id: ProcessID,
+    value: Annotated[
+        int | None, typer.Argument(metavar="N", help="-20 (first) to 19 (last).")
+    ] = None,
+    service_class: Annotated[
+        ClassName | None, typer.Option("--class", help="Another service class.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """End a process; whoever reads its stream is told."""
+    """Change how urgent a live process is.
+
+    One that waits moves in its queue at once, one that runs keeps its row until its slice is over.
+    """
+    from llmos.cli.find import find_process
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+
+    if value is None and service_class is None:
+        raise typer.BadParameter("give N, --class, or both")
+    wanted = service_class.value if service_class is not None else None
+    with connect() as client:
+        name = find_process(client, process_id, live=True)
+        done = client.processes.nice(name, value, service_class=wanted)
+    if json:
+        emit_json({"done": done.what})
+    else:
+        emit(done.what)
+
+
+def kill(
+    process_ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="As `llmos ps` shows them, or a part.")
+    ],
+    json: Json = False,
+) -> None:
+    """End processes; whoever reads their streams is told.
+
+    Nothing is ended when one of the ids is not known or could be several.
+    """
+    from llmos.cli.find import find_process
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
 
     with connect() as client:
-        done = client.processes.kill(process_id)
+        names = [find_process(client, given, live=True) for given in process_ids]
+        for name in dict.fromkeys(names):
+            done = client.processes.kill(name)
+            if json:
+                emit_json({"process_id": name, "done": done.what})
+            else:
+                emit(f"killed {name}")
+
+
+def wait(
+    process_id: ProcessID,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Give up after so many seconds.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Wait until a process has ended.
+
+    The exit code is 0 when it finished, 1 when it failed or was ended, 124 when the time is up.
+    """
+    from llmos.cli.failure import FAILED, TIMED_OUT
+    from llmos.cli.find import find_process
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+
+    with connect() as client:
+        story = _wait(client, find_process(client, process_id), timeout)
+    info = story.info
     if json:
-        emit_json({"done": done.what})
+        emit_json(story)
     else:
-        emit(f"killed {process_id}")
+        emit(f"{info.process_id}  {info.state}: {info.reason}")
+    if info.ended_ns is None:
+        raise typer.Exit(TIMED_OUT)
+    if info.state != "finished":
+        raise typer.Exit(FAILED)
+
+
+def _wait(client: Client, process_id: str, timeout_s: float | None) -> ProcessStory:
+    """In steps, so that no proxy takes the silence for an end."""
+    from llmos.cli.config import LIMITS
+
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_s = LIMITS.wait_step_s if end_s is None else max(0.0, end_s - time.monotonic())
+        story = client.processes.wait(process_id, min(left_s, LIMITS.wait_step_s))
+        is_over = end_s is not None and time.monotonic() >= end_s
+        if story.info.ended_ns is not None or is_over:
+            return story

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmos.cli.options import Json
 
 if TYPE_CHECKING:
+    from llmos.abi.syscall import StatusInfo
     from llmos.sdk.locate import Endpoint
 
 
@@ -27,10 +28,18 @@ def status(json: Json = False) -> None:
     for problem in info.problems:
         emit(f"problem: {problem}")
     emit(f"up {age(info.started_ns)}, epoch {info.epoch}")
-    emit(f"{info.num_running} running, {info.num_queued} queued")
+    emit(f"{info.num_running} running, {info.num_queued} queued{_waiting(info)}")
     emit(
         f"memory: {size(info.memory_reserved_bytes)} reserved of a budget of "
         f"{size(info.memory_budget_bytes)}, {size(info.memory_total_bytes)} in all"
+    )
+
+
+def _waiting(info: StatusInfo) -> str:
+    """Which classes wait for what, as far as an older server says."""
+    by_class = ", ".join(f"{count} {name}" for name, count in sorted(info.waiting.items()))
+    return (f" ({by_class})" if by_class else "") + (
+        f", policy {info.policy}" if info.policy else ""
     )
 
 

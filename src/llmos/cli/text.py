@@ -61,6 +61,26 @@ def age(then_ns: int | None, now_ns: int | None = None) -> str:
     return "0 s"
 
 
+def seconds(duration_s: float | None) -> str:
+    """A duration: `0.4 s`, `37 s`, `12 min`."""
+    if duration_s is None:
+        return "-"
+    if duration_s < 9.95:
+        return f"{duration_s:.1f} s"
+    return age(0, int(duration_s * 1_000_000_000))
+
+
+def fit(text: str, width: int) -> str:
+    """The text in exactly `width` columns of a terminal, cut with an ellipsis or padded."""
+    text = one_line(text)
+    spare = width - _width(text)
+    if spare >= 0:
+        return text + " " * spare
+    while text and _width(text) > width - 1:
+        text = text[:-1]
+    return fit(text + "…", width) if width > 0 else ""
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned by display width (Chinese and emoji are two wide). Nothing is cut off."""
     lines = [list(headers), *([one_line(cell) for cell in row] for row in rows)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -18,6 +18,7 @@ from llmos.abi.syscall import (
     NewKey,
     ProcessInfo,
     ProcessList,
+    ProcessStory,
     ReplicaInfo,
     ReplicaList,
     StatusInfo,
@@ -91,15 +92,69 @@ def list_workers(config: ClientConfig) -> Call[list[WorkerInfo]]:
     return _get(config, "/os/v1/workers", lambda body: decode(body, WorkerList).workers)
 
 
-def list_processes(config: ClientConfig) -> Call[list[ProcessInfo]]:
-    """Requests and jobs, waiting, running and lately ended."""
-    return _get(config, "/os/v1/processes", lambda body: decode(body, ProcessList).processes)
+def list_processes(
+    config: ClientConfig,
+    *,
+    state: str | Sequence[str] = (),
+    model: str | None = None,
+    tenant: str | None = None,
+    mine: bool = False,
+) -> Call[list[ProcessInfo]]:
+    """Requests and jobs, waiting, running and lately ended.
+
+    `state` is one or several of preparing, waiting, running, paused, finished, failed, aborted, or
+    `live` and `ended` for those groups; `model` is a name or `name:version`. Raises InvalidRequest.
+    """
+    states = [state] if isinstance(state, str) else state
+    fields = {"state": ",".join(states), "model": model, "tenant": tenant}
+    given = {name: value for name, value in fields.items() if value}
+    query = urlencode({**given, **({"mine": "true"} if mine else {})})
+    path = "/os/v1/processes" + (f"?{query}" if query else "")
+    return _get(config, path, lambda body: decode(body, ProcessList).processes)
+
+
+def show_process(config: ClientConfig, process_id: str) -> Call[ProcessStory]:
+    """A process and every decision about it, with reasons. Raises NotFound."""
+    return _get(config, _process_path(process_id), _story)
+
+
+def nice_process(
+    config: ClientConfig,
+    process_id: str,
+    nice: int | None = None,
+    *,
+    service_class: ServiceClass | str | None = None,
+) -> Call[Done]:
+    """Change how urgent a live process is: `nice` from -20 (first) to 19 (last), its class.
+
+    Raises NotFound, PermissionDenied (a class above one's own), InvalidRequest.
+    """
+    if isinstance(service_class, ServiceClass):
+        service_class = service_class.name.lower()
+    fields = {"nice": nice, "class": service_class}
+    body = encode({name: value for name, value in fields.items() if value is not None})
+    return _call(config, Request("POST", _process_path(process_id, "/nice"), body), _done)
+
+
+def wait_process(
+    config: ClientConfig, process_id: str, timeout_s: float = 60.0
+) -> Call[ProcessStory]:
+    """Its story once it has ended, or after `timeout_s` (at most 3600) as it is then.
+
+    `info.ended_ns` tells which. Raises NotFound, InvalidRequest.
+    """
+    path = _process_path(process_id, f"/wait?timeout_s={timeout_s:g}")
+    # a client that hears nothing for `long_timeout_s` gives the server up
+    if timeout_s >= config.long_timeout_s:
+        raise InvalidRequest(
+            f"timeout_s is below {config.long_timeout_s:g}, the client's own", param="timeout_s"
+        )
+    return _call(config, Request("GET", path, None, Patience.LONG), _story)
 
 
 def kill_process(config: ClientConfig, process_id: str) -> Call[Done]:
     """End a request or job. Raises NotFound."""
-    path = f"/os/v1/processes/{segment(process_id)}"
-    return _call(config, Request("DELETE", path), _done)
+    return _call(config, Request("DELETE", _process_path(process_id)), _done)
 
 
 def status(config: ClientConfig) -> Call[StatusInfo]:
@@ -180,6 +235,14 @@ def _call(
     accepts: frozenset[int] = frozenset(),
 ) -> Call[T]:
     return Call(request, lambda: WholeBody(parse, config.max_answer_bytes), accepts)
+
+
+def _process_path(process_id: str, tail: str = "") -> str:
+    return f"/os/v1/processes/{segment(process_id)}{tail}"
+
+
+def _story(body: bytes) -> ProcessStory:
+    return decode(body, ProcessStory)
 
 
 def _done(body: bytes) -> Done:

@@ -144,6 +144,9 @@ class Processes(_Group):
     """`client.processes`."""
 
     list = _Sync(calls.list_processes)
+    show = _Sync(calls.show_process)
+    nice = _Sync(calls.nice_process)
+    wait = _Sync(calls.wait_process)
     kill = _Sync(calls.kill_process)
 
 
@@ -151,6 +154,9 @@ class AsyncProcesses(_AsyncGroup):
     """`client.processes`."""
 
     list = _Async(calls.list_processes)
+    show = _Async(calls.show_process)
+    nice = _Async(calls.nice_process)
+    wait = _Async(calls.wait_process)
     kill = _Async(calls.kill_process)
 
 

@@ -14,7 +14,21 @@ HEAVY = ("torch", "transformers", "sqlalchemy", "starlette", "httpx", "rich", "n
 BY_TYPER = "pydantic"  # Typer itself loads it to read any option's value, not for the list
 COMMANDS = [
     *("serve", "run", "pull", "ls", "show", "rm", "load", "unload", "ps", "kill", "status"),
-    *("stop", "version", "key add", "key ls", "key revoke", "config show", "config path"),
+    *(
+        "top",
+        "nice",
+        "wait",
+        "logs",
+        "why",
+        "sim",
+        "stop",
+        "version",
+        "key add",
+        "key ls",
+        "key revoke",
+        "config show",
+        "config path",
+    ),
 ]
 
 

@@ -57,6 +57,23 @@ PROCESS: dict[str, Any] = {
     "started_ns": None,
     "ended_ns": None,
     "reason": "admitted",
+    "eta_s": None,
+}
+
+STORY: dict[str, Any] = {
+    "info": PROCESS,
+    "decisions": [
+        {
+            "at_ns": 1_700_000_000_000_000_000,
+            "state": "waiting",
+            "reason": "accepted, queued behind 2: a row in about 0.40 s, then 1.20 s",
+        },
+        {
+            "at_ns": 1_700_000_000_500_000_000,
+            "state": "running",
+            "reason": "runs on rep_1: row 2 of 4 after 500 ms",
+        },
+    ],
 }
 
 STATUS: dict[str, Any] = {
@@ -70,6 +87,9 @@ STATUS: dict[str, Any] = {
     "memory_total_bytes": 8_000_000_000,
     "memory_budget_bytes": 6_000_000_000,
     "memory_reserved_bytes": 1_000_000_000,
+    "policy": "fair",
+    "waiting": {"batch": 1},
+    "num_tokens": 100,
 }
 
 

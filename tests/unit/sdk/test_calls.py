@@ -26,7 +26,7 @@ from llmos.errors import (
 from llmos.sdk import AsyncClient, Client
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.wire import to_wire
-from tests.unit.sdk.fake import KEY, MODEL, PROCESS, STATUS, Pieces, Server, refusal
+from tests.unit.sdk.fake import KEY, MODEL, PROCESS, STATUS, STORY, Pieces, Server, refusal
 
 Ask = Callable[[Any], Any]
 
@@ -67,6 +67,9 @@ CASES: list[tuple[str, Any, Ask, Ask]] = [
     ("GET /os/v1/replicas", {"replicas": [REPLICA]}, lambda c: c.replicas(), None),
     ("GET /os/v1/workers", {"workers": [WORKER]}, lambda c: c.workers(), None),
     ("GET /os/v1/processes", {"processes": [PROCESS]}, lambda c: c.processes.list(), None),
+    ("GET /os/v1/processes/r", STORY, lambda c: c.processes.show("r"), None),
+    ("GET /os/v1/processes/r/wait", STORY, lambda c: c.processes.wait("r", 0.5), None),
+    ("POST /os/v1/processes/r/nice", {"done": "x"}, lambda c: c.processes.nice("r", -5), None),
     ("DELETE /os/v1/processes/r", {"done": ""}, lambda c: c.processes.kill("r"), None),
     ("GET /os/v1/status", STATUS, lambda c: c.status(), None),
     ("GET /os/v1/keys", {"keys": [KEY]}, lambda c: c.keys.list(), None),
@@ -117,6 +120,42 @@ def test_service_classes_cross_by_name_in_both_directions() -> None:
     assert server.body() == body
     assert new.key.max_class is ServiceClass.BATCH
     assert to_wire(new.key) == KEY
+
+
+def test_processes_are_filtered_by_the_server() -> None:
+    server = Server({"GET /os/v1/processes": httpx.Response(200, json={"processes": [PROCESS]})})
+    with server.client() as client:
+        (found,) = client.processes.list(
+            state=["waiting", "paused"], model="org/p:1", tenant="t&x", mine=True
+        )
+        client.processes.list(state="live")
+        client.processes.list()
+    queries = [dict(request.url.params) for request in server.requests]
+    assert queries == [
+        {"state": "waiting,paused", "model": "org/p:1", "tenant": "t&x", "mine": "true"},
+        {"state": "live"},
+        {},
+    ]
+    assert found.service_class is ServiceClass.INTERACTIVE
+
+
+def test_nice_sends_only_what_changes() -> None:
+    server = Server({"POST /os/v1/processes/r/nice": httpx.Response(200, json={"done": "done"})})
+    with server.client() as client:
+        assert client.processes.nice("r", service_class=ServiceClass.BATCH).what == "done"
+        assert server.body() == {"class": "batch"}
+        client.processes.nice("r", 0)
+        assert server.body() == {"nice": 0}
+
+
+def test_a_wait_is_shorter_than_the_clients_own_patience() -> None:
+    server = Server({"GET /os/v1/processes/r/wait": httpx.Response(200, json=STORY)})
+    with server.client(config=ClientConfig(long_timeout_s=10.0)) as client:
+        story = client.processes.wait("r", 9)
+        assert (story.info.ended_ns, story.decisions[1].state) == (None, "running")
+        assert server.requests[-1].extensions["timeout"]["read"] == 10.0
+        with pytest.raises(InvalidRequest, match="timeout_s"):
+            client.processes.wait("r", 10)
 
 
 def test_not_ready_is_an_answer_and_a_refusal_is_not() -> None:

@@ -11,7 +11,10 @@ from llmos.api.call import Handler
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one."""
+    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one.
+
+    `query` names what may stand after the `?`.
+    """
 
     method: str
     path: str
@@ -21,3 +24,4 @@ class RouteSpec:
     body: type[pydantic.BaseModel] | None = None
     answer: type[pydantic.BaseModel] | None = None
     answer_type: str = "application/json"
+    query: tuple[str, ...] = ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llmos.abi.principal import Role, ServiceClass
-from llmos.abi.syscall import AddKey, PullModel
+from llmos.abi.syscall import AddKey, NiceProcess, PullModel
 from llmos.api.shapes.check import Shape
+from llmos.api.shapes.fields import fault
 from llmos.api.shapes.options import CLASSES
 
 
@@ -20,6 +21,25 @@ class PullBody(Shape):
 
     def to_call(self) -> PullModel:
         return PullModel(self.source, self.name)
+
+
+class NiceBody(Shape):
+    """How urgent a live process is from now on; what is absent stays as it was."""
+
+    nice: int | None = Field(default=None, ge=-20, le=19)
+    service_class: Literal["batch", "default", "interactive"] | None = Field(
+        default=None, alias="class"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.nice is None and self.service_class is None:
+            raise fault("'nice' or 'class' must be given", "nice")
+        return self
+
+    def to_call(self, process_id: str) -> NiceProcess:
+        service_class = None if self.service_class is None else CLASSES[self.service_class]
+        return NiceProcess(process_id, self.nice, service_class)
 
 
 class KeyBody(Shape):

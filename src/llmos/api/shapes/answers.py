@@ -29,10 +29,11 @@ class UsageAnswer(Answer):
 
 
 class Timing(Answer):
-    """Milliseconds since the request's headers were read."""
+    """Milliseconds since the request's headers were read; `queued_ms`: until it had a row."""
 
     accepted_ms: float
     first_token_ms: float | None
+    queued_ms: float | None
     total_ms: float
 
 
@@ -44,6 +45,7 @@ class LlmosAnswer(Answer):
     deterministic: bool | None
     service_class: Literal["batch", "default", "interactive"] = Field(alias="class")
     timing: Timing
+    preemptions: int | None = Field(description="How often it gave up its row")
 
 
 class AnswerMessage(Answer):
@@ -123,6 +125,7 @@ class CompletionAnswer(Answer):
     created: int
     model: str
     system_fingerprint: str
+    service_tier: Literal["default", "flex", "priority"]
     choices: list[TextChoice]
     usage: UsageAnswer | None = None
     llmos: LlmosAnswer | list[LlmosAnswer] | None = None
