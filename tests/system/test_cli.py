@@ -34,7 +34,7 @@ def test_looking_around(server: Server) -> None:
     shown = json.loads(server.cli("show", "pilot", "--json").stdout)
     assert "native" in json.dumps(shown)
     assert json.loads(server.cli("status", "--json").stdout)["ready"] is True
-    assert "PROCESS" in server.cli("ps").stdout
+    assert "PROCESS" in server.cli("ps", "--all").stdout
     assert "api.port" in server.cli("config", "show", "--origin").stdout
 
 
