@@ -70,7 +70,9 @@ def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None
 
 def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
     give_up(state, model_id, error)
-    state.wake_at(state.faults[model_id].retry_ns)  # a pinned model is tried again then
+    retry_ns = state.faults[model_id].retry_ns
+    if retry_ns > now_ns:  # an alarm in the past would be due at once, and again, for ever
+        state.wake_at(retry_ns)  # a pinned model is tried again then
     queue = state.queue(model_id)
     while len(queue):
         request_id = queue.peek().request_id

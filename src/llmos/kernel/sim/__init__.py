@@ -1,1 +1,1 @@
-"""The pure core under a virtual clock, with simulated workers: no server, no threads, no waiting."""
+"""The pure core under a virtual clock, with simulated workers: no server, no thread, no wait."""

@@ -18,7 +18,8 @@ class Faults:
 
     Of a replica: `refused` (its load), `slow`, `hung` and `crashed` (at some time of its life; a
     hung one is killed `probe_timeout_ns` later). Of a message: `late`, `duplicate`. Of a request:
-    its client `leaves`, `stalls`, or `renices` it.
+    its client `leaves`, `stalls`, or `renices` it, or an operator `moves` its model (loads, pins or
+    unloads it).
     """
 
     refused: float = 0.0
@@ -30,6 +31,7 @@ class Faults:
     leaves: float = 0.0
     stalls: float = 0.0
     renices: float = 0.0
+    moves: float = 0.0
 
     @property
     def are_any(self) -> bool:
@@ -37,7 +39,7 @@ class Faults:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Faults))
-ALL = Faults(0.1, 0.2, 0.1, 0.2, 0.05, 0.05, 0.05, 0.05, 0.05)
+ALL = Faults(0.1, 0.2, 0.1, 0.2, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
 
 
 def parse(text: str) -> Faults:

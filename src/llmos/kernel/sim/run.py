@@ -69,7 +69,9 @@ class Simulation:
         self._num_arrivals = 0
         self._work_ns = 0
         self.machines = [
-            Machine(i, setup, self._agenda, rng, self._hash, partial(self._watch, i))
+            Machine(
+                i, setup, self._agenda, rng, trace_hash=self._hash, watch=partial(self._watch, i)
+            )
             for i in range(setup.num_machines)
         ]
 
@@ -127,7 +129,7 @@ class Simulation:
         )
         machine.arrive(call, self._arrived(request_id, call))
         if self._setup.faults.are_any and request_id in self._open:
-            self._plan_whims(machine, request_id)
+            self._plan_whims(machine, request_id, call.model)
         self._plan_arrival(source)
 
     def _arrived(self, request_id: str, call: Call) -> ev.Arrived:
@@ -151,7 +153,7 @@ class Simulation:
         reserve_bytes = self._setup.model_bytes.get(model, GIB)
         return ModelFacts(f"mdl_{model}", f"{model}:1", reserve_bytes, self._setup.num_slots)
 
-    def _plan_whims(self, machine: Machine, request_id: str) -> None:
+    def _plan_whims(self, machine: Machine, request_id: str, model: str) -> None:
         """A client that leaves, stops reading (and perhaps reads again), or changes its mind."""
         rng, faults, agenda = self._rng, self._setup.faults, self._agenda
         span_ns = self._setup.fault_span_ns
@@ -168,6 +170,14 @@ class Simulation:
             kind = rng.choice([None, *ServiceClass])
             reniced = ev.Reniced(request_id, rng.randrange(-20, 20), kind)
             agenda.after(rng.randrange(span_ns), partial(machine.feed, reniced))
+        if rng.random() < faults.moves:
+            facts = self._facts(model)
+            moves = (
+                ev.ModelUnwanted(facts.model_id),
+                ev.ModelWanted(facts, pin=False),
+                ev.ModelWanted(facts, pin=True),
+            )
+            agenda.after(rng.randrange(span_ns), partial(machine.feed, rng.choice(moves)))
 
     # what happened
 

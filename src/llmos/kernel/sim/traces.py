@@ -120,7 +120,7 @@ def _check_names(line: int, names: tuple[str, ...]) -> None:
 
 
 def _azure(line: int, fields: Fields) -> Call:
-    """No tenant, class or model in it. A zero stands where nothing was generated: one token here."""
+    """No tenant, class or model in it. Zeros stand where nothing was generated: 1 here."""
     return Call(
         _timestamp_ns(line, fields["TIMESTAMP"]),
         _int(line, "ContextTokens", fields["ContextTokens"], 0, MAX_TOKENS) or 1,

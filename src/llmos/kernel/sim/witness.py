@@ -172,8 +172,8 @@ class Witness:
             demand(not host.is_stopping, "stopped twice")
             demand(not host.running and not host.parked, "stopped with requests on it")
             host.is_stopping = True
-        else:
-            self._row(decision, now_ns)
+        elif isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow):
+            self._row(decision)
 
     def _accept(self, decision: do.Accept, now_ns: int) -> None:
         demand(decision.request_id in self._asked, "accepted what nobody asked")
@@ -214,8 +214,7 @@ class Witness:
         demand(used + model.reserve_bytes <= budget, "more bytes than there are")
         self.hosts[decision.replica_id] = Host(model.model_id, model.num_slots, model.reserve_bytes)
 
-    def _row(self, decision: do.Decision, now_ns: int) -> None:
-        assert isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow)
+    def _row(self, decision: do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow) -> None:
         request_id, host = decision.request_id, self._host(decision.replica_id)
         demand(request_id in self.open, "a decision about a request that has ended")
         seen = self.open[request_id]
@@ -273,6 +272,6 @@ class Witness:
             return
         earliest = min(self._waiting.get(key, {}).values(), default=seen.arrived_ns)
         slack_ns = self._rule.slack * self._nice_step_ns
-        if seen.has_deadline and slack_ns:
+        if seen.has_deadline and self._rule.slack:
             slack_ns += int(seen.service_ns)
         demand(seen.arrived_ns - earliest <= slack_ns, "overtaken by more than the bound")
