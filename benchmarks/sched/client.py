@@ -22,7 +22,9 @@ from benchmarks.sched.records import OK, Record
 TOKEN = b'"finish_reason":null'
 DONE = b"data: [DONE]"
 FAILED = b'data: {"error"'
-KEPT = max(len(TOKEN), len(DONE), len(FAILED)) - 1
+LAST_CHUNK = b"0\r\n\r\n"
+KEPT = 64
+"""Bytes kept between reads: more than any of these, so that one cut in two is still found."""
 STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 START_S = 0.5
@@ -94,11 +96,12 @@ class Connection(asyncio.Protocol):
         self._stream(record, data, now_s)
 
     def _stream(self, record: Record, data: bytes, now_s: float) -> None:
+        # a mark is counted where it ends: what was whole in the tail has been counted
         seen, text = self._tail.count(TOKEN), self._tail + data
         record.token_s.extend([now_s] * (text.count(TOKEN) - seen))
         self._broken = self._broken or FAILED in text
         self._tail = text[-KEPT:]
-        if DONE in text or self._broken:
+        if text.endswith(LAST_CHUNK) and (DONE in text or self._broken):
             self._finish(now_s)
 
     def _finish(self, now_s: float) -> None:
@@ -116,6 +119,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.record is not None:
             self.record.status, self.record.error = 0, f"connection lost: {exc}"
+            self.record.end_s = self._run.now_s()
+            self._run.num_open -= 1
+        self._run.forget(self)
 
     def close(self) -> None:
         """Whoever is still being answered was not answered in full."""
@@ -135,7 +141,7 @@ class Run:
         self._all: list[Connection] = []
         self._num_sent: dict[str, int] = {}
         self._opening: set[asyncio.Task[None]] = set()
-        self._num_open = 0
+        self.num_open = 0
         self._idle: asyncio.Future[None] | None = None
 
     def now_s(self) -> float:
@@ -162,7 +168,7 @@ class Run:
         return self.records
 
     async def _drained(self) -> None:
-        if self._num_open:
+        if self.num_open:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
 
@@ -175,9 +181,14 @@ class Run:
     def free(self, connection: Connection) -> None:
         """Its answer has ended."""
         self._free.append(connection)
-        self._num_open -= 1
-        if not self._num_open and self._idle is not None and not self._idle.done():
+        self.num_open -= 1
+        if not self.num_open and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
+
+    def forget(self, connection: Connection) -> None:
+        """The server has closed it: one that is idle for long, as a rule."""
+        if connection in self._free:
+            self._free.remove(connection)
 
     def fire(self, group: Group, due_s: float, refill: Group | None = None) -> None:
         """Send one request of a group now; a connection is opened if none is free."""
@@ -185,7 +196,7 @@ class Run:
         self._num_sent[group.name] = index + 1
         record = Record(group.name, due_s, token_s=[], prompt_tokens=group.prompt_tokens)
         self.records.append(record)
-        self._num_open += 1
+        self.num_open += 1
         request = group.requests[index % len(group.requests)]
         if self._free:
             record.late_s = self.now_s() - due_s

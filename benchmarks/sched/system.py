@@ -20,6 +20,8 @@ from llmos.sdk import Client
 NAME = "bench"
 NUM_SLOTS = 16
 PROMPT_TOKENS = 128
+ECHO_MAX_TOKENS = 4096
+"""The script says when an answer ends; the kernel is told only this."""
 NUM_VARIANTS = 16
 """Different prompts of a kind of request."""
 CALIBRATION_S = 10.0
@@ -79,7 +81,6 @@ def group(
     key: str | None = None,
 ) -> Group:
     """Requests to the native model: token prompts, greedy, to exactly `output_tokens`."""
-    own: dict[str, Any] = {} if service_class is None else {"class": service_class}
     requests = []
     for variant in range(NUM_VARIANTS):
         body = {
@@ -89,7 +90,7 @@ def group(
             "temperature": 0,
             "ignore_eos": True,
             "stream": True,
-            "llmos": own,
+            "llmos": _class(service_class),
         }
         requests.append(_with_key(server, server.request(body, "/v1/completions"), key))
     return Group(name, requests, list(due_s), closed, prompt_tokens)
@@ -103,17 +104,23 @@ def echo_group(
     due_s: Sequence[float] = (),
     closed: int = 0,
     prompt_tokens: int = 1,
+    service_class: str | None = None,
     key: str | None = None,
 ) -> Group:
     """Requests to the echo driver with this script."""
     body = {
         "model": "echo",
         "prompt": [97] * prompt_tokens,
+        "max_tokens": ECHO_MAX_TOKENS,
         "stream": True,
-        "llmos": {"driver": script},
+        "llmos": {"driver": script} | _class(service_class),
     }
     request = _with_key(server, server.request(body, "/v1/completions"), key)
     return Group(name, [request], list(due_s), closed, prompt_tokens)
+
+
+def _class(service_class: str | None) -> dict[str, Any]:
+    return {} if service_class is None else {"class": service_class}
 
 
 def _with_key(server: Server, request: bytes, key: str | None) -> bytes:

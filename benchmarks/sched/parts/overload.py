@@ -1,4 +1,4 @@
-"""c. Ten times more than the machine can do: what still gets done, and how refusals are answered."""
+"""c. Ten times more than the machine can do: what still gets done, and how refusals come."""
 
 from __future__ import annotations
 
@@ -46,13 +46,9 @@ def _busy(server: Server) -> Group:
 def _report(context: Context, records: list[Record], peak: float, duration_s: float) -> None:
     done = goodput(records, SETTLE_S, duration_s)
     refused = [r.latency_s * MS for r in records if r.status in REFUSED]
-    broken = [
-        r for r in records if r.status not in (0, OK, *REFUSED) or (r.error and r.status == 0)
-    ]
+    broken = [r for r in records if _is_broken(r)]
     if broken or not refused:
-        raise RuntimeError(
-            f"{len(broken)} requests failed, {len(refused)} were refused: {broken[:1]}"
-        )
+        raise RuntimeError(f"{len(broken)} failed, {len(refused)} refused: {broken[:1]}")
     figure = f"goodput at {OVERLOAD:g} x overload, {context.model}"
     context.result.add(paired(figure, "requests/s", [done], "peak", [peak]))
     context.result.add(single("refusals answered, p50", "ms", [percentile(refused, 0.5)]))
@@ -61,6 +57,12 @@ def _report(context: Context, records: list[Record], peak: float, duration_s: fl
     late = max(r.late_s for r in records) * MS
     context.result.add(single("the load client's own worst lateness, overload", "ms", [late]))
     context.keep("refusals, ms", "overload", refused)
+
+
+def _is_broken(record: Record) -> bool:
+    if record.status == 0:
+        return bool(record.error)
+    return record.status not in (OK, *REFUSED)
 
 
 class _Watch(Thread):

@@ -13,7 +13,7 @@ OUTPUT_TOKENS = 32
 NUM_TENANTS = 8
 GREED = 10.0
 DEMAND = 1.5
-"""A tenant's demand, in equal shares of what the machine can do; the greedy one's is GREED times."""
+"""A tenant's demand, in equal shares of what the machine can do; the greedy one's is GREED x."""
 BURST = 6
 """Requests of each tenant at the start, so that everyone has a queue from then on."""
 SETTLE_S = 6.0

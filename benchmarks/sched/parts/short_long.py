@@ -1,4 +1,4 @@
-"""d. Short requests beside one long one: sliced on one row of echo, beside it on the native driver."""
+"""d. Short requests beside a long one: sliced on one row of echo, beside it on native rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD_START_S = 1.0
 
 
 def measure(context: Context) -> None:
-    """p99 of the short ones. One row of echo under `fair` and `fifo` at once: echo costs nothing."""
+    """p99 of the short ones. Echo under `fair` and `fifo` at once: it costs nothing."""
     ours, peer = _Sliced("fair"), _Sliced("fifo")
     ours.join()
     peer.join()
@@ -61,7 +61,7 @@ class _Sliced(Thread):
 
 
 def _beside(context: Context) -> None:
-    """Native: both have rows, and must not hold each other up. Lengths are fitted to the machine."""
+    """Native: both have rows and share the steps. Lengths are fitted to the machine."""
     with system.native(context.model) as server:
         token_s, prompt_s = _speed(server)
         num_short = max(1, round((SHORT_S - prompt_s) / token_s))
@@ -74,9 +74,8 @@ def _beside(context: Context) -> None:
         alone = system.group(
             server, "short", output_tokens=num_short, prompt_tokens=16, due_s=due_s
         )
-        half_s = LONG_S / 2
         beside = [r.latency_s for r in _short(system.run(server, [long, short], LONG_S, 10.0))]
-        apart = [r.latency_s for r in _short(system.run(server, [alone], half_s, 5.0))]
+        apart = [r.latency_s for r in _short(system.run(server, [alone], LONG_S / 2, 5.0))]
     figure = f"native, {num_short} tokens at {RATE:g}/s beside one of {num_long}: p99"
     ours, peer = percentile(beside, 0.99), percentile(apart, 0.99)
     context.result.add(paired(figure, "s", [ours], "without it", [peer]))

@@ -76,15 +76,17 @@ class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class _Row:
-    """One request: what it will say, how far it is, when it may go on (monotonic seconds)."""
+    """One request: what it will say, how far it is. In a row, it goes on at `due_s` (monotonic);
+    out of one, `wait_s` after it gets one.
+    """
 
     item: WorkItem
     script: Script
     prompt: array[int]
     num_tokens: int
-    due_s: float
+    wait_s: float
+    due_s: float = 0.0
     emitted: int = 0
-    paused: bool = False
     usage: Usage = field(default_factory=Usage)
 
     def next_tokens(self) -> list[int]:
@@ -120,6 +122,7 @@ class EchoDriver:
         self._num_slots = 1
         self._context_length = 0
         self._rows: dict[str, _Row] = {}
+        self._paused: dict[str, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._ended: list[Event] = []
 
@@ -136,6 +139,7 @@ class EchoDriver:
 
     def unload(self) -> None:
         self._rows.clear()
+        self._paused.clear()
         self._waiting.clear()
 
     def submit(self, item: WorkItem) -> None:
@@ -148,21 +152,21 @@ class EchoDriver:
             raise InvalidRequest("an empty prompt has no echo", param="prompt")
         if len(prompt) + wanted > self._context_length:
             raise ContextLengthExceeded(f"{len(prompt)} + {wanted} > {self._context_length} tokens")
-        self._waiting.append(_Row(item, script, prompt, wanted, due_s=0.0))
+        self._waiting.append(_Row(item, script, prompt, wanted, script.first_delay_ms / 1000))
 
     def step(self) -> list[Event]:
         now_s = time.monotonic()
         self._fill(now_s)
         events, self._ended = self._ended, []
         for row in list(self._rows.values()):
-            if not row.paused and row.due_s <= now_s:
+            if row.due_s <= now_s:
                 self._advance(row, now_s, events)
         return events
 
     def _fill(self, now_s: float) -> None:
         while self._waiting and len(self._rows) < self._num_slots:
             row = self._waiting.popleft()
-            row.due_s = now_s + row.script.first_delay_ms / 1000
+            row.due_s = now_s + row.wait_s
             self._rows[row.item.request_id] = row
 
     def _advance(self, row: _Row, now_s: float, events: list[Event]) -> None:
@@ -201,27 +205,32 @@ class EchoDriver:
     def wait_s(self) -> float | None:
         if self._ended or (self._waiting and len(self._rows) < self._num_slots):
             return 0.0
-        due = [row.due_s for row in self._rows.values() if not row.paused]
+        due = [row.due_s for row in self._rows.values()]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def pause(self, request_id: str) -> None:
-        if row := self._find(request_id):
-            row.paused = True
+        """The row is free for another; what was left of a delay is left then, too."""
+        if row := self._rows.pop(request_id, None):
+            row.wait_s = max(0.0, row.due_s - time.monotonic())
+            self._paused[request_id] = row
+        elif row := self._find(request_id):
+            self._waiting.remove(row)
+            self._paused[request_id] = row
 
     def unpause(self, request_id: str) -> None:
-        if row := self._find(request_id):
-            row.paused = False
+        """Into the next free row."""
+        if row := self._paused.pop(request_id, None):
+            self._waiting.append(row)
 
     def abort(self, request_id: str, reason: str) -> None:
-        if row := self._find(request_id):
-            self._rows.pop(request_id, None)
-            if row in self._waiting:
-                self._waiting.remove(row)
+        row = self._rows.pop(request_id, None) or self._paused.pop(request_id, None)
+        if row is None and (row := self._find(request_id)):
+            self._waiting.remove(row)
+        if row is not None:
             self._ended.append(Aborted(request_id, reason, row.count()))
 
     def _find(self, request_id: str) -> _Row | None:
-        if row := self._rows.get(request_id):
-            return row
+        """In the line for a row."""
         return next((r for r in self._waiting if r.item.request_id == request_id), None)
 
     def suspend(self, request_id: str) -> SnapshotRef:
@@ -234,8 +243,7 @@ class EchoDriver:
         raise EngineFailed("echo has no model to attach to")
 
     def health(self) -> Health:
-        paused = sum(row.paused for row in self._rows.values())
-        return Health(True, len(self._rows) - paused, paused)
+        return Health(True, len(self._rows), len(self._paused))
 
     def memory(self) -> MemoryReport:
         resident_pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])

@@ -172,6 +172,26 @@ def test_pause_holds_one_request_only(subject: Subject) -> None:
     assert num_tokens(before["a"] + after["a"]) == 6
 
 
+def test_pause_gives_the_row_to_who_waits(subject: Subject) -> None:
+    names = ["a", "b", "c", "d", "e"]  # more than there are rows
+    for name in names:
+        subject.submit(name, 6)
+    before = subject.run(2)
+    assert "e" not in before
+    for name in names[:4]:
+        subject.driver.pause(name)
+    assert subject.driver.health().num_paused == 4
+    during = subject.run()
+    assert set(during) == {"e"}
+    assert isinstance(check_stream(during["e"]), Finished)
+    for name in names[:4]:
+        subject.driver.unpause(name)
+    after = subject.run()
+    for name in names[:4]:
+        assert isinstance(check_stream(before[name] + after[name]), Finished)
+        assert num_tokens(before[name] + after[name]) == 6
+
+
 @pytest.mark.parametrize("state", ["running", "waiting", "paused"])
 def test_abort(subject: Subject, state: str) -> None:
     names = ["a", "b", "c", "d", "e"]
