@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -133,6 +142,38 @@ def test_ps_and_top_show_who_runs_and_who_waits(server: Server, client: httpx.Cl
         assert [p["process_id"] for p in seen["processes"]] == [running, waiting]
         assert seen["tokens_per_s"] > 0
         assert "1 running, 1 queued (1 batch), policy fair" in server.cli("status").stdout
+
+
+def read_until(screen: io.FileIO, word: bytes, seen: bytearray) -> None:
+    """Add what a terminal shows to `seen`, until the word is there."""
+    while word not in seen:
+        assert select.select([screen], [], [], 20)[0], seen
+        seen += screen.read(65536) or b""
+
+
+def test_top_fills_a_terminal_and_q_leaves_it(server: Server, client: httpx.Client) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with opened(client, "interactive") as running, io.FileIO(ours, "r+") as screen:
+        running.begin()
+        env = {**os.environ, "LLMOS_HOME": str(server.home), "TERM": "xterm"}
+        command = [sys.executable, "-m", "llmos", "top", "--interval", "0.2"]
+        with subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=env
+        ) as process:
+            os.close(theirs)
+            read_until(screen, b"k kill", seen := bytearray())
+            screen.write(b"\x1b[B")  # down: choose it
+            screen.write(b"k")
+            read_until(screen, f"kill {running.id}? y/n".encode(), seen)
+            screen.write(b"yq")
+            with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+                read_until(screen, b"\x1b[?1049l and more", seen)
+            assert process.wait(20) == 0
+    for word in ("policy fair", running.id[-8:], "1/1", "interactive"):
+        assert word.encode() in seen
+    assert seen.index(b"\x1b[?1049h") < seen.index(b"\x1b[?1049l")  # to its own screen and back
+    assert "killed by admin" in story(client, running.id)[1]
 
 
 def test_nice_lets_one_run_that_waited_and_why_tells_it(

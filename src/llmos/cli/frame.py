@@ -116,7 +116,7 @@ def bar(used: float, whole: float) -> str:
 
 
 def _replicas(replicas: list[ReplicaInfo], width: int) -> Iterator[Line]:
-    widths = (9, max(12, width - 73), 9, BAR_WIDTH + 8, 5, 9)
+    widths = (9, min(max(12, width - 73), 40), 9, BAR_WIDTH + 8, 5, 9)
     titles = ("REPLICA", "MODEL", "STATE", "ROWS", "WAIT", "RESIDENT", "KV")
     yield Line(_row(titles, widths), "title")
     for r in replicas:

@@ -11,7 +11,7 @@ import tty
 from collections.abc import Callable, Iterator
 
 ESCAPES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down"}
-MAX_SEQUENCE_BYTES = 16
+MAX_READ_BYTES = 64
 
 ReadKey = Callable[[float], str | None]
 
@@ -29,18 +29,32 @@ def keyboard() -> Iterator[ReadKey]:
     before = termios.tcgetattr(fileno)
     try:
         tty.setcbreak(fileno)
-        yield lambda timeout_s: _read(fileno, timeout_s)
+        yield _Keys(fileno).read
     finally:
         termios.tcsetattr(fileno, termios.TCSADRAIN, before)
 
 
-def _read(fileno: int, timeout_s: float) -> str | None:
-    if not select.select([fileno], [], [], max(0.0, timeout_s))[0]:
-        return None
-    data = os.read(fileno, MAX_SEQUENCE_BYTES)
-    if not data:
-        return "q"  # the terminal is gone
-    return ESCAPES.get(data) or data[:1].decode("ascii", "replace")
+class _Keys:
+    """Takes apart what was typed faster than it was read."""
+
+    def __init__(self, fileno: int) -> None:
+        self._fileno = fileno
+        self._pending = b""
+
+    def read(self, timeout_s: float) -> str | None:
+        """The next key, or None after so many seconds."""
+        if not self._pending:
+            if not select.select([self._fileno], [], [], max(0.0, timeout_s))[0]:
+                return None
+            self._pending = os.read(self._fileno, MAX_READ_BYTES)
+            if not self._pending:
+                return "q"  # the terminal is gone
+        for sequence, key in ESCAPES.items():
+            if self._pending.startswith(sequence):
+                self._pending = self._pending[len(sequence) :]
+                return key
+        first, self._pending = self._pending[:1], self._pending[1:]
+        return first.decode("ascii", "replace")
 
 
 def _pass_time(timeout_s: float) -> None:

@@ -199,6 +199,9 @@ def test_a_terminal_gives_single_keys_and_is_put_back(monkeypatch: pytest.Monkey
             for sent, key in ((b"q", "q"), (b"\x1b[A", "up"), (b"\x1bOB", "down")):
                 person.write(sent)
                 assert read_key(5) == key
+            person.write(b"\x1b[Bk\x1b[Ay")  # faster than anyone reads
+            assert [read_key(5) for _ in range(4)] == ["down", "k", "up", "y"]
+            assert read_key(0) is None
         assert termios.tcgetattr(stdin)[3] == before[3]
 
 
