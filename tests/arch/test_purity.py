@@ -19,6 +19,7 @@ ALLOWED = {
     "heapq",
     "itertools",
     "math",
+    "msgspec",  # the structs of abi are its; it has no effects
     "operator",
     "typing",
 }
