@@ -41,7 +41,7 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     request.reason = f"queued behind {len(state.queue(model.model_id))}"
     enqueue(state, request)
     if event.deadline_ns is not None:
-        state.wake_at(event.deadline_ns)
+        state.look_at(request.waiting.request_id, event.deadline_ns)
     state.out.append(
         do.Accept(request.waiting.request_id, request.reason, wait_ns, prediction.service_ns)
     )

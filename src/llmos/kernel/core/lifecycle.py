@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import msgspec
 
 from llmos.abi.events import Aborted, Failed, Finished, Terminal
@@ -98,7 +100,7 @@ def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
     else:
         leave_row(state, request, RequestState.STALLED, "the client does not read", now_ns)
     request.stalled_ns = now_ns
-    state.wake_at(now_ns + state.limits.stall_timeout_ns)
+    state.look_at(event.request_id, now_ns + state.limits.stall_timeout_ns)
 
 
 def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
@@ -128,7 +130,11 @@ def leave_row(state: State, request: Request, to: RequestState, reason: str, now
 
 def expire(state: State, now_ns: int) -> None:
     """Deadlines of queued requests, and readers stalled for too long."""
-    for request_id, request in list(state.requests.items()):
+    while state.due and state.due[0][0] <= now_ns:
+        request_id = heapq.heappop(state.due)[1]
+        request = state.requests.get(request_id)
+        if request is None:
+            continue
         deadline_ns = request.deadline_ns
         if request.state is RequestState.WAITING and deadline_ns is not None:
             if deadline_ns <= now_ns:

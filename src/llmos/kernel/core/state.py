@@ -22,7 +22,7 @@ ALARM_GRID_NS = 50_000_000
 @dataclass(slots=True)
 class State:
     """Owned by one loop. `dirty` are models to schedule at the end of the step, `lacking` those
-    that need a replica, and since when.
+    that need a replica, and since when. `due` is a heap of when to look at a request again.
 
     Sets that are iterated are dicts: their order must not depend on the process's hash seed.
     """
@@ -43,6 +43,7 @@ class State:
     lacking: dict[str, int] = field(default_factory=dict)
     dirty: dict[str, None] = field(default_factory=dict)
     timers: list[int] = field(default_factory=list)
+    due: list[tuple[int, str]] = field(default_factory=list)
     alarms: set[int] = field(default_factory=set)
     num_waiting: int = 0
     num_replicas_made: int = 0
@@ -68,6 +69,14 @@ class State:
         if due_ns not in self.alarms:
             self.alarms.add(due_ns)
             heapq.heappush(self.timers, due_ns)
+
+    def look_at(self, request_id: str, due_ns: int) -> None:
+        """Have `expire` look at the request then. Compacts when most of it is of ended ones."""
+        if len(self.due) > 64 and len(self.due) > 2 * len(self.requests):
+            self.due = [entry for entry in self.due if entry[1] in self.requests]
+            heapq.heapify(self.due)
+        heapq.heappush(self.due, (due_ns, request_id))
+        self.wake_at(due_ns)
 
     def next_due_ns(self) -> int | None:
         return self.timers[0] if self.timers else None

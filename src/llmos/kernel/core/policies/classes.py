@@ -24,6 +24,7 @@ class ByClass:
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
         self._on_credit: dict[str, None] = {}
+        self._turn: tuple[ServiceClass, bool] | None = None  # asked for every row of every step
 
     def __len__(self) -> int:
         return sum(len(order) for order in self._orders.values())
@@ -39,29 +40,38 @@ class ByClass:
         self._orders[waiting.service_class].leave(waiting)
 
     def push(self, waiting: Waiting) -> None:
+        self._turn = None
         self._on_credit.pop(waiting.request_id, None)
         self._orders[waiting.service_class].push(waiting)
 
     def remove(self, request_id: str) -> None:
+        self._turn = None
         self._on_credit.pop(request_id, None)
-        for order in self._orders.values():
+        for service_class, order in self._orders.items():
             if request_id in order:
                 order.remove(request_id)
+                self._settle(service_class)
 
     def peek(self) -> Waiting:
         return self._orders[self._next_class()[0]].peek()
 
     def pop(self) -> Waiting:
         service_class, on_credit = self._next_class()
+        self._turn = None
         waiting = self._orders[service_class].pop()
         if on_credit:
             self._earned[service_class] -= self._tuning.slice_tokens
             self._on_credit[waiting.request_id] = None
-        if not self._orders[service_class]:
-            self._earned[service_class] = 0.0  # what nobody waits for is not saved up
+        self._settle(service_class)
         return waiting
 
+    def _settle(self, service_class: ServiceClass) -> None:
+        """What nobody waits for is not saved up."""
+        if not len(self._orders[service_class]):
+            self._earned[service_class] = 0.0
+
     def charge(self, waiting: Waiting, tokens: float) -> None:
+        self._turn = None
         self._orders[waiting.service_class].charge(waiting, tokens)
         for lower in _LOWEST_FIRST:
             if lower >= waiting.service_class:
@@ -73,17 +83,22 @@ class ByClass:
         sliced = slice_tokens >= self._tuning.slice_tokens
         if running.request_id in self._on_credit and not sliced:
             return None
-        head, on_credit = self.peek(), self._next_class()[1]
-        if head.service_class > running.service_class:
-            return f"a request of class {head.service_class.name.lower()} waits"
-        if on_credit and head.service_class < running.service_class:
-            return f"class {head.service_class.name.lower()} has earned a slice" if sliced else None
-        if not sliced or head.service_class < running.service_class:
+        service_class, on_credit = self._next_class()
+        if service_class > running.service_class:
+            return f"a request of class {service_class.name.lower()} waits"
+        if on_credit and service_class < running.service_class:
+            return f"class {service_class.name.lower()} has earned a slice" if sliced else None
+        if not sliced or service_class < running.service_class:
             return None
-        return self._orders[head.service_class].prefers(head, running)
+        return self._orders[service_class].prefers(self._orders[service_class].peek(), running)
 
     def _next_class(self) -> tuple[ServiceClass, bool]:
         """Whose turn it is, and whether on what it has earned. Raises IndexError: nobody's."""
+        if self._turn is None:
+            self._turn = self._find_turn()
+        return self._turn
+
+    def _find_turn(self) -> tuple[ServiceClass, bool]:
         highest = next((c for c in _HIGHEST_FIRST if len(self._orders[c])), None)
         if highest is None:
             raise IndexError("nobody waits")
