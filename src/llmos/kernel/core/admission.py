@@ -30,7 +30,7 @@ GIB = 1 << 30
 def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     """Accept into the queue, or refuse."""
     model, prediction = event.model, predict(state, event)
-    wait_ns = wait_for(state, model, event.waiting.service_class)
+    wait_ns = wait_for(state, model, event.waiting.service_class, now_ns)
     refusal = _refusal(state, event, prediction, wait_ns, now_ns)
     if refusal is not None:
         if isinstance(refusal, CapacityError | LoadFailed):
@@ -66,13 +66,25 @@ def predict(state: State, event: ev.Arrived) -> Prediction:
     )
 
 
-def wait_for(state: State, model: ModelFacts, service_class: int) -> float:
-    """Predicted ns until a row comes free: the work of this class and above, over all rows."""
+def wait_for(state: State, model: ModelFacts, service_class: int, now_ns: int) -> float:
+    """Predicted ns until a row comes free for a newcomer of the class.
+
+    The first row to come free, and then the queued work of this class and above over all rows.
+    """
     replicas = state.replicas_of(model.model_id)
-    num_slots = sum(r.num_slots for r in replicas) or model.num_slots
     if any(r.num_free_slots > 0 for r in replicas) and not len(state.queue(model.model_id)):
         return 0.0
-    return state.backlogs[model.model_id].ahead_ns(service_class) / num_slots
+    num_slots = sum(r.num_slots for r in replicas) or model.num_slots
+    running = [state.requests[i] for r in replicas for i in r.running if i in state.requests]
+    first_ns = min((_left_ns(request, now_ns) for request in running), default=0.0)
+    return first_ns + state.backlogs[model.model_id].ahead_ns(service_class) / num_slots
+
+
+def _left_ns(request: Request, now_ns: int) -> float:
+    """Of a running request, by its prediction."""
+    assert request.started_ns is not None
+    ran_ns = now_ns - request.started_ns - request.away_ns
+    return max(0.0, request.prediction.service_ns - ran_ns)
 
 
 def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int) -> Request:
