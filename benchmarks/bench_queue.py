@@ -1,7 +1,7 @@
 """What a decision costs with 1,000 to 1,000,000 requests in the fair queue.
 
-Measured on one core, garbage collection off as while the server decides: the policy alone (push, pop,
-charge), and whole steps of the core: an arrival, a token of a running batch, an end with the dispatch
+Measured on one core, garbage collection off as while the server decides: the policy alone (push,
+pop, charge), and whole steps of the core: an arrival, a token of a batch, an end and the dispatch
 that follows, a cancellation from the middle, a tick. Requests come from 1,000 tenants of two
 principals each, of three classes; one in ten has a deadline.
 """
