@@ -219,7 +219,7 @@ def test_kill_ends_what_logs_follow(server: Server, client: httpx.Client) -> Non
 
 
 def test_interactive_takes_the_row_of_batch_and_gives_it_back(client: httpx.Client) -> None:
-    with opened(client, "batch", tokens=60) as stream:
+    with opened(client, "batch", tokens=800) as stream:
         stream.begin()
         urgent = client.post("/v1/chat/completions", json=body("interactive")).json()
         assert urgent["choices"][0]["message"]["content"] == "ab"
