@@ -23,11 +23,12 @@ class ByClass:
         self._tuning = tuning
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
+        self._num_queued = 0
         self._on_credit: dict[str, None] = {}
         self._turn: tuple[ServiceClass, bool] | None = None  # asked for every row of every step
 
     def __len__(self) -> int:
-        return sum(len(order) for order in self._orders.values())
+        return self._num_queued
 
     def __contains__(self, request_id: str) -> bool:
         return any(request_id in order for order in self._orders.values())
@@ -42,6 +43,7 @@ class ByClass:
     def push(self, waiting: Waiting) -> None:
         self._turn = None
         self._on_credit.pop(waiting.request_id, None)
+        self._num_queued += 1
         self._orders[waiting.service_class].push(waiting)
 
     def remove(self, request_id: str) -> None:
@@ -50,6 +52,7 @@ class ByClass:
         for service_class, order in self._orders.items():
             if request_id in order:
                 order.remove(request_id)
+                self._num_queued -= 1
                 self._settle(service_class)
 
     def peek(self) -> Waiting:
@@ -59,6 +62,7 @@ class ByClass:
         service_class, on_credit = self._next_class()
         self._turn = None
         waiting = self._orders[service_class].pop()
+        self._num_queued -= 1
         if on_credit:
             self._earned[service_class] -= self._tuning.slice_tokens
             self._on_credit[waiting.request_id] = None
