@@ -127,12 +127,21 @@ def _check_use(state: State, replica: Replica, rule: Rule | None, tuning: Tuning
         return
     demand(replica.num_free_slots <= 0, "a row is free and someone waits")
     head = state.requests[queue.peek().request_id]
-    is_full = len(replica.parked) >= state.limits.max_parked
-    if head.state is RequestState.WAITING and is_full:
+    is_new = head.state is RequestState.WAITING
+    num_parked, most = len(replica.parked), state.limits.max_parked
+    if is_new and num_parked >= most:
         return
+    highest = max(
+        r.waiting.service_class
+        for r in state.requests.values()
+        if r.model_id == head.model_id and is_queued(state, r)
+    )
+    is_tight = is_new and num_parked >= most - most // 2
     running = [state.requests[r] for r in replica.running]
     running = [r for r in running if r.state is RequestState.RUNNING]
     for request in running:
+        if is_tight and request.waiting.service_class >= highest:
+            continue  # turns leave half of the room to higher classes
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
     if rule is not None and rule.is_by_class:

@@ -46,17 +46,18 @@ def test_a_model_nobody_waits_for_when_it_is_up_is_unloaded_in_time() -> None:
 
 
 def test_what_a_class_earned_is_gone_when_its_last_request_leaves_the_queue() -> None:
-    world, facts = World(tuning=Tuning(slice_tokens=10, lowest_share=0.5)), model(slots=1)
+    world, facts = World(tuning=Tuning(slice_tokens=10, lowest_share=0.5)), model(slots=3)
     world.step(ev.ModelWanted(facts, pin=False))
-    world.up("rep_1", 1)
-    world.arrive("high", facts, ServiceClass.INTERACTIVE)
-    world.arrive("low", facts, ServiceClass.BATCH)
-    world.tokens("rep_1", high=9)  # a slice of the lower class is earned, the row not yet given up
-    world.step(ev.Cancelled("low", "left"))
-    world.end("high")
-    world.arrive("late", facts, ServiceClass.BATCH)
-    decisions = world.arrive("high-2", facts, ServiceClass.INTERACTIVE)
-    assert [d.request_id for d in of(do.Dispatch, decisions)] == ["high-2"]
+    world.up("rep_1", 3)
+    world.arrive("runs", facts, ServiceClass.BATCH)
+    for name in ("high-1", "high-2"):
+        world.arrive(name, facts, ServiceClass.INTERACTIVE)
+    world.arrive("waits", facts, ServiceClass.BATCH)
+    world.tokens("rep_1", **{"high-1": 9, "high-2": 9})  # earned, but no row is given up yet
+    world.step(ev.Cancelled("waits", "left"))
+    decisions = world.arrive("high-3", facts, ServiceClass.INTERACTIVE)
+    assert [d.request_id for d in of(do.PauseRow, decisions)] == ["runs"]
+    assert [d.request_id for d in of(do.Dispatch, decisions)] == ["high-3"]
 
 
 def test_a_tick_does_not_look_at_everyone() -> None:
