@@ -103,7 +103,9 @@ def make(shape: Shape, into: Path) -> None:
     config = getattr(transformers, shape.config_class)(
         **shape.config, bos_token_id=0, eos_token_id=0
     )
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, shape.dtype))
+    cls = transformers.AutoModelForCausalLM
+    dtype = getattr(torch, shape.dtype)
+    model = cls.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     model.save_pretrained(into)
     write_tokenizer(into, shape.vocab_size)
 

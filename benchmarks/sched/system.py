@@ -49,7 +49,7 @@ class Context:
 @contextlib.contextmanager
 def native(model: str, *settings: str) -> Iterator[Server]:
     """A server with the model loaded as `bench`, NUM_SLOTS rows, one compute thread, warm."""
-    options = (f"kernel.num_slots={NUM_SLOTS}", "kernel.max_context_tokens=1024")
+    options: tuple[str, ...] = (f"kernel.num_slots={NUM_SLOTS}", "kernel.max_context_tokens=1024")
     options += ("kernel.num_threads=1", "kernel.warm_spare=false", *settings)
     flags = [part for option in options for part in ("--set", option)]
     with serving(*flags) as (server, _), Client(home=server.home) as sdk:

@@ -32,7 +32,7 @@ def measure(context: Context) -> None:
         peak = goodput(peak_records, SETTLE_S, duration_s)
         due_s = poisson(capacity * OVERLOAD, duration_s, 1)
         flood = system.group(server, "flood", output_tokens=OUTPUT_TOKENS, due_s=due_s)
-        watch = _Watch(server, begin_s=SETTLE_S, end_s=duration_s)
+        watch = _Watch(server, duration_s)
         records = system.run(server, [flood], duration_s)
         watch.join()
     _report(context, records, peak, duration_s)
@@ -66,17 +66,16 @@ def _is_broken(record: Record) -> bool:
 
 
 class _Watch(Thread):
-    """Resident memory of the server's processes, early and late in the overload."""
+    """Resident memory of the server's processes, before the overload and late in it."""
 
-    def __init__(self, server: Server, begin_s: float, end_s: float) -> None:
+    def __init__(self, server: Server, duration_s: float) -> None:
         super().__init__()
-        self._server, self._begin_s, self._end_s = server, begin_s, end_s
+        self._server, self._duration_s = server, duration_s
+        self._before = self._after = system.rss_bytes(server)
         self.start()
 
     def run(self) -> None:
-        time.sleep(1.0 + self._begin_s)
-        self._before = system.rss_bytes(self._server)
-        time.sleep(self._end_s - self._begin_s - 1.0)
+        time.sleep(self._duration_s)
         self._after = system.rss_bytes(self._server)
 
     def report(self, context: Context) -> None:
@@ -89,4 +88,4 @@ class _Watch(Thread):
             ("server alone", own_after, own_before),
         ):
             figure = f"memory at the end of the overload, {name}"
-            context.result.add(paired(figure, "MiB", [late / MIB], "its beginning", [early / MIB]))
+            context.result.add(paired(figure, "MiB", [late / MIB], "before it", [early / MIB]))

@@ -181,7 +181,8 @@ class EchoDriver:
             return
         ids = row.next_tokens()
         row.emitted += len(ids)
-        row.due_s = now_s + script.delay_ms / 1000
+        # from when it was due, not from when we woke up: rates are as scripted
+        row.due_s = max(now_s, row.due_s + script.delay_ms / 1000)
         if ids:
             events.append(Tokens(request_id, ids, _text(ids)))
         if row.emitted >= row.num_tokens and row.emitted not in self._breaks(script):

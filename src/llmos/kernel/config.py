@@ -37,7 +37,9 @@ class KernelConfig(BaseModel):
         default=0.01, ge=0, le=0.5, description="Part of the tokens a waiting lower class gets."
     )
     max_parked: int = Field(
-        default=16, ge=0, description="Requests of a replica that keep their KV without a row."
+        default=32,
+        ge=0,
+        description="Requests of a replica that keep their KV without a row; turns fill half.",
     )
     num_slots: int = Field(
         default=16, ge=1, le=1024, description="Requests a replica batches at once."

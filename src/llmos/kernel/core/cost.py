@@ -111,16 +111,23 @@ class Backlog:
     """Predicted work that waits for a model, by class, so that an ETA costs nothing to compute."""
 
     service_ns: dict[int, float] = field(default_factory=dict)
+    num_requests: dict[int, int] = field(default_factory=dict)
     tokens: int = 0
 
     def add(self, service_class: int, service_ns: float, tokens: int) -> None:
         self.service_ns[service_class] = self.service_ns.get(service_class, 0.0) + service_ns
+        self.num_requests[service_class] = self.num_requests.get(service_class, 0) + 1
         self.tokens += tokens
 
     def remove(self, service_class: int, service_ns: float, tokens: int) -> None:
         self.service_ns[service_class] = max(0.0, self.service_ns[service_class] - service_ns)
+        self.num_requests[service_class] -= 1
         self.tokens -= tokens
 
     def ahead_ns(self, service_class: int) -> float:
         """Predicted work of this class and the higher ones."""
         return sum(ns for c, ns in self.service_ns.items() if c >= service_class)
+
+    def highest(self) -> int:
+        """The highest class that waits; -1: none."""
+        return max((c for c, count in self.num_requests.items() if count), default=-1)

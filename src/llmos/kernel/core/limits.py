@@ -28,7 +28,7 @@ class Limits:
         (ServiceClass.DEFAULT, 0.95),
         (ServiceClass.INTERACTIVE, 1.0),
     )
-    max_parked: int = 16
+    max_parked: int = 32
     memory_budget_bytes: int = 1 << 34
     keep_alive_ns: int = 300 * NS
     stall_timeout_ns: int = 10 * NS
@@ -38,6 +38,11 @@ class Limits:
     max_start_failures: int = 3
     cooldown_ns: int = 10 * NS
     healthy_ns: int = 60 * NS
+
+    @property
+    def max_turned(self) -> int:
+        """What turns among equals may leave parked: half, the rest is for higher classes."""
+        return -(-self.max_parked // 2)
 
     def share(self, service_class: ServiceClass) -> float:
         return dict(self.shares)[service_class]

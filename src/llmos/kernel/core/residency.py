@@ -27,6 +27,7 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     _is_resident(state, replica.model.model_id)
     state.faults[replica.model.model_id].cooling = False
     mark_all(state)  # the bytes that came free may be another model's
+    state.dirty[replica.model.model_id] = None  # if all who waited have left, it is idle
 
 
 def replica_refused(state: State, event: ev.ReplicaRefused, now_ns: int) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from llmos.abi.events import Failed
 from llmos.errors import DeadlineExceeded
 from llmos.kernel.core import decisions as do
-from llmos.kernel.core.admission import dequeue, enqueue
+from llmos.kernel.core.admission import dequeue, enqueue, is_queued
 from llmos.kernel.core.lifecycle import close, leave_row
 from llmos.kernel.core.limits import NS
 from llmos.kernel.core.replica import Replica, ReplicaState
@@ -21,14 +21,16 @@ def fill_rows(state: State, replica: Replica, now_ns: int) -> None:
         _resume_parked(state, replica, now_ns)
         return
     queue = state.queue(replica.model.model_id)
-    while len(queue) and replica.num_free_slots > 0:
-        _run_next(state, replica, now_ns)
-    while len(queue) and _make_way(state, replica, now_ns):
+    while len(queue) and (replica.num_free_slots > 0 or _make_way(state, replica, now_ns)):
         _run_next(state, replica, now_ns)
 
 
 def _run_next(state: State, replica: Replica, now_ns: int) -> None:
     """The head of the queue runs, or ends if its deadline can no longer be met."""
+    if (parked := _parked_first(state, replica)) is not None:
+        dequeue(state, parked)
+        _run(state, replica, parked, now_ns)
+        return
     waiting = state.queue(replica.model.model_id).pop()
     request = state.requests[waiting.request_id]
     dequeue(state, request, popped=True)
@@ -37,6 +39,26 @@ def _run_next(state: State, replica: Replica, now_ns: int) -> None:
         _drop(state, request, now_ns)
     else:
         _run(state, replica, request, now_ns)
+
+
+def _parked_first(state: State, replica: Replica) -> Request | None:
+    """The longest ready parked request of the head's class, if more are parked than turns leave.
+
+    Else every pre-emption would leave one more behind new requests of its class, until there is no
+    room to pre-empt any more. A lower class's head runs on what it has earned: that is its own.
+    """
+    model_id = replica.model.model_id
+    if len(replica.parked) <= state.limits.max_turned:
+        return None
+    head_class = state.queue(model_id).peek().service_class
+    if head_class < state.backlogs[model_id].highest():
+        return None
+    parked = (state.requests[request_id] for request_id in replica.parked)
+    return min(
+        (r for r in parked if is_queued(state, r) and r.waiting.service_class == head_class),
+        key=lambda r: (r.waiting.ready_ns, r.waiting.arrival),
+        default=None,
+    )
 
 
 def _drop(state: State, request: Request, now_ns: int) -> None:
@@ -70,15 +92,24 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
 
 
 def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
-    """Park the running request that should yield to the head, if there is one."""
+    """Park the running request that should yield to the head, if there is one.
+
+    A new request adds one to the parked. Turns among equals fill half of that room at most, or a
+    saturated lower class would leave a higher one nobody to take a row from.
+    """
     queue = state.queue(replica.model.model_id)
     head = state.requests[queue.peek().request_id]
-    if head.state is RequestState.WAITING and len(replica.parked) >= state.limits.max_parked:
+    is_new = head.state is RequestState.WAITING
+    if is_new and len(replica.parked) >= state.limits.max_parked:
         return False
+    is_tight = is_new and len(replica.parked) >= state.limits.max_turned
+    highest = state.backlogs[replica.model.model_id].highest()
     best: tuple[tuple[int, int], Request, str] | None = None
     for request_id in replica.running:
         request = state.requests[request_id]
         if request.state is not RequestState.RUNNING:
+            continue
+        if is_tight and request.waiting.service_class >= highest:
             continue
         reason = queue.yields(request.waiting, request.slice_tokens)
         rank = (request.waiting.service_class, -request.slice_tokens)

@@ -14,21 +14,21 @@ class Agenda:
 
     def __init__(self) -> None:
         self.now_ns = START_NS
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._heap: list[tuple[int, int, Callable[[], object]]] = []
         self._num_planned = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def at(self, due_ns: int, what: Callable[[], None]) -> None:
+    def at(self, due_ns: int, what: Callable[[], object]) -> None:
         """Not before now."""
         self._num_planned += 1
         heapq.heappush(self._heap, (max(due_ns, self.now_ns), self._num_planned, what))
 
-    def after(self, delay_ns: int, what: Callable[[], None]) -> None:
+    def after(self, delay_ns: int, what: Callable[[], object]) -> None:
         self.at(self.now_ns + delay_ns, what)
 
-    def next(self) -> Callable[[], None]:
+    def next(self) -> Callable[[], object]:
         """Move the clock to what is due first, and hand it over. Raises IndexError."""
         self.now_ns, _, what = heapq.heappop(self._heap)
         return what

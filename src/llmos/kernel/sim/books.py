@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from llmos.abi.policy import Tuning
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import Replica, ReplicaState
 from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import ALARM_GRID_NS, State
@@ -21,6 +23,7 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     _check_tenants(state)
     _check_timers(state, now_ns)
     for replica in state.replicas.values():
+        _check_idle(state, replica, now_ns)
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
             _check_use(state, replica, rule, tuning)
@@ -89,6 +92,15 @@ def _check_timers(state: State, now_ns: int) -> None:
             demand(next_ns is not None and next_ns <= due_ns, "no wake-up is planned")
 
 
+def _check_idle(state: State, replica: Replica, now_ns: int) -> None:
+    """Nobody keeps an unused replica, unless it is pinned, past its keep-alive."""
+    if state.is_idle(replica) and replica.model.model_id not in state.pinned:
+        kept_ns = now_ns - replica.idle_since_ns
+        demand(kept_ns <= replica.keep_alive_ns + ALARM_GRID_NS, "kept past its keep-alive")
+        next_ns = state.next_due_ns()
+        demand(next_ns is not None, "no wake-up is planned for an idle replica")
+
+
 def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
     host = witness.hosts[replica.replica_id]
     demand(replica.running.keys() == host.running, "rows differ from those given")
@@ -115,12 +127,21 @@ def _check_use(state: State, replica: Replica, rule: Rule | None, tuning: Tuning
         return
     demand(replica.num_free_slots <= 0, "a row is free and someone waits")
     head = state.requests[queue.peek().request_id]
-    is_full = len(replica.parked) >= state.limits.max_parked
-    if head.state is RequestState.WAITING and is_full:
+    is_new = head.state is RequestState.WAITING
+    num_parked, most = len(replica.parked), state.limits.max_parked
+    if is_new and num_parked >= most:
         return
+    highest = max(
+        r.waiting.service_class
+        for r in state.requests.values()
+        if r.model_id == head.model_id and is_queued(state, r)
+    )
+    is_tight = is_new and num_parked >= most - most // 2
     running = [state.requests[r] for r in replica.running]
     running = [r for r in running if r.state is RequestState.RUNNING]
     for request in running:
+        if is_tight and request.waiting.service_class >= highest:
+            continue  # turns leave half of the room to higher classes
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
     if rule is not None and rule.is_by_class:
@@ -139,3 +160,38 @@ def _check_classes(state: State, running: list[Request], model_id: str, tuning: 
         over = request.slice_tokens >= tuning.slice_tokens
         kept = request.waiting.service_class < lowest and over
         demand(not kept, "a lower class keeps the row of a higher one")
+
+
+def expected_refusal(state: State, event: ev.Arrived, now_ns: int) -> str | None:
+    """The error code an arrival must get, by the bounds alone; None: it must be accepted.
+
+    Looked at before the step. Of deadlines it says nothing: those hang on predictions.
+    """
+    limits, model_id, waiting = state.limits, event.model.model_id, event.waiting
+    fault = state.faults.get(model_id)
+    queue, share = state.queue(model_id), limits.share(waiting.service_class)
+    filled = (
+        (len(queue), limits.max_waiting_per_model),
+        (state.num_waiting, limits.max_waiting),
+        (state.backlogs[model_id].tokens, limits.max_waiting_tokens),
+    )
+    if state.draining:
+        return "shutting_down"
+    if fault is not None and fault.cooling and now_ns < fault.retry_ns:
+        return "load_failed"
+    if event.model.reserve_bytes > limits.memory_budget_bytes:
+        return "model_too_large"
+    if state.open_of_tenant.get(waiting.tenant_id, 0) >= limits.max_open_per_tenant:
+        return "quota_exceeded"
+    if any(value >= bound * share for value, bound in filled):
+        return "queue_full"
+    return None
+
+
+def check_answer(expected: str | None, event: ev.Arrived, answer: do.Decision) -> None:
+    """The first decision after a lone arrival."""
+    code = answer.error.code if isinstance(answer, do.Refuse) else None
+    if expected is None and code == "deadline_exceeded":
+        demand(event.deadline_ns is not None, "refused for a deadline nobody set")
+        return
+    demand(code == expected, f"an arrival was answered with {code}, not {expected}")

@@ -72,6 +72,7 @@ class Life:
     """What will happen to one replica; times in ns from when it is up."""
 
     is_refused: bool = False
+    dies_loading: bool = False
     slowness: float = 1.0
     hangs_ns: int | None = None
     crashes_ns: int | None = None
@@ -83,6 +84,7 @@ def draw_life(rng: random.Random, faults: Faults, span_ns: int) -> Life:
         return Life()
     return Life(
         is_refused=rng.random() < faults.refused,
+        dies_loading=rng.random() < faults.crashed / 2,
         slowness=rng.uniform(2.0, 10.0) if rng.random() < faults.slow else 1.0,
         hangs_ns=rng.randrange(span_ns) if rng.random() < faults.hung else None,
         crashes_ns=rng.randrange(span_ns) if rng.random() < faults.crashed else None,

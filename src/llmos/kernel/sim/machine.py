@@ -81,11 +81,13 @@ class Machine:
     def arrive(self, call: Call, event: ev.Arrived) -> None:
         """A call of a client, as the core sees it."""
         self._calls[event.waiting.request_id] = call
-        self.feed(event)
+        expected = books.expected_refusal(self.state, event, self._agenda.now_ns)
+        decisions = self.feed(event)
+        books.check_answer(expected, event, decisions[0])
         if event.waiting.request_id not in self.state.requests:
             self._calls.pop(event.waiting.request_id, None)
 
-    def feed(self, *events: ev.CoreEvent) -> None:
+    def feed(self, *events: ev.CoreEvent) -> list[do.Decision]:
         """One turn of the kernel's loop. Raises Violation."""
         now_ns = self._agenda.now_ns
         self.witness.told(events)
@@ -103,6 +105,7 @@ class Machine:
         if every and self._num_steps % every == 0:
             self.check()
         self._arm()
+        return decisions
 
     def check(self) -> None:
         """Look into the books now."""
@@ -155,8 +158,11 @@ class Machine:
         worker = SimWorker(setup.cost, life.slowness)
         hosted = Hosted(worker, life, model.reserve_bytes, model.num_slots)
         self._workers[decision.replica_id] = hosted
-        loaded = partial(self._loaded, decision.replica_id)
-        self._agenda.after(round(setup.load_ns * life.slowness), loaded)
+        load_ns = round(setup.load_ns * life.slowness)
+        if life.dies_loading:
+            lost = partial(self._die, decision.replica_id, "it crashed while it loaded")
+            self._agenda.after(load_ns // 2, lost)
+        self._agenda.after(load_ns, partial(self._loaded, decision.replica_id))
 
     def _stop(self, decision: do.StopReplica) -> None:
         if decision.replica_id in self._workers:

@@ -37,6 +37,7 @@ class Outcome:
     num_tokens: int = 0
     num_preemptions: int = 0
     predicted_ns: float = 0.0
+    predicted_wait_ns: float = 0.0
     dispatched_ns: int | None = None
 
 
@@ -211,6 +212,7 @@ class Simulation:
         fairness, call = self.ran.fairness, outcome.call
         if isinstance(decision, do.Accept):
             outcome.predicted_ns = decision.service_ns
+            outcome.predicted_wait_ns = decision.wait_ns
             fairness.wait(number, call, now_ns)
         elif isinstance(decision, do.Dispatch | do.UnpauseRow):
             if outcome.dispatched_ns is None:

@@ -75,6 +75,7 @@ class Host:
     reserved_bytes: int
     is_up: bool = False
     is_stopping: bool = False
+    idle_since_ns: int = 0
     running: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
 
@@ -90,6 +91,9 @@ class Witness:
         self._waiting: dict[Hashable, dict[str, int]] = {}
         self._num_stalled_now = 0
         self._num_parked_before: dict[str, int] = {}
+        self._not_before_ns: dict[str, int] = {}
+        self._early_deaths: dict[str, int] = {}
+        self._ended_badly: list[tuple[str, bool]] = []
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
         self.num_accepted = self.num_closed = self.num_refused = 0
@@ -105,7 +109,9 @@ class Witness:
             elif isinstance(event, ev.ReplicaUp):
                 self._up(event)
             elif isinstance(event, ev.ReplicaGone):
-                self._gone(event.replica_id)
+                self._gone(event)
+            elif isinstance(event, ev.ReplicaRefused) and event.replica_id in self.hosts:
+                self._ended_badly.append((self.hosts[event.replica_id].model_id, True))
             elif isinstance(event, ev.Reniced):
                 self._reniced(event)
             elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
@@ -119,13 +125,21 @@ class Witness:
         if host is None or host.is_up or host.is_stopping:
             return
         host.is_up = True
+        self._early_deaths.pop(host.model_id, None)
         host.num_slots = event.num_slots
         host.reserved_bytes = min(host.reserved_bytes, event.used_bytes)
 
-    def _gone(self, replica_id: str) -> None:
-        host = self.hosts.pop(replica_id, None)
-        for request_id in () if host is None else (*host.running, *host.parked):
+    def _gone(self, event: ev.ReplicaGone) -> None:
+        host = self.hosts.pop(event.replica_id, None)
+        if host is None:
+            return
+        for request_id in (*host.running, *host.parked):
             self.open[request_id].replica_id = "gone"
+        if not host.is_up and not host.is_stopping:
+            num = self._early_deaths.get(host.model_id, 0) + 1
+            self._early_deaths[host.model_id] = num
+            if num > 1:
+                self._ended_badly.append((host.model_id, False))
 
     def _reniced(self, event: ev.Reniced) -> None:
         if seen := self.open.get(event.request_id):
@@ -147,6 +161,12 @@ class Witness:
     # what the core decides
 
     def saw(self, decisions: Sequence[do.Decision], now_ns: int) -> None:
+        """In the order in which they were made. Raises Violation."""
+        for model_id, is_refused in self._ended_badly:
+            limits = self._limits
+            wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
+            self._not_before_ns[model_id] = now_ns + wait_ns
+        self._ended_badly = []
         for decision in decisions:
             self._see(decision, now_ns)
         for seen in self.open.values():
@@ -164,13 +184,16 @@ class Witness:
             del self._asked[decision.request_id]
             self.num_refused += 1
         elif isinstance(decision, do.Close):
-            self._close(decision)
+            self._close(decision, now_ns)
         elif isinstance(decision, do.StartReplica):
-            self._start(decision)
+            self._start(decision, now_ns)
         elif isinstance(decision, do.StopReplica):
             host = self._host(decision.replica_id)
             demand(not host.is_stopping, "stopped twice")
             demand(not host.running and not host.parked, "stopped with requests on it")
+            if decision.reason.startswith("idle for"):
+                spent_ns = now_ns - host.idle_since_ns
+                demand(spent_ns >= self._limits.keep_alive_ns, "stopped before its keep-alive")
             host.is_stopping = True
         elif isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow):
             self._row(decision)
@@ -189,7 +212,7 @@ class Witness:
         self.num_accepted += 1
         self._join_flow(seen)
 
-    def _close(self, decision: do.Close) -> None:
+    def _close(self, decision: do.Close, now_ns: int) -> None:
         request_id = decision.request_id
         demand(request_id in self.open, f"{request_id} ended twice, or was never accepted")
         demand(decision.event.request_id == request_id, "another request's terminal event")
@@ -200,10 +223,13 @@ class Witness:
         if host is not None:
             host.running.discard(request_id)
             host.parked.discard(request_id)
+            host.idle_since_ns = now_ns
 
-    def _start(self, decision: do.StartReplica) -> None:
+    def _start(self, decision: do.StartReplica, now_ns: int) -> None:
         demand(decision.replica_id not in self.hosts, "a replica's name was used twice")
         model = decision.model
+        not_before_ns = self._not_before_ns.get(model.model_id, 0)
+        demand(now_ns >= not_before_ns, "started again too soon after a failure")
         for host in self.hosts.values():
             is_leaving = host.is_stopping or host.running or host.parked or not host.is_up
             demand(
@@ -212,7 +238,9 @@ class Witness:
         used = sum(host.reserved_bytes for host in self.hosts.values())
         budget = self._limits.memory_budget_bytes
         demand(used + model.reserve_bytes <= budget, "more bytes than there are")
-        self.hosts[decision.replica_id] = Host(model.model_id, model.num_slots, model.reserve_bytes)
+        self.hosts[decision.replica_id] = Host(
+            model.model_id, model.num_slots, model.reserve_bytes, idle_since_ns=now_ns
+        )
 
     def _row(self, decision: do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow) -> None:
         request_id, host = decision.request_id, self._host(decision.replica_id)

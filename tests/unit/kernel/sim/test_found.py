@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -33,3 +34,38 @@ def test_a_draining_replica_keeps_its_parked_requests_from_its_successor() -> No
     assert dispatch.request_id == "new"
     (unpause,) = of(do.UnpauseRow, world.end("high"))
     assert (unpause.request_id, unpause.replica_id) == ("low", "rep_1")
+
+
+def test_a_model_nobody_waits_for_when_it_is_up_is_unloaded_in_time() -> None:
+    """Seed 10: its keep-alive began with no alarm, and on a quiet server it stayed for ever."""
+    world = World(keep_alive_ns=10**9)
+    world.step(ev.ModelWanted(model(), pin=False), after_ns=10**9)
+    world.up("rep_1")
+    assert world.state.next_due_ns() is not None
+    assert of(do.StopReplica, world.step(ev.Tick(), after_ns=2 * 10**9))
+
+
+def test_what_a_class_earned_is_gone_when_its_last_request_leaves_the_queue() -> None:
+    world, facts = World(tuning=Tuning(slice_tokens=10, lowest_share=0.5)), model(slots=3)
+    world.step(ev.ModelWanted(facts, pin=False))
+    world.up("rep_1", 3)
+    world.arrive("runs", facts, ServiceClass.BATCH)
+    for name in ("high-1", "high-2"):
+        world.arrive(name, facts, ServiceClass.INTERACTIVE)
+    world.arrive("waits", facts, ServiceClass.BATCH)
+    world.tokens("rep_1", **{"high-1": 9, "high-2": 9})  # earned, but no row is given up yet
+    world.step(ev.Cancelled("waits", "left"))
+    decisions = world.arrive("high-3", facts, ServiceClass.INTERACTIVE)
+    assert [d.request_id for d in of(do.PauseRow, decisions)] == ["runs"]
+    assert [d.request_id for d in of(do.Dispatch, decisions)] == ["high-3"]
+
+
+def test_a_tick_does_not_look_at_everyone() -> None:
+    world, facts = World(max_open_per_tenant=10**6, max_waiting=10**6), model(slots=1)
+    world.step(ev.ModelWanted(facts, pin=False))
+    world.up("rep_1", 1)
+    for i in range(300):
+        world.arrive(f"r{i}", facts, deadline_ns=10**12)
+        world.step(ev.Cancelled(f"r{i}", "left"))
+        world.end(f"r{i}")
+    assert len(world.state.due) <= 65

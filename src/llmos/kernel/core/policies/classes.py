@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from llmos.abi.policy import Tuning, Waiting
 from llmos.abi.principal import ServiceClass
@@ -10,6 +11,14 @@ from llmos.kernel.core.policies.order import Order
 
 _HIGHEST_FIRST = sorted(ServiceClass, reverse=True)
 _LOWEST_FIRST = sorted(ServiceClass)
+
+
+class _Turn(NamedTuple):
+    """Whose turn it is, whether on what it has earned, and the highest class that waits."""
+
+    service_class: ServiceClass
+    on_credit: bool
+    highest: ServiceClass
 
 
 class ByClass:
@@ -23,11 +32,12 @@ class ByClass:
         self._tuning = tuning
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
+        self._num_queued = 0
         self._on_credit: dict[str, None] = {}
-        self._turn: tuple[ServiceClass, bool] | None = None  # asked for every row of every step
+        self._turn: _Turn | None = None  # asked for every row of every step
 
     def __len__(self) -> int:
-        return sum(len(order) for order in self._orders.values())
+        return self._num_queued
 
     def __contains__(self, request_id: str) -> bool:
         return any(request_id in order for order in self._orders.values())
@@ -42,6 +52,7 @@ class ByClass:
     def push(self, waiting: Waiting) -> None:
         self._turn = None
         self._on_credit.pop(waiting.request_id, None)
+        self._num_queued += 1
         self._orders[waiting.service_class].push(waiting)
 
     def remove(self, request_id: str) -> None:
@@ -50,15 +61,17 @@ class ByClass:
         for service_class, order in self._orders.items():
             if request_id in order:
                 order.remove(request_id)
+                self._num_queued -= 1
                 self._settle(service_class)
 
     def peek(self) -> Waiting:
-        return self._orders[self._next_class()[0]].peek()
+        return self._orders[self._next_class().service_class].peek()
 
     def pop(self) -> Waiting:
-        service_class, on_credit = self._next_class()
+        service_class, on_credit, _ = self._next_class()
         self._turn = None
         waiting = self._orders[service_class].pop()
+        self._num_queued -= 1
         if on_credit:
             self._earned[service_class] -= self._tuning.slice_tokens
             self._on_credit[waiting.request_id] = None
@@ -83,26 +96,26 @@ class ByClass:
         sliced = slice_tokens >= self._tuning.slice_tokens
         if running.request_id in self._on_credit and not sliced:
             return None
-        service_class, on_credit = self._next_class()
-        if service_class > running.service_class:
-            return f"a request of class {service_class.name.lower()} waits"
+        service_class, on_credit, highest = self._next_class()
+        if highest > running.service_class:  # also when a lower one than both is to go before it
+            return f"a request of class {highest.name.lower()} waits"
         if on_credit and service_class < running.service_class:
             return f"class {service_class.name.lower()} has earned a slice" if sliced else None
         if not sliced or service_class < running.service_class:
             return None
         return self._orders[service_class].prefers(self._orders[service_class].peek(), running)
 
-    def _next_class(self) -> tuple[ServiceClass, bool]:
-        """Whose turn it is, and whether on what it has earned. Raises IndexError: nobody's."""
+    def _next_class(self) -> _Turn:
+        """Raises IndexError when nobody waits."""
         if self._turn is None:
             self._turn = self._find_turn()
         return self._turn
 
-    def _find_turn(self) -> tuple[ServiceClass, bool]:
+    def _find_turn(self) -> _Turn:
         highest = next((c for c in _HIGHEST_FIRST if len(self._orders[c])), None)
         if highest is None:
             raise IndexError("nobody waits")
         for lower in _LOWEST_FIRST:
             if len(self._orders[lower]) and self._earned[lower] >= self._tuning.slice_tokens:
-                return lower, True
-        return highest, False
+                return _Turn(lower, True, highest)
+        return _Turn(highest, False, highest)

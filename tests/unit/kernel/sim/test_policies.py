@@ -1,0 +1,186 @@
+"""What each policy is for, on simulated workers: shares, floors, turns, nice, deadlines, room."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from llmos.abi.policy import Tuning
+from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.limits import Limits
+from llmos.kernel.sim.calls import NS, Call
+from llmos.kernel.sim.run import Outcome, Ran, Simulation
+from llmos.kernel.sim.setup import GIB, Setup
+from llmos.kernel.sim.small import POLICIES
+from llmos.kernel.sim.worker import StepCost
+
+INTERACTIVE, DEFAULT, BATCH = ServiceClass.INTERACTIVE, ServiceClass.DEFAULT, ServiceClass.BATCH
+COST = StepCost(fixed_ns=20_000_000, per_row_ns=0, per_prompt_ns=0)
+STEP_S = 0.02
+SHARING = ("fair", "round-robin")
+CLASSED = ("fair", "priority", "round-robin")
+
+
+def run(policy: str, calls: Iterable[Call], *, slots: int = 1, **changes: Any) -> Ran:
+    limits = Limits(memory_budget_bytes=8 * GIB, max_open_per_tenant=10**6)
+    setup = Setup(
+        policy=policy,
+        make_policy=POLICIES[policy],
+        num_slots=slots,
+        cost=COST,
+        load_ns=NS // 10,
+        limits=replace(limits, **changes.pop("limits", {})),
+        tuning=Tuning(slice_tokens=8, lowest_share=0.1, nice_step_ns=NS // 2),
+        check_every=20,
+        **changes,
+    )
+    return Simulation(setup, random.Random(0)).run(sorted(calls, key=lambda call: call.at_ns))
+
+
+def burst(
+    tenant: str, count: int, output: int = 50, at_s: float = 0.0, **fields: Any
+) -> list[Call]:
+    """All at one moment (a nanosecond apart)."""
+    start_ns = round(at_s * NS)
+    return [Call(start_ns + i, 8, output, tenant, **fields) for i in range(count)]
+
+
+def ttft_s(outcome: Outcome) -> float:
+    assert outcome.first_ns is not None, outcome.end
+    return (outcome.first_ns - outcome.arrived_ns) / NS
+
+
+def of(ran: Ran, **fields: Any) -> list[Outcome]:
+    return [o for o in ran.outcomes if all(getattr(o.call, k) == v for k, v in fields.items())]
+
+
+def last_end_s(outcomes: list[Outcome]) -> float:
+    return max(o.ended_ns or 0 for o in outcomes) / NS
+
+
+def test_a_flood_of_one_tenant_leaves_the_others_their_share() -> None:
+    calls = burst("flood", 100) + [c for t in "abc" for c in burst(t, 10, at_s=0.05)]
+    assert run("fair", calls, slots=4).fairness.index > 0.98
+    assert run("fifo", calls, slots=4).fairness.index < 0.5
+
+
+def test_weights_are_shares() -> None:
+    calls = [c for t, w in (("a", 1.0), ("b", 2.0), ("c", 4.0)) for c in burst(t, 40, weight=w)]
+    ran = run("fair", calls, slots=4)
+    assert ran.fairness.index > 0.98
+    ends = [last_end_s(of(ran, tenant=t)) for t in "cba"]
+    assert ends == sorted(ends)
+
+
+def test_inside_a_tenant_each_key_gets_its_share() -> None:
+    calls = burst("t", 40, principal="many") + burst("t", 4, principal="few")
+    ran = run("fair", calls, slots=2)
+    assert last_end_s(of(ran, principal="few")) < 0.35 * last_end_s(of(ran, principal="many"))
+
+
+def test_idling_saves_nothing_up_and_costs_nothing() -> None:
+    calls = burst("always", 40) + burst("late", 15, at_s=15.0)
+    ran = run("fair", calls, slots=2)
+    # level from the start: it takes half of what follows, neither more nor less
+    took_s = last_end_s(of(ran, tenant="late")) - 16.0
+    alone_s = 15 * 50 * STEP_S / 2
+    assert 1.6 * alone_s < took_s < 2.4 * alone_s
+
+
+@pytest.mark.parametrize("policy", CLASSED)
+def test_interactive_requests_pass_batch_work(policy: str) -> None:
+    """However often it happens: what is parked does not pile up until nothing can be."""
+    calls = burst("b", 60, 100, service_class=BATCH)
+    calls += [c for i in range(40) for c in burst("i", 1, 5, 1 + i, service_class=INTERACTIVE)]
+    ran = run(policy, calls, slots=2, limits={"max_parked": 8})
+    assert max(map(ttft_s, of(ran, service_class=INTERACTIVE))) < 12 * STEP_S
+    assert max(o.num_preemptions for o in of(ran, service_class=BATCH)) > 0
+
+
+def test_fifo_lets_nobody_pass() -> None:
+    calls = burst("b", 10, 100, service_class=BATCH) + burst(
+        "i", 1, 5, 1, service_class=INTERACTIVE
+    )
+    ran = run("fifo", calls)
+    firsts = [o.first_ns or 0 for o in ran.outcomes]
+    assert firsts == sorted(firsts)
+    assert not any(o.num_preemptions for o in ran.outcomes)
+
+
+@pytest.mark.parametrize("policy", CLASSED)
+def test_the_lowest_class_keeps_its_floor(policy: str) -> None:
+    calls = burst("i", 40, 100, service_class=INTERACTIVE)
+    calls += burst("b", 1, 100, service_class=BATCH)
+    ran = run(policy, calls)
+    (low,) = of(ran, service_class=BATCH)
+    rest = last_end_s(of(ran, service_class=INTERACTIVE))
+    assert 0.1 * rest < last_end_s([low]) < 0.5 * rest
+
+
+def test_turns_rotate_by_slices() -> None:
+    calls = burst("t", 5, 400)
+    for policy in SHARING:
+        worst_s = max(map(ttft_s, run(policy, calls).outcomes))
+        assert worst_s < 0.1 + 5 * 9 * STEP_S * 1.5, policy
+    for policy in ("priority", "fifo"):
+        assert max(map(ttft_s, run(policy, calls).outcomes)) > 4 * 400 * STEP_S, policy
+
+
+@pytest.mark.parametrize("policy", ["fair", "priority"])
+def test_nice_requests_wait_as_long_as_is_said(policy: str) -> None:
+    calls = burst("t", 1, 100) + burst("t", 1, 10, 0.01, nice=10)
+    calls += [c for i in range(40) for c in burst("t", 1, 10, 0.02 + 0.25 * i)]
+    ran = run(policy, calls, limits={"max_parked": 0})
+    (nice,) = of(ran, nice=10)
+    passed = [o for o in of(ran, nice=0) if (o.first_ns or 0) < (nice.first_ns or 0)]
+    assert len(passed) == 21  # the first, and those of the 5 s that ten points are
+
+
+def test_the_nearer_deadline_first_and_hopeless_ones_are_told_at_once() -> None:
+    learn = [Call(i * 2 * NS, 8, 50, max_tokens=50) for i in range(10)]
+    at_s = 30.0
+    busy = burst("t", 3, 50, at_s, max_tokens=50)
+    soon = burst("t", 1, 50, at_s + 0.1, max_tokens=50, deadline_ns=round(5.0 * NS))
+    never = burst("t", 1, 50, at_s + 0.1, max_tokens=50, deadline_ns=NS // 10)
+    ran = run("priority", learn + busy + soon + never)
+    assert [o.end for o in ran.outcomes[-2:]] == ["finished", "deadline_exceeded"]
+    assert (ran.outcomes[-1].ended_ns or 0) == ran.outcomes[-1].arrived_ns
+    late = run(
+        "priority",
+        learn
+        + burst("t", 3, 50, at_s)
+        + burst("t", 1, 50, at_s + 0.1, max_tokens=50, deadline_ns=round(2.5 * NS)),
+    )
+    assert (late.outcomes[-1].first_ns or 0) < (late.outcomes[-2].first_ns or 0)
+
+
+def test_predictions_follow_the_workers() -> None:
+    calls = [c for i in range(30) for c in burst("t", 2, 50, 4.0 * i, max_tokens=50)]
+    ran = run("priority", calls)
+    for first, second in zip(ran.outcomes[40::2], ran.outcomes[41::2], strict=True):
+        for outcome in (first, second):
+            spent_ns = (outcome.ended_ns or 0) - (outcome.dispatched_ns or 0)
+            assert outcome.predicted_ns == pytest.approx(spent_ns, rel=0.1)
+        waited_ns = (second.dispatched_ns or 0) - second.arrived_ns
+        assert first.predicted_wait_ns == 0
+        assert waited_ns / 3 < second.predicted_wait_ns < waited_ns * 3
+
+
+def test_two_models_that_do_not_fit_together_take_turns() -> None:
+    sizes = {"a": 5 * GIB, "b": 5 * GIB}
+    calls = [c for i in range(30) for name in "ab" for c in burst(name, 1, 20, i * 0.3, model=name)]
+    ran = run("fair", calls, slots=2, model_bytes=sizes, limits={"patience_ns": NS})
+    assert {o.end for o in ran.outcomes} == {"finished"}
+    assert 2 <= ran.num_replicas <= 40
+    assert max(map(ttft_s, ran.outcomes)) < 8.0
+
+
+def test_an_idle_model_is_unloaded_and_comes_back() -> None:
+    calls = burst("t", 1, 5) + burst("t", 1, 5, 1.0) + burst("t", 1, 5, 20.0)
+    ran = run("fair", calls, limits={"keep_alive_ns": 3 * NS})
+    assert ran.num_replicas == 2
+    assert ttft_s(ran.outcomes[1]) < 2.5 * STEP_S
