@@ -123,8 +123,8 @@ def run_barrier(plan: BarrierPlan, timeout_s: float = 300.0) -> list[Record]:
         timeout=plan.duration_s + timeout_s,
         check=False,
     )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.decode())
+    if done.returncode != 0 or not done.stdout:
+        raise RuntimeError(f"the barrier ended with {done.returncode}: {done.stderr.decode()}")
     return msgspec.msgpack.decode(done.stdout, type=list[Record])
 
 

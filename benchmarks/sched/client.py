@@ -222,8 +222,8 @@ def load(plan: Plan, timeout_s: float = 60.0) -> list[Record]:
         timeout=plan.duration_s + plan.drain_s + timeout_s,
         check=False,
     )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.decode())
+    if done.returncode != 0 or not done.stdout:
+        raise RuntimeError(f"the client ended with {done.returncode}: {done.stderr.decode()}")
     return msgspec.msgpack.decode(done.stdout, type=list[Record])
 
 
@@ -235,6 +235,7 @@ def main() -> int:
     gc.disable()  # a pause of the client must not look like one of the server
     records = uvloop.run(Run(plan).carry_out())
     sys.stdout.buffer.write(msgspec.msgpack.encode(records))
+    sys.stdout.buffer.flush()
     return 0
 
 

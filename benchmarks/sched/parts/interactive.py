@@ -21,7 +21,7 @@ MS = 1e3
 
 def measure(context: Context) -> None:
     """p95 under `fair` and `fifo`, each beside the same server unloaded; the barrier beside it."""
-    duration_s = context.window_s(25.0, 120.0)
+    duration_s = context.window_s(18.0, 120.0)
     repetitions = 3 if context.full else 2
     unloaded_s: list[float] = []
     for policy, times in (("fair", repetitions), ("fifo", 1)):

@@ -62,11 +62,12 @@ class _Sliced(Thread):
 
 def _beside(context: Context) -> None:
     """Native: both have rows and share the steps. Lengths are fitted to the machine."""
+    duration_s = context.window_s(15.0, LONG_S)
     with system.native(context.model) as server:
         token_s, prompt_s = _speed(server)
         num_short = max(1, round((SHORT_S - prompt_s) / token_s))
         num_long = min(800, round(LONG_S / token_s))
-        due_s = [HEAD_START_S + at for at in poisson(RATE, LONG_S - 2, 2)]
+        due_s = [HEAD_START_S + at for at in poisson(RATE, duration_s - HEAD_START_S, 2)]
         short = system.group(
             server, "short", output_tokens=num_short, prompt_tokens=16, due_s=due_s
         )
@@ -74,8 +75,8 @@ def _beside(context: Context) -> None:
         alone = system.group(
             server, "short", output_tokens=num_short, prompt_tokens=16, due_s=due_s
         )
-        beside = [r.latency_s for r in _short(system.run(server, [long, short], LONG_S, 10.0))]
-        apart = [r.latency_s for r in _short(system.run(server, [alone], LONG_S / 2, 5.0))]
+        beside = [r.latency_s for r in _short(system.run(server, [long, short], duration_s, 3.0))]
+        apart = [r.latency_s for r in _short(system.run(server, [alone], duration_s, 3.0))]
     figure = f"native, {num_short} tokens at {RATE:g}/s beside one of {num_long}: p99"
     ours, peer = percentile(beside, 0.99), percentile(apart, 0.99)
     context.result.add(paired(figure, "s", [ours], "without it", [peer]))

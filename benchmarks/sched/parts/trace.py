@@ -40,7 +40,7 @@ def measure(context: Context) -> None:
     if not (data / TRACE).exists():
         print(f"part f is left out: no {TRACE} in LLMOS_TEST_DATA", flush=True)
         return
-    duration_s = context.window_s(40.0, 300.0)
+    duration_s = context.window_s(30.0, 300.0)
     entries = window(read_trace(data / TRACE), START_S, duration_s / STRETCH, duration_s)
     for policy in ("fair", "fifo") if context.full else ("fair",):
         real = _run(entries, policy, duration_s)

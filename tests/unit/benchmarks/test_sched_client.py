@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from benchmarks.sched import barrier
+from benchmarks import models
 from benchmarks.sched.barrier import Barrier, BarrierPlan, Kind
 from benchmarks.sched.client import Group, Plan, Run
 from benchmarks.sched.records import OK, Record
@@ -117,7 +117,7 @@ class _Clock:
 
 
 def _barrier(monkeypatch: pytest.MonkeyPatch, kinds: list[Kind], duration_s: float) -> list[Record]:
-    monkeypatch.setattr(barrier.models, "tokens", lambda count, seed, vocab: [97] * count)
+    monkeypatch.setattr(models, "tokens", lambda count, seed, vocab: [97] * count)
     driver, clock = EchoDriver(), _Clock()
     driver.load(ReplicaSpec("mdl", "/", "/", "", 1024, 2, 1), lambda fraction, what: None)
     plan = BarrierPlan("60m", kinds, duration_s, num_slots=2)
