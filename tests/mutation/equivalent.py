@@ -9,8 +9,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     (
         "policies.classes",
         "and-or in `if on_credit and service_class < running.service_class:`",
-    ): "a row given up to a lower class that earned nothing goes to the highest that waits, which is"
-    " who gave it up: the pair is taken back in `_run`, and only the count of slices differs",
+    ): "a row given up to a lower class that earned nothing goes to the highest that waits, who"
+    " is the one that gave it up: `_run` takes the pair back, only the count of slices differs",
     (
         "residency",
         "and-or in `if replica.state is ReplicaState.STARTING or replica.is_empty:`",
