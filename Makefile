@@ -74,6 +74,15 @@ wheel: setup ## build dist/llmos-*.whl
 pilot: setup ## generate the text and train the bundled model again
 	@$(BIN)/python -m tools.pilot $(ARGS)
 
+.PHONY: sim-deep
+sim-deep: setup ## the core under 100,000 simulated seeds and long random histories: ARGS=
+	@$(BIN)/python -m tests.unit.kernel.test_core_machine
+	@$(BIN)/python -m benchmarks.bench_sim --part seeds $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## mutate the core: the simulator and the state machine must catch every one
+	@$(BIN)/python -m tests.mutation $(ARGS)
+
 bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 

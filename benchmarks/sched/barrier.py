@@ -3,14 +3,12 @@
 How AIOS batches (collect, send, wait for all) and how static batching works: nobody joins a batch
 that runs, a row that ended early stays empty, first in is first out, classes are not looked at. It
 drives the same native driver directly: no HTTP, no kernel, no queue between processes, which
-favours it. `python -m benchmarks.sched.barrier` reads one msgpack `BarrierPlan` on stdin and
-writes the list of `Record` on stdout.
+favours it.
 """
 
 from __future__ import annotations
 
 import heapq
-import subprocess
 import sys
 import time
 from array import array
@@ -19,10 +17,14 @@ from collections.abc import Callable
 import msgspec
 
 from benchmarks import models
+from benchmarks.sched.child import run_child, serve_parent
 from benchmarks.sched.records import OK, Record
 from llmos.abi.driver import Driver, ReplicaSpec
 from llmos.abi.events import Finished, Tokens
 from llmos.abi.inference import Sampling, WorkItem
+
+SPARE_S = 300.0
+"""The last batch runs to its end, however long it takes."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -114,34 +116,27 @@ class Barrier:
                     self._arrive(now_s, kind, closed=True)
 
 
-def run_barrier(plan: BarrierPlan, timeout_s: float = 300.0) -> list[Record]:
+def run_barrier(plan: BarrierPlan) -> list[Record]:
     """Carry a plan out in a process of its own. Raises RuntimeError when that fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sched.barrier"],
-        input=msgspec.msgpack.encode(plan),
-        capture_output=True,
-        timeout=plan.duration_s + timeout_s,
-        check=False,
-    )
-    if done.returncode != 0 or not done.stdout:
-        raise RuntimeError(f"the barrier ended with {done.returncode}: {done.stderr.decode()}")
-    return msgspec.msgpack.decode(done.stdout, type=list[Record])
+    return run_child("benchmarks.sched.barrier", plan, plan.duration_s + SPARE_S)
 
 
-def main() -> int:
-    """Plan in, records out."""
+def carry_out(plan: BarrierPlan) -> list[Record]:
+    """In this process, on the native driver."""
     from llmos.drivers.native.driver import NativeDriver
 
-    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=BarrierPlan)
     driver, folder = NativeDriver(), str(models.folder(plan.model))
     spec = ReplicaSpec(
         "mdl_bench", folder, folder, "", plan.context_length, plan.num_slots, plan.num_threads
     )
     driver.load(spec, lambda fraction, what: None)
     began_s = time.perf_counter()
-    barrier = Barrier(plan, driver, lambda: time.perf_counter() - began_s, time.sleep)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(barrier.run()))
-    return 0
+    return Barrier(plan, driver, lambda: time.perf_counter() - began_s, time.sleep).run()
+
+
+def main() -> int:
+    """Plan in, records out."""
+    return serve_parent(BarrierPlan, carry_out)
 
 
 if __name__ == "__main__":

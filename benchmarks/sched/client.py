@@ -1,7 +1,6 @@
 """The load client: open and closed load over raw sockets, every request streamed, all recorded.
 
-Runs as a process of its own: `python -m benchmarks.sched.client` reads one msgpack `Plan` on stdin
-and writes the list of `Record` on stdout. Bytes are made beforehand; a read is two searches.
+Runs as a process of its own, see `child`. Bytes are made beforehand; a read is two searches.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ import asyncio
 import contextlib
 import gc
 import re
-import subprocess
 import sys
 import time
 from typing import cast
 
 import msgspec
 
+from benchmarks.sched.child import run_child, serve_parent
 from benchmarks.sched.records import OK, Record
 
 TOKEN = b'"finish_reason":null'
@@ -27,6 +26,8 @@ KEPT = 64
 """Bytes kept between reads: more than any of these, so that one cut in two is still found."""
 STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+SPARE_S = 60.0
+"""What a run may take beyond its own times before it is given up."""
 START_S = 0.5
 """Between the decision to begin and the first arrival: connections are opened then."""
 
@@ -213,30 +214,22 @@ class Run:
             connection.send(request, record, refill)
 
 
-def load(plan: Plan, timeout_s: float = 60.0) -> list[Record]:
+def load(plan: Plan) -> list[Record]:
     """Carry a plan out in a process of its own. Raises RuntimeError when that fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.sched.client"],
-        input=msgspec.msgpack.encode(plan),
-        capture_output=True,
-        timeout=plan.duration_s + plan.drain_s + timeout_s,
-        check=False,
-    )
-    if done.returncode != 0 or not done.stdout:
-        raise RuntimeError(f"the client ended with {done.returncode}: {done.stderr.decode()}")
-    return msgspec.msgpack.decode(done.stdout, type=list[Record])
+    return run_child("benchmarks.sched.client", plan, plan.duration_s + plan.drain_s + SPARE_S)
+
+
+def carry_out(plan: Plan) -> list[Record]:
+    """In this process."""
+    import uvloop
+
+    gc.disable()  # a pause of the client must not look like one of the server
+    return uvloop.run(Run(plan).carry_out())
 
 
 def main() -> int:
     """Plan in, records out."""
-    import uvloop
-
-    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
-    gc.disable()  # a pause of the client must not look like one of the server
-    records = uvloop.run(Run(plan).carry_out())
-    sys.stdout.buffer.write(msgspec.msgpack.encode(records))
-    sys.stdout.buffer.flush()
-    return 0
+    return serve_parent(Plan, carry_out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""`kernel.core` decides and does nothing else: no clock, chance, loop, file, socket or process."""
+"""`kernel.core` decides and does nothing else: no clock, chance, loop, file, socket or process.
+
+`kernel.sim` is as pure; chance is given to it, so it may name the class, and nothing of the module.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +26,50 @@ ALLOWED = {
     "operator",
     "typing",
 }
+ALLOWED_IN_SIM = ALLOWED | {"csv", "datetime", "hashlib", "json", "random"}
 ALLOWED_PACKAGES = ("llmos.abi", "llmos.errors", "llmos.kernel.core")
 IMPURE_BUILTINS = {"open", "input", "print", "exec", "eval", "__import__"}
 IMPURE_NAMES = {("llmos.abi.ids", "new_id")}
 
 CORE = [m for m in modules() if m.is_in("llmos.kernel.core")]
+SIM = [m for m in modules() if m.is_in("llmos.kernel.sim")]
 
 
-def test_there_is_a_core() -> None:
+def test_there_is_a_core_and_a_simulator() -> None:
     assert CORE
+    assert SIM
 
 
 @pytest.mark.parametrize("module", CORE, ids=lambda m: m.name)
 def test_imports_nothing_with_effects(module: Module) -> None:
-    wrong = [
+    assert not _wrong_imports(module, ALLOWED, ALLOWED_PACKAGES)
+
+
+@pytest.mark.parametrize("module", SIM, ids=lambda m: m.name)
+def test_the_simulator_is_given_its_chance(module: Module) -> None:
+    assert not _wrong_imports(module, ALLOWED_IN_SIM, (*ALLOWED_PACKAGES, "llmos.kernel.sim"))
+    used = {
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Name) and node.value.id == "random")
+            or node.attr in {"now", "today", "utcnow"}
+        )
+        and node.attr != "Random"
+    }
+    assert not used
+
+
+def _wrong_imports(module: Module, allowed: set[str], packages: tuple[str, ...]) -> list[str]:
+    return [
         f"line {line}: {name}"
         for name, line in imported(module.tree)
-        if name not in ALLOWED and not name.startswith(ALLOWED_PACKAGES)
+        if name not in allowed and not name.startswith(packages)
     ]
-    assert not wrong
 
 
-@pytest.mark.parametrize("module", CORE, ids=lambda m: m.name)
+@pytest.mark.parametrize("module", [*CORE, *SIM], ids=lambda m: m.name)
 def test_calls_nothing_with_effects(module: Module) -> None:
     wrong = [
         f"line {node.lineno}: {node.id}"

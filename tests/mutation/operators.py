@@ -87,6 +87,8 @@ class _Swap(ast.NodeTransformer):
         self._number, self._choice, self._seen = number, choice, -1
 
     def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.JoinedStr):
+            return node
         changes = list(_changes(node))
         if changes:
             self._seen += 1
@@ -115,12 +117,13 @@ class Site:
 
 
 def _sites(module: str) -> list[Site]:
-    """Texts of messages are never touched, nor are loops inverted."""
+    """Texts of messages and decorators are never touched, nor are loops inverted."""
     found: list[Site] = []
+    lines = read(module).splitlines()
     nodes = [n for n in _in_order(ast.parse(read(module))) if any(_changes(n))]
     for number, node in enumerate(nodes):
-        if not isinstance(node, ast.While):
-            line = getattr(node, "lineno", 0)
+        line = getattr(node, "lineno", 0)
+        if not isinstance(node, ast.While) and not lines[line - 1].lstrip().startswith("@"):
             found += [
                 Site(module, number, i, kind, line) for i, (kind, _) in enumerate(_changes(node))
             ]
@@ -130,8 +133,9 @@ def _sites(module: str) -> list[Site]:
 def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
     """As `_Swap` visits."""
     yield tree
-    for child in ast.iter_child_nodes(tree):
-        yield from _in_order(child)
+    if not isinstance(tree, ast.JoinedStr):
+        for child in ast.iter_child_nodes(tree):
+            yield from _in_order(child)
 
 
 def every() -> list[Site]:

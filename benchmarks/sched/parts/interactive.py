@@ -10,7 +10,8 @@ from benchmarks.sched.records import Record, of_group, tokens_per_s, ttft_s
 from benchmarks.sched.system import NUM_SLOTS, PROMPT_TOKENS, Context
 from benchmarks.serving import Server
 
-RATE = 0.6
+RATES = {"60m": 0.6, "0.4b": 0.1}
+"""Interactive requests per second, by model: well below what one thread can read."""
 INTERACTIVE_TOKENS = 4
 BATCH_TOKENS = 128
 NUM_BATCH = 24
@@ -21,7 +22,7 @@ MS = 1e3
 
 def measure(context: Context) -> None:
     """p95 under `fair` and `fifo`, each beside the same server unloaded; the barrier beside it."""
-    duration_s = context.window_s(18.0, 120.0)
+    duration_s = context.window_s(18.0, 240.0)
     repetitions = 3 if context.full else 2
     unloaded_s: list[float] = []
     for policy, times in (("fair", repetitions), ("fifo", 1)):
@@ -41,7 +42,7 @@ def _compare(
     """p95s in ms beside batch work and alone, of runs made in turn."""
     loaded, alone, rates = [], [], []
     for repetition in range(times):
-        due_s = poisson(RATE, duration_s, repetition + 1)
+        due_s = poisson(_rate(context), duration_s, repetition + 1)
         own = system.group(
             server,
             "interactive",
@@ -67,13 +68,17 @@ def _compare(
     return loaded, alone
 
 
+def _rate(context: Context) -> float:
+    return RATES[context.model.removesuffix("-fp32")]
+
+
 def _row(context: Context, what: str, loaded: list[float], alone: list[float]) -> Row:
     figure = f"interactive p95 to first token, batch in every row, {what}, {context.model}"
     return paired(figure, "ms", loaded, PEER, alone)
 
 
 def _barrier(context: Context, duration_s: float) -> BarrierPlan:
-    due_s = poisson(RATE, duration_s, 1)
+    due_s = poisson(_rate(context), duration_s, 1)
     kinds = [
         Kind("interactive", PROMPT_TOKENS, INTERACTIVE_TOKENS, due_s),
         Kind("batch", PROMPT_TOKENS, BATCH_TOKENS, closed=NUM_BATCH),

@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 def measure(context: Context) -> None:
     """Peak and overload in turn on one server; memory of all its processes before and after."""
-    duration_s = SETTLE_S + context.window_s(20.0, 60.0)
+    duration_s = SETTLE_S + context.window_s(16.0, 60.0)
     with system.native(context.model, f"kernel.max_waiting_per_model={MAX_WAITING}") as server:
         capacity = system.calibrate(context, server, OUTPUT_TOKENS)
         peak_records = system.run(server, [_busy(server)], duration_s)

@@ -88,7 +88,11 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
     else:
         assert request.replica_id == replica.replica_id, "its KV is elsewhere"
         replica.parked.pop(request_id)
-        state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
+        last = state.out[-1] if state.out else None
+        if isinstance(last, do.PauseRow) and last.request_id == request_id:
+            state.out.pop()  # it gave way, and it is its turn again: the worker need not know
+        else:
+            state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
 
 
 def _make_way(state: State, replica: Replica, now_ns: int) -> bool:

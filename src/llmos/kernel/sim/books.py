@@ -80,6 +80,7 @@ def _check_tenants(state: State) -> None:
 def _check_timers(state: State, now_ns: int) -> None:
     """Nobody is kept past a deadline or a stall, and a wake-up is planned for the next."""
     next_ns = state.next_due_ns()
+    demand(len(state.timers) == len(state.alarms), "the same alarm is set twice")
     for request in state.requests.values():
         due_ns = None
         if request.state is RequestState.WAITING:

@@ -39,6 +39,7 @@ class Faults:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Faults))
+HEAVY = Faults(refused=0.2, crashed=1.0, moves=0.3, leaves=0.2, stalls=0.3)
 ALL = Faults(0.1, 0.2, 0.1, 0.2, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
 
 

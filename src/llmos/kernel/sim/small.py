@@ -14,7 +14,7 @@ from llmos.abi.principal import ServiceClass
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.core.policies import fair, fifo, priority, round_robin
 from llmos.kernel.sim.calls import Call
-from llmos.kernel.sim.faults import ALL, Faults
+from llmos.kernel.sim.faults import ALL, HEAVY, Faults
 from llmos.kernel.sim.run import Ran, Simulation
 from llmos.kernel.sim.setup import GIB, Setup
 from llmos.kernel.sim.worker import StepCost
@@ -56,7 +56,7 @@ def world(seed: int, *, check_every: int = 1, is_hashed: bool = False) -> World:
             rng.choice([1, 3, 8]), rng.choice([0, 5, 50]) * MS, rng.choice([0.01, 0.1, 0.5])
         ),
         cost=StepCost(2 * MS, MS // 2, MS // 20, rng.choice([16, 64])),
-        faults=ALL if rng.random() < 0.7 else Faults(),
+        faults=rng.choice([Faults(), Faults(), Faults(), ALL, ALL, ALL, ALL, ALL, ALL, HEAVY]),
         load_ns=50 * MS,
         stop_ns=10 * MS,
         probe_timeout_ns=300 * MS,

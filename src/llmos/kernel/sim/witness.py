@@ -61,6 +61,7 @@ class Seen:
     arrived_ns: int
     has_deadline: bool
     service_ns: float
+    reserve_bytes: int
     is_reniced: bool = False
     is_stalled: bool = False
     replica_id: str | None = None
@@ -94,6 +95,7 @@ class Witness:
         self._not_before_ns: dict[str, int] = {}
         self._early_deaths: dict[str, int] = {}
         self._ended_badly: list[tuple[str, bool]] = []
+        self._pinned: dict[str, int] = {}
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
         self.num_accepted = self.num_closed = self.num_refused = 0
@@ -101,6 +103,7 @@ class Witness:
     # what the core is told
 
     def told(self, events: Sequence[ev.CoreEvent]) -> None:
+        """Remember what the core is about to be told, to judge what it answers."""
         self._num_stalled_now = 0
         self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
         for event in events:
@@ -112,6 +115,10 @@ class Witness:
                 self._gone(event)
             elif isinstance(event, ev.ReplicaRefused) and event.replica_id in self.hosts:
                 self._ended_badly.append((self.hosts[event.replica_id].model_id, True))
+            elif isinstance(event, ev.ModelWanted) and event.pin:
+                self._pinned[event.model.model_id] = event.model.reserve_bytes
+            elif isinstance(event, ev.ModelUnwanted):
+                self._pinned.pop(event.model_id, None)
             elif isinstance(event, ev.Reniced):
                 self._reniced(event)
             elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
@@ -166,7 +173,11 @@ class Witness:
             limits = self._limits
             wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
             self._not_before_ns[model_id] = now_ns + wait_ns
+            num_deaths = self._early_deaths.get(model_id, 0)
+            if num_deaths >= limits.max_start_failures:
+                self._nobody_waits_for(model_id, decisions)
         self._ended_badly = []
+        self._judge_pauses(decisions)
         for decision in decisions:
             self._see(decision, now_ns)
         for seen in self.open.values():
@@ -175,6 +186,20 @@ class Witness:
             before = self._num_parked_before.get(replica_id, 0) + self._num_stalled_now
             most = max(self._limits.max_parked, before)
             demand(len(host.parked) <= most, f"{len(host.parked)} parked on {replica_id}")
+
+    def _nobody_waits_for(self, model_id: str, decisions: Sequence[do.Decision]) -> None:
+        """After so many failures in a row everyone who waits is told."""
+        told = {d.request_id for d in decisions if isinstance(d, do.Close)}
+        for request_id, seen in self.open.items():
+            waits = seen.model_id == model_id and seen.replica_id is None
+            demand(not waits or request_id in told, "waits for a model that does not start")
+
+    def _judge_pauses(self, decisions: Sequence[do.Decision]) -> None:
+        """A row is not given up to be taken back at once, with nothing changed."""
+        paused = {d.request_id for d in decisions if isinstance(d, do.PauseRow)}
+        back = {d.request_id for d in decisions if isinstance(d, do.UnpauseRow)}
+        changed = any(isinstance(d, do.Dispatch | do.Close) for d in decisions)
+        demand(len(paused) != 1 or changed or paused != back, "paused for nothing")
 
     def _see(self, decision: do.Decision, now_ns: int) -> None:
         if isinstance(decision, do.Accept):
@@ -207,6 +232,7 @@ class Witness:
             now_ns,
             event.deadline_ns is not None,
             decision.service_ns,
+            event.model.reserve_bytes,
         )
         self.open[decision.request_id] = seen
         self.num_accepted += 1
@@ -217,6 +243,9 @@ class Witness:
         demand(request_id in self.open, f"{request_id} ended twice, or was never accepted")
         demand(decision.event.request_id == request_id, "another request's terminal event")
         seen = self.open.pop(request_id)
+        error = getattr(decision.event, "error", None)
+        if error is not None and error.code == "model_too_large":
+            self._judge_crowding(seen)
         self._leave_flow(seen)
         self.num_closed += 1
         host = self.hosts.get(seen.replica_id or "")
@@ -224,6 +253,12 @@ class Witness:
             host.running.discard(request_id)
             host.parked.discard(request_id)
             host.idle_since_ns = now_ns
+
+    def _judge_crowding(self, seen: Seen) -> None:
+        """An accepted request fits an empty machine, so only pinned models can crowd it out."""
+        others = sum(size for model_id, size in self._pinned.items() if model_id != seen.model_id)
+        too_much = others + seen.reserve_bytes > self._limits.memory_budget_bytes
+        demand(too_much, "refused memory that there is")
 
     def _start(self, decision: do.StartReplica, now_ns: int) -> None:
         demand(decision.replica_id not in self.hosts, "a replica's name was used twice")

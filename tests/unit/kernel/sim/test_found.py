@@ -69,3 +69,19 @@ def test_a_tick_does_not_look_at_everyone() -> None:
         world.step(ev.Cancelled(f"r{i}", "left"))
         world.end(f"r{i}")
     assert len(world.state.due) <= 65
+
+
+def test_a_free_row_goes_to_a_new_request_as_long_as_no_more_is_parked_than_turns_leave() -> None:
+    world, facts = World(max_parked=2), model(slots=1)
+    world.step(ev.ModelWanted(facts, pin=False))
+    world.up("rep_1", 1)
+    for name in ("low-1", "low-2", "low-3", "low-4"):
+        world.arrive(name, facts, ServiceClass.BATCH)
+    world.now_ns += 10**9
+    world.arrive("high-1", facts, ServiceClass.INTERACTIVE)
+    ended = world.end("high-1")  # one is parked: as many as turns may leave
+    assert [d.request_id for d in of(do.Dispatch, ended)] == ["low-2"]
+    world.now_ns += 10**9
+    world.arrive("high-2", facts, ServiceClass.INTERACTIVE)
+    ended = world.end("high-2")  # two are: the one that has been ready for longer goes on
+    assert [d.request_id for d in of(do.UnpauseRow, ended)] == ["low-1"]

@@ -11,6 +11,7 @@ import pytest
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.cost import MAX_PRINCIPALS, CostModel, Measured
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.sim.calls import NS, Call
 from llmos.kernel.sim.run import Outcome, Ran, Simulation
@@ -25,20 +26,26 @@ SHARING = ("fair", "round-robin")
 CLASSED = ("fair", "priority", "round-robin")
 
 
-def run(policy: str, calls: Iterable[Call], *, slots: int = 1, **changes: Any) -> Ran:
+def run(policy: str, calls: Iterable[Call], **changes: Any) -> Ran:
+    return simulate(policy, calls, **changes).ran
+
+
+def simulate(policy: str, calls: Iterable[Call], *, slots: int = 1, **changes: Any) -> Simulation:
     limits = Limits(memory_budget_bytes=8 * GIB, max_open_per_tenant=10**6)
     setup = Setup(
         policy=policy,
         make_policy=POLICIES[policy],
         num_slots=slots,
-        cost=COST,
+        cost=changes.pop("cost", COST),
         load_ns=NS // 10,
         limits=replace(limits, **changes.pop("limits", {})),
         tuning=Tuning(slice_tokens=8, lowest_share=0.1, nice_step_ns=NS // 2),
         check_every=20,
         **changes,
     )
-    return Simulation(setup, random.Random(0)).run(sorted(calls, key=lambda call: call.at_ns))
+    simulation = Simulation(setup, random.Random(0))
+    simulation.run(sorted(calls, key=lambda call: call.at_ns))
+    return simulation
 
 
 def burst(
@@ -158,16 +165,59 @@ def test_the_nearer_deadline_first_and_hopeless_ones_are_told_at_once() -> None:
     assert (late.outcomes[-1].first_ns or 0) < (late.outcomes[-2].first_ns or 0)
 
 
+SLOWER = StepCost(33_000_000, 0, 1_000_000)
+
+
 def test_predictions_follow_the_workers() -> None:
-    calls = [c for i in range(30) for c in burst("t", 2, 50, 4.0 * i, max_tokens=50)]
-    ran = run("priority", calls)
+    calls = [c for i in range(30) for c in burst("t", 2, 20, 4.0 * i, max_tokens=20)]
+    simulation = simulate("priority", calls, cost=SLOWER)
+    ran = simulation.ran
     for first, second in zip(ran.outcomes[40::2], ran.outcomes[41::2], strict=True):
         for outcome in (first, second):
             spent_ns = (outcome.ended_ns or 0) - (outcome.dispatched_ns or 0)
-            assert outcome.predicted_ns == pytest.approx(spent_ns, rel=0.1)
+            assert outcome.predicted_ns == pytest.approx(spent_ns, rel=0.03)
         waited_ns = (second.dispatched_ns or 0) - second.arrived_ns
         assert first.predicted_wait_ns == 0
         assert waited_ns / 3 < second.predicted_wait_ns < waited_ns * 3
+    assert 0 < simulation.machines[0].state.costs["mdl_model"].error.value < 0.2
+
+
+def test_predictions_know_what_a_shared_batch_costs() -> None:
+    cost = StepCost(10_000_000, 10_000_000, 0)
+    calls = [c for i in range(20) for c in burst("t", 1, 20, 8.0 * i, max_tokens=20)]
+    calls += [c for i in range(20) for c in burst("t", 4, 20, 8.0 * i + 3, max_tokens=20)]
+    ran = run("priority", calls, slots=4, cost=cost)
+    last = ran.outcomes[-1]
+    spent_ns = (last.ended_ns or 0) - (last.dispatched_ns or 0)
+    assert last.predicted_ns == pytest.approx(spent_ns, rel=0.15)
+
+
+def test_time_without_a_row_is_not_taken_for_slowness() -> None:
+    calls = [c for i in range(20) for c in burst("t", 1, 20, 9.0 * i, service_class=BATCH)]
+    calls += [
+        c for i in range(20) for c in burst("t", 1, 60, 9 * i + 0.2, service_class=INTERACTIVE)
+    ]
+    ran = run("priority", calls, cost=SLOWER)
+    assert all(o.num_preemptions for o in of(ran, service_class=BATCH))
+    last = of(ran, service_class=BATCH)[-1]
+    assert last.predicted_ns < 60 * 40_000_000
+
+
+def test_answers_are_expected_as_long_as_the_key_is_used_to() -> None:
+    calls = [c for i in range(20) for c in burst("t", 1, 5, 4.0 * i, principal="short")]
+    calls += [c for i in range(20) for c in burst("t", 1, 80, 4.0 * i + 0.5, principal="long")]
+    ran = run("priority", calls)
+    short, long = (of(ran, principal=name)[-1].predicted_ns for name in ("short", "long"))
+    assert 8 < long / short < 20
+
+
+def test_the_keys_seen_last_are_remembered() -> None:
+    costs = CostModel()
+    for i in range(MAX_PRINCIPALS + 10):
+        costs.learn(None, Measured(f"key-{i}", 100, 500 if i < 10 else 5, 1, 1, 1))
+    last = costs.predict(f"key-{MAX_PRINCIPALS + 9}", 100, 0, 1)
+    assert last.output_tokens == pytest.approx(5, abs=3)
+    assert costs.predict("key-0", 100, 0, 1).output_tokens == costs.output.value
 
 
 def test_two_models_that_do_not_fit_together_take_turns() -> None:

@@ -57,7 +57,6 @@ class ByClass:
 
     def remove(self, request_id: str) -> None:
         self._turn = None
-        self._on_credit.pop(request_id, None)
         for service_class, order in self._orders.items():
             if request_id in order:
                 order.remove(request_id)
