@@ -7,6 +7,14 @@ from __future__ import annotations
 
 EQUIVALENT: dict[tuple[str, str], str] = {
     (
+        "fault",
+        "constant in `cooling: bool = False`",
+    ): "cooling counts only before `retry_ns`, and whatever sets that sets `cooling` too",
+    (
+        "policies.order",
+        "compare in `if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):`",
+    ): "one entry earlier or later: dead entries are skipped whether they were swept or not",
+    (
         "policies.classes",
         "and-or in `if on_credit and service_class < running.service_class:`",
     ): "a row given up to a lower class that earned nothing goes to the highest that waits, who"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from llmos.abi.policy import Tuning, Waiting
+from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.policies.fair import FairOrder
 from llmos.kernel.core.policies.shares import Shares
 
 
@@ -52,3 +55,21 @@ def test_a_member_weighs_as_much_as_the_heaviest_of_what_it_has_open() -> None:
     shares.enter("a", 1.0)
     shares.charge("a", 8.0)
     assert shares.counter("a") == 10.0
+
+
+def test_nothing_is_left_of_those_who_left() -> None:
+    order = FairOrder(Tuning())
+    for i in range(100):
+        one = Waiting(f"r{i}", i, i, ServiceClass.DEFAULT, 0, f"t{i % 9}", f"p{i % 4}", 1.0, 1, 1)
+        order.join(one)
+        order.push(one)
+        if i % 2:
+            order.remove(one.request_id)
+        else:
+            assert order.pop() == one
+        order.leave(one)
+    assert not len(order)
+    assert not order._queues
+    assert not order._num_of_tenant
+    assert not order._where
+    assert not order._principals

@@ -108,8 +108,11 @@ def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
     demand(replica.parked.keys() == host.parked, "parked requests differ from those paused")
     demand(len(replica.running) <= replica.num_slots, "more rows than there are")
     for request_id in replica.running:
-        is_right = state.requests[request_id].state in (RequestState.RUNNING, RequestState.STOPPING)
+        request = state.requests[request_id]
+        is_right = request.state in (RequestState.RUNNING, RequestState.STOPPING)
         demand(is_right, "a row is held by one that does not run")
+        is_told = request.reason.startswith("row ") or request.state is RequestState.STOPPING
+        demand(is_told, "the reason is not that it runs")
     for request_id in replica.parked:
         request = state.requests[request_id]
         demand(request.state is not RequestState.RUNNING, "it runs without a row")
@@ -192,6 +195,8 @@ def expected_refusal(state: State, event: ev.Arrived, now_ns: int) -> str | None
 def check_answer(expected: str | None, event: ev.Arrived, answer: do.Decision) -> None:
     """The first decision after a lone arrival."""
     code = answer.error.code if isinstance(answer, do.Refuse) else None
+    if isinstance(answer, do.Refuse):
+        demand({"position", "reason", "eta_s"} <= set(answer.error.details), "refused without why")
     if expected is None and code == "deadline_exceeded":
         demand(event.deadline_ns is not None, "refused for a deadline nobody set")
         return

@@ -103,7 +103,7 @@ class Witness:
     # what the core is told
 
     def told(self, events: Sequence[ev.CoreEvent]) -> None:
-        """Remember what the core is about to be told, to judge what it answers."""
+        """What the step is about to take in."""
         self._num_stalled_now = 0
         self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
         for event in events:
@@ -174,7 +174,7 @@ class Witness:
             wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
             self._not_before_ns[model_id] = now_ns + wait_ns
             num_deaths = self._early_deaths.get(model_id, 0)
-            if num_deaths >= limits.max_start_failures:
+            if is_refused or num_deaths >= limits.max_start_failures:
                 self._nobody_waits_for(model_id, decisions)
         self._ended_badly = []
         self._judge_pauses(decisions)

@@ -33,8 +33,8 @@ class FairOrder:
         tenant = waiting.tenant_id
         self._tenants.exit(tenant)
         self._principals[tenant].exit(waiting.principal_id)
-        if not len(self._principals[tenant]):
-            del self._principals[tenant]
+        if not self._principals[tenant].num_open:
+            del self._principals[tenant]  # nobody is left to be owed anything
 
     def push(self, waiting: Waiting) -> None:
         tenant, principal = waiting.tenant_id, waiting.principal_id

@@ -37,6 +37,7 @@ class Shares:
         self._heap: list[tuple[float, int, str]] = []
         self._num_pushed = 0
         self._floor = 0.0
+        self.num_open = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -53,11 +54,13 @@ class Shares:
             member.weight = weight
         member.weight = max(member.weight, weight)
         member.num_open += 1
+        self.num_open += 1
 
     def exit(self, name: str) -> None:
         """One fewer. Who has nothing open and is owed nothing is forgotten."""
         member = self._members[name]
         member.num_open -= 1
+        self.num_open -= 1
         if member.num_open == 0:
             self._forget(name, member)
 
