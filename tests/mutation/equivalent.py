@@ -5,15 +5,19 @@ The key is the line as it stands and the kind of change, so that an entry dies w
 
 from __future__ import annotations
 
+_HEAP = "if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):"
+_DUE = "if len(self.due) > 64 and len(self.due) > 2 * len(self.requests):"
+_SWEEP = "a sweep earlier or later: dead entries are skipped whether they were swept or not"
+
 EQUIVALENT: dict[tuple[str, str], str] = {
+    ("policies.order", f"compare in `{_HEAP}`"): _SWEEP,
+    ("policies.order", f"and-or in `{_HEAP}`"): _SWEEP,
+    ("state", f"compare in `{_DUE}`"): _SWEEP,
+    ("state", f"and-or in `{_DUE}`"): _SWEEP,
     (
         "fault",
         "constant in `cooling: bool = False`",
     ): "cooling counts only before `retry_ns`, and whatever sets that sets `cooling` too",
-    (
-        "policies.order",
-        "compare in `if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):`",
-    ): "one entry earlier or later: dead entries are skipped whether they were swept or not",
     (
         "policies.classes",
         "and-or in `if on_credit and service_class < running.service_class:`",
