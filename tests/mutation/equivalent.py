@@ -19,11 +19,6 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "constant in `cooling: bool = False`",
     ): "cooling counts only before `retry_ns`, and whatever sets that sets `cooling` too",
     (
-        "policies.classes",
-        "and-or in `if on_credit and service_class < running.service_class:`",
-    ): "a row given up to a lower class that earned nothing goes to the highest that waits, who"
-    " is the one that gave it up: `_run` takes the pair back, only the count of slices differs",
-    (
         "residency",
         "and-or in `if replica.state is ReplicaState.STARTING or replica.is_empty:`",
     ): "a starting replica is always empty; an empty ready one then drains, and the same step stops"

@@ -116,9 +116,10 @@ def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
         if is_tight and request.waiting.service_class >= highest:
             continue
         reason = queue.yields(request.waiting, request.slice_tokens)
-        rank = (request.waiting.service_class, -request.slice_tokens)
-        if reason is not None and (best is None or rank < best[0]):
-            best = (rank, request, reason)
+        if reason is not None:
+            rank = (request.waiting.service_class, -request.slice_tokens)
+            if best is None or rank < best[0]:
+                best = (rank, request, reason)
     if best is None:
         return False
     _, victim, reason = best

@@ -30,6 +30,7 @@ class ByClass:
 
     def __init__(self, make_order: Callable[[], Order], tuning: Tuning) -> None:
         self._tuning = tuning
+        self._slice_tokens = tuning.slice_tokens
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
         self._num_queued = 0
@@ -92,16 +93,14 @@ class ByClass:
                 self._earned[lower] += tokens * self._tuning.lowest_share
 
     def yields(self, running: Waiting, slice_tokens: int) -> str | None:
-        sliced = slice_tokens >= self._tuning.slice_tokens
-        if running.request_id in self._on_credit and not sliced:
-            return None
-        service_class, on_credit, highest = self._next_class()
-        if highest > running.service_class:  # also when a lower one than both is to go before it
+        service_class, on_credit, highest = self._turn or self._next_class()
+        kind, sliced = running.service_class, slice_tokens >= self._slice_tokens
+        if not sliced and (highest <= kind or running.request_id in self._on_credit):
+            return None  # what is asked most often comes first
+        if highest > kind:  # also when a lower one than both is to go before it
             return f"a request of class {highest.name.lower()} waits"
-        if on_credit and service_class < running.service_class:
-            return f"class {service_class.name.lower()} has earned a slice" if sliced else None
-        if not sliced or service_class < running.service_class:
-            return None
+        if service_class < kind:
+            return f"class {service_class.name.lower()} has earned a slice" if on_credit else None
         return self._orders[service_class].prefers(self._orders[service_class].peek(), running)
 
     def _next_class(self) -> _Turn:
