@@ -11,6 +11,8 @@
     │   ├── NotFound                  not_found
     │   │   └── ModelNotFound         model_not_found
     │   ├── Conflict                  conflict
+    │   │   └── IdempotencyMismatch   idempotency_mismatch
+    │   ├── OffsetLost                offset_lost
     │   ├── PayloadTooLarge           payload_too_large
     │   ├── ModelRejected             model_rejected
     │   ├── ReaderStalled             reader_stalled
@@ -25,6 +27,7 @@
     │   ├── WorkerLost                worker_lost
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
+    │   ├── ProgramFailed             program_failed
     │   └── ProtocolViolation         protocol_violation
     ├── ServerUnreachable             server_unreachable   (raised by the sdk, never sent)
     ├── ConfigError                   config_error
@@ -143,6 +146,18 @@ class Conflict(UserError):
     code = "conflict"
 
 
+class IdempotencyMismatch(Conflict):
+    """The `Idempotency-Key` was used before, for something else."""
+
+    code = "idempotency_mismatch"
+
+
+class OffsetLost(UserError):
+    """What follows this offset of a stream is no longer kept (or never was)."""
+
+    code = "offset_lost"
+
+
 class PayloadTooLarge(UserError):
     """The body is over the configured limit."""
 
@@ -228,6 +243,13 @@ class EngineFailed(WorkerError):
     """The engine raised while it worked on the request."""
 
     code = "engine_failed"
+
+
+class ProgramFailed(WorkerError):
+    """A job's program raised something of its own, hung, or took more than its job may have."""
+
+    code = "program_failed"
+    retryable = False
 
 
 class ProtocolViolation(WorkerError):

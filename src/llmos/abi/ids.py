@@ -7,7 +7,9 @@ import time
 import uuid
 from typing import Literal
 
-Prefix = Literal["req", "job", "mdl", "rep", "wrk", "key", "prn", "ten", "upl", "evt", "snp"]
+Prefix = Literal[
+    "req", "job", "mdl", "rep", "wrk", "key", "prn", "ten", "upl", "evt", "snp", "file", "sch"
+]
 
 
 def uuid7(now_ns: int, random: bytes) -> uuid.UUID:

@@ -24,7 +24,11 @@ class Action(enum.StrEnum):
     WRITE_MODELS = "models.write"
     READ_PROCESSES = "processes.read"
     CONTROL_PROCESSES = "processes.control"
+    SUBMIT_JOBS = "jobs.submit"
+    READ_FILES = "files.read"
+    WRITE_FILES = "files.write"
     READ_SYSTEM = "system.read"
+    BACK_UP = "system.backup"
     ADMIN_KEYS = "keys.admin"
 
 

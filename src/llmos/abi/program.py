@@ -2,39 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from llmos.abi.blob import BlobRef
+import msgspec
+
+from llmos.abi.inference import Options, Prompt, Sampling, Usage
+from llmos.errors import ErrorInfo
+
+
+class ProgramEntry(msgspec.Struct, frozen=True):
+    """How to run a program: entry string of a Program class, interpreter (empty: ours).
+
+    `memory_bytes` is its estimate where a job names none. `compute`: it keeps processors busy, so
+    it is frozen while interactive requests need them; one that mostly waits for calls is not.
+    `checkpoints`: it can continue from `ctx.checkpoint`, so it may be asked to yield its memory.
+    `exports`: streams of keyed results that become files at the job's end, and their names.
+    `about` is a line for people; `inputs` names each input with a line about it.
+    """
+
+    name: str
+    entry: str
+    python: str = ""
+    memory_bytes: int = 256 << 20
+    compute: bool = False
+    checkpoints: bool = False
+    exports: dict[str, str] = {}
+    about: str = ""
+    inputs: dict[str, str] = {}
+
+
+class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A program's system call: one inference, answered whole. The class is the job's at most."""
+
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    options: Options = Options()
+    route: str = "chat"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The whole of one generation, or why there is none. `created_ns` is UTC."""
+
+    request_id: str = ""
+    model: str = ""
+    text: str = ""
+    token_ids: list[int] = []
+    finish_reason: str = ""
+    stop: str | int | None = None
+    usage: Usage = Usage()
+    created_ns: int = 0
+    service_class: int = 0
+    error: ErrorInfo | None = None
 
 
 class Context(Protocol):
-    """A program's whole world. Every method may raise `LLMOSError` subclasses only."""
+    """A program's whole world. Every method may raise `LLMOSError` subclasses only, and
+    `Interrupted` when the job was cancelled or its worker must go."""
+
+    @property
+    def job_id(self) -> str: ...
+
+    @property
+    def attempt(self) -> int: ...
 
     @property
     def inputs(self) -> Mapping[str, Any]: ...
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Read-only paths by the names of `JobSpec.files`."""
+        ...
+
+    @property
+    def scratch(self) -> str:
+        """A private folder, gone when the attempt ends."""
+        ...
+
+    @property
+    def resumed_from(self) -> str | None:
+        """Path of the newest checkpoint, if an earlier attempt made one."""
+        ...
+
+    @property
+    def done_keys(self) -> frozenset[tuple[str, str]]:
+        """(stream, key) of the results that earlier attempts left: not to be made again."""
+        ...
+
     def emit(self, kind: str, value: Mapping[str, Any]) -> None:
-        """Progress, a metric, a log line, an output: kept by the server, streamed to readers."""
+        """A metric, a log line, an output: kept by the server, streamed to readers."""
         ...
 
-    def call(self, name: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A system call with the principal's delegated rights and budget."""
+    def progress(
+        self,
+        done: float,
+        total: float = 0.0,
+        unit: str = "",
+        what: str = "",
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        """How far it is; the server keeps the newest and tells the time left."""
         ...
 
-    def checkpoint(self, state: BlobRef) -> None:
-        """State from which `run` can continue after a suspension or a crash."""
+    def result(self, stream: str, key: str, order: int, body: bytes) -> None:
+        """A keyed result, durable soon after; the first with its key is the one that stays. Blocks
+        while too many are on their way."""
+        ...
+
+    def call(self, request: Generate) -> Answer:
+        """One inference with the owner's rights. Raises what it failed with."""
+        ...
+
+    def calls(
+        self, requests: Iterable[tuple[Any, Generate]], window: int
+    ) -> Iterator[tuple[Any, Answer]]:
+        """Many inferences, at most `window` at once, answered in the order in which they end, each
+        with the key it was given; a failed one has `error` set."""
+        ...
+
+    def checkpoint(self, path: str) -> None:
+        """Make a file of the scratch folder what the next attempt continues from. Durable when it
+        returns."""
         ...
 
     @property
     def should_yield(self) -> bool:
-        """True when the scheduler wants the machine: checkpoint and return soon."""
+        """True when the scheduler wants the machine: checkpoint and raise `Yielded` soon."""
         ...
+
+    @property
+    def should_stop(self) -> bool:
+        """True when the job was cancelled or has expired: leave what is half done, return."""
+        ...
+
+
+class Yielded(Exception):
+    """Raised by a program that has made its checkpoint and gives the machine back."""
+
+
+class Interrupted(Exception):
+    """Raised by the context into a program that goes on although its job is over."""
 
 
 class Program(Protocol):
     """Named by an entry string; one call of `run` per attempt."""
 
     def run(self, ctx: Context) -> Mapping[str, Any]:
-        """The outputs. What it raises is the attempt's failure."""
+        """The outputs, JSON-able. What it raises is the attempt's failure: an LLMOSError with
+        `retryable` set is tried again, anything else fails the job."""
         ...

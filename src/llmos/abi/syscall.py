@@ -2,7 +2,7 @@
 
 Every message carries `call`, a number the front end chose, unique on its channel. A unary call is
 answered by one `Reply` or `Refused`. `Infer` is answered by `Refused`, or by `Reply(Accepted)` and
-then `Emit`s whose last event is terminal. `Pull` emits progress and ends with a `Reply`.
+then `Emit`s whose last event is terminal. `Pull` and `FollowJob` emit, and end with a `Reply`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import msgspec
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
 from llmos.abi.inference import Options, Prompt, Sampling
+from llmos.abi.jobs import JobEvent
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.syscall_jobs import JobBody, JobResult
 from llmos.errors import ErrorInfo
 
 # bodies of calls
@@ -95,6 +97,26 @@ class KillProcess(msgspec.Struct, frozen=True, tag="processes.kill"):
     process_id: str
 
 
+class SuspendProcess(msgspec.Struct, frozen=True, tag="processes.suspend"):
+    """Off the machine until it is resumed: a job by checkpoint, or frozen where it has none."""
+
+    process_id: str
+
+
+class ResumeProcess(msgspec.Struct, frozen=True, tag="processes.resume"):
+    process_id: str
+
+
+class AttachStream(msgspec.Struct, frozen=True, tag="streams.attach"):
+    """Go on reading a request's stream after its event number `after` (0: from the first).
+
+    Answered as `Infer` is. Raises NotFound, OffsetLost.
+    """
+
+    request_id: str
+    after: int
+
+
 class Status(msgspec.Struct, frozen=True, tag="status"):
     pass
 
@@ -134,6 +156,10 @@ Body = (
     | NiceProcess
     | WaitProcess
     | KillProcess
+    | SuspendProcess
+    | ResumeProcess
+    | AttachStream
+    | JobBody
     | Status
     | Health
     | AddKey
@@ -203,7 +229,10 @@ class WorkerList(msgspec.Struct, frozen=True, tag="r.workers"):
 
 
 class ProcessInfo(msgspec.Struct, frozen=True):
-    """A line of `ps`. `reason` says why it is in this state."""
+    """A line of `ps`. `reason` says why it is in this state.
+
+    Of a job, `model` is its program, `progress` in 0..1 what it has done of all it knows of.
+    """
 
     process_id: str
     kind: str
@@ -220,6 +249,9 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     ended_ns: int | None
     reason: str
     eta_s: float | None = None
+    name: str = ""
+    parent_id: str | None = None
+    progress: float | None = None
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -304,6 +336,7 @@ Result = (
     | KeyList
     | NewKey
     | RevokedKey
+    | JobResult
     | Done
 )
 
@@ -348,7 +381,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 class Emit(msgspec.Struct, frozen=True, tag="emit"):
     call: int
-    events: list[Event | PullProgress]
+    events: list[Event | PullProgress | JobEvent]
 
 
 FromGate = Reply | Refused | Emit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,8 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
+from llmos.abi.jobs import JobProgress, NewEvent, ResultRow
+from llmos.abi.program import Answer, Generate
 from llmos.errors import ErrorInfo
 
 
@@ -18,6 +21,7 @@ class WorkerRole(enum.StrEnum):
 
     REPLICA = "replica"
     TOKENIZER = "tokenizer"
+    PROGRAM = "program"
 
 
 # kernel -> worker
@@ -80,12 +84,66 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
     nonce: int
 
 
+class Run(msgspec.Struct, frozen=True, tag="run"):
+    """To a program worker, once. Answered at the end by `Returned`, `Raised` or `GaveWay`.
+
+    `files` are read-only paths by name, `checkpoint` the path of the newest one, `done_keys` the
+    (stream, key) of results that are kept already. Bounds: results on their way, log lines/s.
+    """
+
+    job_id: str
+    attempt: int
+    entry: str
+    inputs: dict[str, Any]
+    files: dict[str, str]
+    checkpoint: str | None
+    done_keys: list[tuple[str, str]]
+    max_results_in_flight: int
+    max_log_lines_per_s: float
+    max_calls_in_flight: int
+
+
+class GiveWay(msgspec.Struct, frozen=True, tag="giveway"):
+    """Set `should_yield`; with `stop`, `should_stop` as well."""
+
+    reason: str
+    stop: bool = False
+
+
+class Answers(msgspec.Struct, frozen=True, tag="answers"):
+    """Of calls, by the number the worker gave each."""
+
+    answers: list[tuple[int, Answer]]
+
+
+class Kept(msgspec.Struct, frozen=True, tag="kept"):
+    """So many more results are durable; `checkpoint`: the one asked for is, or why not."""
+
+    num_results: int = 0
+    checkpoint: bool = False
+    error: ErrorInfo | None = None
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Unload and exit 0."""
 
 
 ToWorker = (
-    Hello | Load | Submit | Pause | Unpause | Abort | Suspend | Resume | Prepare | Probe | Shutdown
+    Hello
+    | Load
+    | Submit
+    | Pause
+    | Unpause
+    | Abort
+    | Suspend
+    | Resume
+    | Prepare
+    | Probe
+    | Run
+    | GiveWay
+    | Answers
+    | Kept
+    | Shutdown
 )
 
 # worker -> kernel
@@ -147,6 +205,52 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     memory: MemoryReport
 
 
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """What a program emitted since the last one: log lines, metrics, outputs, progress."""
+
+    events: list[NewEvent]
+    progress: JobProgress | None = None
+
+
+class Results(msgspec.Struct, frozen=True, tag="results"):
+    """Answered by `Kept` once they are durable."""
+
+    rows: list[ResultRow]
+
+
+class Calls(msgspec.Struct, frozen=True, tag="calls"):
+    """Answered by `Answers`, in the order in which they end."""
+
+    calls: list[tuple[int, Generate]]
+
+
+class Waits(msgspec.Struct, frozen=True, tag="waits"):
+    """The program does nothing but wait for its calls (`idle`), or works again."""
+
+    idle: bool
+
+
+class Checkpoint(msgspec.Struct, frozen=True, tag="checkpoint"):
+    """A file of the scratch folder; answered by `Kept`."""
+
+    path: str
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    outputs: dict[str, Any]
+
+
+class Raised(msgspec.Struct, frozen=True, tag="raised"):
+    """`traceback` is for its owner, bounded."""
+
+    error: ErrorInfo
+    traceback: str = ""
+
+
+class GaveWay(msgspec.Struct, frozen=True, tag="gaveway"):
+    """It made its checkpoint and returned, as it was asked to."""
+
+
 class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
     """Last words of a worker that ends itself."""
 
@@ -154,5 +258,21 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
 
 
 FromWorker = (
-    Ready | Progress | Loaded | LoadError | Step | Suspended | PrepareResults | Report | Fatal
+    Ready
+    | Progress
+    | Loaded
+    | LoadError
+    | Step
+    | Suspended
+    | PrepareResults
+    | Report
+    | Told
+    | Results
+    | Calls
+    | Waits
+    | Checkpoint
+    | Returned
+    | Raised
+    | GaveWay
+    | Fatal
 )

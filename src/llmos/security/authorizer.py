@@ -8,7 +8,15 @@ from llmos.errors import PermissionDenied
 RIGHTS: dict[Role, frozenset[Action]] = {
     Role.ADMIN: frozenset(Action),
     Role.USER: frozenset(
-        {Action.INFER, Action.READ_MODELS, Action.READ_PROCESSES, Action.CONTROL_PROCESSES}
+        {
+            Action.INFER,
+            Action.READ_MODELS,
+            Action.READ_PROCESSES,
+            Action.CONTROL_PROCESSES,
+            Action.SUBMIT_JOBS,
+            Action.READ_FILES,
+            Action.WRITE_FILES,
+        }
     ),
 }
 """Actions by role. What is not listed is denied."""
