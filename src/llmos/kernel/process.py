@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
@@ -127,25 +127,39 @@ class ProcessTable:
         self._ended: OrderedDict[str, ProcessStory] = OrderedDict()
         self._ended_kept = ended_kept
         self._ended_kept_ns = int(ended_kept_s * 1e9)
-        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, list[asyncio.Future[ProcessStory]]] = {}
+        self._num_of_tenant: Counter[str] = Counter()
         self.empty = asyncio.Event()
         self.empty.set()
 
     def add(self, process: Process) -> None:
         self.live[process.request_id] = process
+        self._num_of_tenant[process.principal.tenant_id] += 1
         self.empty.clear()
+
+    def num_live_of(self, tenant_id: str) -> int:
+        """How many of a tenant's live, in any state."""
+        return self._num_of_tenant[tenant_id]
 
     def retire(self, process: Process) -> None:
         """From live to ended. Idempotent."""
         if self.live.pop(process.request_id, None) is not None:
-            self._ended[process.request_id] = process.story()
+            story = process.story()
+            self._ended[process.request_id] = story
             if len(self._ended) > self._ended_kept:
                 self._ended.popitem(last=False)
+            self._forget_old()
+            self._count_down(process.principal.tenant_id)
             for watcher in self._watchers.pop(process.request_id, ()):
                 if not watcher.done():
-                    watcher.set_result(None)
+                    watcher.set_result(story)
         if not self.live:
             self.empty.set()
+
+    def _count_down(self, tenant_id: str) -> None:
+        self._num_of_tenant[tenant_id] -= 1
+        if not self._num_of_tenant[tenant_id]:
+            del self._num_of_tenant[tenant_id]
 
     def infos(self) -> list[ProcessInfo]:
         """Live ones first, then ended ones, newest first."""
@@ -154,17 +168,18 @@ class ProcessTable:
         return live + [story.info for story in reversed(self._ended.values())]
 
     def find_story(self, process_id: str) -> ProcessStory | None:
-        """Of a live or an ended process."""
+        """Of a live process, or of an ended one that is still remembered."""
+        self._forget_old()
         process = self.live.get(process_id)
         return process.story() if process else self._ended.get(process_id)
 
-    def when_ended(self, process_id: str) -> asyncio.Future[None]:
-        """Done when the live process has ended."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def when_ended(self, process_id: str) -> asyncio.Future[ProcessStory]:
+        """The live process's story when it has ended, however short that is remembered."""
+        future: asyncio.Future[ProcessStory] = asyncio.get_running_loop().create_future()
         self._watchers.setdefault(process_id, []).append(future)
         return future
 
-    def forget_watcher(self, process_id: str, watcher: asyncio.Future[None]) -> None:
+    def forget_watcher(self, process_id: str, watcher: asyncio.Future[ProcessStory]) -> None:
         """Whoever waited does so no more. Idempotent."""
         watchers = self._watchers.get(process_id, [])
         if watcher in watchers:

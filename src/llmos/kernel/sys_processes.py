@@ -58,6 +58,8 @@ async def wait_process(kernel: Kernel, call: Call, body: sc.WaitProcess) -> sc.P
             await asyncio.wait([watcher], timeout=body.timeout_s)
         finally:
             kernel.table.forget_watcher(body.process_id, watcher)
+        if watcher.done():
+            return watcher.result()
     return kernel.table.find_story(body.process_id) or story
 
 
@@ -71,10 +73,17 @@ async def kill_process(kernel: Kernel, call: Call, body: sc.KillProcess) -> sc.D
 def _control(kernel: Kernel, call: Call, process_id: str) -> Process:
     process = kernel.table.live.get(process_id)
     if process is None or not _may_see(kernel, call, process.info()):
-        raise NotFound(f"no live process {process_id}", param="process_id")
+        raise NotFound(_why_not_live(kernel, call, process_id), param="process_id")
     owner = Resource("process", process_id, process.principal.tenant_id)
     kernel.authorizer.authorize(call.principal, Action.CONTROL_PROCESSES, owner)
     return process
+
+
+def _why_not_live(kernel: Kernel, call: Call, process_id: str) -> str:
+    story = kernel.table.find_story(process_id)
+    if story is not None and _may_see(kernel, call, story.info):
+        return f"{process_id} has ended already: {story.info.state}"
+    return f"no live process {process_id}"
 
 
 def _may_see(kernel: Kernel, call: Call, info: sc.ProcessInfo) -> bool:
