@@ -20,8 +20,9 @@ def emit_json(value: Any) -> None:
 
 
 def emit(text: str) -> None:
-    """A line of text, made harmless."""
+    """A line of text, made harmless. Flushed: someone may follow it through a pipe."""
     sys.stdout.write(visible(text) + "\n")
+    sys.stdout.flush()
 
 
 def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:

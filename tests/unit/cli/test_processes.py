@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -188,6 +189,35 @@ def test_logs_are_lines_and_follow_to_the_end(llmos: Run, two: Server) -> None:
     assert followed[2].endswith("finished   stop")
     lines = [json.loads(x) for x in llmos("logs", FIRST, "-f", "--json").out.splitlines()]
     assert [line["state"] for line in lines] == ["waiting", "running", "finished"]
+
+
+class Pipe(io.TextIOWrapper):
+    """Buffers as a pipe's writer does; `arrived` is what a reader has got so far."""
+
+    def __init__(self) -> None:
+        self._raw = io.BytesIO()
+        super().__init__(io.BufferedWriter(self._raw), "utf-8")  # type: ignore[type-var]
+
+    @property
+    def arrived(self) -> str:
+        return self._raw.getvalue().decode()
+
+
+@pytest.mark.parametrize("options", [("-f",), ("-f", "--json")])
+def test_a_line_that_is_followed_through_a_pipe_comes_at_once(
+    llmos: Run, two: Server, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    pipe, arrived = Pipe(), []
+
+    def end(_: httpx.Request) -> httpx.Response:
+        arrived.append(pipe.arrived)
+        return ok(ENDED)
+
+    two.routes[f"GET /os/v1/processes/{FIRST}"] = ok(STORY)
+    two.routes[f"GET /os/v1/processes/{FIRST}/wait"] = end
+    monkeypatch.setattr("sys.stdout", pipe)
+    assert llmos("logs", FIRST, *options).code == 0
+    assert [text.count("\n") for text in arrived] == [2]
 
 
 def test_a_followed_story_that_lost_its_middle_repeats_nothing() -> None:
