@@ -74,6 +74,15 @@ class KernelConfig(BaseModel):
     stream_low_events: int = Field(
         default=128, ge=0, description="Undelivered events at which it goes on."
     )
+    max_resume_s: float = Field(
+        default=600.0, gt=0, description="Longest `llmos.resume_s` a request may ask for."
+    )
+    max_kept_streams: int = Field(
+        default=256, ge=0, description="Streams kept for readers who may come back; above it: 429."
+    )
+    kept_events: int = Field(
+        default=8192, ge=1, description="Newest events kept of each such stream."
+    )
     stall_timeout_s: float = Field(
         default=10.0, gt=0, description="How long a paused reader may not read before it is ended."
     )

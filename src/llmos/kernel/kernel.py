@@ -34,6 +34,7 @@ from llmos.kernel.front import Call
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.resume import Resumable
 from llmos.kernel.stream import Bounds, Stream
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
@@ -94,7 +95,8 @@ class Kernel:
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
         self.effects.connect(self.loop, self.workers, self)
-        self._gate = Gate(self, SYSCALLS, services.authorizer, self.cancel)
+        self.resumable = Resumable(config, self.cancel)
+        self._gate = Gate(self, SYSCALLS, services.authorizer, self._left)
         self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
         self._num_arrivals = 0
         self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -153,8 +155,10 @@ class Kernel:
 
     # for handlers
 
-    def new_stream(self, call: Call, request_id: str) -> Stream:
-        return Stream(call, request_id, self._bounds, self._reader_changed)
+    def new_stream(self, call: Call, request_id: str, resume_s: float | None) -> Stream:
+        """Raises InvalidRequest and QuotaExceeded for one that shall outlive its reader."""
+        kept = self.resumable.keep(resume_s)
+        return Stream(call, request_id, self._bounds, self._reader_changed, kept)
 
     def next_arrival(self) -> int:
         """A number that grows with every request."""
@@ -188,25 +192,24 @@ class Kernel:
 
     def accepted(self, process: Process) -> None:
         """The HTTP status can be sent now."""
-        call = process.stream.call
-        prepared = process.prepared
+        stream, prepared, options = process.stream, process.prepared, process.body.options
         assert prepared is not None
-        call.front.send(
-            Reply(
-                call.number,
-                Accepted(
-                    request_id=process.request_id,
-                    model=process.version.ref,
-                    prompt_tokens=prepared.num_tokens,
-                    service_class=process.service_class,
-                    deterministic=process.body.options.deterministic,
-                    created_ns=process.created_ns,
-                ),
-            )
+        stream.accepted = Accepted(
+            request_id=process.request_id,
+            model=process.version.ref,
+            prompt_tokens=prepared.num_tokens,
+            service_class=process.service_class,
+            deterministic=options.deterministic,
+            created_ns=process.created_ns,
         )
+        if stream.kept is not None and options.resume_s:
+            self.resumable.add(stream, process.principal.principal_id, options.resume_s)
+        if (call := stream.call) is not None:
+            call.front.send(Reply(call.number, stream.accepted))
 
     def refused(self, process: Process, error: ErrorInfo) -> None:
         call = process.stream.call
+        assert call is not None, "only an accepted stream loses its reader"
         call.front.streams.pop(call.number, None)
         self.metrics.refusals.labels(error.code).inc()
         self.abandon(process, error)
@@ -217,8 +220,9 @@ class Kernel:
         call.front.send(Refused(call.number, error))
 
     def closed(self, process: Process) -> None:
-        call = process.stream.call
-        call.front.streams.pop(call.number, None)
+        if (call := process.stream.call) is not None:
+            call.front.streams.pop(call.number, None)
+        self.resumable.ended(process.stream)
 
     def resident(self, model_id: str, error: ErrorInfo | None) -> None:
         for future in self._residents.pop(model_id, ()):
@@ -234,6 +238,10 @@ class Kernel:
     def _budget_bytes(self) -> int:
         total_bytes, _ = self.node.memory_bytes()
         return self.config.memory_budget_bytes or int(total_bytes * self.config.memory_fraction)
+
+    def _left(self, stream: Stream, reason: str) -> None:
+        if not self.resumable.left(stream):
+            self.cancel(stream.request_id, reason)
 
     def _reader_changed(self, request_id: str, stalled: bool) -> None:
         event = ev.ReaderStalled if stalled else ev.ReaderResumed

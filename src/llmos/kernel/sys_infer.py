@@ -65,7 +65,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         version=version,
         body=body,
         service_class=service_class,
-        stream=kernel.new_stream(call, request_id),
+        stream=kernel.new_stream(call, request_id, body.options.resume_s),
         created_ns=time.time_ns(),
         created_mono=time.monotonic_ns(),
         nice=body.options.nice,

@@ -13,6 +13,7 @@ from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.principal import Action, Authorizer, Resource
 from llmos.errors import Cancelled, LLMOSError, PermissionDenied, ProtocolViolation
 from llmos.kernel.front import NOBODY, Call, FrontEnd
+from llmos.kernel.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class Entry:
 class Gate:
     """Authorizes, dispatches to one handler, answers exactly once.
 
-    `cancel(request_id, reason)` ends what was accepted; `kernel` is handed to the handlers.
+    `leave(stream, reason)` is told when nobody reads an accepted request any more; `kernel` is
+    handed to the handlers.
     """
 
     def __init__(
@@ -40,12 +42,12 @@ class Gate:
         kernel: Any,
         table: dict[type, Entry],
         authorizer: Authorizer,
-        cancel: Callable[[str, str], None],
+        leave: Callable[[Stream, str], None],
     ) -> None:
         self._kernel = kernel
         self._table = table
         self._authorizer = authorizer
-        self._cancel_accepted = cancel
+        self._leave = leave
 
     async def serve(self, channel: Channel) -> None:
         """One front end, until its channel closes; what it had open is then cancelled."""
@@ -58,7 +60,7 @@ class Gate:
             for task in list(front.tasks.values()):
                 task.cancel()
             for stream in list(front.streams.values()):
-                self._cancel_accepted(stream.request_id, "the front end is gone")
+                self._leave(stream, "the front end is gone")
 
     def _take(self, front: FrontEnd, message: sc.ToGate) -> None:
         if isinstance(message, sc.Ack):
@@ -81,7 +83,7 @@ class Gate:
 
     def _cancel(self, front: FrontEnd, message: sc.Cancel) -> None:
         if stream := front.streams.get(message.call):
-            self._cancel_accepted(stream.request_id, message.reason)
+            self._leave(stream, message.reason)
         elif task := front.tasks.get(message.call):
             task.cancel()
 

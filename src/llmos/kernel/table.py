@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos.abi import syscall as sc
 from llmos.abi.principal import Action, Resource
-from llmos.kernel import sys_infer, sys_keys, sys_models, sys_processes, sys_system
+from llmos.kernel import sys_infer, sys_keys, sys_models, sys_processes, sys_streams, sys_system
 from llmos.kernel.syscall import Entry
 
 _ANY_MODEL = Resource("model")
@@ -38,6 +38,7 @@ SYSCALLS: dict[type, Entry] = {
     sc.WaitProcess: Entry(sys_processes.wait_process, Action.READ_PROCESSES, _process),
     sc.NiceProcess: Entry(sys_processes.nice_process, Action.READ_PROCESSES, _process),
     sc.KillProcess: Entry(sys_processes.kill_process, Action.READ_PROCESSES, _process),
+    sc.AttachStream: Entry(sys_streams.attach_stream, Action.INFER, _process),
     sc.ListReplicas: Entry(sys_system.list_replicas, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.ListWorkers: Entry(sys_system.list_workers, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.Status: Entry(sys_system.status, Action.READ_SYSTEM, lambda b: _SYSTEM),

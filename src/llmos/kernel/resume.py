@@ -1,0 +1,114 @@
+"""Streams that outlive their readers: kept for a bounded time, and continued from an offset."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmos.abi.events import Aborted
+from llmos.abi.syscall import Emit, Reply
+from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
+from llmos.kernel.config import KernelConfig
+from llmos.kernel.front import Call
+from llmos.kernel.stream import Kept, Stream
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """`timer` runs while nobody reads: at its end the request is cancelled, or forgotten."""
+
+    stream: Stream
+    owner_id: str
+    resume_s: float
+    timer: asyncio.TimerHandle | None = None
+
+
+class Resumable:
+    """`cancel(request_id, reason)` ends a request for which nobody came back."""
+
+    def __init__(self, config: KernelConfig, cancel: Callable[[str, str], None]) -> None:
+        self._config = config
+        self._cancel = cancel
+        self._entries: dict[str, _Entry] = {}
+
+    def keep(self, resume_s: float | None) -> Kept | None:
+        """What a new request's stream keeps; None for one that ends with its reader.
+
+        Raises InvalidRequest (too long), QuotaExceeded (too many are kept).
+        """
+        if not resume_s:
+            return None
+        if resume_s > self._config.max_resume_s:
+            raise InvalidRequest(
+                f"a stream is kept for {self._config.max_resume_s:g} s at most",
+                param="llmos.resume_s",
+            )
+        if len(self._entries) >= self._config.max_kept_streams:
+            raise QuotaExceeded(f"{len(self._entries)} streams are kept", retry_after_s=5.0)
+        return Kept(self._config.kept_events)
+
+    def add(self, stream: Stream, owner_id: str, resume_s: float) -> None:
+        """A stream that keeps its events, and whose they are."""
+        self._entries[stream.request_id] = _Entry(stream, owner_id, resume_s)
+
+    def left(self, stream: Stream) -> bool:
+        """Its reader is gone. False: there is nothing to come back to."""
+        entry = self._entries.get(stream.request_id)
+        if entry is None:
+            return False
+        if (call := stream.call) is not None:
+            call.front.streams.pop(call.number, None)
+        stream.detach()
+        self._arm(entry)
+        return True
+
+    def ended(self, stream: Stream) -> None:
+        """It can still be read for its time."""
+        if (entry := self._entries.get(stream.request_id)) is not None:
+            self._arm(entry)
+
+    def attach(self, call: Call, request_id: str, after: int) -> None:
+        """Answer `call` as the first reader's was, then what followed event `after`.
+
+        Raises NotFound (also for somebody else's), OffsetLost.
+        """
+        entry = self._entries.get(request_id)
+        stream = entry.stream if entry is not None else None
+        if (
+            entry is None
+            or stream is None
+            or stream.accepted is None
+            or entry.owner_id != call.principal.principal_id
+        ):
+            raise NotFound(f"no stream of {request_id} is kept", param="request_id")
+        assert stream.kept is not None
+        stream.kept.after(after)  # before anything is said or taken from the reader it has
+        _dismiss(stream)
+        call.front.send(Reply(call.number, stream.accepted))
+        if not stream.is_closed:
+            call.front.streams[call.number] = stream
+            if entry.timer is not None:
+                entry.timer.cancel()
+        stream.attach(call, after)
+
+    def _arm(self, entry: _Entry) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        loop = asyncio.get_running_loop()
+        entry.timer = loop.call_later(entry.resume_s, self._expire, entry)
+
+    def _expire(self, entry: _Entry) -> None:
+        request_id = entry.stream.request_id
+        del self._entries[request_id]
+        if not entry.stream.is_closed:
+            self._cancel(request_id, f"nobody came back to read within {entry.resume_s:g} s")
+
+
+def _dismiss(stream: Stream) -> None:
+    """The reader it still has, if any, is told that another one goes on."""
+    old = stream.call
+    if old is not None and not stream.is_closed:
+        old.front.streams.pop(old.number, None)
+        gone = Aborted(stream.request_id, "another reader goes on with this stream")
+        old.front.send(Emit(old.number, [gone]))
