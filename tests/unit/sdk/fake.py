@@ -58,6 +58,9 @@ PROCESS: dict[str, Any] = {
     "ended_ns": None,
     "reason": "admitted",
     "eta_s": None,
+    "name": "",
+    "parent_id": None,
+    "progress": None,
 }
 
 STORY: dict[str, Any] = {
