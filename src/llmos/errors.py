@@ -38,7 +38,7 @@
         └── HomeLocked                home_locked
 
 `code` is stable and is what crosses a process or the network; the class is rebuilt from it on the
-other side by `from_info`. This module knows nothing of HTTP: the status table lives in `api`.
+other side by `from_info`. This module knows nothing of HTTP: the status table lives in `shapes`.
 """
 
 from __future__ import annotations

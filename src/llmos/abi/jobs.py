@@ -22,7 +22,10 @@ from llmos.abi.principal import Principal, ServiceClass
 from llmos.errors import ErrorInfo
 
 INFER = "infer"
-"""The program of a durable call."""
+"""The program of a durable call. Its `inputs["generate"]` is a `program.Generate` and its
+`outputs["answer"]` a `program.Answer`, both as `msgspec.to_builtins` makes them; what else is in
+`inputs` is the front end's own and comes back with the record. A call that ended without an answer
+has the job's `error`."""
 
 BATCH = "batch"
 """The program of OpenAI's batches."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llmos.abi.events import Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
 from llmos.errors import ErrorInfo
 
@@ -54,6 +55,8 @@ class Answer(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     created_ns: int = 0
     service_class: int = 0
+    deterministic: bool | None = None
+    served: Served | None = None
     error: ErrorInfo | None = None
 
 

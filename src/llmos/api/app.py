@@ -29,7 +29,7 @@ from llmos.api.routes import (
     uploads,
 )
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.status import INVALID
+from llmos.shapes.status import INVALID
 
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from llmos.api.call import Call, ClientGone
-from llmos.api.shapes.strict_json import parse_object
 from llmos.errors import InvalidRequest, PayloadTooLarge
+from llmos.shapes.strict_json import parse_object
 
 
 async def read_json(call: Call) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer, Principal
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
-from llmos.api.status import encode_envelope, error_headers, http_error
+from llmos.api.status import encode_envelope, error_headers
 from llmos.errors import AuthenticationFailed, LLMOSError, ReaderStalled, ShuttingDown
+from llmos.shapes.status import http_error
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class Call:
         if not self.is_started:
             self.request_id = self.request_id or str(error.details.get("request_id", ""))
             headers = error_headers(error)
-            await self.send_bytes(http_error(error).status, body, b"application/json", headers)
+            await self.send_bytes(http_error(error.code).status, body, b"application/json", headers)
         elif self.is_sse:
             await self.write(self.error_prefix + body + b"\n\n", more=False)
         # else: the server closes an answer that was left incomplete

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from typing import Any
 
 from llmos.abi.events import Finished, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.syscall import Accepted
 from llmos.api.call import encode_json
-from llmos.api.shapes.options import TIER_OF
+from llmos.shapes.outcomes import identity, usage_object
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -20,38 +18,6 @@ _LINE_ENDS = (
     (b"\xe2\x80\xa9", b"\\u2029"),
     (b"\xc2\x85", b"\\u0085"),
 )
-
-
-@functools.lru_cache(maxsize=1024)
-def fingerprint(model: str) -> str:
-    """OpenAI's `system_fingerprint`: equal for answers of an equal model version."""
-    return "fp_" + hashlib.sha256(model.encode()).hexdigest()[:12]
-
-
-def usage_object(usages: list[Usage]) -> dict[str, Any]:
-    """OpenAI's `usage` of all choices together."""
-    prompt = sum(u.prompt_tokens for u in usages)
-    completion = sum(u.completion_tokens for u in usages)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in usages)},
-    }
-
-
-def identity(accepted: Accepted, is_chat: bool, is_stream: bool) -> dict[str, Any]:
-    """What every answer and every chunk begins with."""
-    suffix = accepted.request_id.removeprefix("req_")
-    kind = "chat.completion" if is_chat else "text_completion"
-    return {
-        "id": f"chatcmpl-{suffix}" if is_chat else f"cmpl-{suffix}",
-        "object": f"{kind}.chunk" if is_chat and is_stream else kind,
-        "created": accepted.created_ns // 1_000_000_000,
-        "model": accepted.model,
-        "system_fingerprint": fingerprint(accepted.model),
-        "service_tier": TIER_OF[accepted.service_class],
-    }
 
 
 class Frames:

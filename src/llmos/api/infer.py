@@ -11,11 +11,13 @@ from typing import Any
 
 from llmos.abi.events import Aborted, Event, Failed, Finished, Tokens
 from llmos.abi.inference import Usage
+from llmos.abi.program import Generate
 from llmos.abi.syscall import Infer
 from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.streams import InferStream
 from llmos.errors import Cancelled, LLMOSError, from_info
+from llmos.shapes.outcomes import Choice
 
 
 @dataclass(slots=True)
@@ -28,6 +30,12 @@ class Outcome:
     accepted_s: float = 0.0
     finished: Finished | None = None
 
+    def choice(self, with_ids: bool) -> Choice:
+        """As an answer has it. Raises as `end` does."""
+        end = self.end
+        ids = self.token_ids if with_ids else None
+        return Choice("".join(self.texts), end.reason, end.stop, end.usage, ids)
+
     @property
     def end(self) -> Finished:
         """Raises when the stream has not ended well."""
@@ -37,8 +45,8 @@ class Outcome:
 
 
 @asynccontextmanager
-async def submitted(call: Call, bodies: Sequence[Infer]) -> AsyncIterator[list[InferStream]]:
-    """Accepted streams of all bodies, cancelled when the client leaves or the block ends.
+async def submitted(call: Call, wishes: Sequence[Generate]) -> AsyncIterator[list[InferStream]]:
+    """Accepted streams of all wishes, cancelled when the client leaves or the block ends.
 
     Raises what the first refused one was refused with, ClientGone when the client has left.
     """
@@ -49,7 +57,8 @@ async def submitted(call: Call, bodies: Sequence[Infer]) -> AsyncIterator[list[I
             stream.cancel(reason, ClientGone())
 
     try:
-        for body in bodies:
+        for wish in wishes:
+            body = Infer(wish.model, wish.prompt, wish.sampling, wish.options, wish.route)
             stream = call.edge.gate.start_infer(call.principal, body, call.trace_parent)
             stream.on_terminal = call.on_terminal
             streams.append(stream)

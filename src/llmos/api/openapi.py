@@ -11,7 +11,7 @@ import pydantic
 from llmos import __version__
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.shapes.answers import ErrorAnswer
+from llmos.shapes.answers import ErrorAnswer
 
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 _SCHEMAS = "#/components/schemas/{model}"

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from llmos.api.call import CONNECTION, encode_json
 from llmos.api.config import ApiConfig
-from llmos.api.status import INVALID, OVERLOADED
+from llmos.shapes.status import INVALID, OVERLOADED
 
 _UCRED = struct.Struct("3i")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmos.api.shapes.answers import ErrorAnswer
+from llmos.shapes.answers import ErrorAnswer
 from tests.unit.api.fake_gate import Edge, edge
 
 CHAT = "/v1/chat/completions"

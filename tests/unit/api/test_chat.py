@@ -12,8 +12,8 @@ from llmos.abi.events import Aborted, Failed, Finished, FinishReason, Tokens
 from llmos.abi.inference import UNBOUNDED, ChatPrompt, Usage
 from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import Infer, Syscall
-from llmos.api.shapes.answers import ChatAnswer, ChatChunk
 from llmos.errors import EngineFailed, QueueFull
+from llmos.shapes.answers import ChatAnswer, ChatChunk
 from tests.unit.api.fake_gate import FakeGate, edge, events_of, finished, tokens
 
 

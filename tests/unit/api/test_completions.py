@@ -10,8 +10,8 @@ import pytest
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.syscall import Infer, Syscall
-from llmos.api.shapes.answers import CompletionAnswer
 from llmos.errors import ContextLengthExceeded
+from llmos.shapes.answers import CompletionAnswer
 from tests.unit.api.fake_gate import FakeGate, edge, events_of, finished, tokens
 
 PATH = "/v1/completions"

@@ -25,10 +25,10 @@ from llmos.abi.syscall import (
     WaitProcess,
 )
 from llmos.api.routes.processes import ENDED, LIVE, MAX_WAIT_S
-from llmos.api.shapes.answers import ChatAnswer, ChatChunk, CompletionAnswer, ErrorAnswer
 from llmos.errors import DeadlineExceeded, NotFound, PermissionDenied, QueueFull
 from llmos.kernel.process import Phase
 from llmos.kernel.sys_processes import MAX_WAIT_S as KERNEL_MAX_WAIT_S
+from llmos.shapes.answers import ChatAnswer, ChatChunk, CompletionAnswer, ErrorAnswer
 from tests.unit.api.fake_gate import (
     CREATED_NS,
     FakeGate,

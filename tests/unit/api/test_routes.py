@@ -44,8 +44,8 @@ from llmos.abi.syscall import (
     WorkerList,
 )
 from llmos.api.app import ROUTES
-from llmos.api.shapes.answers import ErrorAnswer, ModelCards
 from llmos.errors import ModelRejected, StorageError
+from llmos.shapes.answers import ErrorAnswer, ModelCards
 from tests.unit.api.fake_gate import CREATED_NS, SECRET, USER_SECRET, FakeGate, Script, edge, model
 
 KEY = Key("key_1", "bob", "ten_1", "prn_1", Role.USER, ServiceClass.BATCH, 1.0, CREATED_NS)

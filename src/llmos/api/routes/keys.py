@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from llmos.abi.syscall import KeyList, ListKeys, NewKey, RevokedKey, RevokeKey
+from llmos.api.bodies.admin import KeyBody
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import answer, ask, ref_of
-from llmos.api.shapes.admin import KeyBody
-from llmos.api.shapes.inputs import read_plain
 from llmos.api.wire import to_wire
+from llmos.shapes.inputs import read_plain
 
 
 async def list_keys(call: Call) -> None:

@@ -14,16 +14,16 @@ from llmos.abi.syscall import (
     ShowModel,
     UnloadModel,
 )
+from llmos.api.bodies.admin import PullBody
 from llmos.api.body import read_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import answer, ask, ref_of
-from llmos.api.shapes.admin import PullBody
-from llmos.api.shapes.inputs import read_plain
 from llmos.api.streams import PullStream
 from llmos.api.wire import to_wire
 from llmos.errors import InvalidRequest, ProtocolViolation
+from llmos.shapes.inputs import read_plain
 
 REMOTE_SCHEMES = ("hf:", "upload:")
 """Sources any client may name; another one is a path of this machine."""

@@ -9,7 +9,7 @@ from llmos.abi.syscall import ListModels, Model, ModelList, ShowModel
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.api.shapes.answers import ModelCard, ModelCards
+from llmos.shapes.answers import ModelCard, ModelCards
 
 
 async def list_cards(call: Call) -> None:

@@ -13,14 +13,14 @@ from llmos.abi.syscall import (
     ShowProcess,
     WaitProcess,
 )
+from llmos.api.bodies.admin import NiceBody
 from llmos.api.body import read_json
 from llmos.api.call import Call
+from llmos.api.query import Query
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import answer, ask, ref_of
-from llmos.api.shapes.admin import NiceBody
-from llmos.api.shapes.inputs import read_plain
-from llmos.api.shapes.query import Query
 from llmos.api.wire import to_wire
+from llmos.shapes.inputs import read_plain
 
 LIVE = ("preparing", "waiting", "running", "paused")
 ENDED = ("finished", "failed", "aborted")

@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from llmos.api.shapes.strict_json import join
 from llmos.errors import InvalidRequest, UnknownParameter, UnsupportedParameter
+from llmos.shapes.strict_json import join
 
 IGNORED = object()
 """The field says something about the caller that changes no answer."""

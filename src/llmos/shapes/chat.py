@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from llmos.abi.inference import UNBOUNDED, ChatPrompt
-from llmos.api.shapes.check import Shape
-from llmos.api.shapes.fields import TokenCount, fault
-from llmos.api.shapes.options import InferenceBody
+from llmos.abi.program import Generate
+from llmos.shapes.check import Shape
+from llmos.shapes.fields import TokenCount, fault
+from llmos.shapes.options import InferenceBody
 
 LATER_ROLES = ("tool", "function")
 LATER_PARTS = ("image_url", "input_audio", "file", "refusal")
@@ -79,3 +80,7 @@ class ChatBody(InferenceBody):
                 for m in self.messages
             ]
         )
+
+    def to_generate(self) -> Generate:
+        """The inference it asks for. Raises InvalidRequest."""
+        return self.to_wish(self.to_prompt(), self.token_limit, "chat")

@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from llmos.abi.inference import Options, Sampling
+from llmos.abi.inference import Options, Prompt, Sampling
 from llmos.abi.principal import ServiceClass
-from llmos.api.shapes.check import Shape
-from llmos.api.shapes.fields import (
+from llmos.abi.program import Generate
+from llmos.errors import InvalidRequest
+from llmos.shapes.check import Shape
+from llmos.shapes.fields import (
     ModelName,
     Penalty,
     Probability,
@@ -23,7 +25,6 @@ from llmos.api.shapes.fields import (
     TopK,
     fault,
 )
-from llmos.errors import InvalidRequest
 
 MAX_DRIVER_BYTES = 16_384
 """The `llmos.driver` object as JSON, in bytes."""
@@ -127,6 +128,11 @@ class InferenceBody(Shape):
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
         )
+
+    def to_wish(self, prompt: Prompt, max_tokens: int, route: str) -> Generate:
+        """One inference of `prompt` as this body wants it. Raises as `to_options` does."""
+        sampling = self.to_sampling(max_tokens)
+        return Generate(self.model, prompt, sampling, self.to_options(), route)
 
     def to_options(self) -> Options:
         """Raises InvalidRequest when `service_tier` and `llmos.class` contradict each other."""

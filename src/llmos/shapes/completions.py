@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
-from llmos.api.shapes.fields import MAX_INT32, fault
-from llmos.api.shapes.options import InferenceBody
+from llmos.abi.program import Generate
+from llmos.shapes.fields import MAX_INT32, fault
+from llmos.shapes.options import InferenceBody
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default of this route."""
@@ -62,3 +63,7 @@ class CompletionsBody(InferenceBody):
     def to_prompts(self) -> list[TextPrompt | TokensPrompt]:
         """The abi's words, one per choice."""
         return [TextPrompt(p) if isinstance(p, str) else TokensPrompt(p) for p in self.prompt]
+
+    def to_generates(self) -> list[Generate]:
+        """The inferences it asks for, one per choice. Raises InvalidRequest."""
+        return [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]

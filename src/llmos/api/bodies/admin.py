@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from llmos.abi.principal import Role, ServiceClass
 from llmos.abi.syscall import AddKey, NiceProcess, PullModel
-from llmos.api.shapes.check import Shape
-from llmos.api.shapes.fields import fault
-from llmos.api.shapes.options import CLASSES
+from llmos.shapes.check import Shape
+from llmos.shapes.fields import fault
+from llmos.shapes.options import CLASSES
 
 
 class PullBody(Shape):

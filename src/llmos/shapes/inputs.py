@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from llmos.api.shapes import table
-from llmos.api.shapes.chat import ChatBody, Message
-from llmos.api.shapes.check import Shape, validate
-from llmos.api.shapes.completions import CompletionsBody
-from llmos.api.shapes.options import InferenceBody, LlmosOptions, StreamOptions
 from llmos.errors import InvalidRequest
+from llmos.shapes import table
+from llmos.shapes.chat import ChatBody, Message
+from llmos.shapes.check import Shape, validate
+from llmos.shapes.completions import CompletionsBody
+from llmos.shapes.options import InferenceBody, LlmosOptions, StreamOptions
 
 B = TypeVar("B", bound=InferenceBody)
 S = TypeVar("S", bound=Shape)

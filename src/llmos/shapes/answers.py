@@ -44,7 +44,7 @@ class LlmosAnswer(Answer):
     model: str
     deterministic: bool | None
     service_class: Literal["batch", "default", "interactive"] = Field(alias="class")
-    timing: Timing
+    timing: Timing | None = Field(description="None for a call of a job")
     preemptions: int | None = Field(description="How often it gave up its row")
 
 

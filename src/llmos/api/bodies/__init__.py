@@ -1,0 +1,1 @@
+"""Shapes of the bodies that only our own API has."""

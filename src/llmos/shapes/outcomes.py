@@ -1,0 +1,101 @@
+"""What came of a request as OpenAI's answer: the same JSON for a live answer and for a batch's."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from llmos.abi.inference import Usage
+from llmos.abi.principal import ServiceClass
+from llmos.shapes.options import TIER_OF
+
+
+class Head(Protocol):
+    """What is known of a request once it was accepted: `syscall.Accepted`, `program.Answer`."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def service_class(self) -> int: ...
+    @property
+    def created_ns(self) -> int: ...
+
+
+class Choice(NamedTuple):
+    """One generation. `token_ids` where the caller asked for them."""
+
+    text: str
+    reason: str
+    stop: str | int | None
+    usage: Usage
+    token_ids: list[int] | None = None
+
+
+@functools.lru_cache(maxsize=1024)
+def fingerprint(model: str) -> str:
+    """OpenAI's `system_fingerprint`: equal for answers of an equal model version."""
+    return "fp_" + hashlib.sha256(model.encode()).hexdigest()[:12]
+
+
+def usage_object(usages: Sequence[Usage]) -> dict[str, Any]:
+    """OpenAI's `usage` of all choices together."""
+    prompt = sum(u.prompt_tokens for u in usages)
+    completion = sum(u.completion_tokens for u in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in usages)},
+    }
+
+
+def identity(head: Head, is_chat: bool, is_stream: bool) -> dict[str, Any]:
+    """What every answer and every chunk begins with."""
+    suffix = head.request_id.removeprefix("req_")
+    kind = "chat.completion" if is_chat else "text_completion"
+    return {
+        "id": f"chatcmpl-{suffix}" if is_chat else f"cmpl-{suffix}",
+        "object": f"{kind}.chunk" if is_chat and is_stream else kind,
+        "created": head.created_ns // 1_000_000_000,
+        "model": head.model,
+        "system_fingerprint": fingerprint(head.model),
+        "service_tier": TIER_OF[ServiceClass(head.service_class)],
+    }
+
+
+def chat_answer(head: Head, choice: Choice, llmos: dict[str, Any]) -> dict[str, Any]:
+    """The body of an unstreamed chat completion."""
+    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    return {
+        **identity(head, is_chat=True, is_stream=False),
+        "choices": [{"index": 0, "message": message, **_end(choice)}],
+        "usage": usage_object([choice.usage]),
+        "llmos": llmos,
+    }
+
+
+def completion_answer(
+    head: Head, choices: Sequence[Choice], reports: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The body of an unstreamed text completion; one report (`llmos`) for each choice."""
+    return {
+        **identity(head, is_chat=False, is_stream=False),
+        "choices": [{"index": i, "text": c.text, **_end(c)} for i, c in enumerate(choices)],
+        "usage": usage_object([c.usage for c in choices]),
+        "llmos": reports[0] if len(reports) == 1 else list(reports),
+    }
+
+
+def _end(choice: Choice) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "logprobs": None,
+        "finish_reason": choice.reason,
+        "stop_reason": choice.stop,
+    }
+    if choice.token_ids is not None:
+        made["token_ids"] = choice.token_ids
+    return made
