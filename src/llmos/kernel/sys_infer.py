@@ -12,11 +12,13 @@ from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import Infer
 from llmos.errors import (
     Cancelled,
+    CapacityError,
     ContextLengthExceeded,
     InvalidRequest,
     LLMOSError,
     PermissionDenied,
     QueueFull,
+    QuotaExceeded,
     ShuttingDown,
 )
 from llmos.kernel.core import events as ev
@@ -26,12 +28,18 @@ from llmos.kernel.process import Process
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
 
+RETRY_S = 1.0
+"""After which it is worth another try: one of very many open requests ends soon."""
+
 _CLASS_OF_ROUTE = ServiceClass.DEFAULT
 
 
 async def infer(kernel: Kernel, call: Call, body: Infer) -> None:
     """Check numbers, tokenize, check tokens, hand to the core. The core's verdict is the reply."""
     process = _open(kernel, call, body)
+    if refusal := _over_numbers(kernel, process):
+        kernel.refused(process, refusal.to_info())
+        return
     try:
         await _prepare(kernel, process)
         arrival = _arrival(kernel, process)
@@ -51,13 +59,6 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
     _check_options(body)
     version = kernel.registry.resolve(body.model)
     service_class = _service_class(call, body)
-    num_open = len(kernel.table.live)
-    if num_open >= kernel.config.max_open_requests:
-        raise QueueFull(
-            f"{num_open} requests are open",
-            retry_after_s=1.0,
-            details={"position": num_open + 1, "reason": "requests are open", "eta_s": None},
-        )
     request_id = new_id("req")
     process = Process(
         request_id=request_id,
@@ -73,6 +74,21 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
     )
     kernel.table.add(process)
     return process
+
+
+def _over_numbers(kernel: Kernel, process: Process) -> CapacityError | None:
+    """The bounds on what is open, prompts still being read included: those cost the tokenizer."""
+    config, table = kernel.config, kernel.table
+    num_open, num_of_tenant = len(table.live), table.num_live_of(process.principal.tenant_id)
+    if num_of_tenant > config.max_open_per_tenant:
+        message = f"this tenant has {num_of_tenant - 1} requests open"
+        details = {"position": num_of_tenant, "reason": message, "eta_s": RETRY_S}
+        return QuotaExceeded(message, retry_after_s=RETRY_S, details=details)
+    if num_open > config.max_open_requests:
+        message = f"{num_open - 1} requests are open"
+        details = {"position": num_open, "reason": message, "eta_s": RETRY_S}
+        return QueueFull(message, retry_after_s=RETRY_S, details=details)
+    return None
 
 
 def _check_options(body: Infer) -> None:

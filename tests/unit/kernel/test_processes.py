@@ -11,12 +11,13 @@ import pytest
 
 from llmos.abi import syscall as sc
 from llmos.abi.events import Finished, FinishReason
-from llmos.abi.inference import Options, Sampling, TextPrompt, Usage
+from llmos.abi.inference import Options, PrepareItem, Sampling, TextPrompt, Usage
 from llmos.abi.principal import Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion
-from llmos.errors import InvalidRequest, NotFound, PermissionDenied
+from llmos.errors import ErrorInfo, InvalidRequest, NotFound, PermissionDenied
 from llmos.ipc import memory
-from llmos.kernel import sys_processes
+from llmos.kernel import sys_infer, sys_processes
+from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
 from llmos.kernel.front import Call, FrontEnd
 from llmos.kernel.kernel import Kernel
@@ -28,7 +29,7 @@ ALICE = Principal("prn_a", "ten_a", "alice", max_class=ServiceClass.DEFAULT)
 BOB = Principal("prn_b", "ten_b", "bob")
 ROOT = Principal("prn_r", "ten_r", "root", role=Role.ADMIN)
 WISH = sc.Infer("echo", TextPrompt("秘密🙂"), Sampling(), Options())
-VERSION = cast(ModelVersion, SimpleNamespace(ref="echo:1"))
+VERSION = cast(ModelVersion, SimpleNamespace(ref="echo:1", prepare="", folder="", vocab_size=8))
 
 
 def call_of(principal: Principal) -> Call:
@@ -186,6 +187,48 @@ def test_who_waits_hears_the_end_however_short_it_is_remembered(ended_kept: int)
         end(world.table, one)
         story = await asyncio.wait_for(waiting, 5)
         assert (story.info.state, story.info.ended_ns) == ("finished", one.ended_ns)
+
+    asyncio.run(main())
+
+
+def test_a_prompt_over_the_bounds_on_numbers_is_refused_before_it_is_read() -> None:
+    """One tenant may have two open and all may have three, also while prompts are still read."""
+
+    async def main() -> None:
+        world, refused, read = World(), [], []
+        kernel = cast(Any, world.kernel)
+
+        async def prepare(item: PrepareItem) -> None:
+            read.append(item.request_id)
+            await asyncio.Event().wait()
+
+        kernel.config = KernelConfig(max_open_per_tenant=2, max_open_requests=3)
+        kernel.draining, kernel.registry = False, SimpleNamespace(resolve=lambda _: VERSION)
+        kernel.new_stream = lambda call, name, *_: process(name, call.principal).stream
+        kernel.tokenizer = SimpleNamespace(prepare=prepare)
+        kernel.abandon = lambda one, *_: world.table.retire(one)
+
+        def refuse(one: Process, error: ErrorInfo) -> None:
+            refused.append((one.principal.name, error.code, error.details))
+            world.table.retire(one)
+
+        kernel.refused = refuse
+        asked = [
+            asyncio.ensure_future(sys_infer.infer(world.kernel, call_of(who), WISH))
+            for who in (ALICE, ALICE, ALICE, BOB, BOB, ALICE)
+        ]
+        await asyncio.sleep(0)
+        assert [(name, code) for name, code, _ in refused] == [
+            ("alice", "quota_exceeded"),
+            ("bob", "queue_full"),
+            ("alice", "quota_exceeded"),
+        ]
+        assert [details["position"] for *_, details in refused] == [3, 4, 3]
+        assert len(read) == len(world.table.live) == 3
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
+        assert world.table.num_live_of("ten_a") == 0
 
     asyncio.run(main())
 
