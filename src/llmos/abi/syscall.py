@@ -296,10 +296,11 @@ class StatusInfo(msgspec.Struct, frozen=True, tag="r.status"):
 
 
 class HealthReport(msgspec.Struct, frozen=True, tag="r.health"):
-    """`ready` as in `StatusInfo`; that there is an answer at all proves a kernel step."""
+    """`ready` as in `StatusInfo`; `live`: the core took a step and the store a write just now."""
 
     ready: bool
     problems: list[str]
+    live: bool = True
 
 
 class KeyList(msgspec.Struct, frozen=True, tag="r.keys"):

@@ -49,7 +49,7 @@ class ApiConfig(pydantic.BaseModel):
         description="A connection whose client reads nothing for this long is aborted.",
     )
     health_timeout_s: Seconds = Field(
-        default=2.0, description="The gate must answer Health within this."
+        default=4.0, description="The gate must answer Health within this."
     )
     keepalive_comment_s: Seconds = Field(
         default=10.0,

@@ -98,7 +98,13 @@ class KernelConfig(BaseModel):
     prepare_timeout_s: float = Field(
         default=30.0, gt=0, description="How long one prompt may take to tokenize."
     )
-    probe_interval_s: float = Field(default=2.0, gt=0, description="How often workers are probed.")
+    proof_fresh_s: float = Field(
+        default=0.5, ge=0, description="How old a proof of life (a step, a store write) may be."
+    )
+    proof_timeout_s: float = Field(
+        default=3.0, gt=0, description="How long a proof of life may take before it has failed."
+    )
+    probe_interval_s: float = Field(default=1.0, gt=0, description="How often workers are probed.")
     probe_timeout_s: float = Field(
         default=60.0, gt=0, description="How long a worker may not answer before it is killed."
     )

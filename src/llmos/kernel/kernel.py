@@ -21,7 +21,7 @@ from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.registry import Registry
 from llmos.abi.syscall import Accepted, Refused, Reply
-from llmos.errors import ErrorInfo, LLMOSError, from_info
+from llmos.errors import ErrorInfo, from_info
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
@@ -39,6 +39,7 @@ from llmos.kernel.stream import Bounds, Stream
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
 from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.vitals import Vitals
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
@@ -79,8 +80,6 @@ class Kernel:
         self.started_ns = time.time_ns()
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probe_store = services.probe_store
-        self._store_problem: str | None = "the store was not probed yet"
         budget_bytes = self._budget_bytes()
         tuning = Tuning(config.slice_tokens, int(config.nice_step_s * 1e9), config.lowest_share)
 
@@ -94,6 +93,12 @@ class Kernel:
         self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
+        self.vitals = Vitals(
+            self.loop.prove,
+            services.probe_store,
+            fresh_s=config.proof_fresh_s,
+            timeout_s=config.proof_timeout_s,
+        )
         self.effects.connect(self.loop, self.workers, self)
         self.resumable = Resumable(config, self.cancel)
         self._gate = Gate(self, SYSCALLS, services.authorizer, self._left)
@@ -116,6 +121,7 @@ class Kernel:
                 raise too_large
             self.loop.post(ev.ModelWanted(facts, pin=True))
         self.workers.start_tokenizer()
+        self._task(self._live())
         self._task(self._watch())
 
     async def stop(self) -> None:
@@ -145,8 +151,7 @@ class Kernel:
             found.append("the server is stopping")
         if not self.tokenizer.is_up:
             found.append("the tokenizer worker is not up")
-        if self._store_problem is not None:
-            found.append(self._store_problem)
+        found += self.vitals.problems
         for model_id in self.state.pinned:
             replicas = self.state.replicas_of(model_id)
             if not any(replica.state is ReplicaState.READY for replica in replicas):
@@ -259,15 +264,14 @@ class Kernel:
     async def _watch(self) -> None:
         """Probes and gauges, for as long as the kernel lives."""
         while True:
-            try:
-                await self._probe_store()
-            except LLMOSError as error:
-                log.warning("the store cannot write: %s", error)
-                self._store_problem = f"the store cannot write: {error}"
-            else:
-                self._store_problem = None
             self.workers.probe(time.monotonic())
             self._gauge()
+            await asyncio.sleep(self.config.probe_interval_s)
+
+    async def _live(self) -> None:
+        """Of its own: a store that hangs must not keep anyone from looking at the workers."""
+        while True:
+            await self.vitals.check()
             await asyncio.sleep(self.config.probe_interval_s)
 
     def _gauge(self) -> None:

@@ -37,6 +37,14 @@ class Loop:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ns = 0
+        self._proofs: list[asyncio.Future[None]] = []
+
+    async def prove(self) -> None:
+        """Returns after a whole turn: a step, and its decisions applied."""
+        proof: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._proofs.append(proof)
+        self.post(Tick())
+        await proof
 
     def post(self, event: CoreEvent) -> None:
         """State before signal: the event is in the inbox before the turn is asked for."""
@@ -63,6 +71,11 @@ class Loop:
                 self._metrics.step_errors.inc()
                 log.exception("a decision could not be applied", extra={"decision": repr(decision)})
         self._arm(now_ns)
+        if self._proofs:
+            proofs, self._proofs = self._proofs, []
+            for proof in proofs:
+                if not proof.done():
+                    proof.set_result(None)
 
     def _arm(self, now_ns: int) -> None:
         due_ns = self._state.next_due_ns()

@@ -76,6 +76,7 @@ async def status(kernel: Kernel, call: Call, body: sc.Status) -> sc.StatusInfo:
 
 
 async def health(kernel: Kernel, call: Call, body: sc.Health) -> sc.HealthReport:
-    """For probes: no key, no details about anyone."""
+    """For probes: no key, no details about anyone. Proves a step of the core and a store write."""
+    vital = await kernel.vitals.check()
     problems = kernel.problems()
-    return sc.HealthReport(not problems, problems)
+    return sc.HealthReport(not problems, problems, live=not vital)

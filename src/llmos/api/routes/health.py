@@ -24,13 +24,15 @@ async def _ask_health(call: Call) -> HealthReport:
 
 
 async def healthz(call: Call) -> None:
-    """Is the kernel's loop turning? Says nothing about models."""
+    """Did the core just take a step, and the store a write? Says nothing about models."""
     try:
-        await _ask_health(call)
+        report = await _ask_health(call)
     except LLMOSError as e:
-        await call.send_json({"status": "failing", "problems": [e.message]}, status=503)
-    else:
+        report = HealthReport(False, [e.message], live=False)
+    if report.live:
         await call.send_json({"status": "ok"})
+    else:
+        await call.send_json({"status": "failing", "problems": report.problems}, status=503)
 
 
 async def readyz(call: Call) -> None:
