@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from llmos.errors import ConfigError
 from llmos.settings import load, origins, worker_env
@@ -44,6 +45,27 @@ def test_a_wrong_setting_names_itself(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         load(flags, environ=environ, folders=())
+
+
+def _numbers() -> list[str]:
+    """Every setting that is a number with a fraction."""
+    sections = {name: type(value) for name, value in load({}, environ={}, folders=()) if value}
+    return [
+        f"{section}.{name}"
+        for section, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name, field in kind.model_fields.items()
+        if field.annotation is float
+    ]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_without_end_is_refused_where_it_is_set(value: str) -> None:
+    numbers = _numbers()
+    assert {"kernel.nice_step_s", "api.body_timeout_s"} <= set(numbers)
+    for key in numbers:
+        with pytest.raises(ConfigError, match=key):
+            load({key: value}, environ={}, folders=())
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class ApiConfig(pydantic.BaseModel):
     """Section `api` of the settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; loopback by default.")
     port: int = Field(default=8400, ge=0, le=65_535, description="TCP port; 0 takes a free one.")

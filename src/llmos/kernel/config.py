@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class KernelConfig(BaseModel):
     """Frozen once the server runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_open_requests: int = Field(
         default=4096, ge=1, description="Requests open at once, in any state; above it: 429."

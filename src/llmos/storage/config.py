@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class StorageConfig(BaseModel):
     """Section `storage`. Sizes in bytes, times in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_free_bytes: int = Field(
         default=256 << 20, ge=0, description="Writes that would leave less free disk are refused."
