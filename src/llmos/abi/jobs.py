@@ -90,7 +90,9 @@ class JobProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 class JobRecord(msgspec.Struct, frozen=True):
     """A job as the store keeps it. `reason` says why it is in this state.
 
-    `due_ns`: not before. `num_deaths` counts worker deaths that were not a server's own end.
+    `due_ns`: not before. `num_deaths` counts worker deaths that were not a server's own end,
+    `num_failures` failures that may pass, against `spec.max_attempts`; what gave way, or went down
+    with its server, counts as neither.
     `num_unmet` counts jobs of `spec.needs` that have not succeeded yet.
     """
 
@@ -104,6 +106,7 @@ class JobRecord(msgspec.Struct, frozen=True):
     due_ns: int = 0
     attempt: int = 0
     num_deaths: int = 0
+    num_failures: int = 0
     num_unmet: int = 0
     started_ns: int | None = None
     ended_ns: int | None = None
@@ -263,7 +266,8 @@ class JobStore(Protocol):
     async def requeue(
         self, attempt: Attempt, due_ns: int, reason: str, *, died: bool, error: ErrorInfo | None
     ) -> JobRecord | None:
-        """From RUNNING back to PENDING, not before `due_ns`. `died` counts a worker's death."""
+        """From RUNNING back to PENDING, not before `due_ns`; one that an operator suspended while
+        it ran stays SUSPENDED. `died` counts a worker's death, else an `error` counts a failure."""
         ...
 
     async def finish(
@@ -291,11 +295,14 @@ class JobStore(Protocol):
         ...
 
     async def suspend(self, job_id: str, reason: str) -> JobRecord:
-        """An operator's wish, kept. Raises NotFound, Conflict (it has ended)."""
+        """An operator's wish, kept. One that runs becomes SUSPENDED too, and its attempt stays the
+        current one until its kernel requeues or finishes it. Raises NotFound, Conflict (it has
+        ended)."""
         ...
 
     async def resume(self, job_id: str, reason: str) -> JobRecord:
-        """Raises NotFound, Conflict (it is not suspended)."""
+        """RUNNING again if an attempt of this epoch is still there (a frozen one), else BLOCKED or
+        PENDING. Raises NotFound, Conflict (it is not suspended)."""
         ...
 
     async def renice(
