@@ -25,10 +25,15 @@ INFER = "infer"
 """The program of a durable call. Its `inputs["generate"]` is a `program.Generate` and its
 `outputs["answer"]` a `program.Answer`, both as `msgspec.to_builtins` makes them; what else is in
 `inputs` is the front end's own and comes back with the record. A call that ended without an answer
-has the job's `error`."""
+has the job's `error`. The kernel's request for it is `req_X` for `job_X`, so that `AttachStream`
+finds it while it runs, and for as long after as its stream is kept."""
 
 BATCH = "batch"
-"""The program of OpenAI's batches."""
+"""The program of OpenAI's batches. `inputs`: `endpoint` (`/v1/chat/completions` ...); `files`:
+`input`. Its streams are `output` and `error`; `progress.counts` has `total`, `completed` and
+`failed`, and so has `outputs["counts"]`; `outputs["usage"]` may have the summed `Usage`. A file
+that is no batch fails the job with an error whose `details["errors"]` is a list of
+`{code, message, param, line}`."""
 
 
 class JobState(enum.StrEnum):

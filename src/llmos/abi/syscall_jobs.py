@@ -13,6 +13,9 @@ from llmos.abi.jobs import Idempotency, JobEvent, JobFilter, JobRecord, JobSpec,
 from llmos.abi.program import ProgramEntry
 
 # bodies of calls
+#
+# What makes, shows, changes or removes one job, file or schedule is answered by a JobReply, a
+# FileReply, or a ScheduleList of that one; BackUp by its report, CollectBlobs by a DiskReport.
 
 
 class SubmitJob(msgspec.Struct, frozen=True, tag="jobs.submit"):
