@@ -16,8 +16,8 @@ class Waiting(msgspec.Struct, frozen=True):
     """What a policy may know of a request. Times are monotonic ns of the kernel's clock.
 
     `arrival` counts arrivals at this kernel; `ready_ns` is when it came, or came back after a
-    slice. `start_by_ns` is the last moment at which starting still meets the request's deadline;
-    None without one.
+    slice, and `ran_ns` how long it had had a row by then. `start_by_ns` is the last moment at
+    which starting still meets the request's deadline; None without one.
     """
 
     request_id: str
@@ -31,15 +31,19 @@ class Waiting(msgspec.Struct, frozen=True):
     prompt_tokens: int
     expected_tokens: int
     start_by_ns: int | None = None
+    ran_ns: int = 0
 
 
 class Tuning(msgspec.Struct, frozen=True):
     """What an operator may set of any policy.
 
-    `slice_tokens`: a row is not taken from a request of equal class before it made so many.
+    `slice_tokens`: a row is not taken from a request of equal class before it made so many; a
+    quarter of them, if who waits was due before it.
     `nice_step_ns`: a request waits so much longer per point of nice: with nice from -20 to 19 no
-    request is overtaken by one that came more than 39 steps after it. `lowest_share`: the part of
-    all tokens that a waiting lower class gets in any case.
+    request is overtaken by one that came more than 39 steps after it. One that comes back from a
+    row is due later by as long as it ran, 6 steps at most, so then it is by none that came more
+    than 45 steps after its return.
+    `lowest_share`: the part of all tokens that a waiting lower class gets in any case.
     """
 
     slice_tokens: int = 64

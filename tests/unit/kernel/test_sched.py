@@ -88,6 +88,66 @@ def test_three_take_turns_and_none_is_passed_over() -> None:
     assert turns == list("abcabc")
 
 
+def test_who_has_run_lets_those_pass_that_come_meanwhile() -> None:
+    world = ready_world()
+    world.arrive("long", one())
+    world.now_ns += 2 * NS
+    world.tokens("rep_1", long=10)
+    world.arrive("a", one())
+    world.now_ns += NS
+    world.arrive("b", one())  # one second after the long one gave way, which had run for two
+    world.now_ns += 2 * NS
+    world.arrive("late", one())
+    assert of(do.Dispatch, world.end("a"))[0].request_id == "b"
+    (back,) = of(do.UnpauseRow, world.end("b"))
+    assert (back.request_id, back.reason) == ("long", "row 1 of 1 after 3000 ms")
+
+
+def test_having_run_for_long_counts_as_six_steps_at_most() -> None:
+    world = ready_world()
+    world.arrive("long", one())
+    world.now_ns += 1000 * NS
+    world.tokens("rep_1", long=1000)
+    world.arrive("a", one())
+    for name in ("b", "c"):
+        world.now_ns += 2 * NS
+        world.arrive(name, one())  # 2 s after the return, and 4 s
+    assert of(do.Dispatch, world.end("a"))[0].request_id == "b"
+    assert of(do.UnpauseRow, world.end("b"))[0].request_id == "long"
+
+
+def test_who_was_due_sooner_need_not_wait_for_the_end_of_a_slice() -> None:
+    world = ready_world()
+    world.arrive("long", one())
+    world.now_ns += 5 * NS
+    world.tokens("rep_1", long=10)
+    world.arrive("a", one())
+    assert of(do.UnpauseRow, world.end("a"))  # 3 s before it is due: nobody else waits
+    world.arrive("b", one())
+    assert not of(do.PauseRow, world.tokens("rep_1", long=2))
+    (pause,) = of(do.PauseRow, world.tokens("rep_1", long=1))
+    assert "due sooner" in pause.reason
+    world.end("b")
+    world.now_ns += 4 * NS
+    world.arrive("c", one())  # after the long one was due: it keeps its slice
+    assert not of(do.PauseRow, world.tokens("rep_1", long=9))
+    assert of(do.PauseRow, world.tokens("rep_1", long=1))
+
+
+def test_what_is_new_keeps_its_first_slice_against_what_comes_later() -> None:
+    world = ready_world()
+    world.arrive("a", one())
+    world.arrive("b", one())
+    assert not of(do.PauseRow, world.tokens("rep_1", a=9))
+
+
+def test_turns_of_round_robin_are_whole_slices() -> None:
+    world = ready_world(round_robin.make)
+    world.arrive("busy", one())
+    world.arrive("urgent", one(), nice=-20)
+    assert not of(do.PauseRow, world.tokens("rep_1", busy=9))
+
+
 def test_a_lone_request_is_never_parked() -> None:
     world = ready_world()
     world.arrive("a", one())

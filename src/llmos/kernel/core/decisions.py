@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmos.abi.events import Terminal
+from llmos.abi.jobs import JobState
 from llmos.errors import ErrorInfo
 from llmos.kernel.core.replica import ModelFacts
 
@@ -92,6 +93,86 @@ class Resident:
     error: ErrorInfo | None
 
 
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Begin an attempt: in the store first, then its worker (the spare, if there is one)."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskJob:
+    """Tell its program to make a checkpoint and leave; with `stop`, that its job is over."""
+
+    job_id: str
+    stop: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeJob:
+    """Stop its worker where it is."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThawJob:
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillJob:
+    """Its worker, now. `JobOver` follows as any other's."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishJob:
+    """The job ends for good; `JobSettled` follows once that is on disk."""
+
+    job_id: str
+    state: JobState
+    reason: str
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueJob:
+    """Back to the store, not before `delay_ns` from now. `died` counts a death, else `error` a
+    failure."""
+
+    job_id: str
+    delay_ns: int
+    reason: str
+    died: bool = False
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireJob:
+    """Its time came while it queued: begin it and end it, without a worker."""
+
+    job_id: str
+    reason: str
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpare:
+    """Keep a program worker warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpare:
+    reason: str
+
+
 Decision = (
     Accept
     | Refuse
@@ -103,4 +184,14 @@ Decision = (
     | StartReplica
     | StopReplica
     | Resident
+    | StartJob
+    | AskJob
+    | FreezeJob
+    | ThawJob
+    | KillJob
+    | FinishJob
+    | RequeueJob
+    | ExpireJob
+    | StartSpare
+    | StopSpare
 )

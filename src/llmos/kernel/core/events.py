@@ -8,6 +8,7 @@ from llmos.abi.events import Terminal
 from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.errors import ErrorInfo
+from llmos.kernel.core.jobs import JobFacts, Outcome
 from llmos.kernel.core.replica import ModelFacts
 
 
@@ -113,6 +114,105 @@ class ModelUnwanted:
 
 
 @dataclass(frozen=True, slots=True)
+class JobClaimed:
+    """The store gave it to this kernel: it queues."""
+
+    job: JobFacts
+
+
+@dataclass(frozen=True, slots=True)
+class JobDropped:
+    """It is the kernel's no more, and never ran: ended, suspended or released in the store."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobBegun:
+    """Its attempt is on disk and at work."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobNotBegun:
+    """The store did not let it begin."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobWaits:
+    """Its program does nothing but wait for its calls, or works again."""
+
+    job_id: str
+    is_idle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobTooBig:
+    """Its worker was measured above what it may have."""
+
+    job_id: str
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobOver:
+    """An attempt is over and its worker gone."""
+
+    job_id: str
+    outcome: Outcome
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettled:
+    """What was decided about its end is on disk."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """The store has marked it: it is to end for good."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSuspended:
+    """The store has it as suspended: it is to leave the machine, or to freeze."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobResumed:
+    """The store has it as resumed."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobReniced:
+    """None: as it was."""
+
+    job_id: str
+    nice: int | None = None
+    service_class: ServiceClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpareGone:
+    """The warm program worker is no more. `error` None: it was asked to stop."""
+
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """The server stops: nothing new is accepted."""
 
@@ -140,6 +240,19 @@ CoreEvent = (
     | ReplicaGone
     | ModelWanted
     | ModelUnwanted
+    | JobClaimed
+    | JobDropped
+    | JobBegun
+    | JobNotBegun
+    | JobWaits
+    | JobTooBig
+    | JobOver
+    | JobSettled
+    | JobCancelled
+    | JobSuspended
+    | JobResumed
+    | JobReniced
+    | SpareGone
     | Draining
     | Closing
     | Tick

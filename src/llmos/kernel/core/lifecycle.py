@@ -110,7 +110,7 @@ def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
         return
     request.move(RequestState.PARKED, "the client reads again", now_ns)
     request.stalled_ns = None
-    request.waiting = msgspec.structs.replace(request.waiting, ready_ns=now_ns)
+    request.comes_back(now_ns)
     assert request.replica_id is not None
     if state.replicas[request.replica_id].state is ReplicaState.READY:
         enqueue(state, request)

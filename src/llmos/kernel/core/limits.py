@@ -10,6 +10,34 @@ NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Counts, bytes and ns.
+
+    `grace_ns`: from being asked to leave to being killed. `evict_idle_ns`: how long a model is
+    unused before a job may have its room. `freeze_slice_ns`: what a frozen job runs in any case
+    once it was frozen for `freeze_max_ns`. `spare_bytes` 0: no warm worker is kept.
+    """
+
+    max_running: int = 2
+    max_running_calls: int = 64
+    max_deaths: int = 3
+    min_backoff_ns: int = NS
+    max_backoff_ns: int = 300 * NS
+    grace_ns: int = 10 * NS
+    evict_idle_ns: int = 10 * NS
+    freeze_after_ns: int = NS // 20
+    thaw_after_ns: int = NS
+    freeze_slice_ns: int = NS // 2
+    freeze_max_ns: int = 10 * NS
+    spare_bytes: int = 64 << 20
+    spare_delay_ns: int = NS
+
+    def backoff_ns(self, num_before: int) -> int:
+        """Doubles with every failure before this one."""
+        return min(self.min_backoff_ns << min(num_before, 30), self.max_backoff_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Counts, bytes, tokens and ns.
 
@@ -38,6 +66,7 @@ class Limits:
     max_start_failures: int = 3
     cooldown_ns: int = 10 * NS
     healthy_ns: int = 60 * NS
+    jobs: JobLimits = JobLimits()
 
     @property
     def max_turned(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import msgspec
+
 from llmos.abi.policy import Waiting
 from llmos.kernel.core.cost import Prediction
 
@@ -74,3 +76,9 @@ class Request:
             self.away_ns += now_ns - self.left_ns
         self.state = state
         self.reason = reason
+
+    def comes_back(self, now_ns: int) -> None:
+        """It wants a row again, and what it has had of one is put down."""
+        assert self.started_ns is not None
+        ran_ns = self.left_ns - self.started_ns - self.away_ns
+        self.waiting = msgspec.structs.replace(self.waiting, ready_ns=now_ns, ran_ns=ran_ns)

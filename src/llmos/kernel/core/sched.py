@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from llmos.abi.events import Failed
 from llmos.errors import DeadlineExceeded
 from llmos.kernel.core import decisions as do
@@ -124,7 +122,7 @@ def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
         return False
     _, victim, reason = best
     leave_row(state, victim, RequestState.PARKED, reason, now_ns)
-    victim.waiting = msgspec.structs.replace(victim.waiting, ready_ns=now_ns)
+    victim.comes_back(now_ns)
     enqueue(state, victim)
     return True
 

@@ -15,6 +15,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import Limits
 
 NICE_STEPS = 39
+RETURN_STEPS = 6
 
 
 class Violation(AssertionError):
@@ -32,11 +33,13 @@ class Rule:
     """Among requests of one `flow`, none first runs before one that came more than `slack` earlier.
 
     `slack`: in steps of nice. A request with a deadline may go before by its predicted service.
+    Who comes back from a row counts as having come then, or up to `back` steps later.
     `is_in_turn`: who is reniced goes to the end, so his own turn is not judged.
     """
 
     flow: Callable[[str, Waiting], Hashable]
     slack: int
+    back: int = 0
     is_by_class: bool = True
     is_in_turn: bool = False
 
@@ -45,8 +48,9 @@ RULES: dict[str, Rule] = {
     "fair": Rule(
         lambda m, w: (m, w.service_class, w.tenant_id, w.principal_id),
         NICE_STEPS,
+        RETURN_STEPS,
     ),
-    "priority": Rule(lambda m, w: (m, w.service_class), NICE_STEPS),
+    "priority": Rule(lambda m, w: (m, w.service_class), NICE_STEPS, RETURN_STEPS),
     "round-robin": Rule(lambda m, w: (m, w.service_class), 0, is_in_turn=True),
     "fifo": Rule(lambda m, w: m, 0, is_by_class=False),
 }
@@ -54,11 +58,11 @@ RULES: dict[str, Rule] = {
 
 @dataclass(slots=True)
 class Seen:
-    """An accepted request. `replica_id` None: it has not run."""
+    """An accepted request. `replica_id` None: it has not run. `since_ns`: when it came (back)."""
 
     waiting: Waiting
     model_id: str
-    arrived_ns: int
+    since_ns: int
     has_deadline: bool
     service_ns: float
     reserve_bytes: int
@@ -125,6 +129,7 @@ class Witness:
                 seen = self.open.get(event.request_id)
                 if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
                     seen.is_stalled = isinstance(event, ev.ReaderStalled)
+                    self._leave_flow(seen)  # when it is back in the queue is not judged
                     self._num_stalled_now += seen.is_stalled
 
     def _up(self, event: ev.ReplicaUp) -> None:
@@ -221,7 +226,7 @@ class Witness:
                 demand(spent_ns >= self._limits.keep_alive_ns, "stopped before its keep-alive")
             host.is_stopping = True
         elif isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow):
-            self._row(decision)
+            self._row(decision, now_ns)
 
     def _accept(self, decision: do.Accept, now_ns: int) -> None:
         demand(decision.request_id in self._asked, "accepted what nobody asked")
@@ -277,7 +282,9 @@ class Witness:
             model.model_id, model.num_slots, model.reserve_bytes, idle_since_ns=now_ns
         )
 
-    def _row(self, decision: do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow) -> None:
+    def _row(
+        self, decision: do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow, now_ns: int
+    ) -> None:
         request_id, host = decision.request_id, self._host(decision.replica_id)
         demand(request_id in self.open, "a decision about a request that has ended")
         seen = self.open[request_id]
@@ -285,7 +292,7 @@ class Witness:
             demand(seen.replica_id is None, "dispatched twice")
             demand(host.is_up and not host.is_stopping, "dispatched to a replica that is not ready")
             demand(host.model_id == seen.model_id, "dispatched to another model")
-            self._judge_order(seen)
+            self._judge_order(seen, decision.replica_id)
             seen.replica_id = decision.replica_id
             self._take_row(host, request_id)
             return
@@ -294,7 +301,10 @@ class Witness:
             demand(request_id in host.running, "paused without a row")
             host.running.discard(request_id)
             host.parked.add(request_id)
-        elif isinstance(decision, do.UnpauseRow):
+            self._comes_back(seen, now_ns)
+            return
+        self._leave_flow(seen)
+        if isinstance(decision, do.UnpauseRow):
             demand(request_id in host.parked, "unpaused without being paused")
             demand(not seen.is_stalled, "runs though nobody reads")
             host.parked.discard(request_id)
@@ -314,7 +324,12 @@ class Witness:
         is_moved = seen.is_reniced and self._rule is not None and self._rule.is_in_turn
         if self._rule is not None and not is_moved:
             flow = self._waiting.setdefault(self._rule.flow(seen.model_id, seen.waiting), {})
-            flow[seen.waiting.request_id] = seen.arrived_ns
+            flow[seen.waiting.request_id] = seen.since_ns
+
+    def _comes_back(self, seen: Seen, now_ns: int) -> None:
+        if self._rule is not None and not seen.is_stalled:
+            seen.since_ns = now_ns + self._rule.back * self._nice_step_ns
+            self._join_flow(seen)
 
     def _leave_flow(self, seen: Seen) -> bool:
         if self._rule is None:
@@ -326,15 +341,18 @@ class Witness:
             del self._waiting[key]
         return was_in
 
-    def _judge_order(self, seen: Seen) -> None:
+    def _judge_order(self, seen: Seen, replica_id: str) -> None:
+        """Who is parked on another replica can run nowhere else, so nobody overtakes it."""
         if self._rule is None:
             return
         key = self._rule.flow(seen.model_id, seen.waiting)
         self._leave_flow(seen)
         if seen.is_reniced and self._rule.is_in_turn:
             return
-        earliest = min(self._waiting.get(key, {}).values(), default=seen.arrived_ns)
+        others = self._waiting.get(key, {}).items()
+        here = (at for r, at in others if self.open[r].replica_id in (None, replica_id))
+        earliest = min(here, default=seen.since_ns)
         slack_ns = self._rule.slack * self._nice_step_ns
         if seen.has_deadline and self._rule.slack:
             slack_ns += int(seen.service_ns)
-        demand(seen.arrived_ns - earliest <= slack_ns, "overtaken by more than the bound")
+        demand(seen.since_ns - earliest <= slack_ns, "overtaken by more than the bound")

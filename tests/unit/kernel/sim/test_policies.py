@@ -108,6 +108,30 @@ def test_interactive_requests_pass_batch_work(policy: str) -> None:
     assert max(o.num_preemptions for o in of(ran, service_class=BATCH)) > 0
 
 
+def test_short_requests_get_through_beside_a_long_one() -> None:
+    """And the long one is done as soon as the row can do all of it."""
+    calls = burst("t", 1, 1000)
+    calls += [c for i in range(60) for c in burst("t", 1, 6, 1 + i // 2 * 0.5 + i % 2 * 0.04)]
+    latencies_s = {}
+    for policy in ("fair", "round-robin", "fifo"):
+        long, *short = run(policy, calls).outcomes
+        latencies_s[policy] = max((o.ended_ns or 0) - o.arrived_ns for o in short) / NS
+        assert (long.ended_ns or 0) / NS < (1000 + 60 * 6 + 60) * STEP_S
+    # what is left of the short one before it, its own steps, a quarter of a slice of 8
+    assert latencies_s["fair"] < (4 + 6 + 2) * STEP_S
+    assert 1.5 * latencies_s["fair"] < latencies_s["round-robin"] < latencies_s["fifo"]
+
+
+def test_a_long_request_is_not_kept_away_by_ever_new_short_ones() -> None:
+    """Of its own key, and as many as fill the row: 3 s and what waits then, and it has a slice."""
+    ever_new = [c for i in range(1000) for c in burst("t", 1, 6, 1 + i * 6 * STEP_S)]
+    long, *short = run("fair", burst("t", 1, 200) + ever_new).outcomes
+    longest_wait_s = max((o.ended_ns or 0) - o.arrived_ns for o in short) / NS
+    took_s = (long.ended_ns or 0) / NS
+    assert took_s < 200 / 8 * (3 + longest_wait_s)
+    assert took_s < 0.7 * last_end_s(short)
+
+
 def test_fifo_lets_nobody_pass() -> None:
     calls = burst("b", 10, 100, service_class=BATCH) + burst(
         "i", 1, 5, 1, service_class=INTERACTIVE

@@ -13,10 +13,14 @@ _HIGHEST_FIRST = sorted(ServiceClass, reverse=True)
 _LOWEST_FIRST = sorted(ServiceClass)
 
 
-class _Turn(NamedTuple):
-    """Whose turn it is, whether on what it has earned, and the highest class that waits."""
+EARLY_SHARE = 4
+"""A row is kept for this part of a slice in any case, also against who was due sooner."""
 
-    service_class: ServiceClass
+
+class _Turn(NamedTuple):
+    """Whose turn it is, whether on what its class has earned, and the highest class that waits."""
+
+    head: Waiting
     on_credit: bool
     highest: ServiceClass
 
@@ -31,6 +35,7 @@ class ByClass:
     def __init__(self, make_order: Callable[[], Order], tuning: Tuning) -> None:
         self._tuning = tuning
         self._slice_tokens = tuning.slice_tokens
+        self._early_tokens = -(-tuning.slice_tokens // EARLY_SHARE)
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
         self._num_queued = 0
@@ -65,10 +70,11 @@ class ByClass:
                 self._settle(service_class)
 
     def peek(self) -> Waiting:
-        return self._orders[self._next_class().service_class].peek()
+        return self._next().head
 
     def pop(self) -> Waiting:
-        service_class, on_credit, _ = self._next_class()
+        head, on_credit, _ = self._next()
+        service_class = head.service_class
         self._turn = None
         waiting = self._orders[service_class].pop()
         self._num_queued -= 1
@@ -93,17 +99,21 @@ class ByClass:
                 self._earned[lower] += tokens * self._tuning.lowest_share
 
     def yields(self, running: Waiting, slice_tokens: int) -> str | None:
-        service_class, on_credit, highest = self._turn or self._next_class()
-        kind, sliced = running.service_class, slice_tokens >= self._slice_tokens
-        if not sliced and (highest <= kind or running.request_id in self._on_credit):
+        head, on_credit, highest = self._turn or self._next()
+        kind, is_over = running.service_class, slice_tokens >= self._slice_tokens
+        if highest <= kind and slice_tokens < self._early_tokens:
             return None  # what is asked most often comes first
+        if not is_over and running.request_id in self._on_credit:
+            return None
         if highest > kind:  # also when a lower one than both is to go before it
             return f"a request of class {highest.name.lower()} waits"
-        if service_class < kind:
-            return f"class {service_class.name.lower()} has earned a slice" if on_credit else None
-        return self._orders[service_class].prefers(self._orders[service_class].peek(), running)
+        if head.service_class == kind:
+            return self._orders[kind].prefers(head, running, is_over)
+        if is_over and on_credit:
+            return f"class {head.service_class.name.lower()} has earned a slice"
+        return None
 
-    def _next_class(self) -> _Turn:
+    def _next(self) -> _Turn:
         """Raises IndexError when nobody waits."""
         if self._turn is None:
             self._turn = self._find_turn()
@@ -115,5 +125,5 @@ class ByClass:
             raise IndexError("nobody waits")
         for lower in _LOWEST_FIRST:
             if len(self._orders[lower]) and self._earned[lower] >= self._tuning.slice_tokens:
-                return _Turn(lower, True, highest)
-        return _Turn(highest, False, highest)
+                return _Turn(self._orders[lower].peek(), True, highest)
+        return _Turn(self._orders[highest].peek(), False, highest)

@@ -64,8 +64,13 @@ class FairOrder:
         self._tenants.charge(waiting.tenant_id, tokens)
         self._principals[waiting.tenant_id].charge(waiting.principal_id, tokens)
 
-    def prefers(self, waiting: Waiting, running: Waiting) -> str | None:
-        """Whose tenant, or whose principal, has had less; among equals they take turns."""
+    def prefers(self, waiting: Waiting, running: Waiting, is_over: bool) -> str | None:
+        """Whose tenant, or whose principal, has had less; among equals they take turns.
+
+        Who was due first need not wait for the end of a slice.
+        """
+        if not is_over and self._key(waiting) >= self._key(running):
+            return None
         if waiting.tenant_id != running.tenant_id:
             had, has = (self._tenants.counter(w.tenant_id) for w in (waiting, running))
             who = "tenant"
@@ -75,7 +80,9 @@ class FairOrder:
             who = "principal"
         if had > has:
             return None
-        return f"its slice is over, and a {who} served less waits"
+        if is_over:
+            return f"its slice is over, and a {who} served less waits"
+        return f"a request that was due sooner waits, of a {who} served less"
 
     def _next_flow(self) -> tuple[str, str]:
         tenant = self._tenants.first()

@@ -10,6 +10,9 @@ from llmos.abi.policy import Waiting
 
 Key = tuple[float, ...]
 
+RETURN_STEPS = 6
+"""Points of nice that having run counts as at most: 3 s at half a second each."""
+
 
 class Order(Protocol):
     """A policy without classes: who is next among equals in class."""
@@ -32,8 +35,11 @@ class Order(Protocol):
 
     def charge(self, waiting: Waiting, tokens: float) -> None: ...
 
-    def prefers(self, waiting: Waiting, running: Waiting) -> str | None:
-        """Why `waiting` should have the row of `running` after its slice, or None."""
+    def prefers(self, waiting: Waiting, running: Waiting, is_over: bool) -> str | None:
+        """Why `waiting` should have the row of `running` now, or None.
+
+        `is_over`: its slice is; else it has had the quarter of one that it has in any case.
+        """
         ...
 
 
@@ -86,7 +92,7 @@ class KeyOrder:
     def charge(self, waiting: Waiting, tokens: float) -> None:
         """Service does not change the order."""
 
-    def prefers(self, waiting: Waiting, running: Waiting) -> str | None:
+    def prefers(self, waiting: Waiting, running: Waiting, is_over: bool) -> str | None:
         """Who has a row keeps it."""
         return None
 
@@ -96,10 +102,17 @@ class KeyOrder:
 
 
 def due_key(nice_step_ns: int) -> Callable[[Waiting], Key]:
-    """When it is due: once it is ready, shifted by nice, no later than its deadline allows."""
+    """When it is due: once it is ready, shifted by nice, no later than its deadline allows.
+
+    Having run counts like being nice, as in the first Unix schedulers and in multilevel feedback
+    (Corbató et al., 1962): who comes back lets those pass that come meanwhile, for as long as it
+    has run. So what is short gets through beside what is long, and nobody need know which is which.
+    """
+    longest_ns = RETURN_STEPS * nice_step_ns
 
     def key(waiting: Waiting) -> Key:
         due_ns = waiting.ready_ns + waiting.nice * nice_step_ns
+        due_ns += min(waiting.ran_ns, longest_ns)
         if waiting.start_by_ns is not None:
             due_ns = min(due_ns, waiting.start_by_ns)
         return (due_ns, waiting.arrival)

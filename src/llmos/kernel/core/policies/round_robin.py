@@ -13,8 +13,8 @@ class TurnOrder(KeyOrder):
     def __init__(self) -> None:
         super().__init__(lambda waiting: ())
 
-    def prefers(self, waiting: Waiting, running: Waiting) -> str | None:
-        return "its slice is over, and others wait for their turn"
+    def prefers(self, waiting: Waiting, running: Waiting, is_over: bool) -> str | None:
+        return "its slice is over, and others wait for their turn" if is_over else None
 
 
 def make(tuning: Tuning) -> Policy:
