@@ -171,7 +171,7 @@ Body = (
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
-    """The core took the request; what follows is its stream."""
+    """The core took the request; what follows is its stream, from event `after` + 1 on."""
 
     request_id: str
     model: str
@@ -179,6 +179,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     service_class: ServiceClass
     deterministic: bool | None
     created_ns: int
+    after: int = 0
 
 
 class ModelList(msgspec.Struct, frozen=True, tag="r.models"):

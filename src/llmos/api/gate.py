@@ -9,6 +9,7 @@ import itertools
 from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.principal import Principal
 from llmos.abi.syscall import (
+    AttachStream,
     Body,
     Cancel,
     Emit,
@@ -60,7 +61,7 @@ class GateClient:
             self._unary.pop(number, None)
 
     def start_infer(
-        self, principal: Principal, body: Infer, trace_parent: str | None = None
+        self, principal: Principal, body: Infer | AttachStream, trace_parent: str | None = None
     ) -> InferStream:
         """Ask for a request without waiting for its acceptance: see `InferStream.accept`."""
         stream = InferStream(self._channel, next(self._numbers), self._forget)

@@ -12,11 +12,13 @@ from typing import Any
 from llmos.abi.events import Aborted, Event, Failed, Finished, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.program import Generate
-from llmos.abi.syscall import Infer
+from llmos.abi.syscall import Accepted, AttachStream, Infer
 from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
+from llmos.api.resume import NumberedFrames, ResumePoint
 from llmos.api.streams import InferStream
 from llmos.errors import Cancelled, LLMOSError, from_info
+from llmos.shapes.options import InferenceBody
 from llmos.shapes.outcomes import Choice
 
 
@@ -45,10 +47,13 @@ class Outcome:
 
 
 @asynccontextmanager
-async def submitted(call: Call, wishes: Sequence[Generate]) -> AsyncIterator[list[InferStream]]:
+async def submitted(
+    call: Call, wishes: Sequence[Generate], point: ResumePoint | None = None
+) -> AsyncIterator[list[InferStream]]:
     """Accepted streams of all wishes, cancelled when the client leaves or the block ends.
 
-    Raises what the first refused one was refused with, ClientGone when the client has left.
+    With a `point`, the one stream that goes on there; nothing new is asked for. Raises what the
+    first refused one was refused with, ClientGone when the client has left.
     """
     streams: list[InferStream] = []
 
@@ -57,8 +62,7 @@ async def submitted(call: Call, wishes: Sequence[Generate]) -> AsyncIterator[lis
             stream.cancel(reason, ClientGone())
 
     try:
-        for wish in wishes:
-            body = Infer(wish.model, wish.prompt, wish.sampling, wish.options, wish.route)
+        for body in _bodies(wishes, point):
             stream = call.edge.gate.start_infer(call.principal, body, call.trace_parent)
             stream.on_terminal = call.on_terminal
             streams.append(stream)
@@ -69,6 +73,28 @@ async def submitted(call: Call, wishes: Sequence[Generate]) -> AsyncIterator[lis
             yield streams
     finally:
         cancel("answer ended")
+
+
+def _bodies(
+    wishes: Sequence[Generate], point: ResumePoint | None
+) -> list[Infer] | list[AttachStream]:
+    if point is not None:
+        return [AttachStream(point.request_id, point.after)]
+    return [Infer(w.model, w.prompt, w.sampling, w.options, w.route) for w in wishes]
+
+
+def frames_of(
+    accepted: Accepted, body: InferenceBody, point: ResumePoint | None, *, is_chat: bool
+) -> Frames:
+    """How a single choice is written; with ids for a client that may come back."""
+    options = {
+        "is_chat": is_chat,
+        "include_usage": body.include_usage,
+        "with_ids": body.return_token_ids,
+    }
+    if point is None and not body.llmos.resume_s:
+        return Frames(accepted, 0, **options)
+    return NumberedFrames(accepted, 0, **options)
 
 
 async def collect(call: Call, stream: InferStream) -> Outcome:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from llmos.abi.events import Aborted
 from llmos.abi.syscall import Emit, Reply
 from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
@@ -71,7 +73,8 @@ class Resumable:
     def attach(self, call: Call, request_id: str, after: int) -> None:
         """Answer `call` as the first reader's was, then what followed event `after`.
 
-        Raises NotFound (also for somebody else's), OffsetLost.
+        The terminal event is told again in any case. Raises NotFound (also for somebody else's),
+        OffsetLost.
         """
         entry = self._entries.get(request_id)
         stream = entry.stream if entry is not None else None
@@ -84,8 +87,10 @@ class Resumable:
             raise NotFound(f"no stream of {request_id} is kept", param="request_id")
         assert stream.kept is not None
         stream.kept.after(after)  # before anything is said or taken from the reader it has
+        after = min(after, stream.kept.num_events - stream.is_closed)
         _dismiss(stream)
-        call.front.send(Reply(call.number, stream.accepted))
+        accepted = msgspec.structs.replace(stream.accepted, after=after)
+        call.front.send(Reply(call.number, accepted))
         if not stream.is_closed:
             call.front.streams[call.number] = stream
             if entry.timer is not None:

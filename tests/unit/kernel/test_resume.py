@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.abi import syscall as sc
@@ -70,7 +71,7 @@ def test_a_reader_who_comes_back_gets_exactly_what_it_missed() -> None:
         world.say(5)
         world.stream.close(END)
         messages = await reader.receive()
-        assert messages[0] == sc.Reply(9, ACCEPTED)
+        assert messages[0] == sc.Reply(9, msgspec.structs.replace(ACCEPTED, after=1))
         events = [event for message in messages[1:] for event in message.events]
         assert events == [token(2), token(3), token(4), token(5), END]
         assert world.cancelled.empty()
@@ -86,6 +87,8 @@ def test_the_whole_can_be_read_again_after_the_end() -> None:
         world.resumable.ended(world.stream)
         _, emitted = await world.come_back(after=0).receive()
         assert emitted.events == [token(1), END]
+        reply, emitted = await world.come_back(after=2).receive()
+        assert (reply.result.after, emitted.events) == (1, [END])
 
     run(main)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llmos.api.body import read_json
 from llmos.api.call import Call
-from llmos.api.frames import Frames
-from llmos.api.infer import collect, report, stream_choices, submitted
+from llmos.api.infer import collect, frames_of, report, stream_choices, submitted
+from llmos.api.resume import resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.shapes.answers import ChatAnswer
 from llmos.shapes.chat import ChatBody
@@ -14,17 +14,12 @@ from llmos.shapes.outcomes import chat_answer
 
 
 async def chat(call: Call) -> None:
-    """A chat completion, whole or streamed."""
+    """A chat completion, whole or streamed; or with `Last-Event-ID` the rest of a stream."""
     body = read_chat(await read_json(call), call.edge.config.max_messages)
-    async with submitted(call, [body.to_generate()]) as streams:
+    point = resume_point(call, body)
+    async with submitted(call, [body.to_generate()], point) as streams:
         if body.stream:
-            frames = Frames(
-                streams[0].accepted,
-                0,
-                is_chat=True,
-                include_usage=body.include_usage,
-                with_ids=body.return_token_ids,
-            )
+            frames = frames_of(streams[0].accepted, body, point, is_chat=True)
             await stream_choices(call, streams, [frames], body.include_usage)
         else:
             outcome = await collect(call, streams[0])

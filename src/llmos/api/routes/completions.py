@@ -7,9 +7,11 @@ import asyncio
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.frames import Frames
-from llmos.api.infer import Outcome, collect, report, stream_choices, submitted
+from llmos.api.infer import Outcome, collect, frames_of, report, stream_choices, submitted
+from llmos.api.resume import ResumePoint, resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.streams import InferStream
+from llmos.errors import UnsupportedParameter
 from llmos.shapes.answers import CompletionAnswer
 from llmos.shapes.completions import CompletionsBody
 from llmos.shapes.inputs import read_completions
@@ -17,12 +19,20 @@ from llmos.shapes.outcomes import completion_answer
 
 
 async def completions(call: Call) -> None:
-    """Continue one or several prompts: one request of the kernel, and one choice, each."""
+    """Continue one or several prompts: one request of the kernel, and one choice, each.
+
+    With `Last-Event-ID`, the rest of a stream of one prompt.
+    """
     config = call.edge.config
     body = read_completions(await read_json(call), config.max_prompts, config.max_prompt_tokens)
-    async with submitted(call, body.to_generates()) as streams:
+    wishes, point = body.to_generates(), resume_point(call, body)
+    if len(wishes) > 1 and (point is not None or body.llmos.resume_s):
+        raise UnsupportedParameter(
+            "Only the stream of a single prompt can be kept.", param="llmos.resume_s"
+        )
+    async with submitted(call, wishes, point) as streams:
         if body.stream:
-            frames = _frames(body, streams)
+            frames = _frames(body, streams, point)
             await stream_choices(call, streams, frames, body.include_usage)
         else:
             outcomes = await _collect_all(call, streams)
@@ -31,8 +41,12 @@ async def completions(call: Call) -> None:
             await call.send_json(completion_answer(streams[0].accepted, choices, reports))
 
 
-def _frames(body: CompletionsBody, streams: list[InferStream]) -> list[Frames]:
+def _frames(
+    body: CompletionsBody, streams: list[InferStream], point: ResumePoint | None
+) -> list[Frames]:
     first = streams[0].accepted  # all choices share the answer's id
+    if len(streams) == 1:
+        return [frames_of(first, body, point, is_chat=False)]
     return [
         Frames(
             first,
