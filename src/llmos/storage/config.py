@@ -36,3 +36,48 @@ class StorageConfig(BaseModel):
     checkpoint_commits: int = Field(
         default=1000, gt=0, description="Commits after which a checkpoint is made in any case."
     )
+    commit_window_s: float = Field(
+        default=0.002,
+        ge=0,
+        le=0.005,
+        description="How long a write waits for others to share its commit, under load only.",
+    )
+    max_group_writes: int = Field(
+        default=256, gt=0, description="Most writes in one commit; 1 commits each alone."
+    )
+    jobs_url: str = Field(
+        default="",
+        description="Where jobs and files are recorded: postgresql://…; empty for the home.",
+    )
+    max_job_events: int = Field(
+        default=10_000, gt=0, description="Most lines of one job's log; the oldest go."
+    )
+    max_event_bytes: int = Field(
+        default=16 << 10, gt=0, description="A longer line of a job's log is cut."
+    )
+    keep_jobs_s: float = Field(
+        default=30 * 86_400.0, gt=0, description="Jobs that ended this long ago are forgotten."
+    )
+    keep_idempotency_s: float = Field(
+        default=86_400.0, gt=0, description="How long an Idempotency-Key is remembered."
+    )
+    keep_requests_s: float = Field(
+        default=7 * 86_400.0, gt=0, description="How long a request's record is kept."
+    )
+    retain_jobs: int = Field(
+        default=500, gt=0, description="Most jobs forgotten in one transaction."
+    )
+    request_window_s: float = Field(
+        default=0.1, gt=0, description="Records of requests younger than this may be lost."
+    )
+    max_request_rows: int = Field(
+        default=10_000, gt=0, description="Records of requests not written yet; the oldest go."
+    )
+    collect_interval_s: float = Field(
+        default=3600.0, gt=0, description="Between two sweeps for blobs that nothing refers to."
+    )
+    adopted_grace_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="How long a checkpoint's bytes are kept before a job refers to them.",
+    )

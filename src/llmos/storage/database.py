@@ -162,6 +162,7 @@ class Database:
             self._back_up(self.path.with_name(f"{self.path.name}.{found}.bak"))
         with _Mapped(), self._writer.begin() as connection:
             migrations.upgrade(connection)
+        self._pragma("wal_checkpoint(TRUNCATE)")  # nobody reads yet: the log starts small
 
     def _back_up(self, copy: Path) -> None:
         """The database as it was before an upgrade; the previous release can go back to it."""

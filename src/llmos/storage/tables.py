@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -14,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     text,
 )
@@ -123,3 +127,193 @@ model_files = Table(
 
 DEFAULT_TENANT = "default"
 """The tenant that exists in every database: name and id alike."""
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(40), primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("principal_id", String(40), nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("program", String(96), nullable=False),
+    Column("parent_id", String(40)),
+    Column("spec", Text, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("queue", Integer),
+    Column("holder_epoch", Integer),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("due_ns", BigInteger, nullable=False),
+    Column("started_ns", BigInteger),
+    Column("ended_ns", BigInteger),
+    Column("epoch", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("num_starts", Integer, nullable=False),
+    Column("num_deaths", Integer, nullable=False),
+    Column("num_unmet", Integer, nullable=False),
+    Column("num_events", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("cancel_reason", Text),
+    Column("progress", Text),
+    Column("checkpoint", Text),
+    Column("checkpoint_digest", String(71)),
+    Column("outputs", Text),
+    Column("error", Text),
+)
+"""Jobs. What has structure is JSON.
+
+`holder_epoch`: the server run that has claimed it (pending) or has an attempt of it (running, or
+suspended with a frozen worker). `num_starts` numbers attempts and is never set back, `attempt`
+counts them since the last retry. `queue`: 1 may be claimed, 0 waits for `due_ns`, NULL is not to be
+claimed. `rank`: 0 is the most urgent class. `num_events`: the number of the newest event.
+"""
+Index("ix_jobs_tenant_id_job_id", jobs.c.tenant_id, jobs.c.job_id)
+Index("ix_jobs_tenant_id_program_job_id", jobs.c.tenant_id, jobs.c.program, jobs.c.job_id)
+Index("ix_jobs_program_job_id", jobs.c.program, jobs.c.job_id)
+Index("ix_jobs_state_job_id", jobs.c.state, jobs.c.job_id)
+
+
+def _partial(name: str, *columns: Column[Any]) -> Index:
+    """An index of the rows whose first column is not NULL."""
+    where = text(f"{columns[0].name} IS NOT NULL")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_partial("ix_jobs_queue_claim", jobs.c.queue, jobs.c.rank, jobs.c.created_ns, jobs.c.job_id)
+_partial("ix_jobs_queue_due", jobs.c.queue, jobs.c.due_ns)
+_partial("ix_jobs_holder", jobs.c.holder_epoch)
+_partial("ix_jobs_parent_id_job_id", jobs.c.parent_id, jobs.c.job_id)
+_partial("ix_jobs_ended_ns", jobs.c.ended_ns)
+_partial("ix_jobs_checkpoint_digest", jobs.c.checkpoint_digest)
+
+job_counts = Table(
+    "job_counts",
+    metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("state", String(12), primary_key=True),
+    Column("num_jobs", BigInteger, nullable=False),
+)
+"""How many jobs are in a state: the sum over server runs, each of which counts its own changes."""
+
+job_needs = Table(
+    "job_needs",
+    metadata,
+    Column("job_id", String(40), primary_key=True),
+    Column("need_id", String(40), primary_key=True, index=True),
+    Column("met", Boolean, nullable=False),
+)
+
+job_files = Table(
+    "job_files",
+    metadata,
+    Column("job_id", String(40), primary_key=True),
+    Column("name", String(96), primary_key=True),
+    Column("file_id", String(40), nullable=False, index=True),
+    Column("digest", String(71), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+"""What a job reads. The bytes stay while it lives, even when the file is removed."""
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", String(40), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("kind", String(96), nullable=False),
+    Column("value", Text, nullable=False),
+)
+
+job_results = Table(
+    "job_results",
+    metadata,
+    Column("job_id", String(40), primary_key=True),
+    Column("stream", String(96), primary_key=True),
+    Column("key", String(512), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+Index(
+    "ix_job_results_position",
+    job_results.c.job_id,
+    job_results.c.stream,
+    job_results.c.position,
+    job_results.c.key,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("principal_id", String(40), primary_key=True),
+    Column("key", String(512), primary_key=True),
+    Column("request_digest", String(128), nullable=False),
+    Column("ids", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False, index=True),
+    Column("epoch", Integer, nullable=False),
+)
+"""What was made with a client's `Idempotency-Key`: ids of jobs or files, a JSON list."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("schedule_id", String(40), primary_key=True),
+    Column("tenant_id", String(40), nullable=False, index=True),
+    Column("principal", Text, nullable=False),
+    Column("cron", String(200), nullable=False),
+    Column("timezone", String(96), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("next_ns", BigInteger, nullable=False, index=True),
+    Column("paused", Boolean, nullable=False),
+    Column("last_job_id", String(40)),
+    Column("epoch", Integer, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("file_id", String(40), primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("principal_id", String(40), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", String(64), nullable=False),
+    Column("digest", String(71), nullable=False, index=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger),
+    Column("epoch", Integer, nullable=False),
+)
+Index("ix_files_tenant_id_purpose_file_id", files.c.tenant_id, files.c.purpose, files.c.file_id)
+Index("ix_files_tenant_id_file_id", files.c.tenant_id, files.c.file_id)
+_partial("ix_files_expires_ns", files.c.expires_ns)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", String(40), primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("principal_id", String(40), nullable=False),
+    Column("model", String(240), nullable=False),
+    Column("route", String(32), nullable=False),
+    Column("service_class", Integer, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("created_ns", BigInteger, nullable=False, index=True),
+    Column("started_ns", BigInteger),
+    Column("first_token_ns", BigInteger),
+    Column("ended_ns", BigInteger, nullable=False),
+    Column("outcome", String(32), nullable=False),
+    Column("error_code", String(64)),
+    Column("epoch", Integer, nullable=False),
+)
+"""One row per synchronous inference, written behind its answer."""
+Index("ix_requests_tenant_id_request_id", requests.c.tenant_id, requests.c.request_id)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+)
+"""Row 1: the server run that may claim, where several share a database."""

@@ -215,10 +215,10 @@ def test_the_copy_before_an_upgrade(
 ) -> None:
     database.write_now(lambda c: c.execute(_add("a")))
     database.close()
-    monkeypatch.setattr("llmos.storage.migrations.HEAD", "0002")
+    monkeypatch.setattr("llmos.storage.migrations.HEAD", "0003")
     monkeypatch.setattr("llmos.storage.migrations.upgrade", lambda _: None)
     open_database(opened.db).close()
-    copy = opened.db / "llmos.db.0001.bak"
+    copy = opened.db / "llmos.db.0002.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     raw = sqlite3.connect(copy)
     assert raw.execute("SELECT count(*) FROM tenants").fetchone() == (2,)

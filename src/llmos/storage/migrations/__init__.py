@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from llmos.errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision under `versions/` (a test holds it to that)."""
 
 
