@@ -20,12 +20,13 @@ from starlette.types import ASGIApp
 
 from llmos import __version__
 from llmos.abi.driver import DriverEntry
+from llmos.abi.policy import MakePolicy
 from llmos.api.app import build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
 from llmos.drivers.catalog import DRIVERS, choose
-from llmos.errors import ConfigError
+from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
 from llmos.plugins import entry_points
 from llmos.registry.registry import Builtin, ModelRegistry
@@ -114,7 +115,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             keys=keys,
             node=LocalNode(worker_env()),
             driver_of=driver_entry,
-            make_policy=entry_points.load(entry_points.POLICIES, settings.kernel.policy),
+            make_policy=policy_named(settings.kernel.policy),
             probe_store=database.probe,
             scratch=home.scratch,
             version=__version__,
@@ -155,6 +156,15 @@ async def _open_registry(
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
     return registry, uploads
+
+
+def policy_named(name: str) -> MakePolicy:
+    """What `kernel.policy` chooses. Raises ConfigError."""
+    try:
+        make: MakePolicy = entry_points.load(entry_points.POLICIES, name)
+    except PluginError as error:
+        raise ConfigError(f"kernel.policy: {error.message}") from error
+    return make
 
 
 def driver_entry(name: str) -> DriverEntry:

@@ -18,11 +18,13 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str) -> Any:
-    """The object a plugin names. Raises PluginError naming near matches, or why it cannot load."""
+    """The object a plugin names. Raises PluginError naming what there is, or why it cannot load."""
     found = entry_points(group=group, name=name)
     if not found:
-        near = difflib.get_close_matches(name, names(group), n=3) or names(group)
-        raise PluginError(f"{group} has no {name!r}; there is {', '.join(near)}")
+        known = names(group)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise PluginError(f"{group} has {', '.join(known)}, and no {name!r}{hint}")
     try:
         return next(iter(found)).load()
     except (ImportError, AttributeError) as error:
