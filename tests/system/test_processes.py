@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -230,6 +231,15 @@ def test_interactive_takes_the_row_of_batch_and_gives_it_back(client: httpx.Clie
     assert last["llmos"]["preemptions"] >= 1
     assert urgent["llmos"]["timing"]["queued_ms"] < last["llmos"]["timing"]["total_ms"]
     assert urgent["llmos"]["preemptions"] == 0
+
+
+def test_how_far_predictions_were_off_is_a_metric(client: httpx.Client) -> None:
+    assert client.post("/v1/chat/completions", json=body()).status_code == 200
+    found = re.findall(
+        r'llmos:cost_error\{model_name="echo:1"\} (\S+)', client.get("/metrics").text
+    )
+    assert len(found) == 1
+    assert float(found[0]) > 0
 
 
 def test_the_official_client_reads_the_effective_tier(openai_client: openai.OpenAI) -> None:
