@@ -18,6 +18,8 @@ BOUNDARIES = {
     "llmos.kernel.workers.Workers._live",
     "llmos.worker.__main__.main",
     "llmos.worker.tokenizer.TokenizerLoop._prepare",
+    "llmos.worker.program.ProgramLoop._attempt",
+    "llmos.worker.program.ProgramLoop._run_program",
     "llmos.api.call.Endpoint.__call__",
     "llmos.cli.main.main",
     # errors of an engine or a library, mapped in one place each

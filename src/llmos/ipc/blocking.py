@@ -46,3 +46,7 @@ class BlockingChannel:
         if not data:
             raise ChannelClosed
         return [self._codec.decode(payload) for payload in self._frames.feed(data)]
+
+    def close(self) -> None:
+        """Of this process's hold on the socket; the peer sees it once nobody else has one."""
+        self._sock.close()

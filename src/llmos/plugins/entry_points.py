@@ -11,6 +11,9 @@ from llmos.errors import PluginError
 POLICIES = "llmos.policies"
 """Each names an `abi.policy.MakePolicy`."""
 
+PROGRAMS = "llmos.programs"
+"""Each names an `abi.program.ProgramEntry`."""
+
 
 def names(group: str) -> list[str]:
     """What is installed in a group."""

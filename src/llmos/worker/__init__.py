@@ -1,1 +1,2 @@
-"""One OS process holding one replica, or tokenizing. Light: the engine is all it imports."""
+"""One OS process: it holds one replica, runs one program, or tokenizes. Light: the engine is all
+it imports."""

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
@@ -18,6 +19,7 @@ from llmos.errors import LLMOSError, ProtocolViolation
 from llmos.ipc.blocking import BlockingChannel
 from llmos.ipc.codec import worker_codec
 from llmos.worker.entry import load_entry
+from llmos.worker.program import ProgramLoop
 from llmos.worker.replica import ReplicaLoop, engine_error
 from llmos.worker.tokenizer import TokenizerLoop
 
@@ -50,6 +52,10 @@ def _serve(channel: BlockingChannel) -> None:
         channel.send(msg.Ready(ABI_VERSION, os.getpid(), None))
         TokenizerLoop(channel).run()
         return
+    if hello.role is msg.WorkerRole.PROGRAM:
+        channel.send(msg.Ready(ABI_VERSION, os.getpid(), None))
+        ProgramLoop(channel, Path.cwd()).run()
+        os._exit(0)  # whatever threads the program has left running
     driver: Driver = load_entry(hello.driver)()
     gc.freeze()  # what the engine's import made never becomes garbage: don't walk it each cycle
     channel.send(msg.Ready(ABI_VERSION, os.getpid(), driver.capabilities))

@@ -1,0 +1,1 @@
+"""What jobs run inside workers. Named by entry strings, imported only there; knows its Context."""

@@ -1,0 +1,46 @@
+"""The programs that come with LLMOS, as entry points of group `llmos.programs` name them."""
+
+from __future__ import annotations
+
+from llmos.abi.jobs import BATCH
+from llmos.abi.program import ProgramEntry
+
+BATCHES = ProgramEntry(
+    name=BATCH,
+    entry="llmos.programs.batch.program:BatchProgram",
+    memory_bytes=256 << 20,
+    checkpoints=True,
+    exports={"output": "batch_output.jsonl", "error": "batch_errors.jsonl"},
+    about="Answers every request of a JSONL file, as OpenAI's Batch API does",
+    inputs={
+        "endpoint": "the route of every line: /v1/chat/completions or /v1/completions",
+        "window": "requests under way at once, 1 to 1024 (default 64)",
+        "expires_at": "UTC seconds after which lines that are left fail with batch_expired",
+    },
+)
+
+_STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
+
+DRILL = ProgramEntry(
+    name="drill",
+    entry="llmos.programs.drill:Drill",
+    memory_bytes=64 << 20,
+    checkpoints=True,
+    exports={"output": "drill.jsonl"},
+    about="Does what its inputs say, failures included: a job's test double",
+    inputs=_STEPS,
+)
+
+DRILL_COMPUTE = ProgramEntry(
+    name="drill-compute",
+    entry=DRILL.entry,
+    memory_bytes=DRILL.memory_bytes,
+    compute=True,
+    checkpoints=True,
+    exports=DRILL.exports,
+    about="As drill, but counted as one that keeps processors busy",
+    inputs=_STEPS,
+)
+
+PROGRAMS: dict[str, ProgramEntry] = {entry.name: entry for entry in (BATCHES, DRILL, DRILL_COMPUTE)}
+"""Every built-in program by its name."""
