@@ -38,15 +38,15 @@ class ByClass:
         self._early_tokens = -(-tuning.slice_tokens // EARLY_SHARE)
         self._orders = {service_class: make_order() for service_class in ServiceClass}
         self._earned = dict.fromkeys(ServiceClass, 0.0)
-        self._num_queued = 0
+        self._where: dict[str, ServiceClass] = {}
         self._on_credit: dict[str, None] = {}
         self._turn: _Turn | None = None  # asked for every row of every step
 
     def __len__(self) -> int:
-        return self._num_queued
+        return len(self._where)
 
     def __contains__(self, request_id: str) -> bool:
-        return any(request_id in order for order in self._orders.values())
+        return request_id in self._where
 
     def join(self, waiting: Waiting) -> None:
         self._orders[waiting.service_class].join(waiting)
@@ -58,16 +58,15 @@ class ByClass:
     def push(self, waiting: Waiting) -> None:
         self._turn = None
         self._on_credit.pop(waiting.request_id, None)
-        self._num_queued += 1
+        self._where[waiting.request_id] = waiting.service_class
         self._orders[waiting.service_class].push(waiting)
 
     def remove(self, request_id: str) -> None:
-        self._turn = None
-        for service_class, order in self._orders.items():
-            if request_id in order:
-                order.remove(request_id)
-                self._num_queued -= 1
-                self._settle(service_class)
+        service_class = self._where.pop(request_id, None)
+        if service_class is not None:
+            self._turn = None
+            self._orders[service_class].remove(request_id)
+            self._settle(service_class)
 
     def peek(self) -> Waiting:
         return self._next().head
@@ -77,7 +76,7 @@ class ByClass:
         service_class = head.service_class
         self._turn = None
         waiting = self._orders[service_class].pop()
-        self._num_queued -= 1
+        del self._where[waiting.request_id]
         if on_credit:
             self._earned[service_class] -= self._tuning.slice_tokens
             self._on_credit[waiting.request_id] = None
