@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmos.abi.blob import BlobSink
+from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer
 from llmos.api.call import Edge, Endpoint, encode_json
@@ -20,6 +21,7 @@ from llmos.api.openapi import openapi_route
 from llmos.api.routes import (
     chat,
     completions,
+    files,
     health,
     keys,
     models,
@@ -34,6 +36,7 @@ from llmos.shapes.status import INVALID
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
     *completions.ROUTES,
+    *files.ROUTES,
     *openai_models.ROUTES,
     *models.ROUTES,
     *system.ROUTES,
@@ -52,13 +55,14 @@ def build_app(
     config: ApiConfig,
     *,
     authorizer: Authorizer,
+    source: BlobSource | None = None,
     allowed_uid: int | None = None,
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
     `authorizer` is asked for what does not pass the gate: uploads and metrics.
     """
-    edge = Edge(gate, authenticator, authorizer, sink, render_metrics, config, allowed_uid)
+    edge = Edge(gate, authenticator, authorizer, sink, source, render_metrics, config, allowed_uid)
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(
         routes=[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from llmos.api.call import Call, ClientGone
@@ -39,7 +39,7 @@ async def read_body(call: Call, max_bytes: int, timeout_s: float) -> bytes:
     return bytes(buffer)
 
 
-async def body_chunks(call: Call, max_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
+async def body_chunks(call: Call, max_bytes: int, timeout_s: float) -> AsyncGenerator[bytes, None]:
     """A body as it arrives; `timeout_s` bounds each pause. Raises as `read_body` does."""
     _check_declared(call, max_bytes)
     total, more = 0, True

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmos.abi.blob import BlobSink
 from llmos.abi.events import Aborted, Event, Failed
+from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer, Principal
 from llmos.api.config import ApiConfig
@@ -56,6 +57,7 @@ class Edge:
     authenticator: Authenticator
     authorizer: Authorizer
     sink: BlobSink
+    source: BlobSource | None
     render_metrics: Callable[[], tuple[bytes, str]]
     config: ApiConfig
     allowed_uid: int | None

@@ -59,9 +59,22 @@ def _operation(route: RouteSpec, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.body is not None:
         body = _schema(route.body, schemas, "validation")
         made["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    elif route.form is not None:
+        made["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": _form(route.form)},
+        }
     elif route.method == "PUT":
         made["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     return made
+
+
+def _form(fields: dict[str, str]) -> dict[str, Any]:
+    properties = {
+        name: {"type": "string", **({"format": form} if form else {})}
+        for name, form in fields.items()
+    }
+    return {"schema": {"type": "object", "properties": properties}}
 
 
 def _schema(

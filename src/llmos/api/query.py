@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from llmos.errors import InvalidRequest, UnknownParameter
+from llmos.shapes.fields import parse_int
 
 MAX_FIELDS = 32
 _YES = frozenset({"true", "1", ""})
@@ -72,6 +73,25 @@ class Query:
             number = math.nan
         if not low <= number <= high:
             raise InvalidRequest(f"{name!r} is a number from {low:g} to {high:g}.", param=name)
+        return number
+
+    def word(self, name: str, known: Collection[str]) -> str | None:
+        """One of a few, or not given."""
+        value = self._one(name)
+        if value is not None and value not in known:
+            raise InvalidRequest(
+                f"{name!r} is {value[:64]!r}, not one of {', '.join(known)}.", param=name
+            )
+        return value
+
+    def count(self, name: str, default: int, most: int, least: int = 1) -> int:
+        """A whole number from `least` to `most`."""
+        value = self._one(name)
+        if value is None:
+            return default
+        number = parse_int(value)
+        if number is None or not least <= number <= most:
+            raise InvalidRequest(f"{name!r} is an integer from {least} to {most}.", param=name)
         return number
 
     def _one(self, name: str) -> str | None:

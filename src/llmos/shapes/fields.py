@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 MAX_INT32 = 2**31 - 1
+MAX_DIGITS = 18
 MAX_STOPS = 16
 MAX_STOP_CHARS = 1024
 MAX_STOP_TOKENS = 256
@@ -20,6 +21,14 @@ def fault(message: str, at: str = "", kind: str = "invalid") -> PydanticCustomEr
 
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def parse_int(value: str | int | None) -> int | None:
+    """A number as a form or a query writes it; None for what is none."""
+    if isinstance(value, str):
+        plain = value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS
+        return int(value) if plain else None
+    return value
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]

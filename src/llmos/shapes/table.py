@@ -86,7 +86,7 @@ def screen(
             if value is not None:
                 kept[key] = value
         elif key not in table:
-            raise _unknown(key, fields, table, path)
+            raise unknown(key, fields, table, path)
         elif (neutral := table[key]) is not IGNORED and not _is_neutral(value, neutral):
             where = join(path, key)
             raise UnsupportedParameter(
@@ -100,7 +100,8 @@ def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
     return any(value == one and type(value) is type(one) for one in neutral)
 
 
-def _unknown(key: str, fields: Collection[str], table: Table, path: str) -> InvalidRequest:
+def unknown(key: str, fields: Collection[str], table: Table, path: str = "") -> InvalidRequest:
+    """The error of a field nobody documents, with near matches."""
     near = difflib.get_close_matches(key[:64], [*fields, *table], n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     where = join(path, key[:128])

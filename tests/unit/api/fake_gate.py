@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ from llmos.errors import (
     LLMOSError,
     ModelNotFound,
     PermissionDenied,
+    StorageError,
 )
 from llmos.ipc.memory import pair
 
@@ -199,11 +201,14 @@ class Keys:
         raise AuthenticationFailed("Incorrect API key provided.")
 
 
+USER_RIGHTS = {Action.INFER, Action.READ_FILES, Action.WRITE_FILES, Action.SUBMIT_JOBS}
+
+
 class Rules:
-    """Users may infer, no more."""
+    """Users may infer, and have files and jobs."""
 
     def authorize(self, principal: Principal, action: Action, resource: Resource) -> None:
-        if principal.role is not Role.ADMIN and action is not Action.INFER:
+        if principal.role is not Role.ADMIN and action not in USER_RIGHTS:
             raise PermissionDenied(f"{principal.name} may not {action} {resource.kind}")
 
 
@@ -213,6 +218,7 @@ class Sink:
 
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    kept: dict[str, bytes] = field(default_factory=dict)
 
     async def write(self, upload_id: str, filename: str, chunks: AsyncIterator[bytes]) -> BlobRef:
         data = b""
@@ -223,10 +229,34 @@ class Sink:
             self.broken.append(filename)
             raise
         self.files[upload_id, filename] = data
-        return BlobRef("sha256:" + "0" * 64, len(data), f"/home/secret/{filename}")
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.kept[digest] = data
+        return BlobRef(digest, len(data), f"/home/secret/{filename}")
 
     async def discard(self, upload_id: str) -> None:
         self.files = {k: v for k, v in self.files.items() if k[0] != upload_id}
+
+
+@dataclass
+class Source:
+    """Reads what the sink was given, in small pieces."""
+
+    sink: Sink
+    num_open: int = 0
+
+    async def read(
+        self, ref: BlobRef, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        data = self.sink.kept.get(ref.digest)
+        if data is None:
+            raise StorageError("the blob is gone")
+        part = data[start:end]
+        self.num_open += 1
+        try:
+            for at in range(0, len(part), 1000):
+                yield part[at : at + 1000]
+        finally:
+            self.num_open -= 1
 
 
 @dataclass
@@ -236,6 +266,7 @@ class Edge:
     app: Any
     gate: FakeGate
     sink: Sink
+    source: Source
     client: httpx.AsyncClient
     gate_client: GateClient
 
@@ -257,6 +288,7 @@ async def edge(
     near, far = pair()
     gate = FakeGate(far, {**DEFAULT, **(scripts or {})})
     sink, gate_client = Sink(), GateClient(near)
+    source = Source(sink)
     app = build_app(
         gate_client,
         Keys(),
@@ -264,6 +296,7 @@ async def edge(
         lambda: (b"up 1\n", "text/plain; version=0.0.4"),
         ApiConfig(**limits),
         authorizer=Rules(),
+        source=source,
         allowed_uid=4242,
     )
     running = asyncio.ensure_future(gate.run())
@@ -273,7 +306,7 @@ async def edge(
         async with httpx.AsyncClient(
             transport=transport, base_url="http://edge", headers=headers
         ) as client:
-            yield Edge(app, gate, sink, client, gate_client)
+            yield Edge(app, gate, sink, source, client, gate_client)
     finally:
         await gate_client.close()
         for task in list(gate.tasks):

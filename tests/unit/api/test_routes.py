@@ -428,6 +428,18 @@ def test_a_compressed_body_is_refused() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("weight", [0, -1, 5e-324, 0.0009, 1000.1, 10**30, "2", True])
+def test_a_weight_no_share_can_be_divided_by_is_refused(weight: Any) -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            body = {"name": "a", "tenant": "t", "weight": weight}
+            response = await e.client.post("/os/v1/keys", json=body)
+            assert (response.status_code, response.json()["error"]["param"]) == (400, "weight")
+            assert e.gate.bodies == []
+
+    asyncio.run(scene())
+
+
 def test_a_fault_of_ours_is_an_envelope_without_its_innards() -> None:
     async def nonsense(gate: FakeGate, call: Syscall) -> None:
         raise StorageError("disk trouble")

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from llmos.abi.principal import Role, ServiceClass
+from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
 from llmos.abi.syscall import AddKey, NiceProcess, PullModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
@@ -49,7 +49,7 @@ class KeyBody(Shape):
     tenant: str = Field(min_length=1, max_length=128)
     role: Literal["admin", "user"] = "user"
     max_class: Literal["batch", "default", "interactive"] = "interactive"
-    weight: float = Field(default=1.0, gt=0, le=1000)
+    weight: float = Field(default=1.0, ge=MIN_WEIGHT, le=MAX_WEIGHT)
 
     def to_call(self) -> AddKey:
         max_class: ServiceClass = CLASSES[self.max_class]

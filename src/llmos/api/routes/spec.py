@@ -13,7 +13,8 @@ from llmos.api.call import Handler
 class RouteSpec:
     """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one.
 
-    `query` names what may stand after the `?`.
+    `query` names what may stand after the `?`; `form` has the fields of a multipart body and the
+    format of each.
     """
 
     method: str
@@ -25,3 +26,4 @@ class RouteSpec:
     answer: type[pydantic.BaseModel] | None = None
     answer_type: str = "application/json"
     query: tuple[str, ...] = ()
+    form: dict[str, str] | None = None
