@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -33,7 +34,11 @@ def test_data() -> Path:
     folder = Path(os.environ.get("LLMOS_TEST_DATA") or ROOT.parent / "shared" / "data")
     if (folder / "models").is_dir():
         return folder
-    reason = f"no real data in {folder}: set LLMOS_TEST_DATA"
+    missing(f"no real data in {folder}: set LLMOS_TEST_DATA")
+
+
+def missing(reason: str) -> NoReturn:
+    """What a test needs is not on this machine: it is skipped and listed, or fails under CI."""
     if os.environ.get("LLMOS_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
