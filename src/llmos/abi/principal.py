@@ -39,6 +39,10 @@ class Role(enum.StrEnum):
     USER = "user"
 
 
+MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
+"""Of a key. Service is divided by it and added up: near 0, one request would be more than all."""
+
+
 class Principal(msgspec.Struct, frozen=True):
     """The authenticated owner of a key. `max_class` is the highest class it may ask for."""
 

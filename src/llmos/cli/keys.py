@@ -35,7 +35,9 @@ def add(
     max_class: Annotated[
         ClassName, typer.Option(help="The highest service class it may ask for.")
     ] = ClassName.INTERACTIVE,
-    weight: Annotated[float, typer.Option(help="Its share next to the others'.")] = 1.0,
+    weight: Annotated[
+        float, typer.Option(help="Its share next to the others': 0.001 to 1000.")
+    ] = 1.0,
     json: Json = False,
 ) -> None:
     """Make a key.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import builtins
 import hashlib
 import hmac
-import math
 import re
 import time
 
@@ -19,7 +18,7 @@ import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
 from llmos.abi.ids import new_id
-from llmos.abi.principal import Key, Principal, Role, ServiceClass
+from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Key, Principal, Role, ServiceClass
 from llmos.errors import AuthenticationFailed, Conflict, InvalidRequest, NotFound, QuotaExceeded
 from llmos.security.config import SecurityConfig
 from llmos.storage.database import Database
@@ -152,8 +151,10 @@ def _check(name: str, tenant: str, weight: float) -> None:
             raise InvalidRequest(
                 f"bad {field} {value[:80]!r}: letters, digits and ._@- , at most 96", param=field
             )
-    if not (math.isfinite(weight) and 0 < weight <= 1000):
-        raise InvalidRequest("weight must be over 0 and at most 1000", param="weight")
+    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        raise InvalidRequest(
+            f"weight is a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}", param="weight"
+        )
 
 
 def _ensure_tenant(connection: Connection, name: str, now: int, epoch: int) -> str:

@@ -124,7 +124,7 @@ def test_refusals(opened: MakeKeys) -> None:
                     await _add(keys, name)
             with pytest.raises(InvalidRequest, match="bad tenant"):
                 await _add(keys, "a", tenant="../x")
-            for weight in (0.0, -1.0, float("nan"), float("inf"), 1e9):
+            for weight in (0.0, 5e-324, 0.0009, -1.0, float("nan"), float("inf"), 1e9):
                 with pytest.raises(InvalidRequest, match="weight"):
                     await _add(keys, "a", weight=weight)
             with pytest.raises(Conflict):
