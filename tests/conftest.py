@@ -32,9 +32,9 @@ def test_data() -> Path:
     Absent, the test is skipped, or fails where `LLMOS_REQUIRE_DATA` is 1.
     """
     folder = Path(os.environ.get("LLMOS_TEST_DATA") or ROOT.parent / "shared" / "data")
-    if (folder / "models").is_dir():
-        return folder
-    missing(f"no real data in {folder}: set LLMOS_TEST_DATA")
+    if not (folder / "models").is_dir():
+        missing(f"no real data in {folder}: set LLMOS_TEST_DATA")
+    return folder
 
 
 def missing(reason: str) -> NoReturn:
