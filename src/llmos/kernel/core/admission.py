@@ -111,6 +111,7 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
     state.queue(request.model_id).join(waiting)
     tenant = waiting.tenant_id
     state.open_of_tenant[tenant] = state.open_of_tenant.get(tenant, 0) + 1
+    state.jobs.load[waiting.service_class] += 1
     return request
 
 

@@ -130,6 +130,7 @@ class Job:
     thawed_ns: int = 0
     pressed_ns: int | None = None
     relieved_ns: int = 0
+    looks_ns: int = 0
     kill_ns: int | None = None
 
     @property

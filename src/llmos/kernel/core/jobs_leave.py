@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.kernel.core import decisions as do
-from llmos.kernel.core.jobs import AT_WORK, COMES_BACK, Ending, Job, JobPhase
+from llmos.kernel.core.jobs import COMES_BACK, Ending, Job, JobPhase
 from llmos.kernel.core.state import State
 
 
@@ -12,8 +12,8 @@ def send_away(state: State, job: Job, ending: Ending, reason: str, now_ns: int) 
     if not job.wants_out(ending, reason) or job.phase is JobPhase.STARTING:
         return
     comes_back = ending in COMES_BACK
-    if comes_back and job.phase not in AT_WORK:
-        return  # it has been told to stop, which is more
+    if job.phase is JobPhase.STOPPING or (comes_back and job.phase is JobPhase.YIELDING):
+        return  # it has been told already
     thaw(state, job, reason, now_ns)
     job.move(JobPhase.YIELDING if comes_back else JobPhase.STOPPING, reason)
     job.kill_ns = now_ns + state.limits.jobs.grace_ns
@@ -26,6 +26,8 @@ def kill(state: State, job: Job, reason: str) -> None:
     """No more grace."""
     if not job.is_killed:
         job.is_killed = True
+        if job.phase not in (JobPhase.STARTING, JobPhase.STOPPING):
+            job.move(JobPhase.STOPPING, reason)
         state.out.append(do.KillJob(job.job_id, reason))
 
 

@@ -1,4 +1,4 @@
-"""Room for models and for jobs: which jobs yield for which need. They and replicas share a ledger."""
+"""Room for models and for jobs, which share one ledger: which jobs yield for which need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from llmos.kernel.core.jobs_leave import send_away
 from llmos.kernel.core.state import State
 
 
-def plan_yields(
-    state: State, missing_bytes: int, above: int, now_ns: int
-) -> list[Job] | None:
+def plan_yields(state: State, missing_bytes: int, above: int) -> list[Job] | None:
     """Checkpointable jobs of lower classes than `above` that hold so many bytes; None: not enough.
 
     The lowest class goes first, and in it who has run least since its start: the least is undone.
@@ -70,7 +68,15 @@ def leaving_bytes(state: State) -> int:
     return state.jobs.leaving_bytes() + spare
 
 
-def release_spare(state: State) -> None:
-    """Out of the ledger."""
+def release_spare(state: State, due_ns: int) -> None:
+    """Out of the ledger; the next one is due then."""
     state.ledger.release(SPARE)
     state.jobs.spare = SpareState.NONE
+    state.jobs.spare_due_ns = due_ns
+    tell_lacking(state)
+
+
+def tell_lacking(state: State) -> None:
+    """Bytes came free: the models that wait for some are looked at again."""
+    state.dirty.update((model_id, None) for model_id in state.lacking)
+    state.jobs.is_dirty = True

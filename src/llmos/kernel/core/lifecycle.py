@@ -83,6 +83,8 @@ def reniced(state: State, event: ev.Reniced, now_ns: int) -> None:
         service_class=old.service_class if event.service_class is None else event.service_class,
     )
     queue.join(request.waiting)
+    state.jobs.load[old.service_class] -= 1
+    state.jobs.load[request.waiting.service_class] += 1
     if queued:
         enqueue(state, request)
     state.dirty[request.model_id] = None
@@ -168,6 +170,7 @@ def close(state: State, request_id: str, event: Terminal, now_ns: int) -> None:
         if request.keep_alive_ns is not None:
             replica.keep_alive_ns = request.keep_alive_ns
     tenant = request.waiting.tenant_id
+    state.jobs.load[request.waiting.service_class] -= 1
     state.queue(request.model_id).leave(request.waiting)
     state.open_of_tenant[tenant] -= 1
     if not state.open_of_tenant[tenant]:

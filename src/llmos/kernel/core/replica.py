@@ -23,6 +23,9 @@ TRANSITIONS: dict[ReplicaState, frozenset[ReplicaState]] = {
 }
 
 
+LEAVING = (ReplicaState.DRAINING, ReplicaState.STOPPING)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What the core needs to know of a model version to place it. `reserve_bytes`: upper bound."""

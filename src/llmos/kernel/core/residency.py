@@ -7,9 +7,16 @@ from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import GIB, dequeue, is_queued
+from llmos.kernel.core.jobs_room import (
+    class_of_need,
+    give_up_spare,
+    leaving_bytes,
+    make_yield,
+    plan_yields,
+)
 from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.memory import plan_room
-from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
+from llmos.kernel.core.replica import LEAVING, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
 
 _COMING = (ReplicaState.STARTING, ReplicaState.READY)
@@ -211,17 +218,24 @@ def _start(state: State, model: ModelFacts, now_ns: int) -> None:
 
 
 def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int) -> int:
-    """Stop idle replicas that are not pinned; when those don't do, drain busy ones after a while.
+    """Stop idle replicas that are not pinned; when those don't do, jobs of a lower class yield, and
+    then busy ones drain after a while.
 
     Bytes of replicas already leaving count as free: waiting for them is cheaper than a victim.
     Returns the bytes the model holds against those behind it in the line.
     """
-    leaving = (ReplicaState.DRAINING, ReplicaState.STOPPING)
-    free_bytes = state.ledger.free_bytes - claimed_bytes
-    free_bytes += sum(r.reserved_bytes for r in state.replicas.values() if r.state in leaving)
+    give_up_spare(state, f"makes room for {model.ref}")
+    free_bytes = state.ledger.free_bytes - claimed_bytes + leaving_bytes(state)
+    free_bytes += sum(r.reserved_bytes for r in state.replicas.values() if r.state in LEAVING)
     candidates = [r for r in state.replicas.values() if r.model.model_id not in state.pinned]
     idle = [r for r in candidates if state.is_idle(r)]
     victims = plan_room(model.reserve_bytes, free_bytes, idle)
+    if victims is None:
+        missing_bytes = model.reserve_bytes - free_bytes - sum(r.reserved_bytes for r in idle)
+        jobs = plan_yields(state, missing_bytes, class_of_need(state, model.model_id))
+        if jobs is not None:
+            victims = idle
+            make_yield(state, jobs, model.ref, now_ns)
     patience_ns = state.limits.patience_ns
     is_owed = now_ns - state.lacking[model.model_id] >= patience_ns
     if victims is None and is_owed:

@@ -11,6 +11,7 @@ from llmos.abi.policy import Policy
 from llmos.kernel.core.cost import Backlog, CostModel
 from llmos.kernel.core.decisions import Decision
 from llmos.kernel.core.fault import Fault
+from llmos.kernel.core.jobs import Board
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.core.memory import Ledger
 from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
@@ -30,6 +31,7 @@ class State:
     limits: Limits
     make_policy: Callable[[], Policy]
     ledger: Ledger
+    jobs: Board
     requests: dict[str, Request] = field(default_factory=dict)
     replicas: dict[str, Replica] = field(default_factory=dict)
     models: dict[str, ModelFacts] = field(default_factory=dict)
@@ -92,4 +94,4 @@ class State:
 
 def initial(limits: Limits, make_policy: Callable[[], Policy]) -> State:
     """An empty machine; `make_policy` is called once per model."""
-    return State(limits, make_policy, Ledger(limits.memory_budget_bytes))
+    return State(limits, make_policy, Ledger(limits.memory_budget_bytes), Board(make_policy))

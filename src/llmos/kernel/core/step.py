@@ -8,7 +8,15 @@ from typing import Any
 
 from llmos.abi.events import Failed
 from llmos.errors import ShuttingDown
-from llmos.kernel.core import admission, lifecycle, residency, sched
+from llmos.kernel.core import (
+    admission,
+    jobs_freeze,
+    jobs_life,
+    jobs_queue,
+    lifecycle,
+    residency,
+    sched,
+)
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import Replica, ReplicaState
@@ -24,10 +32,14 @@ def step(state: State, events: Iterable[ev.CoreEvent], now_ns: int) -> list[do.D
         lifecycle.expire(state, now_ns)
         residency.mark_all(state)
         residency.unload_idle(state, now_ns)
+        jobs_life.look(state, now_ns)
     while state.dirty:
         _schedule(state, state.dirty.popitem()[0], now_ns)
         if not state.dirty and state.lacking:
             residency.place(state, now_ns)  # may end requests, which makes models dirty again
+    if state.jobs.jobs or state.jobs.is_dirty:
+        jobs_freeze.balance(state, now_ns)
+        jobs_queue.schedule(state, now_ns)
     return state.out
 
 
@@ -59,6 +71,7 @@ def _rest(state: State, replica: Replica, now_ns: int) -> None:
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
     state.draining = True
+    jobs_life.draining(state, now_ns)
 
 
 def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
@@ -70,6 +83,7 @@ def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
     for request_id in list(state.requests):
         error = ShuttingDown("the server is stopping").to_info()
         lifecycle.close(state, request_id, Failed(request_id, error), now_ns)
+    jobs_life.closing(state)
 
 
 def _tick(state: State, event: ev.Tick, now_ns: int) -> None:
@@ -89,6 +103,19 @@ _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.ReplicaGone: residency.replica_gone,
     ev.ModelWanted: residency.model_wanted,
     ev.ModelUnwanted: residency.model_unwanted,
+    ev.JobClaimed: jobs_life.claimed,
+    ev.JobDropped: jobs_life.dropped,
+    ev.JobBegun: jobs_life.begun,
+    ev.JobNotBegun: jobs_life.not_begun,
+    ev.JobWaits: jobs_life.waits,
+    ev.JobTooBig: jobs_life.too_big,
+    ev.JobOver: jobs_life.over,
+    ev.JobSettled: jobs_life.settled,
+    ev.JobCancelled: jobs_life.cancelled,
+    ev.JobSuspended: jobs_life.suspended,
+    ev.JobResumed: jobs_life.resumed,
+    ev.JobReniced: jobs_life.reniced,
+    ev.SpareGone: jobs_life.spare_gone,
     ev.Draining: _draining,
     ev.Closing: _closing,
     ev.Tick: _tick,

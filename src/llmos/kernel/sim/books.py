@@ -7,6 +7,7 @@ from collections import Counter
 from llmos.abi.policy import Tuning
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
+from llmos.kernel.core.jobs import SpareState
 from llmos.kernel.core.replica import Replica, ReplicaState
 from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import ALARM_GRID_NS, State
@@ -36,7 +37,10 @@ def check_memory(state: State, witness: Witness) -> None:
     ledger, replicas = state.ledger, state.replicas
     demand(0 <= ledger.reserved_bytes <= ledger.budget_bytes, "over-commit of memory")
     held = {r.replica_id: r.reserved_bytes for r in replicas.values()}
-    demand(sum(held.values()) == ledger.reserved_bytes, "the ledger differs from the replicas")
+    jobs = [job.facts.memory_bytes for job in state.jobs.jobs.values() if job.reserved]
+    spare = state.limits.jobs.spare_bytes if state.jobs.spare is not SpareState.NONE else 0
+    total = sum(held.values()) + sum(jobs) + spare
+    demand(total == ledger.reserved_bytes, "the ledger differs from replicas and jobs")
     seen = {replica_id: host.reserved_bytes for replica_id, host in witness.hosts.items()}
     demand(held == seen, "replicas differ from those started")
 
@@ -94,7 +98,12 @@ def _check_timers(state: State, now_ns: int) -> None:
 
 
 def _check_idle(state: State, replica: Replica, now_ns: int) -> None:
-    """Nobody keeps an unused replica, unless it is pinned, past its keep-alive."""
+    """Nobody keeps an unused replica, unless it is pinned, past its keep-alive.
+
+    A core that is closing has let go of its pins and starts nothing: its kernel ends every process.
+    """
+    if state.draining and not state.requests:
+        return
     if state.is_idle(replica) and replica.model.model_id not in state.pinned:
         kept_ns = now_ns - replica.idle_since_ns
         demand(kept_ns <= replica.keep_alive_ns + ALARM_GRID_NS, "kept past its keep-alive")
