@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from llmos.abi.blob import BlobRef
+from llmos.abi.jobs import Idempotency
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -37,9 +38,14 @@ class FileFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 class FileStore(Protocol):
     """File records over blobs. A change is on disk when its method returns."""
 
-    async def add(self, upload_id: str, record: FileRecord) -> FileRecord:
+    async def add(
+        self, upload_id: str, record: FileRecord, idempotency: Idempotency | None = None
+    ) -> FileRecord:
         """Take a finished upload of one file into the store; `digest` and `size_bytes` of `record`
-        are filled in. Raises NotFound (no such upload), StorageError, DiskFull."""
+        are filled in. With an idempotency key seen before from this principal: the file of then.
+
+        Raises NotFound (no such upload), IdempotencyMismatch, InvalidRequest (not one file),
+        StorageError, DiskFull."""
         ...
 
     async def get(self, file_id: str) -> FileRecord:

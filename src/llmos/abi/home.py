@@ -8,16 +8,22 @@ import msgspec
 
 
 class BackupReport(msgspec.Struct, frozen=True, tag="r.backup"):
+    """`notes` say what is not included; `missing` are digests that rows refer to and whose bytes
+    were gone or damaged, and so are not in it."""
+
     path: str
     num_files: int
     size_bytes: int
     took_s: float
+    notes: list[str] = []
+    missing: list[str] = []
 
 
 class DiskReport(msgspec.Struct, frozen=True, tag="r.disk"):
-    """The disk ledger, in bytes. `by_use` sums blobs by what refers to them.
+    """The disk ledger, in bytes. `by_use` sums blobs by what refers to them, each counted once.
 
-    `floor_bytes` of the free ones are never used; `freed_bytes` by the last collection.
+    `floor_bytes` of the free ones are never used; `freed_bytes` by the last collection. `missing`
+    are the first of `num_missing` digests that are referred to and not there: lost bytes.
     """
 
     total_bytes: int
@@ -29,6 +35,8 @@ class DiskReport(msgspec.Struct, frozen=True, tag="r.disk"):
     database_bytes: int = 0
     unused_bytes: int = 0
     freed_bytes: int = 0
+    num_missing: int = 0
+    missing: list[str] = []
 
 
 class Housekeeping(Protocol):

@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,9 +23,11 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.disk import mapped, remove_tree, sync_folder
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
+from llmos.telemetry.faults import reached
 
 CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_HEX = re.compile(r"[0-9a-f]{64}")
 _CANNOT_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -50,7 +53,7 @@ class Blobs:
     """The store under `blobs/`. Blocking: call it from a thread.
 
     A blob is visible only whole, verified and durable. Blobs added under a `hold` survive
-    `collect` until it ends, so that whoever adds them has time to record that they are wanted.
+    every sweep until it ends, so that whoever adds them has time to record that they are wanted.
     """
 
     def __init__(self, home: Home, config: StorageConfig | None = None) -> None:
@@ -58,6 +61,8 @@ class Blobs:
         self._config = config or StorageConfig()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
+        self._lingering: dict[str, float] = {}
+        self._sweeps: list[set[str]] = []
 
     def path(self, digest: str) -> Path:
         """Where a blob of this digest is, if it is."""
@@ -78,7 +83,7 @@ class Blobs:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[Hold]:
-        """While this lasts, `collect` leaves alone what is added under it."""
+        """While this lasts, sweeps leave alone what is added under it."""
         hold = Hold()
         try:
             yield hold
@@ -86,6 +91,34 @@ class Blobs:
             with self._lock:
                 hold.ended = True
                 self._held.subtract(hold.digests)
+                self._held += Counter()  # drops what nobody holds any more
+
+    def keep(self, digests: Iterable[str], hold: Hold) -> None:
+        """Hold blobs that may be there already. Raises StorageError once the hold has ended."""
+        with self._lock:
+            self._keep(digests, hold)
+
+    def _keep(self, digests: Iterable[str], hold: Hold) -> None:
+        if hold.ended:
+            raise StorageError("the blobs are not wanted any more: given up meanwhile")
+        for digest in digests:
+            if digest not in hold.digests:
+                hold.digests.add(digest)
+                self._held[digest] += 1
+            for spared in self._sweeps:
+                spared.add(digest)
+
+    def linger(self, digest: str, for_s: float) -> None:
+        """Hold a blob for a time: its bytes were handed over before anything refers to them."""
+        with self._lock:
+            self._lingering[digest] = time.monotonic() + for_s
+            for spared in self._sweeps:
+                spared.add(digest)
+
+    def held(self) -> set[str]:
+        """What is held at this moment."""
+        with self._lock:
+            return self._held.keys() | self._lingering.keys()
 
     def copy(
         self, source: Path, hold: Hold, progress: Callable[[int], None] = lambda _: None
@@ -132,17 +165,15 @@ class Blobs:
                 os.fchmod(file.fileno(), 0o400)
                 os.fsync(file.fileno())
                 size_bytes = os.fstat(file.fileno()).st_size
+            reached("blobs.seal.synced")
             with self._lock:
-                if hold.ended:
-                    raise StorageError(f"storing {path.name}: given up meanwhile")
-                if digest not in hold.digests:
-                    hold.digests.add(digest)
-                    self._held[digest] += 1
+                self._keep([digest], hold)
                 if target.exists() and target.stat().st_size == size_bytes:
                     path.unlink()
                 else:
                     target.parent.mkdir(mode=0o700, exist_ok=True)
                     path.replace(target)
+            reached("blobs.seal.renamed")
             sync_folder(target.parent)
             sync_folder(self._home.blobs)
         return BlobRef(digest, size_bytes, str(target))
@@ -186,30 +217,86 @@ class Blobs:
         with mapped(f"removing {folder_name}"):
             remove_tree(self._home.models / folder_name)
 
+    @contextlib.contextmanager
+    def sweep(self) -> Iterator[Sweep]:
+        """A sweep begins: read what is wanted inside, then delete the rest.
+
+        A blob that was held at any time since the beginning is spared: whoever held it may have
+        recorded that it is wanted after that was read.
+        """
+        spared: set[str] = set()
+        with self._lock:
+            now_s = time.monotonic()
+            self._lingering = {d: at for d, at in self._lingering.items() if at > now_s}
+            spared |= self._held.keys() | self._lingering.keys()
+            self._sweeps.append(spared)
+        try:
+            yield Sweep(self, spared)
+        finally:
+            with self._lock:
+                self._sweeps.remove(spared)
+
     def collect(self, wanted: set[str]) -> int:
         """Delete every blob that is neither `wanted` nor held; the bytes freed."""
-        freed = 0
-        with mapped("collecting blobs"), self._lock:
-            for path in self._files():
-                digest = f"sha256:{path.name}"
-                if digest in wanted or self._held[digest] > 0:
-                    continue
-                freed += path.stat().st_size
+        with self.sweep() as sweep:
+            return sweep.delete_all_but(wanted)
+
+    def delete_unless(self, spared: set[str], digest: str, path: Path) -> int:
+        """The bytes freed: 0 when it is spared by now, or gone. For `Sweep`."""
+        with self._lock:
+            if digest in spared:
+                return 0
+            try:
+                size_bytes = path.stat().st_size
                 path.unlink()
-        return freed
+            except FileNotFoundError:
+                return 0
+        return size_bytes
+
+    def sizes(self) -> dict[str, int]:
+        """Every blob there is, with its bytes. Walks the store."""
+        found = {}
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):  # collected meanwhile
+                found[f"sha256:{path.name}"] = path.stat().st_size
+        return found
 
     def ledger(self) -> DiskLedger:
         """What the store uses and what the disk has. Walks the store."""
-        sizes = [path.stat().st_size for path in self._files()]
+        sizes = self.sizes()
         usage = shutil.disk_usage(self._home.path)
         return DiskLedger(
-            len(sizes), sum(sizes), usage.free, usage.total, self._config.min_free_bytes
+            len(sizes), sum(sizes.values()), usage.free, usage.total, self._config.min_free_bytes
         )
 
     def _files(self) -> Iterator[Path]:
         for folder in self._home.blobs.iterdir():
             if folder.is_dir():
-                yield from folder.iterdir()
+                yield from (path for path in folder.iterdir() if _HEX.fullmatch(path.name))
+
+
+class Sweep:
+    """One pass over the store. `num_deleted` blobs went so far."""
+
+    def __init__(self, blobs: Blobs, spared: set[str]) -> None:
+        self._blobs = blobs
+        self._spared = spared
+        self.num_deleted = 0
+
+    def delete_all_but(self, wanted: set[str]) -> int:
+        """The bytes freed. Dying anywhere inside leaves nothing that the next sweep does not."""
+        freed = 0
+        with mapped("collecting blobs"):
+            for digest in self._blobs.sizes():
+                if digest in wanted:
+                    continue
+                reached("blobs.sweep.before_delete")
+                size_bytes = self._blobs.delete_unless(
+                    self._spared, digest, self._blobs.path(digest)
+                )
+                freed += size_bytes
+                self.num_deleted += size_bytes > 0
+        return freed
 
 
 def _hashed(path: Path, progress: Callable[[int], None]) -> str:

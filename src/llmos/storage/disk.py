@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 from llmos.errors import DiskFull, StorageError
+
+T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -22,6 +26,31 @@ def mapped(what: str) -> Iterator[None]:
     except OSError as error:
         cls = DiskFull if error.errno in FULL else StorageError
         raise cls(f"{what}: {error.strerror or error}") from error
+
+
+async def finished(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
+    """Await `work`; a cancelled caller still waits for its end, since it cleans up next.
+
+    `on_cancel` may tell the work to hurry.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        on_cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # retrieved: the caller has left
+        raise
+
+
+async def whole(
+    fn: Callable[..., T], *args: Any, on_cancel: Callable[[], None] = lambda: None
+) -> T:
+    """`finished` for a function that runs in a thread."""
+    return await finished(asyncio.to_thread(fn, *args), on_cancel)
 
 
 def sync_folder(folder: Path) -> None:

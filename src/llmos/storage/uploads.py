@@ -1,4 +1,4 @@
-"""Uploads: private folders of named files, on their way to become a model or nothing."""
+"""Uploads: private folders of named files, on their way to become a model, a File or nothing."""
 
 from __future__ import annotations
 
@@ -8,43 +8,33 @@ import os
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from llmos.abi.blob import BlobRef
 from llmos.errors import InvalidRequest, NotFound, PayloadTooLarge, QuotaExceeded
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
-from llmos.storage.disk import mapped, remove_tree
+from llmos.storage.disk import mapped, remove_tree, whole
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
+from llmos.telemetry.faults import reached
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}")
 _BUFFER_BYTES = 1 << 20
 
 
-async def _whole(fn: Callable[..., None], *args: Any) -> None:
-    """Run in a thread; a cancelled caller still waits for it, since it closes the file next."""
-    work = asyncio.ensure_future(asyncio.to_thread(fn, *args))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
-
-
 class _Upload:
-    """What is known of one open upload. `sizes` counts finished files by name, in bytes."""
+    """What is known of one open upload. `files` are the finished ones, by name."""
 
     def __init__(self) -> None:
-        self.sizes: dict[str, int] = {}
+        self.files: dict[str, BlobRef] = {}
         self.writing_bytes = 0
         self.num_writing = 0
         self.touched_s = time.monotonic()
 
     def total_bytes(self, without: str) -> int:
-        finished = sum(size for name, size in self.sizes.items() if name != without)
+        finished = sum(ref.size_bytes for name, ref in self.files.items() if name != without)
         return finished + self.writing_bytes
 
 
@@ -71,13 +61,13 @@ class Uploads:
             with mapped(f"storing {filename}"):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 temporary.replace(path)
-            upload.sizes[filename] = size_bytes
-            return BlobRef(digest, size_bytes)
+            upload.files[filename] = BlobRef(digest, size_bytes)
+            return upload.files[filename]
         finally:
             temporary.unlink(missing_ok=True)
             upload.num_writing -= 1
             upload.touched_s = time.monotonic()
-            if not upload.sizes and not upload.num_writing:
+            if not upload.files and not upload.num_writing:
                 await self.discard(upload_id)
 
     async def discard(self, upload_id: str) -> None:
@@ -85,6 +75,23 @@ class Uploads:
         if _ID.fullmatch(upload_id):
             self._open.pop(upload_id, None)
             await asyncio.to_thread(remove_tree, self._root / upload_id)
+
+    def files_of(self, upload_id: str) -> dict[str, BlobRef]:
+        """Digest and size of every finished file, by name; empty for an unknown upload."""
+        upload = self._open.get(upload_id)
+        return dict(upload.files) if upload is not None else {}
+
+    async def drop_idle(self) -> int:
+        """Discard uploads that nobody has touched for long; how many."""
+        oldest_s = time.monotonic() - self._config.upload_idle_s
+        idle = [
+            upload_id
+            for upload_id, upload in self._open.items()
+            if upload.touched_s < oldest_s and not upload.num_writing
+        ]
+        for upload_id in idle:
+            await self.discard(upload_id)
+        return len(idle)
 
     def take(self, upload_id: str) -> Path:
         """The folder of a finished upload, now the caller's, who must remove it. Raises NotFound,
@@ -97,6 +104,7 @@ class Uploads:
             raise InvalidRequest(f"upload {upload_id} is still being written", param="source")
         taken = self._scratch / f"taken-{uuid.uuid4().hex}"
         with mapped(f"taking upload {upload_id}"):
+            reached("uploads.take.before_move")
             (self._root / upload_id).replace(taken)
         del self._open[upload_id]
         return taken
@@ -108,7 +116,7 @@ class Uploads:
         if upload is None:
             await self._make_room()
             upload = self._open.setdefault(upload_id, _Upload())
-        num_files = len(upload.sizes.keys() | {filename}) + upload.num_writing
+        num_files = len(upload.files.keys() | {filename}) + upload.num_writing
         if num_files > self._config.max_upload_files:
             raise PayloadTooLarge(
                 f"an upload holds at most {self._config.max_upload_files} files", param="filename"
@@ -117,10 +125,7 @@ class Uploads:
         return upload
 
     async def _make_room(self) -> None:
-        oldest_s = time.monotonic() - self._config.upload_idle_s
-        for upload_id, upload in list(self._open.items()):
-            if upload.touched_s < oldest_s and not upload.num_writing:
-                await self.discard(upload_id)
+        await self.drop_idle()
         if len(self._open) >= self._config.max_uploads:
             raise QuotaExceeded(f"{len(self._open)} uploads are open already", retry_after_s=10.0)
 
@@ -139,11 +144,12 @@ class Uploads:
                 self._check_size(upload, filename)
                 buffer += chunk
                 if len(buffer) >= _BUFFER_BYTES:
-                    await _whole(self._flush, fd, buffer, digest, filename)
-            await _whole(self._flush, fd, buffer, digest, filename)
+                    await whole(self._flush, fd, buffer, digest, filename)
+            await whole(self._flush, fd, buffer, digest, filename)
         finally:
             upload.writing_bytes -= written
             os.close(fd)
+        reached("uploads.write.received")
         return f"sha256:{digest.hexdigest()}", written
 
     def _check_size(self, upload: _Upload, filename: str) -> None:

@@ -68,6 +68,11 @@ class Metrics:
         self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
         self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
         self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")
+        self.disk_free_bytes = gauge("llmos:disk_free_bytes", "Free on the home's disk.")
+        self.blob_bytes = gauge("llmos:blob_bytes", "All blobs, when last looked at.")
+        self.missing_blobs = gauge("llmos:missing_blobs", "Referred to, but not in the store.")
+        self.collected_bytes = counter("llmos:collected_bytes", "Of blobs that were deleted.")
+        self.last_backup = gauge("llmos:last_backup_timestamp_seconds", "End of the last backup.")
         self.turns = counter("llmos:kernel_turns", "Turns of the kernel's loop.")
         self.step_errors = counter("llmos:kernel_errors", "Exceptions caught by the kernel's loop.")
 
