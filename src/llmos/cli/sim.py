@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmos.kernel.sim.setup import Setup
 
 MAX_CALLS = 10_000_000
+PLOTS = (".svg", ".png", ".pdf")
 
 
 def sim(
@@ -38,7 +39,7 @@ def sim(
         ),
     ] = 1,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Requests a replica batches.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     speed: Annotated[
         float, typer.Option(min=1e-6, max=1e6, help="How much faster the calls come.")
     ] = 1.0,
@@ -79,7 +80,7 @@ def sim(
     from llmos.kernel.sim.run import Simulation
 
     if plot is not None:
-        _need_matplotlib()
+        _check_plot(plot)
     setup = _setup(policy, replicas, slots, faults=faults, step=step, check_every=check)
     rng = random.Random(seed)
     calls = _calls(trace, rng, (rate, limit, speed), tenants, classes)
@@ -232,22 +233,34 @@ def _show(report: Report) -> None:
         f"{report.jain_total:.4f} over totals\n"
         f"utilisation {report.utilisation:.1%}, {report.tokens_per_s:.1f} tokens/s, "
         f"{report.num_preemptions} preemptions\n"
+        f"{_injected(report)}"
         f"trace hash {report.hash}"
     )
+
+
+def _injected(report: Report) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in report.injected.items())
+    return f"faults that came true: {counts}\n" if counts else ""
 
 
 def _s(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _need_matplotlib() -> None:
+def _check_plot(path: Path) -> None:
     """Before the run, not after it."""
     from importlib.util import find_spec
 
-    from llmos.errors import PluginError
+    from llmos.errors import InvalidRequest, PluginError
 
     if find_spec("matplotlib") is None:
         raise PluginError("--plot needs matplotlib: pip install 'llmos[dev]'")
+    if path.suffix not in PLOTS:
+        known = ", ".join(PLOTS)
+        raise InvalidRequest(f"{path} cannot be written: it must end in {known}", param="plot")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise InvalidRequest(f"{path} cannot be written: {what}", param="plot")
 
 
 def _draw(report: Report, outcomes: list[Outcome], path: Path) -> None:

@@ -46,6 +46,7 @@ def test_json_says_the_same(llmos: Run, trace: Path) -> None:
 def test_made_up_calls_faults_and_proportions(llmos: Run) -> None:
     args = ("sim", "--limit", "60", "--rate", "20", "--tenants", "3,1", "--faults", "all", "--json")
     one = llmos(*args, "--classes", "batch=1,interactive=2", "--seed", "1").json
+    assert one["injected"].keys() & {"late", "duplicate"}
     assert set(one["tokens_by_tenant"]) == {"tenant-1", "tenant-2"}
     assert len(one["classes"]) == 2
     other = llmos(*args, "--classes", "batch=1,interactive=2", "--seed", "2").json
@@ -72,8 +73,10 @@ def test_a_plugins_policy_is_found_by_name(llmos: Run, monkeypatch: pytest.Monke
         (("--tenants", "1,x"), 2, "numbers above 0"),
         (("--step", "1,2"), 2, "3 numbers"),
         (("--replicas", "0"), 2, "'--replicas'"),
+        (("--seed", "-1"), 2, "'--seed'"),
         (("--limit", "5", "--plot", "no/such/folder/x.svg"), 1, "cannot be written"),
         (("--limit", "5", "--plot", "x.unknown"), 1, "cannot be written"),
+        (("--limit", "5", "--plot", "/"), 1, "cannot be written"),
     ],
 )
 def test_wrong_input(llmos: Run, args: tuple[str, ...], code: int, says: str) -> None:

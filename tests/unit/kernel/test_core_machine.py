@@ -1,20 +1,23 @@
 """The core against a hostile world: any order of events, and what must hold whatever comes.
 
 What is promised is watched by the simulator's witness (from outside) and its books (from inside).
-The deep run, at least 500 events an example: `make sim-deep`.
+One machine per policy. The deep run, at least 500 events a history: `make sim-deep`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
+from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -36,6 +39,13 @@ MS = 1_000_000
 indexes = st.integers(0, 50)
 
 
+busy = precondition(lambda machine: machine.on_worker())
+hosting = precondition(lambda machine: machine.hosts())
+loading = precondition(lambda machine: machine.hosts(up=False))
+serving = precondition(lambda machine: machine.hosts(up=True))
+leaving = precondition(lambda machine: machine.hosts(stopping=True))
+
+
 class Watched(World):
     """A world in which every step is witnessed and its books are checked."""
 
@@ -45,12 +55,14 @@ class Watched(World):
         self.tuning = tuning
         self.witness = Witness(self.state.limits, self.rule, tuning.nice_step_ns)
         self.now_ns = 10**9
+        self.num_events = 0
 
     def step(self, *events: ev.CoreEvent, after_ns: int = 0) -> list[do.Decision]:
         self.now_ns += after_ns
         while (due_ns := self.state.next_due_ns()) is not None and due_ns <= self.now_ns:
             self._one([ev.Tick()], max(due_ns, self.last_ns))
         self.log.clear()
+        self.num_events += len(events)  # not the ticks above
         return self._one(events, self.now_ns)
 
     last_ns = 0
@@ -72,10 +84,10 @@ class Watched(World):
 class CoreMachine(RuleBasedStateMachine):
     """Clients, operators and workers do what they like, in any order."""
 
+    policy = "fair"
     num = 0
 
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)),
         slice_tokens=st.integers(1, 6),
         nice_step_ms=st.sampled_from([0, 10, 1000]),
         lowest_share=st.sampled_from([0.01, 0.5]),
@@ -84,7 +96,6 @@ class CoreMachine(RuleBasedStateMachine):
     )
     def begin(
         self,
-        policy: str,
         slice_tokens: int,
         nice_step_ms: int,
         lowest_share: float,
@@ -92,7 +103,7 @@ class CoreMachine(RuleBasedStateMachine):
         max_tokens: int,
     ) -> None:
         self.world = Watched(
-            policy,
+            self.policy,
             Tuning(slice_tokens, nice_step_ms * MS, lowest_share),
             max_waiting=12,
             max_waiting_per_model=6,
@@ -128,6 +139,7 @@ class CoreMachine(RuleBasedStateMachine):
         weight=st.sampled_from([1.0, 3.0]),
         deadline_ms=st.sampled_from([None, None, 30, 1000]),
         prompt=st.integers(1, 50),
+        count=st.sampled_from([1, 1, 1, 2, 5]),
     )
     def arrive(
         self,
@@ -139,26 +151,37 @@ class CoreMachine(RuleBasedStateMachine):
         weight: float,
         deadline_ms: int | None,
         prompt: int,
+        count: int,
     ) -> None:
-        self.num += 1
+        """One, or several alike one after another."""
         deadline_ns = None if deadline_ms is None else self.world.now_ns + deadline_ms * MS
-        self.world.arrive(
-            f"r{self.num}",
-            MODELS[i],
-            service_class,
-            nice,
-            deadline_ns,
-            owner=f"t{tenant}/p{principal}",
-            weight=weight,
-            prompt=prompt,
-            max_tokens=prompt % 3 * 10,
-        )
+        for _ in range(count):
+            self.num += 1
+            self.world.arrive(
+                f"r{self.num}",
+                MODELS[i],
+                service_class,
+                nice,
+                deadline_ns,
+                owner=f"t{tenant}/p{principal}",
+                weight=weight,
+                prompt=prompt,
+                max_tokens=prompt % 3 * 10,
+            )
 
+    @rule(i=st.integers(0, 2), service_class=st.sampled_from(ServiceClass), tenant=indexes)
+    def arrive_plain(self, i: int, service_class: ServiceClass, tenant: int) -> None:
+        """By another name, as hypothesis switches rules off by their names."""
+        self.num += 1
+        self.world.arrive(f"r{self.num}", MODELS[i], service_class, owner=f"t{tenant % 3}/p")
+
+    @loading
     @rule(index=indexes)
     def load(self, index: int) -> None:
         if replica_id := self.pick(self.hosts(up=False, stopping=False), index):
             self.world.up(replica_id, self.world.witness.hosts[replica_id].num_slots, GIB // 4)
 
+    @hosting
     @rule(index=indexes)
     def load_again(self, index: int) -> None:
         """A duplicate, or a reply of one that was stopped meanwhile."""
@@ -167,11 +190,13 @@ class CoreMachine(RuleBasedStateMachine):
             if host.is_up or host.is_stopping:
                 self.world.up(replica_id, host.num_slots, GIB)
 
+    @loading
     @rule(index=indexes)
     def refuse(self, index: int) -> None:
         if replica_id := self.pick(self.hosts(up=False), index):
             self.world.step(ev.ReplicaRefused(replica_id, LoadFailed("no").to_info()))
 
+    @hosting
     @rule(index=indexes, twice=st.booleans())
     def die(self, index: int, twice: bool) -> None:
         if replica_id := self.pick(self.hosts(), index):
@@ -179,19 +204,30 @@ class CoreMachine(RuleBasedStateMachine):
             if twice:
                 self.world.gone(replica_id)
 
+    @leaving
     @rule(index=indexes)
     def stop_as_asked(self, index: int) -> None:
         if replica_id := self.pick(self.hosts(stopping=True), index):
             self.world.gone(replica_id, None)
 
-    @rule(index=indexes, num_tokens=st.integers(1, 5), late=st.booleans())
-    def progress(self, index: int, num_tokens: int, late: bool) -> None:
-        """A step of a worker; `late`: of rows paused meanwhile too, and of one long gone."""
-        if replica_id := self.pick(self.hosts(up=True), index):
-            host = self.world.witness.hosts[replica_id]
+    @serving
+    @rule(
+        index=indexes,
+        num_tokens=st.integers(1, 5),
+        late=st.booleans(),
+        count=st.sampled_from([1, 2, 6]),
+    )
+    def progress(self, index: int, num_tokens: int, late: bool, count: int) -> None:
+        """Steps of a worker; `late`: of rows paused meanwhile too, and of one long gone."""
+        replica_id = self.pick(self.hosts(up=True), index)
+        for _ in range(count):
+            host = self.world.witness.hosts.get(replica_id or "")
+            if host is None or replica_id is None:
+                return
             rows = sorted(host.running | host.parked) if late else sorted(host.running)
             self.world.tokens(replica_id, **dict.fromkeys([*rows, "r0"], num_tokens))
 
+    @busy
     @rule(index=indexes, twice=st.booleans())
     def finish(self, index: int, twice: bool) -> None:
         if request_id := self.pick(self.on_worker(), index):
@@ -199,6 +235,7 @@ class CoreMachine(RuleBasedStateMachine):
             if twice:
                 self.world.end(request_id)
 
+    @busy
     @rule(index=indexes)
     def abort(self, index: int) -> None:
         if request_id := self.pick(self.on_worker(), index):
@@ -267,19 +304,72 @@ def profile(max_examples: int, num_steps: int) -> settings:
     )
 
 
-TestCore = CoreMachine.TestCase
-TestCore.settings = profile(30, 50)
+class PriorityMachine(CoreMachine):
+    policy = "priority"
+
+
+class TurnsMachine(CoreMachine):
+    policy = "round-robin"
+
+
+class FirstComeMachine(CoreMachine):
+    policy = "fifo"
+
+
+MACHINES = (CoreMachine, PriorityMachine, TurnsMachine, FirstComeMachine)
+TestFair, TestPriority, TestTurns, TestFirstCome = (machine.TestCase for machine in MACHINES)
+for _case in (TestFair, TestPriority, TestTurns, TestFirstCome):
+    _case.settings = profile(8, 50)
+
+
+def test_every_policy_has_a_machine() -> None:
+    assert {machine.policy for machine in MACHINES} == POLICIES.keys()
+
+
+def deep(machine: type[CoreMachine], num_histories: int, num_steps: int) -> list[int]:
+    """How many events the core was told in each history, before the world was made to end.
+
+    Hypothesis ends a history when it has drawn too much for it; a long one may draw more.
+    """
+    counts: list[int] = []
+
+    class Counted(machine):  # type: ignore[valid-type, misc]
+        def teardown(self) -> None:
+            if hasattr(self, "world"):
+                counts.append(self.world.num_events)
+            super().teardown()
+
+    size = 64 * num_steps
+    with (
+        mock.patch("hypothesis.stateful.BUFFER_SIZE", size),
+        mock.patch("hypothesis.internal.conjecture.engine.BUFFER_SIZE", size),
+    ):
+        run_state_machine_as_test(Counted, settings=profile(num_histories, num_steps))  # type: ignore[no-untyped-call]
+    return counts
 
 
 def main() -> int:
-    """The deep run."""
+    """Long histories under every policy. Exit status 1: they were shorter than asked for."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--examples", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--histories", type=int, default=25, help="per policy")
+    parser.add_argument("--events", type=int, default=500, help="in each, at least")
+    parser.add_argument(
+        "--steps", type=int, default=900, help="of the machine: not all do something"
+    )
     arguments = parser.parse_args()
-    run_state_machine_as_test(CoreMachine, settings=profile(arguments.examples, arguments.steps))  # type: ignore[no-untyped-call]
-    print(f"{arguments.examples} examples of up to {arguments.steps} steps: nothing found")
-    return 0
+    short = 0
+    for machine in MACHINES:
+        began = time.monotonic()
+        counts = deep(machine, arguments.histories, arguments.steps)
+        long = [count for count in counts if count >= arguments.events]
+        short += len(long) < arguments.histories
+        print(
+            f"{machine.policy}: {len(long)} histories of {min(long, default=0)} to "
+            f"{max(long, default=0)} events, {len(counts) - len(long)} shorter ones: nothing found "
+            f"in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+    return 1 if short else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +66,7 @@ class Machine:
         self._ticked_ns = 0
         self._num_ticks_now = 0
         self._num_steps = 0
+        self.injected: Counter[str] = Counter()
         self._rule = RULES.get(setup.policy)
         self.state = initial(setup.limits, lambda: setup.make_policy(setup.tuning))
         self.witness = Witness(setup.limits, self._rule, setup.tuning.nice_step_ns)
@@ -160,7 +162,7 @@ class Machine:
         self._workers[decision.replica_id] = hosted
         load_ns = round(setup.load_ns * life.slowness)
         if life.dies_loading:
-            lost = partial(self._die, decision.replica_id, "it crashed while it loaded")
+            lost = partial(self._crash, decision.replica_id, "it crashed while it loaded")
             self._agenda.after(load_ns // 2, lost)
         self._agenda.after(load_ns, partial(self._loaded, decision.replica_id))
 
@@ -176,13 +178,15 @@ class Machine:
             return
         life = hosted.life
         if life.is_refused:
+            self.injected["refused"] += 1
             self._say(replica_id, ev.ReplicaRefused(replica_id, LoadFailed("drawn").to_info()))
             return
         hosted.is_up = True
+        self.injected["slow"] += life.slowness > 1.0
         used_bytes = hosted.reserve_bytes * 9 // 10
         self._say(replica_id, ev.ReplicaUp(replica_id, hosted.num_slots, used_bytes))
         if life.crashes_ns is not None:
-            lost = partial(self._die, replica_id, "it crashed")
+            lost = partial(self._crash, replica_id, "it crashed")
             self._agenda.after(life.crashes_ns, lost)
         if life.hangs_ns is not None:
             self._agenda.after(life.hangs_ns, partial(self._hang, replica_id))
@@ -190,8 +194,13 @@ class Machine:
     def _hang(self, replica_id: str) -> None:
         if hosted := self._workers.get(replica_id):
             hosted.is_hung = True
+            self.injected["hung"] += 1
             killed = partial(self._die, replica_id, "it did not answer and was killed")
             self._agenda.after(self._setup.probe_timeout_ns, killed)
+
+    def _crash(self, replica_id: str, why: str) -> None:
+        self.injected["crashed"] += replica_id in self._workers
+        self._die(replica_id, why)
 
     def _die(self, replica_id: str, why: str | None) -> None:
         """Its process ends: whatever it said before is still delivered, and after this nothing."""
@@ -240,9 +249,11 @@ class Machine:
         due_ns = max(now_ns, hosted.clear_ns)
         if faults.late and self._rng.random() < faults.late:
             due_ns += self._rng.randrange(2 * NS)
+            self.injected["late"] += 1
         hosted.clear_ns = due_ns
         self._agenda.at(due_ns, lambda: self.feed(*events))
         if faults.duplicate and self._rng.random() < faults.duplicate:
+            self.injected["duplicate"] += 1
             self._agenda.at(due_ns + self._rng.randrange(NS), lambda: self.feed(*events))
 
 

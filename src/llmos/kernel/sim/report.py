@@ -32,6 +32,7 @@ class Report:
     """`jain`: over tenants that compete, see `fairness`; `jain_total`: over what each got in all.
 
     `utilisation`: rows held by requests, of all rows from the first arrival to the last end.
+    `injected`: faults that came true, by name.
     """
 
     policy: str
@@ -48,6 +49,7 @@ class Report:
     ends: dict[str, int]
     classes: list[ClassReport]
     tokens_by_tenant: dict[str, int]
+    injected: dict[str, int]
     hash: str
 
 
@@ -77,6 +79,7 @@ def summarize(ran: Ran) -> Report:
             for kind in kinds
         ],
         tokens_by_tenant=dict(sorted(tokens.items())),
+        injected={name: count for name, count in sorted(ran.injected.items()) if count},
         hash=ran.hash,
     )
 

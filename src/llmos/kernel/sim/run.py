@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,7 +44,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Ran:
-    """The result of a run."""
+    """The result of a run. `injected`: faults that came true, by name."""
 
     setup: Setup
     outcomes: list[Outcome] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Ran:
     row_ns: int = 0
     num_steps: int = 0
     num_replicas: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
     fairness: Fairness = field(default_factory=Fairness)
 
 
@@ -104,6 +106,8 @@ class Simulation:
         ran.ended_ns = self._agenda.now_ns
         ran.hash = self._hash.hex if self._hash is not None else ""
         ran.num_replicas = sum(m.state.num_replicas_made for m in self.machines)
+        for machine in self.machines:
+            ran.injected.update(machine.injected)
         ran.fairness.close(self._agenda.now_ns)
         return ran
 
@@ -159,19 +163,23 @@ class Simulation:
         rng, faults, agenda = self._rng, self._setup.faults, self._agenda
         span_ns = self._setup.fault_span_ns
         if rng.random() < faults.leaves:
+            self.ran.injected["leaves"] += 1
             left = ev.Cancelled(request_id, "the client left")
             agenda.after(rng.randrange(span_ns), partial(machine.feed, left))
         if rng.random() < faults.stalls:
+            self.ran.injected["stalls"] += 1
             stalled_ns = rng.randrange(span_ns)
             agenda.after(stalled_ns, partial(machine.feed, ev.ReaderStalled(request_id)))
             if rng.random() < 0.7:
                 back_ns = stalled_ns + rng.randrange(2 * self._setup.limits.stall_timeout_ns)
                 agenda.after(back_ns, partial(machine.feed, ev.ReaderResumed(request_id)))
         if rng.random() < faults.renices:
+            self.ran.injected["renices"] += 1
             kind = rng.choice([None, *ServiceClass])
             reniced = ev.Reniced(request_id, rng.randrange(-20, 20), kind)
             agenda.after(rng.randrange(span_ns), partial(machine.feed, reniced))
         if rng.random() < faults.moves:
+            self.ran.injected["moves"] += 1
             facts = self._facts(model)
             moves = (
                 ev.ModelUnwanted(facts.model_id),

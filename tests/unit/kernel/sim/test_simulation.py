@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.sim.calls import Call, poisson
 from llmos.kernel.sim.fairness import jain
-from llmos.kernel.sim.faults import ALL, Faults, parse
+from llmos.kernel.sim.faults import ALL, NAMES, Faults, parse
 from llmos.kernel.sim.report import summarize
 from llmos.kernel.sim.run import Simulation
 from llmos.kernel.sim.setup import Setup
@@ -47,11 +48,14 @@ def test_same_seed_same_hash_in_any_process() -> None:
 
 def test_small_worlds_break_no_promise_and_lose_nothing() -> None:
     ends: set[str] = set()
+    injected: Counter[str] = Counter()
     for seed in range(60):
         ran = world(seed).run()
+        injected += ran.injected
         assert all(o.end != "open" for o in ran.outcomes)
         ends |= {o.end for o in ran.outcomes}
     assert {"finished", "aborted", "queue_full", "worker_lost", "load_failed"} <= ends
+    assert all(injected[name] > 1 for name in NAMES), injected
 
 
 @pytest.mark.parametrize("num_machines", [1, 4])
