@@ -45,6 +45,9 @@ FILENAME = "llmos.db"
 class Database:
     """An open database. `epoch` counts openings. Calls run on its own threads, never the loop's."""
 
+    shared = False
+    leads = True
+
     def __init__(self, path: Path, config: StorageConfig) -> None:
         self.path = path
         self.epoch = 0

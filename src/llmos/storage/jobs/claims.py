@@ -1,0 +1,132 @@
+"""Who works on what: claiming, giving back, starting, and taking over from dead kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import and_, bindparam, delete, func, select, update
+
+from llmos.abi.jobs import Attempt, JobRecord, JobState
+from llmos.storage.jobs.rows import READY, WAITING, from_row
+from llmos.storage.jobs.tx import Tx
+from llmos.storage.tables import job_counts, jobs
+
+MAX_CLAIM = 1000
+_MIN_PROMOTED = 1000
+
+_DUE = (
+    select(jobs.c.job_id)
+    .where(jobs.c.queue == WAITING, jobs.c.due_ns <= bindparam("now_ns"))
+    .order_by(jobs.c.due_ns)
+    .limit(bindparam("num"))
+    .with_for_update(skip_locked=True)
+)
+_FIRST = (
+    select(jobs.c.job_id)
+    .where(jobs.c.queue == READY)
+    .order_by(jobs.c.rank, jobs.c.created_ns, jobs.c.job_id)
+    .limit(bindparam("num"))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    update(jobs)
+    .where(jobs.c.job_id.in_(bindparam("ids", expanding=True)))
+    .values(holder_epoch=bindparam("holder"), queue=None)
+    .returning(*jobs.c)
+)
+_BEGIN = (
+    update(jobs)
+    .where(
+        jobs.c.job_id == bindparam("id"),
+        jobs.c.state == JobState.PENDING.value,
+        jobs.c.holder_epoch == bindparam("holder"),
+    )
+    .values(
+        state=JobState.RUNNING.value,
+        attempt=jobs.c.attempt + 1,
+        num_starts=jobs.c.num_starts + 1,
+        epoch=bindparam("holder"),
+        due_ns=0,
+        reason="",
+        started_ns=func.coalesce(jobs.c.started_ns, bindparam("now_ns")),
+    )
+    .returning(jobs.c.num_starts)
+)
+
+
+def claim(tx: Tx, limit: int, now_ns: int) -> list[JobRecord]:
+    """As `JobStore.claim`. What has become due joins the queue first, so that neither those that
+    wait nor those that do not are ever walked."""
+    limit = min(max(limit, 0), MAX_CLAIM)
+    due = list(
+        tx.connection.execute(
+            _DUE, {"now_ns": now_ns, "num": max(4 * limit, _MIN_PROMOTED)}
+        ).scalars()
+    )
+    if due:
+        tx.connection.execute(update(jobs).where(jobs.c.job_id.in_(due)).values(queue=READY))
+    ids = list(tx.connection.execute(_FIRST, {"num": limit}).scalars())
+    if not ids:
+        return []
+    taken = {
+        row.job_id: from_row(row)
+        for row in tx.connection.execute(_TAKE, {"ids": ids, "holder": tx.epoch})
+    }
+    return [taken[job_id] for job_id in ids]
+
+
+def release(tx: Tx, job_ids: Sequence[str]) -> None:
+    """As `JobStore.release`."""
+    mine = and_(jobs.c.state == JobState.PENDING.value, jobs.c.holder_epoch == tx.epoch)
+    done = tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.job_id.in_(list(job_ids)), mine)
+        .values(holder_epoch=None, queue=READY)
+    )
+    tx.wakes = done.rowcount > 0
+
+
+def begin(tx: Tx, job_id: str, now_ns: int) -> Attempt | None:
+    """As `JobStore.begin`."""
+    number = tx.connection.execute(
+        _BEGIN, {"id": job_id, "holder": tx.epoch, "now_ns": now_ns}
+    ).scalar()
+    if number is None:
+        return None
+    tx.moved(JobState.PENDING, JobState.RUNNING)
+    return Attempt(job_id, int(number), tx.epoch)
+
+
+def recover(tx: Tx) -> int:
+    """As `JobStore.recover`. Costs what dead kernels held, not what there is."""
+    lost = and_(jobs.c.holder_epoch.is_not(None), jobs.c.holder_epoch != tx.epoch)
+
+    def free(was: JobState, **values: object) -> int:
+        mine = and_(lost, jobs.c.state == was.value)
+        done = tx.connection.execute(update(jobs).where(mine).values(holder_epoch=None, **values))
+        return done.rowcount
+
+    free(JobState.SUSPENDED)
+    free(JobState.PENDING, queue=READY)
+    num = free(
+        JobState.RUNNING,
+        state=JobState.PENDING.value,
+        queue=READY,
+        due_ns=0,
+        reason="the server that ran it has ended",
+    )
+    tx.moved(JobState.RUNNING, JobState.PENDING, num)
+    _merge_counts(tx)
+    tx.wakes = True
+    return num
+
+
+def _merge_counts(tx: Tx) -> None:
+    """Counts of dead server runs become this one's."""
+    others = tx.connection.execute(
+        delete(job_counts)
+        .where(job_counts.c.epoch != tx.epoch)
+        .returning(job_counts.c.state, job_counts.c.num_jobs)
+    )
+    for state, num in others:
+        tx.moved(None, state, int(num))
