@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from llmos.security.keys import Keys
 from llmos.settings import Settings, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
+from llmos.storage.files import Files
 from llmos.storage.home import Home, open_home
+from llmos.storage.housekeeping import HomeKeeper
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
@@ -106,8 +109,10 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
         await keys.open()
-        registry, uploads = await _open_registry(settings, home, database, stack)
         metrics = Metrics()
+        disk = _open_disk(settings, home, database, metrics)
+        registry = await _open_registry(settings, home, database, disk, stack)
+        stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
         authorizer = RoleAuthorizer()
         services = Services(
             registry=registry,
@@ -126,7 +131,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         app = build_app(
             GateClient(kernel.connect()),
             keys,
-            uploads,
+            disk.uploads,
             metrics.render,
             settings.api,
             authorizer=authorizer,
@@ -143,19 +148,48 @@ def _calm_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """All that works on the home's bytes."""
+
+    blobs: Blobs
+    uploads: Uploads
+    files: Files
+    keeper: HomeKeeper
+
+
+def _open_disk(settings: Settings, home: Home, database: Database, metrics: Metrics) -> Disk:
+    config = settings.storage
+    blobs = Blobs(home, config)
+    uploads = Uploads(home, blobs, config)
+    files = Files(home, database, blobs, uploads, config)
+    keeper = HomeKeeper(home, database, database, blobs, uploads, metrics=metrics, config=config)
+    return Disk(blobs, uploads, files, keeper)
+
+
 async def _open_registry(
-    settings: Settings, home: Home, database: Database, stack: AsyncExitStack
-) -> tuple[ModelRegistry, Uploads]:
-    blobs = Blobs(home, settings.storage)
-    uploads = Uploads(home, blobs, settings.storage)
+    settings: Settings, home: Home, database: Database, disk: Disk, stack: AsyncExitStack
+) -> ModelRegistry:
     registry = ModelRegistry(
-        home, database, blobs, uploads, choose_driver=choose, config=settings.registry
+        home,
+        database,
+        disk.blobs,
+        disk.uploads,
+        choose_driver=choose,
+        collect=disk.keeper.collect,
+        config=settings.registry,
     )
     await registry.open()
     stack.push_async_callback(registry.close)
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
-    return registry, uploads
+    return registry
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel what runs for as long as the server does, and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def policy_named(name: str) -> MakePolicy:

@@ -134,14 +134,8 @@ def store_version(
 
 
 def forget_version(connection: Connection, model_id: str) -> None:
-    """Mark a version removed, and forget its files and the blobs nobody else has."""
+    """Mark a version removed, and forget its files."""
     connection.execute(
         update(models).where(models.c.model_id == model_id).values(removed_ns=time.time_ns())
     )
     connection.execute(delete(model_files).where(model_files.c.model_id == model_id))
-    connection.execute(delete(blobs).where(blobs.c.digest.not_in(select(model_files.c.digest))))
-
-
-def wanted_digests(connection: Connection) -> set[str]:
-    """Digests of blobs that some version refers to."""
-    return set(connection.execute(select(model_files.c.digest)).scalars())

@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullProgress
-from llmos.errors import Conflict, InvalidRequest, LLMOSError, StorageError
+from llmos.errors import Conflict, InvalidRequest, LLMOSError
 from llmos.registry import catalog
 from llmos.registry.choice import ChooseDriver
 from llmos.registry.config import RegistryConfig
@@ -69,26 +69,27 @@ class ModelRegistry:
         uploads: Uploads,
         *,
         choose_driver: ChooseDriver,
+        collect: Callable[[], Awaitable[object]],
         config: RegistryConfig | None = None,
     ) -> None:
+        """`collect` deletes blobs that nothing refers to any more, models' and others'."""
         self._home = home
         self._database = database
         self._blobs = blobs
         self._uploads = uploads
+        self._collect = collect
         self._config = config or RegistryConfig()
         self._intaker = Intaker(home, blobs, self._config, choose_driver)
         self._index = catalog.Index()
         self._flights = Flights(self._config.max_concurrent_pulls, self._config.max_waiting_pulls)
         self._changing = asyncio.Lock()
-        """Held while rows, folders and the index change together, and while blobs are collected:
-        a blob is held by its pull until its row is there."""
+        """Held while rows, folders and the index change together."""
 
     async def open(self) -> None:
         """Read the index, and put right what a killed run left. Call once, before anything."""
         versions, files = await self._database.read(self._load)
         kept = await asyncio.to_thread(self._reconcile, versions, files)
         self._index.replace(kept)
-        await self._collect()
 
     async def close(self) -> None:
         """Cancel pulls under way; they leave nothing."""
@@ -141,7 +142,7 @@ class ModelRegistry:
             )
             self._index.remove(version.model_id)
             await asyncio.to_thread(self._blobs.unlink, version.model_id)
-            await self._collect_locked()
+        await self._collect_quietly()
         return version
 
     async def _pull(
@@ -276,16 +277,8 @@ class ModelRegistry:
         return kept
 
     async def _collect_quietly(self) -> None:
-        """After a failed pull: a second failure must not hide the first."""
+        """After a removal or a failed pull: a second failure must not hide what came of those."""
         try:
             await self._collect()
-        except StorageError as error:
-            log.warning("blobs of a failed pull stay until the next start: %s", error)
-
-    async def _collect(self) -> None:
-        async with self._changing:
-            await self._collect_locked()
-
-    async def _collect_locked(self) -> None:
-        wanted = await self._database.read(catalog.wanted_digests)
-        await asyncio.to_thread(self._blobs.collect, wanted)
+        except LLMOSError as error:
+            log.warning("blobs that nobody needs stay until the next sweep: %s", error)

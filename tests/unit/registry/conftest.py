@@ -17,7 +17,9 @@ from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
 from llmos.storage.home import Home, open_home
+from llmos.storage.housekeeping import HomeKeeper
 from llmos.storage.uploads import Uploads
+from llmos.telemetry.metrics import Metrics
 from llmos.weights import ModelFacts
 from tests.unit.registry.hub_server import Hub, serve
 
@@ -71,10 +73,20 @@ def world(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Ma
         database = open_database(home.db, storage)
         blobs = Blobs(home, storage)
         uploads = Uploads(home, blobs, storage)
+        keeper = HomeKeeper(
+            home, database, database, blobs, uploads, metrics=Metrics(), config=storage
+        )
         registry = ModelRegistry(
-            home, database, blobs, uploads, choose_driver=choose, config=RegistryConfig(**config)
+            home,
+            database,
+            blobs,
+            uploads,
+            choose_driver=choose,
+            collect=keeper.collect,
+            config=RegistryConfig(**config),
         )
         await registry.open()
+        await keeper.collect()
         try:
             yield World(registry, home, database, blobs, uploads)
         finally:

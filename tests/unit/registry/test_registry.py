@@ -254,7 +254,8 @@ class Choice: driver = prepare = reason = "x"
 async def main():
     database = open_database(home.db, config)
     registry = ModelRegistry(
-        home, database, blobs, Uploads(home, blobs, config), choose_driver=lambda facts: Choice
+        home, database, blobs, Uploads(home, blobs, config),
+        choose_driver=lambda facts: Choice, collect=lambda: asyncio.sleep(0),
     )
     await registry.open()
     if sys.argv[3] == "store":
