@@ -37,7 +37,7 @@ that is no batch fails the job with an error whose `details["errors"]` is a list
 
 
 class JobState(enum.StrEnum):
-    """BLOCKED (others must end, or its time come) → PENDING ⇄ RUNNING → one of the last four.
+    """BLOCKED (others must end) → PENDING ⇄ RUNNING → one of the last four.
 
     SUSPENDED is an operator's wish: it stays so, restarts included, until it is resumed. DEAD is
     a job whose workers died too often: kept with the reason, to be retried by hand.
@@ -95,7 +95,8 @@ class JobProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 class JobRecord(msgspec.Struct, frozen=True):
     """A job as the store keeps it. `reason` says why it is in this state.
 
-    `due_ns`: not before. `num_deaths` counts worker deaths that were not a server's own end,
+    `due_ns`: not before. `epoch`: the server run that stored it or last began it. `attempt` counts
+    starts since the last retry. `num_deaths` counts worker deaths that were not a server's own end,
     `num_failures` failures that may pass, against `spec.max_attempts`; what gave way, or went down
     with its server, counts as neither.
     `num_unmet` counts jobs of `spec.needs` that have not succeeded yet.
@@ -200,7 +201,8 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """What the end of a job brought about: jobs now runnable, and jobs that ended with it."""
+    """What the end of a job brought about: jobs now runnable, and jobs that ended with it, or that
+    run and were marked to be ended (`cancel_reason`)."""
 
     job: JobRecord
     unblocked: list[JobRecord] = []
@@ -228,11 +230,17 @@ class JobStore(Protocol):
 
     async def claim(self, limit: int, now_ns: int) -> list[JobRecord]:
         """Pending jobs that are due, most urgent class first, then oldest; they are this kernel's
-        until it reports on them, releases them or dies."""
+        until it reports on them, releases them or dies. One whose `cancel_reason` is set (its
+        kernel died before it could end it) is to be begun and finished at once. Nothing while
+        another kernel leads on a shared database."""
         ...
 
     async def release(self, job_ids: Sequence[str]) -> None:
         """Claimed, but not started: anyone's again."""
+        ...
+
+    async def wait_for_work(self, timeout_s: float) -> None:
+        """Return when there may be something new to claim, or after `timeout_s`. One waiter."""
         ...
 
     async def next_due_ns(self) -> int | None:
@@ -289,14 +297,16 @@ class JobStore(Protocol):
         unblocked or cancelled with it, children that live are cancelled, results are exported.
 
         `exports` maps a stream of results to a file's name: the rows become a File of purpose
-        `batch_output` owned by the job's owner, and `outputs["files"][stream]` its id (None for a
-        stream without rows).
+        `batch_output` owned by the job's owner, a line each, and `outputs["files"][stream]` its id
+        (None for a stream without rows). The rows of a job that did not succeed stay, too, for a
+        retry.
         """
         ...
 
     async def cancel(self, job_id: str, reason: str) -> list[JobRecord]:
         """The job and its descendants. What is not running ends here; a running one is marked
-        (`cancel_reason`), and its kernel ends it with `finish`. Raises NotFound."""
+        (`cancel_reason`), and its kernel ends it with `finish`. What was changed, the job itself
+        first, which may have ended before. Raises NotFound."""
         ...
 
     async def suspend(self, job_id: str, reason: str) -> JobRecord:
@@ -318,7 +328,7 @@ class JobStore(Protocol):
 
     async def retry(self, job_id: str, reason: str) -> JobRecord:
         """An ended job that did not succeed begins again, its counts at 0. Its results and its
-        checkpoint are kept. Raises NotFound, Conflict."""
+        checkpoint are kept, and `Attempt.number` goes on counting. Raises NotFound, Conflict."""
         ...
 
     async def remove(self, job_id: str) -> JobRecord:
@@ -336,7 +346,8 @@ class JobStore(Protocol):
     async def events(
         self, job_id: str, after: int = 0, limit: int = 1000, kinds: Sequence[str] = ()
     ) -> list[JobEvent]:
-        """What follows number `after`, oldest first. Raises NotFound, OffsetLost (dropped)."""
+        """What follows number `after`, oldest first; 0: from the oldest that is kept. Raises
+        NotFound, OffsetLost (what follows was dropped, or `after` was never given)."""
         ...
 
     async def add_schedule(self, schedule: Schedule) -> Schedule:
@@ -355,5 +366,6 @@ class JobStore(Protocol):
         ...
 
     async def retain(self, now_ns: int) -> int:
-        """Forget ended jobs, idempotency keys and files past their time; how many rows went."""
+        """Forget ended jobs, idempotency keys and files past their time, a bounded part in one
+        transaction; how many rows went. To be called again until it is 0."""
         ...

@@ -150,6 +150,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("num_starts", Integer, nullable=False),
     Column("num_deaths", Integer, nullable=False),
+    Column("num_failures", Integer, nullable=False),
     Column("num_unmet", Integer, nullable=False),
     Column("num_events", Integer, nullable=False),
     Column("reason", Text, nullable=False),

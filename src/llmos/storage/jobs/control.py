@@ -79,6 +79,7 @@ def retry(tx: Tx, job_id: str, reason: str) -> JobRecord:
         due_ns=0,
         attempt=0,
         num_deaths=0,
+        num_failures=0,
         num_unmet=num_unmet,
         started_ns=None,
         ended_ns=None,

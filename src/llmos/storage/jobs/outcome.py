@@ -49,6 +49,7 @@ def requeue(
         due_ns=due_ns,
         reason=row.reason if suspended else reason,
         num_deaths=row.num_deaths + died,
+        num_failures=row.num_failures + (error is not None and not died),
         error=to_json(error),
     )
     return from_row(changed)

@@ -46,6 +46,7 @@ def _create_jobs() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("num_starts", sa.Integer(), nullable=False),
         sa.Column("num_deaths", sa.Integer(), nullable=False),
+        sa.Column("num_failures", sa.Integer(), nullable=False),
         sa.Column("num_unmet", sa.Integer(), nullable=False),
         sa.Column("num_events", sa.Integer(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
