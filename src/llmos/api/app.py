@@ -19,10 +19,13 @@ from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.openapi import openapi_route
 from llmos.api.routes import (
+    batches,
     chat,
     completions,
     files,
     health,
+    home,
+    jobs,
     keys,
     models,
     openai_models,
@@ -37,10 +40,13 @@ ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
     *completions.ROUTES,
     *files.ROUTES,
+    *batches.ROUTES,
     *openai_models.ROUTES,
     *models.ROUTES,
     *system.ROUTES,
     *processes.ROUTES,
+    *jobs.ROUTES,
+    *home.ROUTES,
     *keys.ROUTES,
     *uploads.ROUTES,
     *health.ROUTES,

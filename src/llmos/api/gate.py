@@ -23,7 +23,8 @@ from llmos.abi.syscall import (
     Syscall,
     WaitProcess,
 )
-from llmos.api.streams import GateStream, InferStream, PullStream
+from llmos.abi.syscall_jobs import FollowJob
+from llmos.api.streams import FollowStream, GateStream, InferStream, PullStream
 from llmos.errors import LLMOSError, ShuttingDown, WorkerLost, from_info
 
 
@@ -86,6 +87,15 @@ class GateClient:
     ) -> PullStream:
         """Start a pull: iterate for its progress, then read `result`."""
         stream = PullStream(self._channel, next(self._numbers), self._forget)
+        self._streams[stream.call] = stream  # type: ignore[assignment]
+        self._open(stream.call, principal, body, trace_parent)
+        return stream
+
+    def follow(
+        self, principal: Principal, body: FollowJob, trace_parent: str | None = None
+    ) -> FollowStream:
+        """Iterate for a job's events until it has ended, then read `result`."""
+        stream = FollowStream(self._channel, next(self._numbers), self._forget)
         self._streams[stream.call] = stream  # type: ignore[assignment]
         self._open(stream.call, principal, body, trace_parent)
         return stream

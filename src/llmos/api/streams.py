@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.events import Event, Tokens
+from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import PullProgress
 from llmos.abi.syscall import Accepted, Ack, Cancel, Result
 from llmos.errors import ProtocolViolation
@@ -152,11 +153,18 @@ class InferStream(GateStream[Event]):
             self._wake()
 
 
-class PullStream(GateStream[PullProgress]):
-    """Progress of a pull; `result` holds its answer once the iteration has ended."""
+class ReplyStream(GateStream[E]):
+    """Events that end with a reply: `result` holds it once the iteration has ended."""
 
     result: Result
 
     def answer(self, result: Result) -> None:
         self.result = result
         self._end()
+
+
+PullStream = ReplyStream[PullProgress]
+"""Progress of a pull, then the model."""
+
+FollowStream = ReplyStream[JobEvent]
+"""What is logged of a job, then the job."""

@@ -9,6 +9,8 @@ import msgspec
 from llmos.abi.principal import ServiceClass
 
 _CLASS_FIELDS = frozenset({"service_class", "max_class"})
+_OPAQUE = frozenset({"counts", "inputs", "outputs", "value", "metadata", "details", "driver"})
+"""Other people's JSON, left as it is."""
 
 
 def to_wire(result: msgspec.Struct) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def _name_classes(value: Any) -> None:
         for key, inner in value.items():
             if key in _CLASS_FIELDS and isinstance(inner, int):
                 value[key] = ServiceClass(inner).name.lower()
-            else:
+            elif key not in _OPAQUE:
                 _name_classes(inner)
     elif isinstance(value, list):
         for inner in value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -47,3 +48,19 @@ Stops = Annotated[
     Field(max_length=MAX_STOPS),
 ]
 StopTokens = Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)]
+
+
+def _wire_sized(value: Any) -> Any:
+    """Integers as they can travel: of 64 bits."""
+    try:
+        msgspec.msgpack.encode(value)
+    except OverflowError:
+        raise fault("an integer of it is out of range (64 bits)") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_wire_sized)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16, description="OpenAI's bounds: 16 pairs, keys of 64, values of 512"),
+]

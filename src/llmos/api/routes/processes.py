@@ -10,7 +10,9 @@ from llmos.abi.syscall import (
     ProcessInfo,
     ProcessList,
     ProcessStory,
+    ResumeProcess,
     ShowProcess,
+    SuspendProcess,
     WaitProcess,
 )
 from llmos.api.bodies.admin import NiceBody
@@ -22,8 +24,8 @@ from llmos.api.routes.unary import answer, ask, ref_of
 from llmos.api.wire import to_wire
 from llmos.shapes.inputs import read_plain
 
-LIVE = ("preparing", "waiting", "running", "paused")
-ENDED = ("finished", "failed", "aborted")
+LIVE = ("preparing", "waiting", "running", "paused", "blocked", "pending", "suspended")
+ENDED = ("finished", "failed", "aborted", "succeeded", "cancelled", "dead")
 GROUPS = {"live": frozenset(LIVE), "ended": frozenset(ENDED)}
 """Names for several states at once."""
 
@@ -89,6 +91,18 @@ def _query(call: Call, names: tuple[str, ...]) -> Query:
     return Query(call.scope["query_string"], names)
 
 
+async def suspend_process(call: Call) -> None:
+    """Off the machine until it is resumed."""
+    done = await ask(call, SuspendProcess(ref_of(call, "process_id")), Done)
+    await call.send_json({"done": done.what})
+
+
+async def resume_process(call: Call) -> None:
+    """It may go on."""
+    done = await ask(call, ResumeProcess(ref_of(call, "process_id")), Done)
+    await call.send_json({"done": done.what})
+
+
 _ONE = "/os/v1/processes/{process_id}"
 
 ROUTES = [
@@ -98,5 +112,7 @@ ROUTES = [
     RouteSpec(
         "GET", _ONE + "/wait", wait_process, "Wait for its end: `wait`.", query=("timeout_s",)
     ),
+    RouteSpec("POST", _ONE + "/suspend", suspend_process, "Take it off the machine: `suspend`."),
+    RouteSpec("POST", _ONE + "/resume", resume_process, "Let it go on: `resume`."),
     RouteSpec("DELETE", _ONE, kill_process, "End a process: `kill`."),
 ]

@@ -1,0 +1,91 @@
+"""Bodies about jobs, schedules and the home."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmos.abi.jobs import INFER, JobSpec
+from llmos.abi.syscall_jobs import AddSchedule, BackUp
+from llmos.errors import InvalidRequest
+from llmos.shapes.check import Shape
+from llmos.shapes.fields import JsonObject, Metadata
+from llmos.shapes.names import job_of
+from llmos.shapes.options import CLASSES
+
+MAX_NEEDS = 256
+MAX_FILES = 64
+MAX_TIMEOUT_S = 2_592_000.0
+MAX_NS = 2**63 - 1
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+ThingId = Annotated[str, Field(min_length=1, max_length=64)]
+MomentNs = Annotated[int, Field(ge=0, le=MAX_NS, description="UTC, ns")]
+
+
+class SpecBody(Shape):
+    """What is asked for: `llmos.abi.jobs.JobSpec`, which says what each field means."""
+
+    program: Name
+    inputs: JsonObject = Field(default_factory=dict)
+    name: str = Field(default="", max_length=128)
+    files: dict[Name, ThingId] = Field(default_factory=dict, max_length=MAX_FILES)
+    service_class: Literal["batch", "default", "interactive"] = Field(
+        default="batch", alias="class"
+    )
+    nice: int = Field(default=0, ge=-20, le=19)
+    needs: list[ThingId] = Field(default_factory=list, max_length=MAX_NEEDS)
+    parent_id: ThingId | None = None
+    memory_bytes: int = Field(default=0, ge=0, le=MAX_NS)
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    timeout_s: float | None = Field(default=None, gt=0, le=MAX_TIMEOUT_S)
+    start_at_ns: MomentNs | None = None
+    expires_ns: MomentNs | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+    def to_spec(self) -> JobSpec:
+        """Raises InvalidRequest, NotFound (an id that can be nobody's)."""
+        if self.program == INFER:
+            raise InvalidRequest(
+                "A single inference that outlives its caller is a response: POST /v1/responses "
+                "with 'background'.",
+                param="program",
+            )
+        return JobSpec(
+            program=self.program,
+            inputs=self.inputs,
+            name=self.name,
+            files=self.files,
+            service_class=CLASSES[self.service_class],
+            nice=self.nice,
+            needs=[job_of(name) for name in self.needs],
+            parent_id=None if self.parent_id is None else job_of(self.parent_id),
+            memory_bytes=self.memory_bytes,
+            max_attempts=self.max_attempts,
+            timeout_s=self.timeout_s,
+            start_at_ns=self.start_at_ns,
+            expires_ns=self.expires_ns,
+            metadata=self.metadata,
+        )
+
+
+class ScheduleBody(Shape):
+    """A job for every time `cron` (five fields, in `timezone`) says so."""
+
+    cron: str = Field(min_length=9, max_length=256)
+    spec: SpecBody
+    timezone: str = Field(default="UTC", min_length=1, max_length=64)
+
+    def to_call(self) -> AddSchedule:
+        """Raises as `SpecBody.to_spec` does."""
+        return AddSchedule(self.cron, self.spec.to_spec(), self.timezone)
+
+
+class BackupBody(Shape):
+    """A folder of the server's machine that does not exist yet, or is empty."""
+
+    path: str = Field(min_length=1, max_length=4096)
+
+    def to_call(self) -> BackUp:
+        return BackUp(self.path)

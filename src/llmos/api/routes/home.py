@@ -1,0 +1,42 @@
+"""/os/v1: the home as a whole: backup, disk, blobs that nobody wants."""
+
+from __future__ import annotations
+
+from llmos.abi.home import BackupReport, DiskReport
+from llmos.abi.syscall_jobs import CollectBlobs, ShowDisk
+from llmos.api.bodies.jobs import BackupBody
+from llmos.api.body import read_json
+from llmos.api.call import Call
+from llmos.api.routes.spec import RouteSpec
+from llmos.api.routes.unary import answer
+from llmos.errors import InvalidRequest
+from llmos.shapes.inputs import read_plain
+
+
+async def back_up(call: Call) -> None:
+    """Answered when the copy is whole."""
+    body = read_plain(BackupBody, await read_json(call))
+    if not call.is_owner:
+        raise InvalidRequest(
+            "A path is accepted only over the server's own unix socket, from the server's own "
+            "user.",
+            param="path",
+        )
+    await answer(call, body.to_call(), BackupReport)
+
+
+async def disk(call: Call) -> None:
+    """What uses the disk, and what is left of it."""
+    await answer(call, ShowDisk(), DiskReport)
+
+
+async def collect_blobs(call: Call) -> None:
+    """Delete what nothing refers to any more."""
+    await answer(call, CollectBlobs(), DiskReport)
+
+
+ROUTES = [
+    RouteSpec("POST", "/os/v1/backup", back_up, "Copy the home into a folder.", body=BackupBody),
+    RouteSpec("GET", "/os/v1/disk", disk, "The disk ledger."),
+    RouteSpec("POST", "/os/v1/blobs/collect", collect_blobs, "Delete blobs nobody wants."),
+]
