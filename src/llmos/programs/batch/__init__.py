@@ -1,0 +1,1 @@
+"""OpenAI's batches: every line of a JSONL file is one inference, answered once."""
