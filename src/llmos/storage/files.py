@@ -100,7 +100,9 @@ class Files:
         epoch = self._database.epoch
         if idempotency is not None:
             owner, now_ns = made.principal_id, made.created_ns
-            ids = keep_key(connection, owner, idempotency, [made.file_id], now_ns, epoch)
+            ids = keep_key(
+                connection, owner, idempotency, [made.file_id], now_ns=now_ns, epoch=epoch
+            )
             if ids is not None:
                 return _of_then(connection, ids)
         row = {name: getattr(made, name) for name in _FIELDS} | {"epoch": epoch}
