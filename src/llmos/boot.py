@@ -118,7 +118,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             registry=registry,
             authorizer=authorizer,
             keys=keys,
-            node=LocalNode(worker_env()),
+            node=node,
             driver_of=driver_entry,
             make_policy=policy_named(settings.kernel.policy),
             probe_store=database.probe,

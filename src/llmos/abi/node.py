@@ -39,6 +39,22 @@ class WorkerHandle(Protocol):
         """SIGKILL to its process group. Idempotent."""
         ...
 
+    def freeze(self) -> None:
+        """Stop it where it is (SIGSTOP to its process group). Idempotent."""
+        ...
+
+    def thaw(self) -> None:
+        """Let it go on. Idempotent."""
+        ...
+
+    def is_stopped(self) -> bool:
+        """Whether it stands still (SIGSTOP, by us or by someone else, or a debugger)."""
+        ...
+
+    def rss_bytes(self) -> int:
+        """Resident memory of it and its children now; 0 when it is gone or cannot be measured."""
+        ...
+
     def trim(self) -> None:
         """Keep its stderr within its bound. Called every few seconds."""
         ...

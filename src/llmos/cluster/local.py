@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 from llmos.abi.node import WorkerSpec
+from llmos.cluster import proc
+from llmos.cluster.leftovers import Notebook
 from llmos.errors import WorkerError
 from llmos.ipc.codec import kernel_codec
 from llmos.ipc.stream import StreamChannel, connect
@@ -18,16 +20,25 @@ from llmos.ipc.stream import StreamChannel, connect
 LAST_WORDS_CHARS = 2000
 MAX_STDERR_BYTES = 8 * 1024 * 1024
 
+OOM_SCORE = 500
+"""Added to a worker's badness (0 to 1000): where memory ends, the system kills one of them and not
+the server."""
+
 
 class LocalWorker:
     """A subprocess in a process group of its own."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, channel: StreamChannel, stderr: Path
+        self,
+        process: asyncio.subprocess.Process,
+        channel: StreamChannel,
+        stderr: Path,
+        notebook: Notebook | None,
     ) -> None:
         self._process = process
         self._channel = channel
         self._stderr = stderr
+        self._notebook = notebook
 
     @property
     def pid(self) -> int:
@@ -38,11 +49,36 @@ class LocalWorker:
         return self._channel
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        status = await self._process.wait()
+        if self._notebook is not None:
+            self._notebook.remove(self.pid)
+        return status
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        if self._process.returncode is None:
+            self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process.returncode is None:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def is_stopped(self) -> bool:
+        if self._process.returncode is not None:
+            return False
+        stat = proc.find_stat(self._process.pid)
+        return stat is not None and stat.state in {"T", "t"}
+
+    def rss_bytes(self) -> int:
+        if self._process.returncode is not None:
+            return 0
+        return proc.tree_rss_bytes(self._process.pid)
 
     def trim(self) -> None:
         with contextlib.suppress(OSError):
@@ -62,10 +98,18 @@ class LocalNode:
     """Starts `python -m llmos.worker` with one inherited socket.
 
     `env` is all a worker learns of our environment: a worker's own `spec.env` is laid over it.
+    With `run`, a folder of the home, workers are written down there, and `reap` kills what an
+    earlier server left.
     """
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], run: Path | None = None) -> None:
         self._env = env
+        self._notebook = None if run is None else Notebook(run / "workers")
+
+    def reap(self) -> int:
+        """Kill the workers of a dead server of this home; how many processes that were. Blocking,
+        once, before the first `start`."""
+        return 0 if self._notebook is None else self._notebook.reap()
 
     async def start(self, spec: WorkerSpec) -> LocalWorker:
         ours, theirs = socket.socketpair()
@@ -89,31 +133,22 @@ class LocalNode:
             ours.close()
             raise WorkerError(f"a worker cannot be started: {error}") from error
         try:
-            return LocalWorker(process, await connect(ours, kernel_codec()), stderr)
+            if self._notebook is not None:
+                self._notebook.add(process.pid, scratch)
+            _prefer_to_kill(process.pid)
+            channel = await connect(ours, kernel_codec())
+            return LocalWorker(process, channel, stderr, self._notebook)
         except OSError as error:
+            ours.close()
             process.kill()
             await process.wait()
             raise WorkerError(f"a worker cannot be reached: {error}") from error
 
     def memory_bytes(self) -> tuple[int, int]:
         """From /proc/meminfo, within the container's own limit where there is one."""
-        total, available = _meminfo()
-        limit = _cgroup_limit()
-        return (total, available) if limit is None else (min(total, limit), min(available, limit))
+        return proc.memory_bytes()
 
 
-def _meminfo() -> tuple[int, int]:
-    fields = {}
-    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        name, _, value = line.partition(":")
-        fields[name] = int(value.split()[0]) * 1024
-    return fields["MemTotal"], fields["MemAvailable"]
-
-
-def _cgroup_limit() -> int | None:
-    """The memory limit of cgroup v2 or v1 in bytes; None when there is none."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(path).read_text("ascii"))
-            return limit if limit < 1 << 60 else None
-    return None
+def _prefer_to_kill(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        (proc.PROC / str(pid) / "oom_score_adj").write_text(str(OOM_SCORE), "ascii")
