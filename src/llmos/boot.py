@@ -118,7 +118,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             registry=registry,
             authorizer=authorizer,
             keys=keys,
-            node=node,
+            node=_open_node(home),
             driver_of=driver_entry,
             make_policy=policy_named(settings.kernel.policy),
             probe_store=database.probe,
@@ -139,6 +139,12 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         )
         _calm_collector()
         yield kernel, home, app
+
+
+def _open_node(home: Home) -> LocalNode:
+    node = LocalNode(worker_env(), home.run)
+    node.reap()
+    return node
 
 
 def _calm_collector() -> None:
