@@ -104,8 +104,9 @@ def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
     is_new = head.state is RequestState.WAITING
     if is_new and len(replica.parked) >= state.limits.max_parked:
         return False
+    is_tight = is_new and len(replica.parked) >= state.limits.max_turned
     running = [state.requests[request_id] for request_id in replica.running]
-    if is_new and len(replica.parked) >= state.limits.max_turned:
+    if is_tight:
         highest = state.backlogs[replica.model.model_id].highest()
         running = [r for r in running if r.waiting.service_class < highest]
     best: tuple[tuple[int, int], Request, str] | None = None
