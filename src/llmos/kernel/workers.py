@@ -42,8 +42,21 @@ class Observer(Protocol):
     def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
 
 
+class Programs(Protocol):
+    """Who is told what program workers say. As `Observer`."""
+
+    def on_program_up(self, job_id: str) -> None: ...
+
+    def on_program(self, job_id: str, message: Any) -> None: ...
+
+    def on_program_gone(self, job_id: str, error: ErrorInfo | None) -> None: ...
+
+    def on_spare_gone(self, error: ErrorInfo | None) -> None: ...
+
+
 class WorkerState(enum.StrEnum):
-    """STARTING → SPARE → LOADING → SERVING → STOPPING → gone; a tokenizer skips the middle."""
+    """STARTING → SPARE → LOADING → SERVING → STOPPING → gone; tokenizers and programs load
+    nothing."""
 
     STARTING = "starting"
     SPARE = "spare"
@@ -62,8 +75,12 @@ class Worker:
     started_ns: int
     state: WorkerState = WorkerState.STARTING
     handle: WorkerHandle | None = None
+    python: str = ""
     replica_id: str | None = None
     load: ReplicaSpec | None = None
+    job_id: str | None = None
+    run: msg.Run | None = None
+    is_frozen: bool = False
     load_timer: asyncio.TimerHandle | None = None
     last_heard_ns: int = 0
     probe_sent: float | None = None
@@ -83,7 +100,12 @@ class Worker:
 
 
 class Workers:
-    """Starts, watches and stops workers; one task each. Decides nothing: the core does."""
+    """Starts, watches and stops workers; one task each. Decides nothing: the core does.
+
+    `programs` hears of program workers; it is set before the first one starts.
+    """
+
+    programs: Programs
 
     def __init__(
         self,
@@ -100,6 +122,7 @@ class Workers:
         self._metrics = metrics
         self._workers: dict[str, Worker] = {}
         self._replicas: dict[str, Worker] = {}
+        self._jobs: dict[str, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._handlers: dict[type, Any] = {
@@ -111,6 +134,7 @@ class Workers:
             msg.Progress: self._on_progress,
             msg.Fatal: self._on_fatal,
         }
+        self._handlers |= dict.fromkeys(_OF_PROGRAMS, self._on_program)
 
     # what the kernel asks for
 
@@ -157,6 +181,79 @@ class Workers:
         else:
             self._stop(worker)
 
+    def start_program(self, job_id: str, python: str, run: msg.Run) -> None:
+        """On the warm spare when there is one and it has the interpreter."""
+        worker = self._find_spare_program() if not python else None
+        if worker is None:
+            worker = Worker(new_id("wrk"), msg.WorkerRole.PROGRAM, None, time.time_ns())
+            worker.python = python
+        worker.job_id, worker.run = job_id, run
+        self._jobs[job_id] = worker
+        if worker.worker_id not in self._workers:
+            self._spawn(worker)
+        elif worker.state is WorkerState.SPARE:
+            self._begin_run(worker)
+
+    def start_spare_program(self) -> None:
+        """Told to `programs` only when it dies unused."""
+        if not self._closing:
+            self._spawn(Worker(new_id("wrk"), msg.WorkerRole.PROGRAM, None, time.time_ns()))
+
+    def stop_spare_program(self) -> None:
+        """Its end is told, also when there is none any more."""
+        spare = self._find_spare_program()
+        if spare is None:
+            self.programs.on_spare_gone(None)
+        else:
+            self._stop(spare)
+            self._kill(spare, None)  # it has nothing to put away
+
+    def _find_spare_program(self) -> Worker | None:
+        return next(
+            (
+                w
+                for w in self._workers.values()
+                if w.role is msg.WorkerRole.PROGRAM
+                and w.job_id is None
+                and w.state is not WorkerState.STOPPING
+            ),
+            None,
+        )
+
+    def send_program(self, job_id: str, message: msg.ToWorker) -> None:
+        """As `send`."""
+        worker = self._jobs.get(job_id)
+        if worker is not None and worker.handle is not None:
+            with contextlib.suppress(ChannelClosed):
+                worker.handle.channel.send(message)
+
+    def freeze_program(self, job_id: str, is_frozen: bool) -> None:
+        """Stop it where it is, or let it go on. Nobody expects a frozen one to answer."""
+        worker = self._jobs.get(job_id)
+        if worker is not None and worker.handle is not None:
+            worker.is_frozen, worker.probe_sent = is_frozen, None
+            if is_frozen:
+                worker.handle.freeze()
+            else:
+                worker.handle.thaw()
+
+    def end_program(self, job_id: str, reason: LLMOSError | None) -> None:
+        """At once. `reason` None: it has said its last word. `on_program_gone` follows."""
+        worker = self._jobs.get(job_id)
+        if worker is None:
+            return
+        if reason is None:
+            worker.state = WorkerState.STOPPING
+        self._kill(worker, reason)
+
+    def program_rss(self) -> list[tuple[str, int]]:
+        """What each job's worker takes now, in bytes."""
+        return [
+            (job_id, worker.handle.rss_bytes())
+            for job_id, worker in self._jobs.items()
+            if worker.handle is not None and worker.state is WorkerState.SERVING
+        ]
+
     def report_of(self, replica_id: str) -> tuple[Worker | None, MemoryReport | None]:
         """The worker of a replica and what it last measured."""
         worker = self._replicas.get(replica_id)
@@ -185,7 +282,7 @@ class Workers:
         error: LLMOSError | None = None
         try:
             scratch = str(self._scratch / worker.worker_id)
-            python = worker.driver.python if worker.driver else ""
+            python = worker.driver.python if worker.driver else worker.python
             worker.handle = await self._node.start(WorkerSpec(worker.worker_id, scratch, python))
             await self._greet(worker, worker.handle.channel)
             await self._listen(worker, worker.handle.channel)
@@ -211,15 +308,28 @@ class Workers:
         if not isinstance(ready, msg.Ready) or rest or ready.abi_version != ABI_VERSION:
             raise ProtocolViolation("the worker does not speak this ABI")
         worker.last_heard_ns = time.time_ns()
-        if worker.state is WorkerState.STOPPING:
+        if worker.state is WorkerState.STOPPING or worker.death is not None:
             raise ChannelClosed
         if worker.role is msg.WorkerRole.TOKENIZER:
             worker.state = WorkerState.SERVING
             self._observer.on_tokenizer(channel, None)
         elif worker.load is not None:
             self._begin_load(worker)
+        elif worker.run is not None:
+            self._begin_run(worker)
         else:
             worker.state = WorkerState.SPARE
+
+    def _begin_run(self, worker: Worker) -> None:
+        """Raises ProtocolViolation for inputs that no message holds."""
+        assert worker.handle is not None
+        assert worker.run is not None
+        assert worker.job_id is not None
+        worker.state = WorkerState.SERVING
+        with contextlib.suppress(ChannelClosed):
+            worker.handle.channel.send(worker.run)
+        worker.run = None
+        self.programs.on_program_up(worker.job_id)
 
     async def _listen(self, worker: Worker, channel: Channel) -> None:
         handlers = self._handlers
@@ -259,6 +369,11 @@ class Workers:
         elif worker.replica_id is not None:
             del self._replicas[worker.replica_id]
             self._observer.on_gone(worker.replica_id, info)
+        elif worker.job_id is not None:
+            del self._jobs[worker.job_id]
+            self.programs.on_program_gone(worker.job_id, info)
+        elif worker.role is msg.WorkerRole.PROGRAM:
+            self.programs.on_spare_gone(info)
 
     def _obituary(
         self, worker: Worker, error: LLMOSError | None, exit_status: int | None, last_words: str
@@ -314,6 +429,10 @@ class Workers:
         worker.probe_sent = None
         worker.memory = message.memory
 
+    def _on_program(self, worker: Worker, message: Any) -> None:
+        if worker.job_id is not None:
+            self.programs.on_program(worker.job_id, message)
+
     def _on_progress(self, worker: Worker, message: msg.Progress) -> None:
         log.info("loading %s: %s %.0f %%", worker.replica_id, message.what, 100 * message.fraction)
 
@@ -340,6 +459,8 @@ class Workers:
                 worker.handle.trim()
             if worker.state is not WorkerState.SERVING or worker.handle is None:
                 continue
+            if worker.is_frozen:  # by us: it cannot answer
+                continue
             if worker.probe_sent is None:
                 worker.probe_sent = now_s
                 with contextlib.suppress(ChannelClosed):
@@ -347,6 +468,18 @@ class Workers:
             elif now_s - worker.probe_sent > self._config.probe_timeout_s:
                 silent_s = now_s - worker.probe_sent
                 self._kill(worker, WorkerLost(f"the worker was silent for {silent_s:.0f} s"))
+
+
+_OF_PROGRAMS = (
+    msg.Told,
+    msg.Results,
+    msg.Calls,
+    msg.Waits,
+    msg.Checkpoint,
+    msg.Returned,
+    msg.Raised,
+    msg.GaveWay,
+)
 
 
 def _status(exit_status: int | None) -> str:

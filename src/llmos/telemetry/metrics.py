@@ -13,6 +13,7 @@ _ITL_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0
 _REQUEST_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 _STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_WRITE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _MODEL = "model_name"
 
 
@@ -65,6 +66,15 @@ class Metrics:
         )
         self.preemptions = counter("vllm:num_preemptions", "Rows taken from requests.", _MODEL)
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
+        self.jobs = gauge("llmos:jobs", "Jobs of this server by phase.", "phase")
+        self.job_attempts = counter("llmos:job_attempts", "Attempts of jobs begun.", "program")
+        self.job_ends = counter("llmos:job_ends", "Jobs ended; dead: dead letters.", "state")
+        self.job_deaths = counter("llmos:job_worker_deaths", "Workers that died.", "program")
+        self.job_frozen = counter("llmos:job_frozen_seconds", "Time stood frozen.", "program")
+        self.job_writes = FastHistogram(
+            "llmos:job_store_seconds", "Durable writes of jobs.", "operation", _WRITE_S
+        )
+        registry.register(self.job_writes)
         self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
         self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
         self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")

@@ -1,0 +1,61 @@
+"""Who waits for news of a job: told that there are some, reads them from the store."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Hub:
+    """A counter per job somebody follows; it grows with every change."""
+
+    def __init__(self) -> None:
+        self._news: dict[str, list[asyncio.Event]] = {}
+
+    @property
+    def num_followers(self) -> int:
+        return sum(map(len, self._news.values()))
+
+    def tell(self, job_id: str) -> None:
+        """Its log has grown, or its state has changed."""
+        for event in self._news.get(job_id, ()):
+            event.set()
+
+    def follow(self, job_id: str) -> Follower:
+        return Follower(self, job_id)
+
+    def add(self, job_id: str, event: asyncio.Event) -> None:
+        self._news.setdefault(job_id, []).append(event)
+
+    def remove(self, job_id: str, event: asyncio.Event) -> None:
+        events = self._news[job_id]
+        events.remove(event)
+        if not events:
+            del self._news[job_id]
+
+
+class Follower:
+    """`clear`, then read the store, then `wait`: nothing that comes between is missed."""
+
+    def __init__(self, hub: Hub, job_id: str) -> None:
+        self._hub = hub
+        self._job_id = job_id
+        self._event = asyncio.Event()
+
+    def __enter__(self) -> Follower:
+        self._hub.add(self._job_id, self._event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hub.remove(self._job_id, self._event)
+
+    def clear(self) -> None:
+        """What was told so far is about to be read."""
+        self._event.clear()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until there is news, or `timeout_s` have passed: another kernel may have made some."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
