@@ -24,6 +24,7 @@ from llmos.errors import (
     DigestMismatch,
     HomeLocked,
     InvalidRequest,
+    LLMOSError,
     StorageError,
 )
 from llmos.storage.backup import check_database
@@ -247,17 +248,18 @@ def _swap(staging: Path, home: Path) -> Path | None:
         if home.is_dir() and any(home.iterdir()):
             aside = _name_aside(home)
             home.rename(aside)
-            sync_folder(home.parent)
-            reached("restore.home.aside")
         try:
-            staging.rename(home)
-        except OSError as error:
             if aside is not None:
+                sync_folder(home.parent)
+                reached("restore.home.aside")
+            staging.rename(home)
+            sync_folder(home.parent)
+        except (OSError, LLMOSError) as error:
+            if aside is not None and not home.exists():
                 aside.rename(home)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 raise Conflict(f"{home} was made by somebody else meanwhile") from None
             raise
-        sync_folder(home.parent)
     return aside
 
 

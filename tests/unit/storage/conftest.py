@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
 from llmos.storage.home import Home, open_home
+from llmos.storage.tables import jobs
 
 SMALL = StorageConfig(min_free_bytes=0)
 
@@ -32,3 +34,9 @@ def database(opened: Home, migrated: Path) -> Iterator[Database]:
 @pytest.fixture
 def blobs(opened: Home) -> Blobs:
     return Blobs(opened, SMALL)
+
+
+def job_row(**fields: Any) -> dict[str, Any]:
+    """A row of `jobs` in which every column that must have a value has a plain one."""
+    columns = [column for column in jobs.c if not column.nullable]
+    return {c.name: c.type.python_type() for c in columns} | fields

@@ -33,7 +33,7 @@ from llmos.storage.source import READ_BYTES, BlobReader
 from llmos.storage.tables import job_files, jobs
 from llmos.storage.uploads import Uploads
 from llmos.telemetry import faults
-from tests.unit.storage.conftest import SMALL
+from tests.unit.storage.conftest import SMALL, job_row
 
 NOW = time.time_ns()
 
@@ -74,27 +74,7 @@ def world(opened: Home, database: Database) -> World:
 
 
 def _job(connection: Connection, file: FileRecord, job_id: str = "job_1") -> None:
-    connection.execute(
-        insert(jobs).values(
-            job_id=job_id,
-            tenant_id="ten_1",
-            principal_id="prn_1",
-            principal="{}",
-            program="batch",
-            spec="{}",
-            state="running",
-            rank=0,
-            created_ns=1,
-            due_ns=0,
-            epoch=1,
-            attempt=1,
-            num_starts=1,
-            num_deaths=0,
-            num_unmet=0,
-            num_events=0,
-            reason="",
-        )
-    )
+    connection.execute(insert(jobs).values(job_row(job_id=job_id, state="running")))
     connection.execute(
         insert(job_files).values(
             job_id=job_id,
