@@ -33,6 +33,9 @@ BOUNDARIES = {
     "llmos.registry.hub._mapped",
     # carried over to where it is raised: another thread, a generator
     "llmos.registry.progress.run_stoppable.run",
+    "llmos.storage.writer.Writer._attempt",
+    "llmos.storage.writer.Writer._run_outside",
+    "llmos.storage.writer.Writer._step",
     "llmos.sdk.transport.Transport.run_steps",
     "llmos.sdk.transport.AsyncTransport.run_steps",
 }

@@ -35,11 +35,15 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from llmos.errors import DiskFull, LLMOSError, QueueFull, StorageError
 from llmos.storage import migrations
 from llmos.storage.config import StorageConfig
-from llmos.storage.disk import mapped
+from llmos.storage.disk import FULL, mapped
 from llmos.storage.tables import DEFAULT_TENANT, boots, tenants
+from llmos.storage.writer import Writer
+from llmos.telemetry.faults import reached
 
 T = TypeVar("T")
 FILENAME = "llmos.db"
+REOPEN_AFTER = 3
+"""Transactions that failed in a row, after which the writer's connection is opened again."""
 
 
 class Database:
@@ -52,28 +56,38 @@ class Database:
         self.path = path
         self.epoch = 0
         self._config = config
-        self._writer = _engine(path, config, writes=True)
+        self._engine = _engine(path, config, writes=True)
         self._readers = _engine(path, config, writes=False)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="llmos-db-writer")
+        self._writer = Writer(self._engine, self, config, "llmos-db-writer")
         self._read_threads = ThreadPoolExecutor(
             config.num_readers, thread_name_prefix="llmos-db-reader"
         )
         self._num_commits = 0
-        self._num_pending = 0
-        self._pending_lock = threading.Lock()
+        self._num_failed = 0
+        self._num_reading = 0
+        self._reading_lock = threading.Lock()
         self._closed = False
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
-        """Run `fn` in one transaction on the writer's thread: all of it or nothing.
+        """Run `fn` in one transaction on the writer's thread: all of it or nothing. It may share
+        its commit with other calls (`storage.writer`), never its failure.
 
         What has begun is finished even if the caller is cancelled. Raises what `fn` raises if it is
         an LLMOSError, else StorageError, DiskFull; QueueFull when too many calls wait.
         """
-        return await asyncio.wrap_future(self._submit(self._write_thread, self._write, fn))
+        return await self._writer.write(fn)
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` on one consistent snapshot, on a reader's thread. Errors as `write`."""
-        return await asyncio.wrap_future(self._submit(self._read_threads, self._read, fn))
+        if self._closed:
+            raise StorageError("the database is closed")
+        with self._reading_lock:
+            if self._num_reading >= self._config.max_pending:
+                raise QueueFull("too many database calls are waiting", retry_after_s=1.0)
+            self._num_reading += 1
+        future = self._read_threads.submit(self._read, fn)
+        future.add_done_callback(self._done_reading)
+        return await asyncio.wrap_future(future)
 
     async def probe(self) -> None:
         """Prove that the store takes writes, by one. Raises StorageError, DiskFull."""
@@ -81,7 +95,7 @@ class Database:
 
     def write_now(self, fn: Callable[[Connection], T]) -> T:
         """As `write`, for callers without a loop (boot, tests). Blocking."""
-        return self._submit(self._write_thread, self._write, fn).result()
+        return self._writer.write_now(fn)
 
     def close(self) -> None:
         """Finish what was begun, close readers, checkpoint, close the writer. Idempotent."""
@@ -90,32 +104,36 @@ class Database:
         self._closed = True
         self._read_threads.shutdown(wait=True, cancel_futures=True)
         self._readers.dispose()
-        self._write_thread.submit(self._close_writer).result()
-        self._write_thread.shutdown(wait=True)
+        self._writer.close(self._close_writer)
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, run: Callable[[Callable[[Connection], T]], T], fn: Any
-    ) -> Future[T]:
-        if self._closed:
-            raise StorageError("the database is closed")
-        with self._pending_lock:
-            if self._num_pending >= self._config.max_pending:
-                raise QueueFull("too many database calls are waiting", retry_after_s=1.0)
-            self._num_pending += 1
-        future = pool.submit(run, fn)
-        future.add_done_callback(self._done)
-        return future
+    def typed(self, error: Exception) -> Exception:
+        """See `writer.Backend`."""
+        return typed(error)
 
-    def _done(self, _: Future[Any]) -> None:
-        with self._pending_lock:
-            self._num_pending -= 1
+    def is_open(self, connection: Connection) -> bool:
+        """See `writer.Backend`: some errors (a full disk) end the whole transaction."""
+        raw: Any = connection.connection.driver_connection
+        return bool(raw.in_transaction)
 
-    def _write(self, fn: Callable[[Connection], T]) -> T:
-        with _Mapped(), self._writer.begin() as connection:
-            result = fn(connection)
+    def may_repeat(self, error: Exception) -> bool:
+        """See `writer.Backend`: nobody else writes, so nobody was in the way."""
+        return False
+
+    def committed(self) -> None:
+        """See `writer.Backend`."""
+        self._num_failed = 0
         self._num_commits += 1
         self._checkpoint_if_due()
-        return result
+
+    def failed(self) -> None:
+        """See `writer.Backend`. A connection on which nothing works any more is opened again."""
+        self._num_failed += 1
+        if self._num_failed % REOPEN_AFTER == 0:
+            self._engine.dispose()
+
+    def _done_reading(self, _: Future[Any]) -> None:
+        with self._reading_lock:
+            self._num_reading -= 1
 
     def _read(self, fn: Callable[[Connection], T]) -> T:
         with _Mapped(), self._readers.begin() as connection:
@@ -133,12 +151,15 @@ class Database:
         self._num_commits = 0
         # TRUNCATE waits for readers, so it is left for a log that passive checkpoints did not stop.
         kind = "TRUNCATE" if wal_bytes > 16 * config.checkpoint_bytes else "PASSIVE"
-        self._pragma(f"wal_checkpoint({kind})")
+        with contextlib.suppress(OSError):  # what was committed stays so, in the log
+            reached("database.checkpoint.before")
+            self._pragma(f"wal_checkpoint({kind})")
+            reached("database.checkpoint.after")
 
     def _pragma(self, pragma: str) -> None:
         # a checkpoint that cannot be made now is made after a later commit
         with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
-            raw = self._writer.raw_connection()
+            raw = self._engine.raw_connection()
             try:
                 raw.cursor().execute(f"PRAGMA {pragma}").fetchall()
             finally:
@@ -150,27 +171,30 @@ class Database:
 
     def _close_writer(self) -> None:
         self._pragma("wal_checkpoint(TRUNCATE)")
-        self._writer.dispose()
+        self._engine.dispose()
 
-    def _start(self) -> None:
-        """On the writer's thread: migrate, count this opening, make the default tenant."""
-        with _Mapped(), self._writer.begin() as connection:
+    def start(self) -> None:
+        """Migrate, count this opening, make the default tenant. Blocking."""
+        self._writer.call(self._migrate)
+        self.epoch = self.write_now(self._begin_epoch)
+
+    def _migrate(self) -> None:
+        with self._engine.begin() as connection:
             found = migrations.find_revision(connection)
-        if found != migrations.HEAD:
-            self._migrate(found)
-        self.epoch = self._write(self._begin_epoch)
-
-    def _migrate(self, found: str | None) -> None:
+        if found == migrations.HEAD:
+            return
         if found is not None:
             self._back_up(self.path.with_name(f"{self.path.name}.{found}.bak"))
-        with _Mapped(), self._writer.begin() as connection:
+        with self._engine.begin() as connection:
             migrations.upgrade(connection)
+            reached("database.migrate.before_commit")
+        reached("database.migrate.after_commit")
         self._pragma("wal_checkpoint(TRUNCATE)")  # nobody reads yet: the log starts small
 
     def _back_up(self, copy: Path) -> None:
         """The database as it was before an upgrade; the previous release can go back to it."""
         copy.unlink(missing_ok=True)
-        raw = self._writer.raw_connection()
+        raw = self._engine.raw_connection()
         try:
             raw.cursor().execute("VACUUM INTO ?", (str(copy),))
             copy.chmod(0o600)
@@ -192,25 +216,33 @@ class Database:
 
 
 class _Mapped:
-    """Turns the database's errors into ours; LLMOSErrors pass."""
+    """Turns the database's errors into ours; all others pass."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if error is None or isinstance(error, LLMOSError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, SQLAlchemyError | sqlite3.Error):
-            raise _typed(error) from error
+        if isinstance(error, Exception) and (mapped := typed(error)) is not error:
+            raise mapped from error
 
 
-def _typed(error: Exception) -> StorageError:
+def typed(error: Exception) -> Exception:
+    """What the database or the disk refused, as an error of ours; any other error as it is."""
+    if isinstance(error, LLMOSError) or not isinstance(
+        error, SQLAlchemyError | sqlite3.Error | OSError
+    ):
+        return error
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return DiskFull("the database cannot grow: the disk is full")
-    # the statement's parameters may hold what must not be shown: the cause alone is
-    return StorageError(f"the database refused: {cause}")
+    full = isinstance(cause, OSError) and cause.errno in FULL
+    made: StorageError
+    if code == sqlite3.SQLITE_FULL or full:
+        made = DiskFull("the database cannot grow: the disk is full")
+    else:
+        # the statement's parameters may hold what must not be shown: the cause alone is
+        made = StorageError(f"the database refused: {cause}")
+    made.__cause__ = error
+    return made
 
 
 def _engine(path: Path, config: StorageConfig, *, writes: bool) -> Engine:
@@ -254,6 +286,6 @@ def open_database(folder: Path, config: StorageConfig | None = None) -> Database
     database = Database(path, config or StorageConfig())
     with contextlib.ExitStack() as undo:
         undo.callback(database.close)
-        database._write_thread.submit(database._start).result()
+        database.start()
         undo.pop_all()
     return database
