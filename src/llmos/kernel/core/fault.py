@@ -18,13 +18,17 @@ class Fault:
     error: ErrorInfo | None = None
 
     def died(self, error: ErrorInfo, proven: bool, now_ns: int, limits: Limits) -> None:
-        """A worker's death. A proven one is replaced at once: hardly the model's fault."""
+        """A worker's death. A proven one is replaced at once: hardly the model's fault.
+
+        A cool-down stands, whichever older replica dies meanwhile.
+        """
         self.num_failures = 1 if proven else self.num_failures + 1
         exponent = self.num_failures - 1
         delay = 0 if not exponent else limits.min_backoff_ns << min(exponent - 1, 30)
-        self.retry_ns = now_ns + min(delay, limits.max_backoff_ns)
+        retry_ns = now_ns + min(delay, limits.max_backoff_ns)
+        self.cooling = self.is_cooling(now_ns)
+        self.retry_ns = max(self.retry_ns, retry_ns) if self.cooling else retry_ns
         self.error = error
-        self.cooling = False
 
     def refused(self, error: ErrorInfo, now_ns: int, limits: Limits) -> None:
         """The driver said no: nothing is tried for the cool-down."""

@@ -38,9 +38,12 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
 
 
 def replica_refused(state: State, event: ev.ReplicaRefused, now_ns: int) -> None:
-    """The driver cannot load it: everyone who waits for the model hears why."""
+    """The driver cannot load it: everyone who waits for the model hears why.
+
+    Said twice, or of one that is to stop, it is no news: its successor may be fine.
+    """
     replica = state.replicas.get(event.replica_id)
-    if replica is None:
+    if replica is None or replica.state is not ReplicaState.STARTING:
         return
     model_id = replica.model.model_id
     state.faults[model_id].refused(event.error, now_ns, state.limits)
@@ -110,6 +113,8 @@ def give_up(state: State, model_id: str, error: ErrorInfo) -> None:
     if model_id in state.wanted:
         del state.wanted[model_id]
         state.out.append(do.Resident(model_id, error))
+    if model_id in state.lacking:
+        state.dirty[model_id] = None  # else it keeps its place in the line for the next time
 
 
 def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:

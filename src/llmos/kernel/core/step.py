@@ -80,6 +80,7 @@ def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
     for model_id in list(state.wanted):
         residency.give_up(state, model_id, ShuttingDown("the server is stopping").to_info())
     state.pinned.clear()
+    state.lacking.clear()
     for request_id in list(state.requests):
         error = ShuttingDown("the server is stopping").to_info()
         lifecycle.close(state, request_id, Failed(request_id, error), now_ns)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from llmos.abi.policy import Tuning
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import SpareState
-from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.replica import LEAVING, Replica, ReplicaState
 from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import ALARM_GRID_NS, State
 from llmos.kernel.sim.witness import Rule, Witness, demand
@@ -22,6 +23,7 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     check_memory(state, witness)
     _check_queues(state)
     _check_tenants(state)
+    _check_models(state, witness, now_ns)
     _check_timers(state, now_ns)
     for replica in state.replicas.values():
         _check_idle(state, replica, now_ns)
@@ -45,6 +47,29 @@ def check_memory(state: State, witness: Witness) -> None:
     demand(held == seen, "replicas differ from those started")
 
 
+def _check_models(state: State, witness: Witness, now_ns: int) -> None:
+    """Who is asked for, what failures cost, and who stands in the line for memory."""
+    demand(state.draining == witness.is_draining, "it is draining, or is not")
+    demand(state.wanted.keys() == witness.wanted, "models asked for differ")
+    for model_id in state.wanted:
+        replicas = state.replicas_of(model_id)
+        demand(all(r.state is not ReplicaState.READY for r in replicas), "it is there, untold")
+    for model_id, blame in witness.blames.items():
+        fault = state.faults[model_id]
+        said = (fault.num_failures, fault.retry_ns, fault.is_cooling(now_ns))
+        is_cooling = blame.is_cooling and now_ns < blame.retry_ns
+        demand(said == (blame.num_failures, blame.retry_ns, is_cooling), "failures differ")
+    is_leaving = any(r.state in LEAVING for r in state.replicas.values())
+    for model_id in state.lacking:
+        demand(not any(r.state in _COMING for r in state.replicas_of(model_id)), "it does not lack")
+        waits = len(state.queue(model_id)) or model_id in state.wanted or model_id in state.pinned
+        demand(bool(waits), "memory is kept for what nobody needs")
+        due_ns = max(now_ns + state.limits.patience_ns, witness.blames[model_id].retry_ns)
+        next_ns = state.next_due_ns()
+        is_awaited = next_ns is not None and next_ns <= due_ns + ALARM_GRID_NS
+        demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
+
+
 def _check_queues(state: State) -> None:
     """Who waits, model by model: counted, in tokens, and in predicted time."""
     num: Counter[str] = Counter()
@@ -56,6 +81,10 @@ def _check_queues(state: State) -> None:
         demand(request_id in state.queue(request.model_id), f"{request_id} is in no queue")
         num[request.model_id] += 1
         waiting = request.waiting
+        start_ns = request.deadline_ns
+        if start_ns is not None:
+            start_ns -= int(request.prediction.service_ns)
+        demand(waiting.start_by_ns == start_ns, "it may start later, or must earlier")
         tokens[request.model_id] += waiting.prompt_tokens + waiting.expected_tokens
         work[request.model_id, waiting.service_class] += round(request.prediction.service_ns)
     demand(state.num_waiting == num.total(), "the number of waiting requests is wrong")
@@ -113,6 +142,7 @@ def _check_idle(state: State, replica: Replica, now_ns: int) -> None:
 
 def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
     host = witness.hosts[replica.replica_id]
+    demand(replica.num_slots == host.num_slots, "rows differ from those it came up with")
     demand(replica.running.keys() == host.running, "rows differ from those given")
     demand(replica.parked.keys() == host.parked, "parked requests differ from those paused")
     demand(len(replica.running) <= replica.num_slots, "more rows than there are")
@@ -175,11 +205,24 @@ def _check_classes(state: State, running: list[Request], model_id: str, tuning: 
         demand(not kept, "a lower class keeps the row of a higher one")
 
 
-def expected_refusal(state: State, event: ev.Arrived, now_ns: int) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Expected:
     """The error code an arrival must get, by the bounds alone; None: it must be accepted.
 
-    Looked at before the step. Of deadlines it says nothing: those hang on predictions.
+    Of deadlines it says nothing: those hang on predictions. `num_ahead`: who waits already.
     """
+
+    code: str | None
+    num_ahead: int
+
+
+def expected(state: State, event: ev.Arrived, now_ns: int) -> Expected:
+    """Looked at before the step."""
+    num_ahead = len(state.queue(event.model.model_id))
+    return Expected(_expected_code(state, event, now_ns), num_ahead)
+
+
+def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
     limits, model_id, waiting = state.limits, event.model.model_id, event.waiting
     fault = state.faults.get(model_id)
     queue, share = state.queue(model_id), limits.share(waiting.service_class)
@@ -201,12 +244,26 @@ def expected_refusal(state: State, event: ev.Arrived, now_ns: int) -> str | None
     return None
 
 
-def check_answer(expected: str | None, event: ev.Arrived, answer: do.Decision) -> None:
+def check_answer(expected: Expected, event: ev.Arrived, answer: do.Decision) -> None:
     """The first decision after a lone arrival."""
     code = answer.error.code if isinstance(answer, do.Refuse) else None
     if isinstance(answer, do.Refuse):
-        demand({"position", "reason", "eta_s"} <= set(answer.error.details), "refused without why")
-    if expected is None and code == "deadline_exceeded":
+        _check_refusal(expected, answer)
+    elif isinstance(answer, do.Accept):
+        demand(answer.reason == f"queued behind {expected.num_ahead}", "behind another number")
+    if expected.code is None and code == "deadline_exceeded":
         demand(event.deadline_ns is not None, "refused for a deadline nobody set")
         return
-    demand(code == expected, f"an arrival was answered with {code}, not {expected}")
+    demand(code == expected.code, f"an arrival was answered with {code}, not {expected.code}")
+
+
+def _check_refusal(expected: Expected, answer: do.Refuse) -> None:
+    """It says where it would have stood, why, and when to come again."""
+    details, retry_s = answer.error.details, answer.error.retry_after_s
+    demand({"position", "reason", "eta_s"} <= set(details), "refused without why")
+    demand(details["position"] == expected.num_ahead + 1, "refused at another position")
+    wait_s = details.get("wait_s", retry_s)
+    if answer.error.code == "queue_full" and wait_s is not None and details["eta_s"] > 1:
+        demand(abs(wait_s - details["eta_s"]) < 0.06, "another wait than the answer says")
+    elif answer.error.code != "queue_full" and wait_s is not None:
+        demand(details["eta_s"] == round(wait_s, 3), "another wait than the answer says")

@@ -6,26 +6,23 @@ bytes than there are, someone overtaken by more than the policy's bound.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
+from llmos.abi.events import Failed
 from llmos.abi.policy import Waiting
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import Limits
+from llmos.kernel.sim.accounts import Accounts
+from llmos.kernel.sim.blame import Blame
+from llmos.kernel.sim.demand import Violation, demand
+
+__all__ = ["RULES", "Host", "Rule", "Seen", "Violation", "Witness", "demand"]
 
 NICE_STEPS = 39
 RETURN_STEPS = 6
-
-
-class Violation(AssertionError):
-    """The core broke a promise."""
-
-
-def demand(holds: bool, what: str) -> None:
-    """Raise Violation unless it holds (an `assert` could be switched off)."""
-    if not holds:
-        raise Violation(what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,7 @@ class Seen:
     reserve_bytes: int
     is_reniced: bool = False
     is_stalled: bool = False
+    is_aborted: bool = False
     replica_id: str | None = None
 
 
@@ -80,6 +78,8 @@ class Host:
     reserved_bytes: int
     is_up: bool = False
     is_stopping: bool = False
+    has_served: bool = False
+    up_ns: int | None = None
     idle_since_ns: int = 0
     running: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
@@ -100,6 +100,16 @@ class Witness:
         self._early_deaths: dict[str, int] = {}
         self._ended_badly: list[tuple[str, bool]] = []
         self._pinned: dict[str, int] = {}
+        self._accounts = Accounts()
+        self._now_up: list[Host] = []
+        self._failed: list[tuple[str, Host | None]] = []
+        self._ended: set[str] = set()
+        self._cancelled: list[str] = []
+        self._unwanted: list[str] = []
+        self._is_closing = False
+        self.is_draining = False
+        self.blames: defaultdict[str, Blame] = defaultdict(Blame)
+        self.wanted: set[str] = set()
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
         self.num_accepted = self.num_closed = self.num_refused = 0
@@ -108,6 +118,9 @@ class Witness:
 
     def told(self, events: Sequence[ev.CoreEvent]) -> None:
         """What the step is about to take in."""
+        self._accounts.told(events, lambda r: r in self.open and self.open[r].is_stalled)
+        self._now_up, self._failed, self._ended = [], [], set()
+        self._cancelled, self._unwanted = [], []
         self._num_stalled_now = 0
         self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
         for event in events:
@@ -117,29 +130,64 @@ class Witness:
                 self._up(event)
             elif isinstance(event, ev.ReplicaGone):
                 self._gone(event)
-            elif isinstance(event, ev.ReplicaRefused) and event.replica_id in self.hosts:
-                self._ended_badly.append((self.hosts[event.replica_id].model_id, True))
-            elif isinstance(event, ev.ModelWanted) and event.pin:
+            elif isinstance(event, ev.ReplicaRefused):
+                self._refused(event)
+            elif isinstance(event, ev.ModelWanted | ev.ModelUnwanted | ev.Draining | ev.Closing):
+                self._ordered(event)
+            else:
+                self._told_of_request(event)
+
+    def _ordered(self, event: ev.ModelWanted | ev.ModelUnwanted | ev.Draining | ev.Closing) -> None:
+        """By an operator."""
+        if isinstance(event, ev.ModelWanted):
+            self.wanted.add(event.model.model_id)
+            if event.pin:
                 self._pinned[event.model.model_id] = event.model.reserve_bytes
-            elif isinstance(event, ev.ModelUnwanted):
-                self._pinned.pop(event.model_id, None)
-            elif isinstance(event, ev.Reniced):
-                self._reniced(event)
-            elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
-                seen = self.open.get(event.request_id)
-                if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
-                    seen.is_stalled = isinstance(event, ev.ReaderStalled)
-                    self._leave_flow(seen)  # when it is back in the queue is not judged
-                    self._num_stalled_now += seen.is_stalled
+        elif isinstance(event, ev.ModelUnwanted):
+            self._unwanted.append(event.model_id)
+            self._pinned.pop(event.model_id, None)
+        else:
+            self.is_draining = True
+            if isinstance(event, ev.Closing):
+                self._is_closing = True
+                self._unwanted += self.wanted
+
+    def _told_of_request(self, event: ev.CoreEvent) -> None:
+        """By its client or its worker."""
+        if isinstance(event, ev.Reniced):
+            self._reniced(event)
+        elif isinstance(event, ev.Cancelled):
+            self._cancelled.append(event.request_id)
+        elif isinstance(event, ev.Ended):
+            self._ended.add(event.request_id)
+            seen = self.open.get(event.request_id)
+            host = self.hosts.get(seen.replica_id or "") if seen is not None else None
+            if host is not None and not isinstance(event.event, Failed):
+                host.has_served = True
+        elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
+            seen = self.open.get(event.request_id)
+            if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
+                seen.is_stalled = isinstance(event, ev.ReaderStalled)
+                self._leave_flow(seen)  # when it is back in the queue is not judged
+                self._num_stalled_now += seen.is_stalled
 
     def _up(self, event: ev.ReplicaUp) -> None:
         host = self.hosts.get(event.replica_id)
         if host is None or host.is_up or host.is_stopping:
             return
         host.is_up = True
+        self._now_up.append(host)
+        self.blames[host.model_id].is_cooling = False
         self._early_deaths.pop(host.model_id, None)
         host.num_slots = event.num_slots
         host.reserved_bytes = min(host.reserved_bytes, event.used_bytes)
+
+    def _refused(self, event: ev.ReplicaRefused) -> None:
+        """Of one that is up or stops, it is a duplicate, or no news."""
+        host = self.hosts.get(event.replica_id)
+        if host is not None and not host.is_up and not host.is_stopping:
+            self._ended_badly.append((host.model_id, True))
+            self._failed.append((host.model_id, None))
 
     def _gone(self, event: ev.ReplicaGone) -> None:
         host = self.hosts.pop(event.replica_id, None)
@@ -147,6 +195,8 @@ class Witness:
             return
         for request_id in (*host.running, *host.parked):
             self.open[request_id].replica_id = "gone"
+        if not host.is_stopping:
+            self._failed.append((host.model_id, host))
         if not host.is_up and not host.is_stopping:
             num = self._early_deaths.get(host.model_id, 0) + 1
             self._early_deaths[host.model_id] = num
@@ -174,6 +224,8 @@ class Witness:
 
     def saw(self, decisions: Sequence[do.Decision], now_ns: int) -> None:
         """In the order in which they were made. Raises Violation."""
+        self._accounts.begin(now_ns)
+        self._recount_failures(now_ns)
         for model_id, is_refused in self._ended_badly:
             limits = self._limits
             wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
@@ -185,6 +237,7 @@ class Witness:
         self._judge_pauses(decisions)
         for decision in decisions:
             self._see(decision, now_ns)
+        self._judge_orders()
         for seen in self.open.values():
             demand(seen.replica_id != "gone", "a request outlived its worker")
         for replica_id, host in self.hosts.items():
@@ -192,12 +245,32 @@ class Witness:
             most = max(self._limits.max_parked, before)
             demand(len(host.parked) <= most, f"{len(host.parked)} parked on {replica_id}")
 
+    def _recount_failures(self, now_ns: int) -> None:
+        for host in self._now_up:
+            host.up_ns = now_ns
+        for model_id, dead in self._failed:
+            if dead is None:
+                self.blames[model_id].refused(now_ns, self._limits)
+                continue
+            up_ns = 0 if dead.up_ns is None else now_ns - dead.up_ns
+            is_proven = dead.has_served or up_ns >= self._limits.healthy_ns
+            self.blames[model_id].died(is_proven, now_ns, self._limits)
+
+    def _judge_orders(self) -> None:
+        """Who is to stop is told to; who asked for a model that is not to come hears so."""
+        for request_id in self._cancelled:
+            seen = self.open.get(request_id)
+            demand(seen is None or seen.is_aborted, "a client left, and its request goes on")
+        for model_id in self._unwanted:
+            demand(model_id not in self.wanted, "nobody is told that the model will not come")
+
     def _nobody_waits_for(self, model_id: str, decisions: Sequence[do.Decision]) -> None:
         """After so many failures in a row everyone who waits is told."""
         told = {d.request_id for d in decisions if isinstance(d, do.Close)}
         for request_id, seen in self.open.items():
             waits = seen.model_id == model_id and seen.replica_id is None
             demand(not waits or request_id in told, "waits for a model that does not start")
+        self._unwanted.append(model_id)
 
     def _judge_pauses(self, decisions: Sequence[do.Decision]) -> None:
         """A row is not given up to be taken back at once, with nothing changed."""
@@ -215,6 +288,9 @@ class Witness:
             self.num_refused += 1
         elif isinstance(decision, do.Close):
             self._close(decision, now_ns)
+        elif isinstance(decision, do.Resident):
+            demand(decision.model_id in self.wanted, "a model nobody asked for is there")
+            self.wanted.discard(decision.model_id)
         elif isinstance(decision, do.StartReplica):
             self._start(decision, now_ns)
         elif isinstance(decision, do.StopReplica):
@@ -241,6 +317,7 @@ class Witness:
         )
         self.open[decision.request_id] = seen
         self.num_accepted += 1
+        self._accounts.accepted(decision, now_ns)
         self._join_flow(seen)
 
     def _close(self, decision: do.Close, now_ns: int) -> None:
@@ -253,8 +330,11 @@ class Witness:
             self._judge_crowding(seen)
         self._leave_flow(seen)
         self.num_closed += 1
+        self._accounts.closed(decision, now_ns)
         host = self.hosts.get(seen.replica_id or "")
         if host is not None:
+            is_over = request_id in self._ended or seen.is_aborted or self._is_closing
+            demand(is_over, "it ended, and goes on at its worker")
             host.running.discard(request_id)
             host.parked.discard(request_id)
             host.idle_since_ns = now_ns
@@ -295,12 +375,14 @@ class Witness:
             self._judge_order(seen, decision.replica_id)
             seen.replica_id = decision.replica_id
             self._take_row(host, request_id)
+            self._accounts.runs(decision, len(host.running), host.num_slots, now_ns)
             return
         demand(seen.replica_id == decision.replica_id, "a row of another replica")
         if isinstance(decision, do.PauseRow):
             demand(request_id in host.running, "paused without a row")
             host.running.discard(request_id)
             host.parked.add(request_id)
+            self._accounts.paused(request_id, now_ns)
             self._comes_back(seen, now_ns)
             return
         self._leave_flow(seen)
@@ -309,6 +391,9 @@ class Witness:
             demand(not seen.is_stalled, "runs though nobody reads")
             host.parked.discard(request_id)
             self._take_row(host, request_id)
+            self._accounts.runs(decision, len(host.running), host.num_slots, now_ns)
+        else:
+            seen.is_aborted = True
 
     def _take_row(self, host: Host, request_id: str) -> None:
         host.running.add(request_id)

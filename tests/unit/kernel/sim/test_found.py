@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
+from llmos.errors import LoadFailed
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from tests.unit.kernel.core_world import GIB, World, model, of
@@ -85,3 +86,39 @@ def test_a_free_row_goes_to_a_new_request_as_long_as_no_more_is_parked_than_turn
     world.arrive("high-2", facts, ServiceClass.INTERACTIVE)
     ended = world.end("high-2")  # two are: the one that has been ready for longer goes on
     assert [d.request_id for d in of(do.UnpauseRow, ended)] == ["low-1"]
+
+
+def test_a_model_unloaded_while_it_lacked_memory_loses_its_place_in_the_line() -> None:
+    """Seed 406: asked for again much later, it pushed out a busy model at once."""
+    world = World(patience_ns=10**9)
+    world.step(ev.ModelWanted(model("a", 2 * GIB), pin=False), after_ns=10**9)
+    world.up("rep_1", used=2 * GIB)
+    world.arrive("busy", model("a", 2 * GIB))
+    world.step(ev.ModelWanted(model("b", 2 * GIB), pin=False))
+    world.step(ev.ModelUnwanted("mdl_b"))
+    assert "mdl_b" not in world.state.lacking
+
+
+def test_a_refusal_said_twice_does_not_fail_those_who_wait_for_its_successor() -> None:
+    world, no = World(cooldown_ns=10**9), LoadFailed("no").to_info()
+    world.step(ev.ModelWanted(model(), pin=False), after_ns=10**9)
+    world.step(ev.ReplicaRefused("rep_1", no))
+    assert of(do.StartReplica, world.step(ev.ModelWanted(model(), pin=False), after_ns=2 * 10**9))
+    world.arrive("r", model())
+    assert not of(do.Close, world.step(ev.ReplicaRefused("rep_1", no)))
+    assert of(do.Dispatch, world.up("rep_2"))
+
+
+def test_a_cool_down_stands_when_an_older_replica_dies() -> None:
+    world, facts = World(memory_budget_bytes=4 * GIB), model(slots=1)
+    world.step(ev.ModelWanted(facts, pin=False), after_ns=10**9)
+    world.up("rep_1", 1)
+    for name in ("done", "runs"):
+        world.arrive(name, facts)
+    world.end("done")
+    world.step(ev.ModelUnwanted(facts.model_id))
+    world.arrive("new", facts)
+    world.step(ev.ReplicaRefused("rep_2", LoadFailed("no").to_info()))
+    world.gone("rep_1")
+    (refused,) = of(do.Refuse, world.arrive("later", facts))
+    assert refused.error.code == "load_failed"

@@ -1,0 +1,101 @@
+"""Recounts what the core says of a request's time: the reasons of its rows, its last account."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llmos.abi.events import Failed, Finished
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core import events as ev
+from llmos.kernel.sim.demand import demand
+
+NS = 1_000_000_000
+_ROW = re.compile(r"row (\d+) of (\d+) after (\d+) ms")
+_RAN = re.compile(r"ran (\S+) s in (\d+) slices, predicted (\S+) s; (\d+) tokens, predicted \d+")
+
+
+@dataclass(slots=True)
+class Times:
+    """Of one accepted request, in ns. `away_ns`: how long it was without its row in between."""
+
+    arrived_ns: int
+    ready_ns: int
+    service_ns: float
+    started_ns: int | None = None
+    first_ns: int | None = None
+    left_ns: int = 0
+    away_ns: int = 0
+    num_slices: int = 0
+
+
+class Accounts:
+    """`told` before a step, `saw` for each decision of it."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Times] = {}
+        self._progressed: list[str] = []
+        self._resumed: list[str] = []
+
+    def told(self, events: Sequence[ev.CoreEvent], is_stalled: Callable[[str], bool]) -> None:
+        """`is_stalled`: who gave up a row, or a turn, because nobody read."""
+        self._progressed, self._resumed = [], []
+        for event in events:
+            if isinstance(event, ev.Progressed):
+                self._progressed += [request_id for request_id, _ in event.tokens]
+            elif isinstance(event, ev.ReaderResumed) and is_stalled(event.request_id):
+                self._resumed.append(event.request_id)
+
+    def begin(self, now_ns: int) -> None:
+        """Of what was told, now that the time is known."""
+        for request_id in self._progressed:
+            if (times := self._open.get(request_id)) is not None and times.first_ns is None:
+                times.first_ns = now_ns
+        for request_id in self._resumed:
+            if (times := self._open.get(request_id)) is not None:
+                times.ready_ns = now_ns
+
+    def accepted(self, decision: do.Accept, now_ns: int) -> None:
+        self._open[decision.request_id] = Times(now_ns, now_ns, decision.service_ns)
+
+    def paused(self, request_id: str, now_ns: int) -> None:
+        times = self._open[request_id]
+        times.ready_ns = times.left_ns = now_ns
+
+    def runs(
+        self, decision: do.Dispatch | do.UnpauseRow, num_running: int, num_slots: int, now_ns: int
+    ) -> None:
+        """`num_running`: with this one."""
+        times = self._open[decision.request_id]
+        found = _ROW.fullmatch(decision.reason)
+        waited_ms = f"{(now_ns - times.ready_ns) / 1e6:.0f}"
+        is_told = found and found.groups() == (str(num_running), str(num_slots), waited_ms)
+        demand(bool(is_told), f"{decision.reason!r}: row {num_running}, waited {waited_ms} ms")
+        times.num_slices += 1
+        if times.started_ns is None:
+            times.started_ns = now_ns
+        else:
+            times.away_ns += now_ns - times.left_ns
+
+    def closed(self, decision: do.Close, now_ns: int) -> None:
+        times = self._open.pop(decision.request_id)
+        event, account = decision.event, decision.reason
+        if isinstance(event, Failed) and event.error.code == "deadline_exceeded":
+            demand(times.started_ns is None, "cut off by a deadline, though it had begun")
+            waited_s = event.error.details.get("waited_s", (now_ns - times.arrived_ns) / NS)
+            demand(waited_s == (now_ns - times.arrived_ns) / NS, "it waited longer, or less long")
+        if not isinstance(event, Finished) or times.started_ns is None:
+            demand(account == "", "an account of what did not finish")
+            return
+        first_ns = times.first_ns or now_ns
+        decode_ns = max(0, now_ns - first_ns - times.away_ns)
+        ran_s = f"{(first_ns - times.started_ns + decode_ns) / NS:.2f}"
+        found = _RAN.fullmatch(account)
+        demand(found is not None, "an account of another form")
+        assert found is not None
+        said_s, num_slices, predicted_s, num_tokens = found.groups()
+        demand(said_s == ran_s, f"ran {ran_s} s, and {said_s} s were put down")
+        demand(predicted_s == f"{times.service_ns / NS:.2f}", "another prediction than was told")
+        demand(int(num_tokens) == event.usage.completion_tokens, "another number of tokens")
+        demand(int(num_slices) >= times.num_slices, "fewer slices than it had")
