@@ -22,7 +22,7 @@ _HINTS = {
     "quota_exceeded": "try again later",
     "shutting_down": "try again when the server is back",
     "home_locked": "another server holds this home: see `llmos status`, or `llmos stop`",
-    "disk_full": "`llmos rm` frees the space of models you no longer need",
+    "disk_full": "`llmos disk` shows what uses it; `llmos rm` and `llmos gc` free space",
     "load_failed": "`llmos ps --memory` shows the reason in full",
     "model_too_large": "`llmos ps --memory` shows what holds memory; `llmos unload` frees it",
     "config_error": "`llmos config show --origin` shows every setting and where it is from",

@@ -12,7 +12,20 @@ import typer
 import typer.main
 
 from llmos import __version__
-from llmos.cli import configure, keys, models, processes, run, serve, sim, story, system, top
+from llmos.cli import (
+    backup,
+    configure,
+    disk,
+    keys,
+    models,
+    processes,
+    run,
+    serve,
+    sim,
+    story,
+    system,
+    top,
+)
 from llmos.cli.options import examples
 
 app = typer.Typer(
@@ -81,6 +94,13 @@ _COMMANDS = (
             "llmos sim --trace trace.csv --policy fair --replicas 4 --plot out.svg",
         ),
     ),
+    (backup.backup, ("llmos backup ~/llmos-backup", "llmos backup /media/disk/llmos --json")),
+    (
+        backup.restore,
+        ("llmos restore ~/llmos-backup", "llmos restore ~/llmos-backup --home ~/.llmos --force"),
+    ),
+    (disk.disk, ("llmos disk", "llmos disk --json")),
+    (disk.gc, ("llmos gc",)),
     (system.status, ("llmos status", "llmos status --json")),
     (system.stop, ("llmos stop",)),
     (system.version, ("llmos version", "llmos version --json")),

@@ -24,7 +24,7 @@ from typing import (
 )
 
 from llmos.abi.registry import ModelVersion
-from llmos.sdk import calls, inference
+from llmos.sdk import calls, calls_home, inference
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull
@@ -176,6 +176,22 @@ class AsyncKeys(_AsyncGroup):
     revoke = _Async(calls.revoke_key)
 
 
+class Home(_Group):
+    """`client.home`."""
+
+    back_up = _Sync(calls_home.back_up)
+    disk = _Sync(calls_home.disk)
+    collect = _Sync(calls_home.collect)
+
+
+class AsyncHome(_AsyncGroup):
+    """`client.home`."""
+
+    back_up = _Async(calls_home.back_up)
+    disk = _Async(calls_home.disk)
+    collect = _Async(calls_home.collect)
+
+
 class Client:
     """A blocking client. Finds the server as `locate` says; nothing is contacted until a call.
 
@@ -203,6 +219,7 @@ class Client:
         self.models = Models(self._transport)
         self.processes = Processes(self._transport)
         self.keys = Keys(self._transport)
+        self.home = Home(self._transport)
 
     @overload
     def chat(
@@ -288,6 +305,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.processes = AsyncProcesses(self._transport)
         self.keys = AsyncKeys(self._transport)
+        self.home = AsyncHome(self._transport)
 
     @overload
     async def chat(

@@ -96,6 +96,30 @@ STATUS: dict[str, Any] = {
 }
 
 
+DISK: dict[str, Any] = {
+    "total_bytes": 1_000_000_000,
+    "free_bytes": 400_000_000,
+    "floor_bytes": 256_000_000,
+    "num_blobs": 3,
+    "blob_bytes": 12_000_000,
+    "by_use": {"models": 10_000_000, "files": 2_000_000, "held": 0},
+    "database_bytes": 300_000,
+    "unused_bytes": 0,
+    "freed_bytes": 5_000_000,
+    "num_missing": 0,
+    "missing": [],
+}
+
+BACKUP: dict[str, Any] = {
+    "path": "/media/backup",
+    "num_files": 4,
+    "size_bytes": 12_000_000,
+    "took_s": 1.25,
+    "notes": [],
+    "missing": [],
+}
+
+
 def sse(*datas: object, event: str | None = None) -> bytes:
     """Events as the server writes them; strings go as they are."""
     name = f"event: {event}\n" if event else ""

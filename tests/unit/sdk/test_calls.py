@@ -26,7 +26,18 @@ from llmos.errors import (
 from llmos.sdk import AsyncClient, Client
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.wire import to_wire
-from tests.unit.sdk.fake import KEY, MODEL, PROCESS, STATUS, STORY, Pieces, Server, refusal
+from tests.unit.sdk.fake import (
+    BACKUP,
+    DISK,
+    KEY,
+    MODEL,
+    PROCESS,
+    STATUS,
+    STORY,
+    Pieces,
+    Server,
+    refusal,
+)
 
 Ask = Callable[[Any], Any]
 
@@ -75,6 +86,9 @@ CASES: list[tuple[str, Any, Ask, Ask]] = [
     ("GET /os/v1/keys", {"keys": [KEY]}, lambda c: c.keys.list(), None),
     ("POST /os/v1/keys", {"key": KEY, "secret": "s"}, lambda c: c.keys.add("a", "t"), None),
     ("DELETE /os/v1/keys/alice", KEY, lambda c: c.keys.revoke("alice"), None),
+    ("GET /os/v1/disk", DISK, lambda c: c.home.disk(), None),
+    ("POST /os/v1/blobs/collect", DISK, lambda c: c.home.collect(), None),
+    ("POST /os/v1/backup", BACKUP, lambda c: c.home.back_up("/b"), None),
     ("GET /healthz", {"ok": True}, lambda c: c.health(), None),
     ("GET /readyz", {"ready": True, "problems": []}, lambda c: c.ready(), None),
 ]
