@@ -25,15 +25,15 @@ INFER = "infer"
 """The program of a durable call. Its `inputs["generate"]` is a `program.Generate` and its
 `outputs["answer"]` a `program.Answer`, both as `msgspec.to_builtins` makes them; what else is in
 `inputs` is the front end's own and comes back with the record. A call that ended without an answer
-has the job's `error`. The kernel's request for it is `req_X` for `job_X`, so that `AttachStream`
-finds it while it runs, and for as long after as its stream is kept."""
+has the job's `error`. With `inputs["stream"]` its text is logged as it comes, all of it before the
+job ends: events of kind `text` with `{"text": ..., "attempt": ...}`."""
 
 BATCH = "batch"
-"""The program of OpenAI's batches. `inputs`: `endpoint` (`/v1/chat/completions` ...); `files`:
-`input`. Its streams are `output` and `error`; `progress.counts` has `total`, `completed` and
-`failed`, and so has `outputs["counts"]`; `outputs["usage"]` may have the summed `Usage`. A file
-that is no batch fails the job with an error whose `details["errors"]` is a list of
-`{code, message, param, line}`."""
+"""The program of OpenAI's batches. `inputs`: `endpoint` (`/v1/chat/completions` ...), `expires_at`
+(UTC seconds) and `completion_window` (the client's word); `files`: `input`. Its streams are
+`output` and `error`. `progress.counts` has `total`, `completed` and `failed`, and so has
+`outputs["request_counts"]`; `outputs["status"]` is `completed`, `expired` or `cancelled`. A file
+that is no batch fails the job with an error whose `details["errors"]` is OpenAI's `batch.errors`."""
 
 
 class JobState(enum.StrEnum):
@@ -62,7 +62,8 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     `files`: a name the program knows, and the file's id; the program finds each as a read-only
     path. `needs` are jobs that must succeed first. `memory_bytes` 0: the program's own estimate.
     `timeout_s` bounds one attempt's run, `expires_ns` the whole job. `max_attempts` bounds starts
-    after failures that may pass; worker deaths are counted apart.
+    after failures that may pass; worker deaths are counted apart. Files that its results become
+    are kept for `exports_expire_s` (None: until they are removed).
     """
 
     program: str
@@ -79,6 +80,7 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     start_at_ns: int | None = None
     expires_ns: int | None = None
     metadata: dict[str, str] = {}
+    exports_expire_s: float | None = None
 
 
 class JobProgress(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -30,6 +30,7 @@ from llmos.api.routes import (
     models,
     openai_models,
     processes,
+    responses,
     system,
     uploads,
 )
@@ -39,6 +40,7 @@ from llmos.shapes.status import INVALID
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
     *completions.ROUTES,
+    *responses.ROUTES,
     *files.ROUTES,
     *batches.ROUTES,
     *openai_models.ROUTES,

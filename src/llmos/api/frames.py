@@ -66,10 +66,10 @@ class Frames:
         text = event.text
         if self._with_ids:
             ids = b',"token_ids":' + encode_json(event.token_ids)
-            return self._before + _encode_text(text) + self._after + ids + b"}]" + self._tail
+            return self._before + encode_line(text) + self._after + ids + b"}]" + self._tail
         if not text:
             return b""
-        return self._before + _encode_text(text) + self._after + b"}]" + self._tail
+        return self._before + encode_line(text) + self._after + b"}]" + self._tail
 
     def finish(self, event: Finished, llmos: dict[str, Any]) -> bytes:
         """The last event of the choice."""
@@ -89,9 +89,10 @@ class Frames:
         )
 
 
-def _encode_text(text: str) -> bytes:
-    made = encode_json(text)
-    if not text.isascii():
+def encode_line(value: Any) -> bytes:
+    """JSON that no client takes for several lines."""
+    made = encode_json(value)
+    if not made.isascii():
         # legal in JSON and in SSE, but many clients split lines at these as well
         for char, escaped in _LINE_ENDS:
             if char in made:

@@ -143,7 +143,7 @@ async def stream_choices(
     Raises what a choice failed with; the caller's boundary writes it as the last event.
     """
     await call.start_sse()
-    with _Pulse(call, streams):
+    with Pulse(call, streams):
         if len(streams) == 1:
             rest, usage = await relay(call, streams[0], frames[0])
             usages = [usage]
@@ -169,7 +169,7 @@ async def _interleave(call: Call, streams: list[InferStream], frames: list[Frame
             task.cancel()
 
 
-class _Pulse:
+class Pulse:
     """Pokes a silent answer's streams so that a comment goes out; no timer per token."""
 
     def __init__(self, call: Call, streams: list[InferStream]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llmos.abi.jobs import BATCH, JobRecord, JobSpec, JobState
+from llmos.abi.jobs import BATCH, ENDED, JobRecord, JobSpec, JobState
 from llmos.abi.principal import ServiceClass
 from llmos.errors import DeadlineExceeded, InvalidRequest, UnsupportedParameter
 from llmos.shapes.answers import Answer
@@ -27,6 +27,9 @@ LATER_URLS = (
 """OpenAI documents them; we do not serve them."""
 
 MAX_WINDOW_H = 24 * 30
+GRACE_S = 3600
+"""For putting away what an expired batch has; after it the job itself expires."""
+
 MAX_LISTED_ERRORS = 100
 INPUT = "input"
 OUTPUT, ERROR = "output", "error"
@@ -60,18 +63,19 @@ class BatchBody(Shape):
             )
         if self.endpoint not in URLS:
             raise InvalidRequest(f"'endpoint' is not one of {', '.join(URLS)}.", param="endpoint")
+        window_s, kept = self._window_s(), self.output_expires_after
         inputs: dict[str, Any] = {
             "endpoint": self.endpoint,
             "completion_window": self.completion_window,
+            "expires_at": now_ns // _S + window_s,
         }
-        if self.output_expires_after is not None:
-            inputs["output_expires_after_s"] = self.output_expires_after.seconds
         return JobSpec(
             program=BATCH,
             inputs=inputs,
             files={INPUT: self.input_file_id},
             service_class=ServiceClass.BATCH,
-            expires_ns=now_ns + self._window_s() * _S,
+            expires_ns=now_ns + (window_s + GRACE_S) * _S,
+            exports_expire_s=None if kept is None else float(kept.seconds),
             metadata=self.metadata,
         )
 
@@ -163,46 +167,51 @@ class BatchPage(Answer):
 def batch_object(job: JobRecord) -> dict[str, Any]:
     """A job of the program `batch` as OpenAI shows it."""
     spec, status = job.spec, status_of(job)
-    outputs = job.outputs or {}
+    outputs, inputs = job.outputs or {}, spec.inputs
     files = outputs.get("files") or {}
     return {
         "id": named(BATCH_PREFIX, job.job_id),
         "object": "batch",
-        "endpoint": spec.inputs.get("endpoint", ""),
+        "endpoint": inputs.get("endpoint", ""),
         "model": outputs.get("model"),
         "errors": _errors(job) if status == "failed" else None,
         "input_file_id": spec.files.get(INPUT, ""),
-        "completion_window": spec.inputs.get("completion_window", "24h"),
+        "completion_window": inputs.get("completion_window", "24h"),
         "status": status,
         "output_file_id": files.get(OUTPUT),
         "error_file_id": files.get(ERROR),
         "created_at": _seconds(job.created_ns),
         "in_progress_at": _seconds(job.started_ns),
-        "expires_at": _seconds(spec.expires_ns),
+        "expires_at": inputs.get("expires_at"),
         "finalizing_at": None,
         **{f"{end}_at": _at(job, status, end) for end in ("completed", "failed", "expired")},
         "cancelling_at": None,
         "cancelled_at": _at(job, status, "cancelled"),
         "request_counts": _counts(job),
-        "usage": _usage(outputs.get("usage")),
+        "usage": None,
         "metadata": spec.metadata or None,
     }
+
+
+_ENDS: dict[JobState, Status] = {
+    JobState.SUCCEEDED: "completed",
+    JobState.CANCELLED: "cancelled",
+}
 
 
 def status_of(job: JobRecord) -> Status:
     """Where a batch is, in OpenAI's words."""
     state = job.state
-    if state is JobState.SUCCEEDED:
-        return "completed"
-    if state in (JobState.FAILED, JobState.CANCELLED, JobState.DEAD):
-        if job.error is not None and job.error.code == DeadlineExceeded.code:
+    if state in ENDED:
+        is_late = job.error is not None and job.error.code == DeadlineExceeded.code
+        if is_late or (job.outputs or {}).get("status") == "expired":
             return "expired"
-        return "cancelled" if state is JobState.CANCELLED else "failed"
+        return _ENDS.get(state, "failed")
     if job.cancel_reason is not None:
         return "cancelling"
     if job.progress is None or not job.progress.counts.get("total"):
         return "validating"
-    return "in_progress"
+    return "finalizing" if job.progress.what == "finalizing" else "in_progress"
 
 
 def _at(job: JobRecord, status: Status, end: str) -> int | None:
@@ -214,29 +223,17 @@ def _seconds(ns: int | None) -> int | None:
 
 
 def _counts(job: JobRecord) -> dict[str, int]:
-    counts = (job.outputs or {}).get("counts")
+    counts = (job.outputs or {}).get("request_counts")
     if not isinstance(counts, dict):
         counts = job.progress.counts if job.progress is not None else {}
     return {name: int(counts.get(name, 0)) for name in ("total", "completed", "failed")}
 
 
-def _usage(usage: Any) -> dict[str, Any] | None:
-    if not isinstance(usage, dict):
-        return None
-    prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": usage.get("cached_tokens", 0)},
-        "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": prompt + completion,
-    }
-
-
 def _errors(job: JobRecord) -> dict[str, Any]:
     """What the program found wrong with its input, or what it failed with."""
     error = job.error
-    listed = error.details.get("errors") if error is not None else None
+    found = error.details.get("errors") if error is not None else None
+    listed = found.get("data") if isinstance(found, dict) else None
     if not isinstance(listed, list) or not listed:
         message = error.message if error is not None else job.reason
         code = error.code if error is not None else "failed"

@@ -84,12 +84,11 @@ class LlmosOptions(Shape):
 NO_OPTIONS = LlmosOptions()
 
 
-class InferenceBody(Shape):
-    """What chat and text completions share."""
+class WishBody(Shape):
+    """What every inference route has."""
 
     model: ModelName
     stream: bool = False
-    stream_options: StreamOptions | None = None
     temperature: Temperature = 1.0
     top_p: Probability = 1.0
     top_k: TopK = 0
@@ -98,19 +97,13 @@ class InferenceBody(Shape):
     frequency_penalty: Penalty = 0.0
     presence_penalty: Penalty = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
-    max_tokens: TokenCount | None = None
     stop: Stops = Field(default_factory=list)
     stop_token_ids: StopTokens = Field(default_factory=list)
     ignore_eos: bool = False
-    return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
     service_tier: Annotated[
         str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": list(TIERS)})
     ] = None
     llmos: LlmosOptions = Field(default_factory=lambda: NO_OPTIONS)  # a default is deep-copied
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
 
     def to_sampling(self, max_tokens: int) -> Sampling:
         """The abi's words; `max_tokens` as the route understands it."""
@@ -157,3 +150,15 @@ class InferenceBody(Shape):
             cache_salt=own.cache_salt,
             driver=own.driver,
         )
+
+
+class InferenceBody(WishBody):
+    """What chat and text completions share."""
+
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from llmos.abi.inference import Usage
 from llmos.abi.principal import ServiceClass
+from llmos.abi.program import Answer
 from llmos.shapes.options import TIER_OF
 
 
@@ -99,3 +100,15 @@ def _end(choice: Choice) -> dict[str, Any]:
     if choice.token_ids is not None:
         made["token_ids"] = choice.token_ids
     return made
+
+
+def report(answer: Answer) -> dict[str, Any]:
+    """The `llmos` object of an answer that nobody waited for: it has no timing."""
+    return {
+        "request_id": answer.request_id,
+        "model": answer.model,
+        "deterministic": answer.deterministic,
+        "class": ServiceClass(answer.service_class).name.lower(),
+        "timing": None,
+        "preemptions": None if answer.served is None else answer.served.num_preemptions,
+    }

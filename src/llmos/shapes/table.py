@@ -59,6 +59,51 @@ COMPLETIONS: Table = _SHARED | {
     "suffix": (None, ""),
 }
 
+RESPONSES: Table = {
+    "user": IGNORED,
+    "parallel_tool_calls": IGNORED,
+    "max_tool_calls": IGNORED,
+    "prompt_cache_key": IGNORED,
+    "prompt_cache_options": IGNORED,
+    "prompt_cache_retention": IGNORED,
+    "safety_identifier": IGNORED,
+    "access_programs": IGNORED,
+    "image": IGNORED,  # no image gets in
+    "context_management": _EMPTY,
+    "conversation": (None,),
+    "moderation": (None,),
+    "prompt": (None,),
+    "tool_choice": (None, "none", "auto"),
+    "tools": _EMPTY,
+    "top_logprobs": (None, 0),
+    "truncation": (None, "disabled"),
+}
+
+RESPONSES_INNER: Mapping[str, Table] = {
+    "background_options": {"completion_window": (None, "soonest"), "continuation_id": IGNORED},
+    "reasoning": {
+        "context": IGNORED,
+        "effort": (None, "none"),
+        "generate_summary": IGNORED,  # there is no reasoning to sum up
+        "mode": (None, "standard"),
+        "summary": IGNORED,
+    },
+    "stream_options": {"include_obfuscation": IGNORED},
+    "text": {"format": (None, {"type": "text"}), "verbosity": (None, "medium")},
+}
+"""Objects of a response's body, and what may be in them."""
+
+RESPONSES_INCLUDE = (
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
+"""Parts of items that no answer here has, so that asking for them adds nothing."""
+
 MESSAGE: Table = {
     "audio": (None,),
     "function_call": (None,),

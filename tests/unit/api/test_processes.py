@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from llmos.abi.events import Served
+from llmos.abi.jobs import JobState
 from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import (
     Decided,
@@ -203,7 +204,7 @@ def test_who_leaves_waits_no_longer() -> None:
 
 
 def test_the_states_and_bounds_are_the_kernels() -> None:
-    assert {*LIVE, *ENDED} == set(Phase)
+    assert {*LIVE, *ENDED} == {*Phase, *JobState}
     assert MAX_WAIT_S == KERNEL_MAX_WAIT_S
 
 

@@ -42,9 +42,13 @@ async def create_batch(call: Call) -> None:
 
 
 async def _check_input(call: Call, file_id: str) -> None:
-    file = (await ask(call, ShowFile(file_id), FileReply)).file
+    missing = NotFound(f"No such file: {file_id}.", param="input_file_id")
+    try:
+        file = (await ask(call, ShowFile(file_id), FileReply)).file
+    except NotFound:
+        raise missing from None
     if file.tenant_id != call.principal.tenant_id:
-        raise NotFound(f"No such file: {file_id}.", param="input_file_id")
+        raise missing
     if file.purpose != BATCH:
         raise InvalidRequest(
             f"The file's purpose is {file.purpose!r}, not 'batch'.", param="input_file_id"
@@ -80,9 +84,13 @@ async def cancel_batch(call: Call) -> None:
 async def _batch_of(call: Call) -> JobRecord:
     """The tenant's own, and no other kind of job. Raises NotFound."""
     name = ref_of(call, "batch_id")
-    job = (await ask(call, ShowJob(job_of(name, BATCH_PREFIX)), JobReply)).job
+    missing = NotFound(f"No such batch: {name[:64]}.", param="batch_id")
+    try:
+        job = (await ask(call, ShowJob(job_of(name, BATCH_PREFIX)), JobReply)).job
+    except NotFound:
+        raise missing from None
     if job.spec.program != BATCH or job.principal.tenant_id != call.principal.tenant_id:
-        raise NotFound(f"No such batch: {name}.", param="batch_id")
+        raise missing
     return job
 
 

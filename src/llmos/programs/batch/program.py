@@ -24,7 +24,7 @@ from llmos.programs.batch import rows
 from llmos.programs.batch.check import MAX_LINES, check_file
 from llmos.programs.batch.lines import Line, read_lines
 from llmos.shapes import strict_json
-from llmos.shapes.calls import answer_body, infer_of
+from llmos.shapes.calls import answer_body, infer_of, remembered
 
 INPUT = "input"
 """The name of the job's one file."""
@@ -45,11 +45,13 @@ LAST_S = 900.0
 
 
 class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`expires_at`: UTC seconds; what is not answered by then fails with `batch_expired`."""
+    """`expires_at`: UTC seconds; what is not answered by then fails with `batch_expired`.
+    `completion_window` is the client's word for it, kept for the client."""
 
-    endpoint: Literal["/v1/chat/completions", "/v1/completions"]
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/responses"]
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 128
     expires_at: float | None = None
+    completion_window: str = ""
 
 
 class Key(NamedTuple):
@@ -58,7 +60,7 @@ class Key(NamedTuple):
     number: int
     offset: int
     custom_id: str
-    wants_ids: bool
+    asked: dict[str, Any]
     is_timed: bool
 
 
@@ -223,8 +225,8 @@ class _Run:
                 generate.options, deadline_ms=max(1, math.ceil(left_ms))
             )
             generate = msgspec.structs.replace(generate, options=options)
-        wants_ids = bool(body.get("return_token_ids"))
-        return Key(line.number, line.offset, request["custom_id"], wants_ids, is_timed), generate
+        asked = remembered(request["url"], body)
+        return Key(line.number, line.offset, request["custom_id"], asked, is_timed), generate
 
     @property
     def _is_expired(self) -> bool:
@@ -244,8 +246,7 @@ class _Run:
     # results
 
     def _keep(self, key: Key, answer: Answer) -> None:
-        asked = {"return_token_ids": True} if key.wants_ids else {}
-        body = answer_body(self._endpoint, asked, answer)
+        body = answer_body(self._endpoint, key.asked, answer)
         row = rows.row_id(self._ctx.job_id, key.number)
         encoded = rows.answered(row, key.custom_id, answer.request_id, body)
         self._counts.completed += 1

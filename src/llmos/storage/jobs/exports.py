@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
-from llmos.abi.jobs import Attempt
+from llmos.abi.jobs import Attempt, JobSpec
 from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.disk import mapped
 from llmos.storage.jobs.tx import Tx, is_current
@@ -90,6 +91,8 @@ def num_results(connection: Connection, job_id: str) -> int:
 def add_files(tx: Tx, job: Row[Any], made: Exported, now_ns: int) -> dict[str, str | None]:
     """The files' rows; ids by stream, None for a stream without rows."""
     ids: dict[str, str | None] = {}
+    kept_s = msgspec.json.decode(job.spec, type=JobSpec).exports_expire_s
+    expires_ns = None if kept_s is None else now_ns + int(kept_s * 1e9)
     for stream, blob in made.blobs.items():
         ids[stream] = None
         if blob is None:
@@ -105,7 +108,7 @@ def add_files(tx: Tx, job: Row[Any], made: Exported, now_ns: int) -> dict[str, s
                 digest=blob.digest,
                 size_bytes=blob.size_bytes,
                 created_ns=now_ns,
-                expires_ns=None,
+                expires_ns=expires_ns,
                 epoch=tx.epoch,
             )
         )

@@ -1,0 +1,117 @@
+"""Items of a response's conversation: what a client may write, as it is kept and as a model reads
+it. Texts only: items of tools, images and files are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from llmos.errors import InvalidRequest, UnsupportedParameter
+
+Item = dict[str, Any]
+NewId = Callable[[], str]
+
+ROLES = ("user", "system", "developer", "assistant")
+MAX_ITEM_ID_CHARS = 64
+
+_TEXTS = ("input_text", "output_text")
+_LATER_PARTS = ("input_image", "input_file", "input_audio", "refusal", "reasoning_text")
+_KEYS = {"type", "role", "content", "id", "status", "phase"}
+_PART_KEYS = {"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"}
+
+
+def read_items(given: Any, new_id: NewId) -> list[Item]:
+    """The conversation of a body's `input`, in one form. Raises InvalidRequest and its kinds."""
+    if isinstance(given, str):
+        return [text_item(new_id(), "user", [given])]
+    if not isinstance(given, list) or not given:
+        raise InvalidRequest("'input' must be a text or a non-empty list of items.", param="input")
+    return [_item(one, f"input.{i}", new_id) for i, one in enumerate(given)]
+
+
+def text_item(
+    item_id: str,
+    role: str,
+    texts: Sequence[str],
+    status: Literal["in_progress", "completed", "incomplete"] = "completed",
+) -> Item:
+    """A message as OpenAI shows it."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "role": role,
+        "status": status,
+        "content": [text_part(text, is_output=role == "assistant") for text in texts],
+    }
+
+
+def text_part(text: str, is_output: bool = True) -> dict[str, Any]:
+    """A text as part of a message."""
+    if is_output:
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "input_text", "text": text}
+
+
+def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, str]]:
+    """What the chat template gets; `developer` is the system's voice under a newer name."""
+    made = [] if instructions is None else [{"role": "system", "content": instructions}]
+    for item in items:
+        role = "system" if item["role"] == "developer" else item["role"]
+        content = "\n".join(part["text"] for part in item["content"])
+        made.append({"role": role, "content": content})
+    return made
+
+
+def _item(given: Any, at: str, new_id: NewId) -> Item:
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"{at!r} must be an object.", param=at)
+    kind = given.get("type", "message")
+    if kind != "message":
+        name = kind[:64] if isinstance(kind, str) else "?"
+        raise UnsupportedParameter(
+            f"{at!r}: items of type {name!r} are not supported by this server.", param=f"{at}.type"
+        )
+    for key in given:
+        if key not in _KEYS:
+            raise InvalidRequest(f"Unknown field {at}.{key[:64]!r}.", param=f"{at}.{key[:64]}")
+    role = given.get("role")
+    if role not in ROLES:
+        raise InvalidRequest(f"'{at}.role' is not one of {', '.join(ROLES)}.", param=f"{at}.role")
+    return text_item(_id(given, at, new_id), role, _texts(given.get("content"), f"{at}.content"))
+
+
+def _id(given: Mapping[str, Any], at: str, new_id: NewId) -> str:
+    """An item that was an answer's keeps its id."""
+    item_id = given.get("id")
+    if item_id is None:
+        return new_id()
+    if not isinstance(item_id, str) or not 1 <= len(item_id) <= MAX_ITEM_ID_CHARS:
+        raise InvalidRequest(f"'{at}.id' is no item's id.", param=f"{at}.id")
+    return item_id
+
+
+def _texts(content: Any, at: str) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list) or not content:
+        raise InvalidRequest(f"{at!r} must be a text or a non-empty list of text parts.", param=at)
+    return [_text(part, f"{at}.{i}") for i, part in enumerate(content)]
+
+
+def _text(part: Any, at: str) -> str:
+    if not isinstance(part, dict):
+        raise InvalidRequest(f"{at!r} must be an object.", param=at)
+    kind = part.get("type")
+    if kind in _LATER_PARTS:
+        raise UnsupportedParameter(
+            f"{at!r}: parts of type {kind!r} are not supported by this server.", param=f"{at}.type"
+        )
+    if kind not in _TEXTS:
+        raise InvalidRequest(f"'{at}.type' is not 'input_text'.", param=f"{at}.type")
+    for key in part:
+        if key not in _PART_KEYS:
+            raise InvalidRequest(f"Unknown field {at}.{key[:64]!r}.", param=f"{at}.{key[:64]}")
+    if not isinstance(text := part.get("text"), str):
+        raise InvalidRequest(f"'{at}.text' must be a text.", param=f"{at}.text")
+    return text
