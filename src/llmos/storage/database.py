@@ -50,7 +50,6 @@ class Database:
     """An open database. `epoch` counts openings. Calls run on its own threads, never the loop's."""
 
     shared = False
-    leads = True
 
     def __init__(self, path: Path, config: StorageConfig) -> None:
         self.path = path
@@ -149,11 +148,14 @@ class Database:
         if wal_bytes < config.checkpoint_bytes and self._num_commits < config.checkpoint_commits:
             return
         self._num_commits = 0
-        # TRUNCATE waits for readers, so it is left for a log that passive checkpoints did not stop.
+        # TRUNCATE keeps readers waiting, so it is left for a log that passive ones did not stop.
         kind = "TRUNCATE" if wal_bytes > 16 * config.checkpoint_bytes else "PASSIVE"
         with contextlib.suppress(OSError):  # what was committed stays so, in the log
             reached("database.checkpoint.before")
+            # nor does it wait for them: a backup or an export may read for minutes
+            self._pragma("busy_timeout = 0")
             self._pragma(f"wal_checkpoint({kind})")
+            self._pragma(f"busy_timeout = {int(config.busy_timeout_s * 1000)}")
             reached("database.checkpoint.after")
 
     def _pragma(self, pragma: str) -> None:

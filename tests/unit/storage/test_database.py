@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, func, insert, select
@@ -223,3 +225,29 @@ def test_the_copy_before_an_upgrade(
     raw = sqlite3.connect(copy)
     assert raw.execute("SELECT count(*) FROM tenants").fetchone() == (2,)
     raw.close()
+
+
+def test_writers_do_not_wait_for_a_long_reader(opened: Home, migrated: Path) -> None:
+    shutil.copy(migrated, opened.db)
+    config = StorageConfig(busy_timeout_s=60.0, checkpoint_bytes=1)  # TRUNCATE after each commit
+    database = open_database(opened.db, config)
+    reading, done = threading.Event(), threading.Event()
+
+    def read_on(connection: Connection) -> int:
+        before = _count(connection)
+        reading.set()
+        assert done.wait(30)
+        assert _count(connection) == before
+        return before
+
+    async def main() -> None:
+        reader = asyncio.create_task(database.read(read_on))
+        await asyncio.to_thread(reading.wait)
+        async with asyncio.timeout(10):
+            for name in "abc":
+                await database.write(lambda c, name=name: c.execute(_add(name)))  # type: ignore[misc]
+        done.set()
+        assert await reader == 1
+
+    asyncio.run(main())
+    database.close()
