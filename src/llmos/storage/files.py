@@ -76,6 +76,7 @@ class Files:
     ) -> FileRecord:
         def store() -> BlobRef:
             try:
+                self._blobs.require_free(0)  # a row needs room too
                 if len(received) != 1:
                     raise InvalidRequest(
                         f"a file is made of one uploaded file, not of {len(received)}",
