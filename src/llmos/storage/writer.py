@@ -39,7 +39,7 @@ class Backend(Protocol):
         ...
 
     def may_repeat(self, error: Exception) -> bool:
-        """True when the same group may succeed if it is tried again (a deadlock was broken)."""
+        """True when the same write may succeed if it is tried again (a deadlock was broken)."""
         ...
 
     def committed(self) -> None:
@@ -171,9 +171,8 @@ class Writer:
             self._run_outside(group[0])
         else:
             self._attempt(group)
-            error = group[0].error
-            if error is not None and self._backend.may_repeat(error):
-                for one in group:  # each by itself: what was in the way is in the way of one
+            for one in group:  # by itself: what was in the way is in the way of one
+                if one.error is not None and self._backend.may_repeat(one.error):
                     self._attempt([one])
 
     def _run_outside(self, one: _Write) -> None:

@@ -1,15 +1,27 @@
-"""Every implementation of the JobStore: SQLite always, PostgreSQL where its programs are."""
+"""Every implementation of the JobStore: SQLite always, PostgreSQL where its programs are.
+
+Where they are not, its tests are skipped and listed, or fail if LLMOS_REQUIRE_DATA is 1.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable
+import itertools
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from llmos.storage.config import StorageConfig
 from llmos.storage.database import open_database
+from llmos.storage.jobs.postgres import PostgresDatabase, parse_url
 from tests.contract.jobstore.world import Scenario, World, play
+from tests.postgres import Postgres, find_programs
+
+_numbers = itertools.count()
+TEMPLATE = "migrated"
 
 
 @pytest.fixture(scope="session")
@@ -20,14 +32,48 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "llmos.db"
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests; each has a database of its own."""
+    programs = find_programs()
+    if programs is None:
+        reason = "PostgreSQL is not installed: apt install postgresql"
+        if os.environ.get("LLMOS_REQUIRE_DATA") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    made = Postgres(programs)
+    asyncio.run(_migrate(made.create(TEMPLATE)))
+    yield made
+    made.remove()
+
+
+async def _migrate(url: str) -> None:
+    database = PostgresDatabase(parse_url(url), StorageConfig())
+    await database.start()
+    database.close()
+
+
+@pytest.fixture
+def postgres_url(server: Postgres) -> Iterator[str]:
+    """A database with all tables and nothing in it."""
+    name = f"t{next(_numbers)}"
+    yield server.create(name, TEMPLATE)
+    server.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Callable[..., World]:
     """Makes a world: config fields of `storage` as keywords."""
-    home = tmp_path / "home"
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    return functools.partial(World, fresh_home(tmp_path / "home", migrated), url)
+
+
+def fresh_home(home: Path, migrated: Path) -> Path:
+    """A home that need not migrate."""
     (home / "db").mkdir(parents=True)
     (home / "format").write_text("1\n")
     (home / "db" / "llmos.db").write_bytes(migrated.read_bytes())
-    return functools.partial(World, home, "")
+    return home
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, bindparam, delete, func, select, update
+from sqlalchemy import and_, bindparam, delete, func, select, text, update
 
 from llmos.abi.jobs import Attempt, JobRecord, JobState
+from llmos.storage.jobs.reads import CHUNK
 from llmos.storage.jobs.rows import READY, WAITING, from_row
 from llmos.storage.jobs.tx import Tx
-from llmos.storage.tables import job_counts, jobs
+from llmos.storage.tables import job_counts, jobs, leaders
 
 MAX_CLAIM = 1000
 _MIN_PROMOTED = 1000
@@ -34,6 +35,10 @@ _TAKE = (
     .values(holder_epoch=bindparam("holder"), queue=None)
     .returning(*jobs.c)
 )
+_LEAD = text(
+    "INSERT INTO leaders (slot, epoch) VALUES (1, :epoch) "
+    "ON CONFLICT (slot) DO UPDATE SET epoch = excluded.epoch"
+)
 _BEGIN = (
     update(jobs)
     .where(
@@ -57,6 +62,8 @@ _BEGIN = (
 def claim(tx: Tx, limit: int, now_ns: int) -> list[JobRecord]:
     """As `JobStore.claim`. What has become due joins the queue first, so that neither those that
     wait nor those that do not are ever walked."""
+    if not may_lead(tx):
+        return []
     limit = min(max(limit, 0), MAX_CLAIM)
     due = list(
         tx.connection.execute(
@@ -97,14 +104,37 @@ def begin(tx: Tx, job_id: str, now_ns: int) -> Attempt | None:
     return Attempt(job_id, int(number), tx.epoch)
 
 
+def may_lead(tx: Tx) -> bool:
+    """False on a shared database whose lead another kernel has taken."""
+    if not tx.shared:
+        return True
+    leader = select(leaders.c.epoch).with_for_update(read=True)
+    return tx.connection.execute(leader).scalar() == tx.epoch
+
+
+def take_lead(tx: Tx) -> int:
+    """Write who leads, once claims of the old leader that are on their way are through, and take
+    over what it held. The number of jobs that were running."""
+    tx.connection.execute(_LEAD, {"epoch": tx.epoch})
+    return recover(tx)
+
+
 def recover(tx: Tx) -> int:
     """As `JobStore.recover`. Costs what dead kernels held, not what there is."""
+    if not may_lead(tx):
+        return 0
     lost = and_(jobs.c.holder_epoch.is_not(None), jobs.c.holder_epoch != tx.epoch)
+    held = tx.connection.execute(
+        select(jobs.c.job_id, jobs.c.state).where(lost).order_by(jobs.c.job_id).with_for_update()
+    ).all()
 
     def free(was: JobState, **values: object) -> int:
-        mine = and_(lost, jobs.c.state == was.value)
-        done = tx.connection.execute(update(jobs).where(mine).values(holder_epoch=None, **values))
-        return done.rowcount
+        ids = [row.job_id for row in held if row.state == was.value]
+        for start in range(0, len(ids), CHUNK):
+            mine = jobs.c.job_id.in_(ids[start : start + CHUNK])
+            change = update(jobs).where(mine).values(holder_epoch=None, **values)
+            tx.connection.execute(change)
+        return len(ids)
 
     free(JobState.SUSPENDED)
     free(JobState.PENDING, queue=READY)

@@ -41,12 +41,14 @@ def add(
     placed = {job.job_id: _placed(job, states) for job in ordered}
     stored = [placed[job.job_id] for job in new]
     rows = [to_row(job, tx.epoch) for job in stored]
+    read = _files_read(tx, new)
     try:
         tx.connection.execute(insert(jobs), rows)
     except IntegrityError as error:
         raise Conflict("a job of this id exists already", param="job_id") from error
     _add_needs(tx, new, states)
-    _add_files(tx, new)
+    if read:
+        tx.connection.execute(insert(job_files), read)
     for job, row in zip(stored, rows, strict=True):
         tx.moved(None, job.state)
         tx.wakes = tx.wakes or row["queue"] is not None
@@ -145,16 +147,17 @@ def _add_needs(tx: Tx, new: Sequence[JobRecord], states: dict[str, JobState]) ->
         tx.connection.execute(insert(job_needs), rows)
 
 
-def _add_files(tx: Tx, new: Sequence[JobRecord]) -> None:
-    """Keep what the jobs read, by its bytes: the files may be removed before the jobs end."""
+def _files_read(tx: Tx, new: Sequence[JobRecord]) -> list[dict[str, object]]:
+    """Rows of what the jobs read, by its bytes: the files may be removed before the jobs end.
+    Raises NotFound."""
     wanted = {file_id for job in new for file_id in job.spec.files.values()}
     if not wanted:
-        return
+        return []
     found = {
         row.file_id: row
         for row in tx.connection.execute(select(files).where(files.c.file_id.in_(sorted(wanted))))
     }
-    rows = []
+    rows: list[dict[str, object]] = []
     for job in new:
         for name, file_id in job.spec.files.items():
             file = found.get(file_id)
@@ -171,4 +174,4 @@ def _add_files(tx: Tx, new: Sequence[JobRecord]) -> None:
                     "size_bytes": file.size_bytes,
                 }
             )
-    tx.connection.execute(insert(job_files), rows)
+    return rows

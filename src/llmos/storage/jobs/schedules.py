@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import JobRecord, JobState, Schedule
 from llmos.errors import ErrorInfo, NotFound, UserError
+from llmos.storage.jobs.claims import may_lead
 from llmos.storage.jobs.cron import next_ns
 from llmos.storage.jobs.intake import add
 from llmos.storage.jobs.rows import schedule_from_row, schedule_to_row
@@ -48,6 +49,8 @@ def remove_schedule(tx: Tx, schedule_id: str) -> Schedule:
 def fire(tx: Tx, now_ns: int) -> list[JobRecord]:
     """As `JobStore.fire_schedules`. After a clock went back, what was fired is not fired again:
     its next time stands."""
+    if not may_lead(tx):
+        return []
     query = (
         select(schedules)
         .where(schedules.c.next_ns <= now_ns, schedules.c.paused.is_(False))

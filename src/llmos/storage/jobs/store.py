@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -49,6 +49,9 @@ from llmos.storage.jobs.tx import Tx, find_current
 from llmos.storage.tables import files, job_files, jobs
 from llmos.telemetry.faults import reached
 
+if TYPE_CHECKING:  # it needs an extra
+    from llmos.storage.jobs.leader import Leader
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _EXPORT_TRIES = 3
@@ -63,17 +66,20 @@ class Transactions(Protocol):
     @property
     def shared(self) -> bool: ...
 
-    @property
-    def leads(self) -> bool:
-        """True while this kernel is the one that claims, recovers and fires."""
-        ...
-
     async def write(self, fn: Callable[[Connection], R]) -> R:
         """Run `fn` in one transaction, durable when this returns."""
         ...
 
     async def read(self, fn: Callable[[Connection], R]) -> R:
         """Run `fn` on one consistent snapshot."""
+        ...
+
+    async def probe(self) -> None:
+        """Prove that it takes writes, by one."""
+        ...
+
+    def close(self) -> None:
+        """Blocking. Idempotent."""
         ...
 
 
@@ -88,6 +94,26 @@ class SqlJobStore:
         self._blobs = blobs
         self._config = config
         self._work = asyncio.Event()
+        self._leader: Leader | None = None
+        self._num_recovered = 0
+
+    async def follow(self, make: Callable[..., Leader]) -> None:
+        """Lead only when the others do not: on a shared database."""
+        self._leader = make(self._take_lead, self.wake)
+        await self._leader.start()
+
+    async def close(self) -> None:
+        """Stop leading; the database is whoever's it was. Idempotent."""
+        if self._leader is not None:
+            await self._leader.close()
+
+    async def _take_lead(self) -> None:
+        self._num_recovered += await self._write(claims.take_lead)
+
+    @property
+    def leads(self) -> bool:
+        """True while this kernel is the one that claims, recovers and fires."""
+        return self._leader is None or self._leader.leads
 
     @property
     def epoch(self) -> int:
@@ -108,6 +134,10 @@ class SqlJobStore:
             self._work.set()
         return result
 
+    async def probe(self) -> None:
+        """Prove that jobs can be written, by a write. Raises StorageError, DiskFull."""
+        await self.database.probe()
+
     def wake(self) -> None:
         """There may be something to claim."""
         self._work.set()
@@ -124,10 +154,11 @@ class SqlJobStore:
     async def add(
         self, jobs: Sequence[JobRecord], idempotency: Idempotency | None = None
     ) -> list[JobRecord]:
+        self._blobs.require_free(0)  # what is left below the floor is for what was accepted
         return await self._write(intake.add, jobs, idempotency)
 
     async def claim(self, limit: int, now_ns: int) -> list[JobRecord]:
-        if not self.database.leads:
+        if not self.leads:
             return []
         return await self._write(claims.claim, limit, now_ns)
 
@@ -138,9 +169,10 @@ class SqlJobStore:
         return await self.database.read(reads.next_due_ns)
 
     async def recover(self) -> int:
-        if not self.database.leads:
+        if not self.leads:
             return 0
-        return await self._write(claims.recover)
+        num, self._num_recovered = self._num_recovered, 0
+        return num + await self._write(claims.recover)
 
     async def begin(self, job_id: str, now_ns: int) -> Attempt | None:
         return await self._write(claims.begin, job_id, now_ns)
@@ -238,7 +270,7 @@ class SqlJobStore:
         return await self._write(schedules.remove_schedule, schedule_id)
 
     async def fire_schedules(self, now_ns: int) -> list[JobRecord]:
-        if not self.database.leads:
+        if not self.leads:
             return []
         return await self._write(schedules.fire, now_ns)
 
