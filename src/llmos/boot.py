@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from llmos import __version__
 from llmos.abi.driver import DriverEntry
 from llmos.abi.policy import MakePolicy
+from llmos.abi.program import ProgramEntry
 from llmos.api.app import build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
@@ -39,6 +40,8 @@ from llmos.storage.database import Database, open_database
 from llmos.storage.files import Files
 from llmos.storage.home import Home, open_home
 from llmos.storage.housekeeping import HomeKeeper
+from llmos.storage.jobs.exports import Exporter
+from llmos.storage.jobs.store import SqlJobStore
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
@@ -125,8 +128,13 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             scratch=home.scratch,
             version=__version__,
             epoch=database.epoch,
+            jobs=_open_jobs(settings, home, database, disk),
+            files=disk.files,
+            housekeeping=disk.keeper,
+            program_of=program_named,
+            programs=installed_programs,
         )
-        kernel = Kernel(services, settings.kernel, metrics)
+        kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
         await kernel.start(settings.preload)
         app = build_app(
             GateClient(kernel.connect()),
@@ -196,6 +204,29 @@ async def _end(task: asyncio.Task[None]) -> None:
     """Cancel what runs for as long as the server does, and wait for its end."""
     task.cancel()
     await asyncio.wait([task])
+
+
+def _open_jobs(settings: Settings, home: Home, database: Database, disk: Disk) -> SqlJobStore:
+    return SqlJobStore(database, Exporter(home.scratch, disk.blobs), disk.blobs, settings.storage)
+
+
+def program_named(name: str) -> ProgramEntry:
+    """A program of the group `llmos.programs`, built in or not. Raises PluginError."""
+    entry = entry_points.load(entry_points.PROGRAMS, name)
+    if not isinstance(entry, ProgramEntry):
+        raise PluginError(f"{entry_points.PROGRAMS}: {name} names no ProgramEntry")
+    return entry
+
+
+def installed_programs() -> list[ProgramEntry]:
+    """Those that can be loaded."""
+    found = []
+    for name in entry_points.names(entry_points.PROGRAMS):
+        try:
+            found.append(program_named(name))
+        except PluginError as error:
+            log.warning("%s", error)
+    return found
 
 
 def policy_named(name: str) -> MakePolicy:

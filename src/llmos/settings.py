@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llmos.api.config import ApiConfig
 from llmos.errors import ConfigError
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.jobs.config import JobsConfig
 from llmos.registry.config import RegistryConfig
 from llmos.security.config import SecurityConfig
 from llmos.storage.config import StorageConfig
@@ -41,6 +42,7 @@ class Settings(BaseModel):
         default=[], description="Models loaded at the start and kept resident."
     )
     kernel: KernelConfig = KernelConfig()
+    jobs: JobsConfig = JobsConfig()
     api: ApiConfig = ApiConfig()
     storage: StorageConfig = StorageConfig()
     registry: RegistryConfig = RegistryConfig()

@@ -81,6 +81,10 @@ class Effects:
         """Before the first decision."""
         self.loop, self.workers, self.callers = loop, workers, callers
 
+    def also(self, appliers: dict[type, Callable[[Any], None]]) -> None:
+        """Who carries out the decisions about jobs."""
+        self._appliers |= appliers
+
     def apply(self, decision: do.Decision) -> None:
         """Carry out one decision."""
         self._appliers[type(decision)](decision)

@@ -20,9 +20,13 @@ NOBODY = Principal("prn_nobody", "ten_nobody", "nobody")
 
 @dataclass(eq=False, slots=True)
 class FrontEnd:
-    """One channel's calls in flight: a task while its handler works, a stream once accepted."""
+    """One channel's calls in flight: a task while its handler works, a stream once accepted.
+
+    `parent_id`: the job whose requests come in here.
+    """
 
     channel: Channel
+    parent_id: str | None = None
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     streams: dict[int, Stream] = field(default_factory=dict)
 

@@ -16,9 +16,13 @@ import msgspec
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
 from llmos.abi.events import Aborted, Failed
+from llmos.abi.files import FileStore
+from llmos.abi.home import Housekeeping
+from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
+from llmos.abi.program import ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.syscall import Accepted, Refused, Reply
 from llmos.errors import ErrorInfo, from_info
@@ -26,11 +30,13 @@ from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
-from llmos.kernel.core.limits import Limits
+from llmos.kernel.core.limits import JobLimits, Limits
 from llmos.kernel.core.replica import ReplicaState
 from llmos.kernel.core.state import initial
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
+from llmos.kernel.jobs.config import JobsConfig
+from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
@@ -51,6 +57,7 @@ class Services:
     """What the kernel needs and does not know how to make.
 
     `probe_store` proves that the store can write; it raises StorageError when it cannot.
+    `program_of` raises PluginError for a name nobody has.
     """
 
     registry: Registry
@@ -63,16 +70,27 @@ class Services:
     scratch: Path
     version: str
     epoch: int
+    jobs: JobStore
+    files: FileStore
+    housekeeping: Housekeeping
+    program_of: Callable[[str], ProgramEntry]
+    programs: Callable[[], list[ProgramEntry]]
 
 
 class Kernel:
     """Handlers see this object; the core sees none of it."""
 
-    def __init__(self, services: Services, config: KernelConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, services: Services, config: KernelConfig, metrics: Metrics, jobs: JobsConfig
+    ) -> None:
         self.config = config
         self.registry = services.registry
         self.authorizer = services.authorizer
         self.keys = services.keys
+        self.files = services.files
+        self.housekeeping = services.housekeeping
+        self.program_of = services.program_of
+        self.programs = services.programs
         self.node = services.node
         self.version = services.version
         self.epoch = services.epoch
@@ -86,7 +104,7 @@ class Kernel:
         def make_policy() -> Policy:
             return services.make_policy(tuning)
 
-        self.state = initial(_limits(config, budget_bytes), make_policy)
+        self.state = initial(_limits(config, budget_bytes, jobs.limits()), make_policy)
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
         self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
@@ -100,6 +118,15 @@ class Kernel:
             timeout_s=config.proof_timeout_s,
         )
         self.effects.connect(self.loop, self.workers, self)
+        self.jobs = Runner(
+            JobServices(services.jobs, services.files, services.program_of, self.connect),
+            state=self.state,
+            post=self.loop.post,
+            workers=self.workers,
+            config=jobs,
+            metrics=metrics,
+        )
+        self.effects.also(self.jobs.appliers)
         self.resumable = Resumable(config, self.cancel)
         self._gate = Gate(self, SYSCALLS, services.authorizer, self._left)
         self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
@@ -121,6 +148,7 @@ class Kernel:
                 raise too_large
             self.loop.post(ev.ModelWanted(facts, pin=True))
         self.workers.start_tokenizer()
+        self.jobs.start()
         self._task(self._live())
         self._task(self._watch())
 
@@ -128,20 +156,32 @@ class Kernel:
         """Nothing new, a bounded time for what runs, then the workers."""
         self.draining = True
         self.loop.post(ev.Draining())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.drain_timeout_s):
-                await self.table.empty.wait()
+        await self.jobs.stop_claiming()
+        await asyncio.gather(self._drain_requests(), self._drain_jobs())
         self.effects.closing = True
         self.loop.post(ev.Closing())
         await self.workers.close()
+        await self.jobs.close(self.config.stop_grace_s)
         for task in self._tasks:
             task.cancel()
         self.loop.stop()
 
-    def connect(self) -> Channel:
-        """A front end's end of a new channel to the gate."""
+    async def _drain_requests(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.drain_timeout_s):
+                await self.table.empty.wait()
+
+    async def _drain_jobs(self) -> None:
+        """For those that make a checkpoint; the others come back with the next server."""
+        bound_s = min(self.config.drain_timeout_s, self.jobs.config.drain_timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(bound_s):
+                await self.jobs.wait_idle()
+
+    def connect(self, parent_id: str | None = None) -> Channel:
+        """A front end's end of a new channel to the gate; `parent_id`: of the job that asks."""
         theirs, ours = memory.pair()
-        self._task(self._gate.serve(ours))
+        self._task(self._gate.serve(ours, parent_id))
         return theirs
 
     def problems(self) -> list[str]:
@@ -152,6 +192,7 @@ class Kernel:
         if not self.tokenizer.is_up:
             found.append("the tokenizer worker is not up")
         found += self.vitals.problems
+        found += self.jobs.problems()
         for model_id in self.state.pinned:
             replicas = self.state.replicas_of(model_id)
             if not any(replica.state is ReplicaState.READY for replica in replicas):
@@ -271,11 +312,13 @@ class Kernel:
     async def _live(self) -> None:
         """Of its own: a store that hangs must not keep anyone from looking at the workers."""
         while True:
-            await self.vitals.check()
+            if not await self.vitals.check():
+                self.jobs.disk.works()
             await asyncio.sleep(self.config.probe_interval_s)
 
     def _gauge(self) -> None:
         state, metrics = self.state, self.metrics
+        self.jobs.gauge()
         metrics.reserved_bytes.set(state.ledger.reserved_bytes)
         for replica_state in ReplicaState:
             count = sum(r.state is replica_state for r in state.replicas.values())
@@ -286,7 +329,7 @@ class Kernel:
             metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
 
 
-def _limits(config: KernelConfig, budget_bytes: int) -> Limits:
+def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:
     return Limits(
         max_waiting=config.max_waiting,
         max_waiting_per_model=config.max_waiting_per_model,
@@ -297,4 +340,5 @@ def _limits(config: KernelConfig, budget_bytes: int) -> Limits:
         keep_alive_ns=int(config.keep_alive_s * 1e9),
         stall_timeout_ns=int(config.stall_timeout_s * 1e9),
         patience_ns=int(config.patience_s * 1e9),
+        jobs=jobs,
     )

@@ -44,6 +44,7 @@ class Process:
     created_mono: int
     nice: int = 0
     trace_parent: str | None = None
+    parent_id: str | None = None
     prepared: Prepared | None = None
     phase: Phase = Phase.PREPARING
     reason: str = "tokenizing"
@@ -106,6 +107,7 @@ class Process:
             ended_ns=self.ended_ns,
             reason=self.reason,
             eta_s=self._eta_s(),
+            parent_id=self.parent_id,
         )
 
     def _eta_s(self) -> float | None:

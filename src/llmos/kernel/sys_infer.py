@@ -71,6 +71,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         created_mono=time.monotonic_ns(),
         nice=body.options.nice,
         trace_parent=call.trace_parent,
+        parent_id=call.front.parent_id,
     )
     kernel.table.add(process)
     return process

@@ -1,16 +1,15 @@
-"""System calls on processes: list, show, nice, wait, kill."""
+"""System calls on processes, requests and jobs alike: look, nice, wait, kill, suspend, resume."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
 from llmos.abi.principal import Action, Resource
 from llmos.errors import InvalidRequest, LLMOSError, NotFound, PermissionDenied
-from llmos.kernel.core import events as ev
+from llmos.kernel.controls import Control, find_control
 from llmos.kernel.front import Call
-from llmos.kernel.process import Process
+from llmos.kernel.jobs.control import job_infos
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -19,22 +18,28 @@ MAX_WAIT_S = 3600.0
 
 
 async def list_processes(kernel: Kernel, call: Call, body: sc.ListProcesses) -> sc.ProcessList:
-    """Live ones first, then the ended ones still known, newest first; only what one may see."""
-    infos = kernel.table.infos()
-    return sc.ProcessList([info for info in infos if _may_see(kernel, call, info)])
+    """Live ones first, then the ended ones still known, newest first; only what one may see.
+
+    Of very many jobs, those at work and the newest others.
+    """
+    requests = [
+        i for i in kernel.table.infos() if _may_see(kernel, call, i.process_id, i.tenant_id)
+    ]
+    jobs = await job_infos(kernel.jobs)
+    found = requests + [i for i in jobs if _may_see(kernel, call, i.process_id, i.tenant_id)]
+    live = [info for info in found if info.ended_ns is None]
+    ended = [info for info in found if info.ended_ns is not None]
+    return sc.ProcessList(live + sorted(ended, key=lambda info: -(info.ended_ns or 0)))
 
 
 async def show_process(kernel: Kernel, call: Call, body: sc.ShowProcess) -> sc.ProcessStory:
     """Every decision about it. Raises NotFound, also for what one may not see."""
-    story = kernel.table.find_story(body.process_id)
-    if story is None or not _may_see(kernel, call, story.info):
-        raise NotFound(f"no process {body.process_id} is known", param="process_id")
-    return story
+    return await (await _find(kernel, call, body.process_id)).story()
 
 
 async def nice_process(kernel: Kernel, call: Call, body: sc.NiceProcess) -> sc.Done:
-    """Raises NotFound, PermissionDenied (a class above one's own), InvalidRequest."""
-    process = _control(kernel, call, body.process_id)
+    """Raises NotFound, PermissionDenied (a class above one's own), InvalidRequest, Conflict."""
+    process = await _control(kernel, call, body.process_id)
     if body.nice is not None and not -20 <= body.nice <= 19:
         raise InvalidRequest("nice is between -20 and 19", param="nice")
     highest = call.principal.max_class
@@ -42,53 +47,61 @@ async def nice_process(kernel: Kernel, call: Call, body: sc.NiceProcess) -> sc.D
         raise PermissionDenied(
             f"this key may ask for class {highest.name.lower()} at most", param="class"
         )
-    process.renice(body.nice, body.service_class, call.principal.name)
-    kernel.loop.post(ev.Reniced(body.process_id, body.nice, body.service_class))
-    return sc.Done(f"{body.process_id}: {process.reason}")
+    done = await process.renice(body.nice, body.service_class, call.principal.name)
+    return sc.Done(f"{process.process_id}: {done}")
 
 
 async def wait_process(kernel: Kernel, call: Call, body: sc.WaitProcess) -> sc.ProcessStory:
     """Until it has ended, or `timeout_s` have passed. Raises NotFound, InvalidRequest."""
     if not 0 <= body.timeout_s <= MAX_WAIT_S:
         raise InvalidRequest(f"timeout_s is between 0 and {MAX_WAIT_S:g}", param="timeout_s")
-    story = await show_process(kernel, call, sc.ShowProcess(body.process_id))
-    if story.info.ended_ns is None:
-        watcher = kernel.table.when_ended(body.process_id)
-        try:
-            await asyncio.wait([watcher], timeout=body.timeout_s)
-        finally:
-            kernel.table.forget_watcher(body.process_id, watcher)
-        if watcher.done():
-            return watcher.result()
-    return kernel.table.find_story(body.process_id) or story
+    return await (await _find(kernel, call, body.process_id)).ended(body.timeout_s)
 
 
 async def kill_process(kernel: Kernel, call: Call, body: sc.KillProcess) -> sc.Done:
-    """Ends with `Aborted` on its stream. Raises NotFound, PermissionDenied."""
-    process = _control(kernel, call, body.process_id)
-    kernel.cancel(process.request_id, f"killed by {call.principal.name}")
-    return sc.Done(f"{process.request_id} is being ended")
+    """A request ends with `Aborted` on its stream. Raises NotFound, PermissionDenied, Conflict."""
+    process = await _control(kernel, call, body.process_id)
+    return sc.Done(f"{process.process_id} {await process.kill(call.principal.name)}")
 
 
-def _control(kernel: Kernel, call: Call, process_id: str) -> Process:
-    process = kernel.table.live.get(process_id)
-    if process is None or not _may_see(kernel, call, process.info()):
-        raise NotFound(_why_not_live(kernel, call, process_id), param="process_id")
-    owner = Resource("process", process_id, process.principal.tenant_id)
+async def suspend_process(kernel: Kernel, call: Call, body: sc.SuspendProcess) -> sc.Done:
+    """Raises NotFound, PermissionDenied, Conflict, InvalidRequest (a request)."""
+    process = await _control(kernel, call, body.process_id)
+    return sc.Done(f"{process.process_id} {await process.suspend(call.principal.name)}")
+
+
+async def resume_process(kernel: Kernel, call: Call, body: sc.ResumeProcess) -> sc.Done:
+    """Raises NotFound, PermissionDenied, Conflict (it is not suspended), InvalidRequest."""
+    process = await _control(kernel, call, body.process_id)
+    return sc.Done(f"{process.process_id} {await process.resume(call.principal.name)}")
+
+
+async def _find(kernel: Kernel, call: Call, process_id: str) -> Control:
+    """Raises NotFound, in the same words for what one may not see."""
+    unknown = NotFound(f"no process {process_id} is known", param="process_id")
+    try:
+        process = await find_control(kernel, process_id)
+    except NotFound:
+        raise unknown from None
+    if not _may_see(kernel, call, process.process_id, process.tenant_id):
+        raise unknown
+    return process
+
+
+async def _control(kernel: Kernel, call: Call, process_id: str) -> Control:
+    """One that the caller may change."""
+    try:
+        process = await _find(kernel, call, process_id)
+    except NotFound:
+        raise NotFound(f"no live process {process_id}", param="process_id") from None
+    owner = Resource("process", process.process_id, process.tenant_id)
     kernel.authorizer.authorize(call.principal, Action.CONTROL_PROCESSES, owner)
     return process
 
 
-def _why_not_live(kernel: Kernel, call: Call, process_id: str) -> str:
-    story = kernel.table.find_story(process_id)
-    if story is not None and _may_see(kernel, call, story.info):
-        return f"{process_id} has ended already: {story.info.state}"
-    return f"no live process {process_id}"
-
-
-def _may_see(kernel: Kernel, call: Call, info: sc.ProcessInfo) -> bool:
-    resource = Resource("process", info.process_id, info.tenant_id)
+def _may_see(kernel: Kernel, call: Call, process_id: str, tenant_id: str) -> bool:
     try:
+        resource = Resource("process", process_id, tenant_id)
         kernel.authorizer.authorize(call.principal, Action.READ_PROCESSES, resource)
     except LLMOSError:
         return False

@@ -49,9 +49,9 @@ class Gate:
         self._authorizer = authorizer
         self._leave = leave
 
-    async def serve(self, channel: Channel) -> None:
+    async def serve(self, channel: Channel, parent_id: str | None = None) -> None:
         """One front end, until its channel closes; what it had open is then cancelled."""
-        front = FrontEnd(channel)
+        front = FrontEnd(channel, parent_id)
         try:
             while True:
                 for message in await channel.receive():

@@ -10,6 +10,8 @@ from llmos.errors import PluginError
 
 POLICIES = "llmos.policies"
 """Each names an `abi.policy.MakePolicy`."""
+PROGRAMS = "llmos.programs"
+"""Each names an `abi.program.ProgramEntry`."""
 
 PROGRAMS = "llmos.programs"
 """Each names an `abi.program.ProgramEntry`."""

@@ -32,6 +32,13 @@ WISH = sc.Infer("echo", TextPrompt("秘密🙂"), Sampling(), Options())
 VERSION = cast(ModelVersion, SimpleNamespace(ref="echo:1", prepare="", folder="", vocab_size=8))
 
 
+async def _nothing(*_: Any) -> list[Any]:
+    return []
+
+
+NO_JOBS = SimpleNamespace(entries={}, store=SimpleNamespace(page=_nothing))
+
+
 def call_of(principal: Principal) -> Call:
     return Call(1, principal, FrontEnd(memory.pair()[1]))
 
@@ -63,6 +70,7 @@ class World:
             authorizer=RoleAuthorizer(),
             loop=SimpleNamespace(post=self.posted.append),
             cancel=lambda *what: self.cancelled.append(what),
+            jobs=NO_JOBS,
         )
         self.kernel = cast(Kernel, made)
 

@@ -12,7 +12,7 @@ from llmos.kernel.core.limits import NS, JobLimits
 class JobsConfig(BaseModel):
     """Frozen once the server runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_running: int = Field(
         default=0, ge=0, description="Jobs whose programs run at once; 0: the machine's cores."
@@ -32,6 +32,11 @@ class JobsConfig(BaseModel):
     max_backoff_s: float = Field(default=300.0, ge=0, description="… and at most so long.")
     grace_s: float = Field(
         default=10.0, ge=0, description="How long a program may take to leave before it is killed."
+    )
+    drain_timeout_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="How long jobs may take to make checkpoints when the server stops.",
     )
     evict_idle_s: float = Field(
         default=10.0, ge=0, description="How long unused a model makes room for a job."

@@ -18,7 +18,7 @@ from llmos.abi.program import ProgramEntry
 from llmos.errors import LLMOSError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.jobs import JobPhase
+from llmos.kernel.core.jobs import Job, JobPhase
 from llmos.kernel.core.state import State
 from llmos.kernel.jobs.attempts import Attempts
 from llmos.kernel.jobs.config import JobsConfig
@@ -177,6 +177,19 @@ class Runner:
                 self._forget_queued(record.job_id)
         self.wake()
 
+    async def cancel(self, job_id: str, reason: str) -> JobRecord:
+        """The job and its descendants. Raises NotFound."""
+        changed = await self.disk.once("cancel", lambda: self.store.cancel(job_id, reason))
+        for record in changed:
+            state = record.state if record.state in ENDED else "stopping"
+            self.note(record.job_id, state, record.cancel_reason or reason)
+        self.absorb(changed)
+        return next(record for record in changed if record.job_id == job_id)
+
+    def find_core(self, job_id: str) -> Job | None:
+        """As the core sees it; None for one this kernel does not hold."""
+        return self._state.jobs.jobs.get(job_id)
+
     def resumed(self, record: JobRecord) -> None:
         self._post(ev.JobResumed(record.job_id))
         self.wake()
@@ -201,11 +214,20 @@ class Runner:
                 wait_s = min(wait_s, await self._refill())
             except PASSING:
                 wait_s = min(wait_s, self.config.retry_max_s)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await self._news(wait_s)
+
+    async def _news(self, timeout_s: float) -> None:
+        """Until this kernel, or another one at the same store, has made some."""
+        tasks = [
+            asyncio.ensure_future(self._wake.wait()),
+            asyncio.ensure_future(self.store.wait_for_work(timeout_s)),
+        ]
+        try:
+            await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _refill(self) -> float:
         """Fill the window. How long until there may be more, in seconds."""
