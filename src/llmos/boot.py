@@ -40,8 +40,8 @@ from llmos.storage.database import Database, open_database
 from llmos.storage.files import Files
 from llmos.storage.home import Home, open_home
 from llmos.storage.housekeeping import HomeKeeper
-from llmos.storage.jobs.exports import Exporter
-from llmos.storage.jobs.store import SqlJobStore
+from llmos.storage.jobs import SqlJobStore, close_job_store, open_job_store
+from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
@@ -113,7 +113,8 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         keys = Keys(home, database, settings.security)
         await keys.open()
         metrics = Metrics()
-        disk = _open_disk(settings, home, database, metrics)
+        disk = await _open_disk(settings, home, database, metrics)
+        stack.push_async_callback(close_job_store, disk.jobs)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
         authorizer = RoleAuthorizer()
@@ -128,7 +129,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             scratch=home.scratch,
             version=__version__,
             epoch=database.epoch,
-            jobs=_open_jobs(settings, home, database, disk),
+            jobs=disk.jobs,
             files=disk.files,
             housekeeping=disk.keeper,
             program_of=program_named,
@@ -144,6 +145,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             settings.api,
             authorizer=authorizer,
             allowed_uid=os.geteuid(),
+            source=BlobReader(disk.blobs),
         )
         _calm_collector()
         yield kernel, home, app
@@ -164,21 +166,25 @@ def _calm_collector() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """All that works on the home's bytes."""
+    """All that works on the home's bytes, and the jobs and files, wherever they are recorded."""
 
     blobs: Blobs
+    jobs: SqlJobStore
     uploads: Uploads
     files: Files
     keeper: HomeKeeper
 
 
-def _open_disk(settings: Settings, home: Home, database: Database, metrics: Metrics) -> Disk:
+async def _open_disk(settings: Settings, home: Home, database: Database, metrics: Metrics) -> Disk:
     config = settings.storage
     blobs = Blobs(home, config)
+    jobs = await open_job_store(home, database, blobs, config)
     uploads = Uploads(home, blobs, config)
-    files = Files(home, database, blobs, uploads, config)
-    keeper = HomeKeeper(home, database, database, blobs, uploads, metrics=metrics, config=config)
-    return Disk(blobs, uploads, files, keeper)
+    files = Files(home, jobs.database, blobs, uploads, config)
+    keeper = HomeKeeper(
+        home, database, jobs.database, blobs, uploads, metrics=metrics, config=config
+    )
+    return Disk(blobs, jobs, uploads, files, keeper)
 
 
 async def _open_registry(
@@ -204,10 +210,6 @@ async def _end(task: asyncio.Task[None]) -> None:
     """Cancel what runs for as long as the server does, and wait for its end."""
     task.cancel()
     await asyncio.wait([task])
-
-
-def _open_jobs(settings: Settings, home: Home, database: Database, disk: Disk) -> SqlJobStore:
-    return SqlJobStore(database, Exporter(home.scratch, disk.blobs), disk.blobs, settings.storage)
 
 
 def program_named(name: str) -> ProgramEntry:
