@@ -18,7 +18,8 @@ class CLIConfig:
     `raw_max_tokens`: how far a text is continued when nobody says;
     `raw_spare_tokens` of the context are left for what a tokenizer adds.
     `follow_interval_s`: the longest a new line of `logs --follow` may take. `wait_step_s`: of one
-    request of `wait`. `top_interval_s`: between two frames of `top`.
+    request of `wait`. `top_interval_s`: between two frames of `top`. `reconnect_s`: how long a
+    followed log waits for a server that restarts, looking every `reconnect_interval_s`.
     """
 
     start_timeout_s: float = 60.0
@@ -36,6 +37,8 @@ class CLIConfig:
     follow_interval_s: float = 0.5
     wait_step_s: float = 30.0
     top_interval_s: float = 1.0
+    reconnect_s: float = 60.0
+    reconnect_interval_s: float = 0.5
 
 
 LIMITS = CLIConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmos.errors import InvalidRequest, NotFound
@@ -18,17 +19,30 @@ def find_process(client: Client, given: str, *, live: bool = False) -> str:
 
     `live`: among the live ones alone. Raises NotFound, InvalidRequest naming the matches.
     """
+    return _find(
+        given,
+        "live process" if live else "process",
+        lambda: [p.process_id for p in client.processes.list(state="live" if live else ())],
+    )
+
+
+def find_job(client: Client, given: str) -> str:
+    """As `find_process`, among the newest jobs, ended ones too."""
+    return _find(given, "job", lambda: [j.job_id for j in client.jobs.list(limit=1000).jobs])
+
+
+def _find(given: str, what: str, names: Callable[[], list[str]]) -> str:
     part = given.strip().strip("….")
     if not part:
         raise InvalidRequest("an id is empty", param="ID")
     if len(part) >= FULL_ID_CHARS:
         return part
-    known = [p.process_id for p in client.processes.list(state="live" if live else ())]
+    known = names()
     if part in known:
         return part
     matches = [name for name in known if _matches(name, part)]
     if not matches:
-        raise NotFound(f"no {'live ' if live else ''}process is called {part!r}", param="ID")
+        raise NotFound(f"no {what} is called {part!r}", param="ID")
     if len(matches) > 1:
         shown = ", ".join(matches[:MATCHES_NAMED])
         more = f" and {len(matches) - MATCHES_NAMED} more" if len(matches) > MATCHES_NAMED else ""

@@ -16,6 +16,8 @@ from llmos.cli import (
     backup,
     configure,
     disk,
+    files,
+    jobs,
     keys,
     models,
     processes,
@@ -84,6 +86,8 @@ _COMMANDS = (
         ("llmos nice 7f3a9c01 10", "llmos nice 7f3a9c01 -5", "llmos nice 7f3a9c01 --class batch"),
     ),
     (processes.kill, ("llmos kill 7f3a9c01", "llmos kill req_0193a 7f3a9c01")),
+    (processes.suspend, ("llmos suspend 7f3a9c01",)),
+    (processes.resume, ("llmos resume 7f3a9c01",)),
     (processes.wait, ("llmos wait 7f3a9c01", "llmos wait 7f3a9c01 --timeout 10")),
     (story.logs, ("llmos logs 7f3a9c01", "llmos logs 7f3a9c01 --follow")),
     (story.why, ("llmos why 7f3a9c01", "llmos why 7f3a9c01 --json")),
@@ -109,6 +113,8 @@ _NUMBERS = {"ignore_unknown_options": True}  # `nice ID -5`: a number, not an op
 for _command, _examples in _COMMANDS:
     _context = _NUMBERS if _command is processes.nice else None
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
+app.add_typer(jobs.app, name="job")
+app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")
 

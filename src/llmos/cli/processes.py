@@ -157,6 +157,32 @@ def kill(
                 emit(f"killed {name}")
 
 
+def suspend(process_id: ProcessID, json: Json = False) -> None:
+    """Take a job off the machine until it is resumed.
+
+    By its checkpoint where its program makes them, else frozen where it is.
+    """
+    _switch(process_id, "suspend", json)
+
+
+def resume(process_id: ProcessID, json: Json = False) -> None:
+    """Let a suspended job go on from where it was."""
+    _switch(process_id, "resume", json)
+
+
+def _switch(process_id: str, verb: str, json: bool) -> None:
+    from llmos.cli.find import find_process
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+
+    with connect() as client:
+        done = getattr(client.processes, verb)(find_process(client, process_id))
+    if json:
+        emit_json({"done": done.what})
+    else:
+        emit(done.what)
+
+
 def wait(
     process_id: ProcessID,
     timeout: Annotated[

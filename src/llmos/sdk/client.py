@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -23,8 +23,10 @@ from typing import (
     overload,
 )
 
+from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion
-from llmos.sdk import calls, calls_home, inference
+from llmos.abi.syscall_jobs import JobReply
+from llmos.sdk import calls, calls_home, files, inference, jobs
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull
@@ -148,6 +150,8 @@ class Processes(_Group):
     nice = _Sync(calls.nice_process)
     wait = _Sync(calls.wait_process)
     kill = _Sync(calls.kill_process)
+    suspend = _Sync(jobs.suspend_process)
+    resume = _Sync(jobs.resume_process)
 
 
 class AsyncProcesses(_AsyncGroup):
@@ -158,6 +162,85 @@ class AsyncProcesses(_AsyncGroup):
     nice = _Async(calls.nice_process)
     wait = _Async(calls.wait_process)
     kill = _Async(calls.kill_process)
+    suspend = _Async(jobs.suspend_process)
+    resume = _Async(jobs.resume_process)
+
+
+class Jobs(_Group):
+    """`client.jobs`."""
+
+    submit = _Sync(jobs.submit_job)
+    list = _Sync(jobs.list_jobs)
+    show = _Sync(jobs.show_job)
+    events = _Sync(jobs.job_events)
+    cancel = _Sync(jobs.cancel_job)
+    retry = _Sync(jobs.retry_job)
+    remove = _Sync(jobs.remove_job)
+    programs = _Sync(jobs.list_programs)
+
+    def follow(
+        self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
+    ) -> Stream[JobEvent | JobReply]:
+        """Its log as it grows, then the job as it ended. Raises NotFound, OffsetLost."""
+        transport = self._transport
+        return transport.open(jobs.follow_job(transport.config, job_id, after=after, kinds=kinds))
+
+
+class AsyncJobs(_AsyncGroup):
+    """`client.jobs`."""
+
+    submit = _Async(jobs.submit_job)
+    list = _Async(jobs.list_jobs)
+    show = _Async(jobs.show_job)
+    events = _Async(jobs.job_events)
+    cancel = _Async(jobs.cancel_job)
+    retry = _Async(jobs.retry_job)
+    remove = _Async(jobs.remove_job)
+    programs = _Async(jobs.list_programs)
+
+    async def follow(
+        self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
+    ) -> AsyncStream[JobEvent | JobReply]:
+        """Its log as it grows, then the job as it ended. Raises NotFound, OffsetLost."""
+        transport = self._transport
+        call = jobs.follow_job(transport.config, job_id, after=after, kinds=kinds)
+        return await transport.open(call)
+
+
+class Schedules(_Group):
+    """`client.schedules`."""
+
+    list = _Sync(jobs.list_schedules)
+    add = _Sync(jobs.add_schedule)
+    remove = _Sync(jobs.remove_schedule)
+
+
+class AsyncSchedules(_AsyncGroup):
+    """`client.schedules`."""
+
+    list = _Async(jobs.list_schedules)
+    add = _Async(jobs.add_schedule)
+    remove = _Async(jobs.remove_schedule)
+
+
+class Files(_Group):
+    """`client.files`."""
+
+    put = _Sync(files.put_file)
+    list = _Sync(files.list_files)
+    show = _Sync(files.show_file)
+    get = _Sync(files.get_file)
+    remove = _Sync(files.remove_file)
+
+
+class AsyncFiles(_AsyncGroup):
+    """`client.files`."""
+
+    put = _Async(files.put_file)
+    list = _Async(files.list_files)
+    show = _Async(files.show_file)
+    get = _Async(files.get_file)
+    remove = _Async(files.remove_file)
 
 
 class Keys(_Group):
@@ -218,6 +301,9 @@ class Client:
         self._transport = Transport(self.endpoint, config or ClientConfig(), transport)
         self.models = Models(self._transport)
         self.processes = Processes(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.schedules = Schedules(self._transport)
+        self.files = Files(self._transport)
         self.keys = Keys(self._transport)
         self.home = Home(self._transport)
 
@@ -304,6 +390,9 @@ class AsyncClient:
         self._transport = AsyncTransport(self.endpoint, config or ClientConfig(), transport)
         self.models = AsyncModels(self._transport)
         self.processes = AsyncProcesses(self._transport)
+        self.jobs = AsyncJobs(self._transport)
+        self.schedules = AsyncSchedules(self._transport)
+        self.files = AsyncFiles(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.home = AsyncHome(self._transport)
 

@@ -90,10 +90,10 @@ def _arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
         Patience.LONG: config.long_timeout_s,
         Patience.STREAM: config.stream_timeout_s,
     }[request.patience]
-    headers = {}
-    if isinstance(request.body, FileBody):
-        headers["content-type"] = "application/octet-stream"
-        headers["content-length"] = str(request.body.size_bytes)
+    headers = dict(request.headers)
+    if isinstance(body := request.body, FileBody):
+        headers["content-type"] = body.content_type
+        headers["content-length"] = str(len(body.head) + body.size_bytes + len(body.tail))
     elif request.body is not None:
         headers["content-type"] = "application/json"
     return {
@@ -221,10 +221,14 @@ class Transport:
             raise _refusal(response, error)
 
     def _pieces(self, body: FileBody) -> Iterator[bytes]:
+        if body.head:
+            yield body.head
         with _readable(body), body.path.open("rb") as file:
             while data := file.read(self.config.upload_chunk_bytes):
                 yield data
                 body.sent(len(data))
+        if body.tail:
+            yield body.tail
 
 
 class AsyncStream(Generic[T]):
@@ -333,7 +337,11 @@ class AsyncTransport:
             raise _refusal(response, error)
 
     async def _pieces(self, body: FileBody) -> AsyncIterator[bytes]:
+        if body.head:
+            yield body.head
         with _readable(body), await asyncio.to_thread(body.path.open, "rb") as file:
             while data := await asyncio.to_thread(file.read, self.config.upload_chunk_bytes):
                 yield data
                 body.sent(len(data))
+        if body.tail:
+            yield body.tail

@@ -19,6 +19,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _CLASS_FIELDS = ("service_class", "max_class")
+_OPAQUE = frozenset({"counts", "inputs", "outputs", "value", "metadata", "details", "driver"})
+"""Other people's JSON: never changed on its way."""
 _BY_STATUS = {
     400: "invalid_request",
     401: "invalid_api_key",
@@ -42,11 +44,17 @@ class Patience(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileBody:
-    """A file to send as a body. `sent(n)` is called after every piece of n bytes."""
+    """A file to send as a body, between `head` and `tail`.
+
+    `sent(n)` is called after every piece of n bytes.
+    """
 
     path: Path
     size_bytes: int
     sent: Callable[[int], None]
+    head: bytes = b""
+    tail: bytes = b""
+    content_type: str = "application/octet-stream"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class Request:
     path: str
     body: bytes | FileBody | None = None
     patience: Patience = Patience.SHORT
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Reader(Protocol[T_co]):
@@ -144,7 +153,11 @@ def to_wire(value: Any) -> Any:
 def _map_classes(value: Any, convert: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {
-            key: convert(item) if key in _CLASS_FIELDS else _map_classes(item, convert)
+            key: convert(item)
+            if key in _CLASS_FIELDS
+            else item
+            if key in _OPAQUE
+            else _map_classes(item, convert)
             for key, item in value.items()
         }
     if isinstance(value, list):
