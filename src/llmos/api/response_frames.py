@@ -70,6 +70,7 @@ class ResponseFrames:
 
     def error(self, error: LLMOSError) -> bytes:
         """It cannot be shown to its end, which says nothing about the response itself."""
+        self.number = max(self.number, self._after)
         return self._event("error", code=error.code, message=error.message, param=error.param)
 
     def _event(self, kind: str, **fields: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import msgspec
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.files import FileRecord
-from llmos.abi.jobs import Idempotency, JobRecord, JobSpec, JobState
+from llmos.abi.jobs import ENDED, Idempotency, JobEvent, JobRecord, JobSpec, JobState
 from llmos.abi.principal import Principal
 from llmos.abi.syscall import Syscall
 from llmos.abi.syscall_jobs import (
@@ -19,6 +20,7 @@ from llmos.abi.syscall_jobs import (
     CancelJob,
     FileList,
     FileReply,
+    FollowJob,
     JobList,
     JobReply,
     ListFiles,
@@ -48,6 +50,8 @@ class FakeStore:
     files: dict[str, FileRecord] = field(default_factory=dict)
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     keys: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
+    logs: dict[str, list[JobEvent]] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -65,7 +69,8 @@ class FakeStore:
             CancelJob: self._cancel,
             RemoveJob: self._remove,
         }
-        return {kind: self._script(handler) for kind, handler in handlers.items()}
+        scripts = {kind: self._script(handler) for kind, handler in handlers.items()}
+        return {**scripts, FollowJob: self._follow}
 
     def _script(self, handler: Callable[[Principal, Any], Any]) -> Script:
         async def script(gate: FakeGate, call: Syscall) -> None:
@@ -142,7 +147,30 @@ class FakeStore:
 
     def change(self, job_id: str, **fields: Any) -> JobRecord:
         self.jobs[job_id] = msgspec.structs.replace(self.jobs[job_id], **fields)
+        self.changed.set()
         return self.jobs[job_id]
+
+    def log(self, job_id: str, kind: str, **value: Any) -> None:
+        """One more line of its log."""
+        lines = self.logs.setdefault(job_id, [])
+        lines.append(JobEvent(job_id, len(lines) + 1, CREATED_NS, kind, value))
+        self.changed.set()
+
+    async def _follow(self, gate: FakeGate, call: Syscall) -> None:
+        body = call.body
+        assert isinstance(body, FollowJob)
+        assert call.principal is not None
+        self._job(call.principal, body.job_id)
+        told = body.after
+        while True:
+            self.changed.clear()
+            lines = [e for e in self.logs.get(body.job_id, []) if e.number > told]
+            told += len(lines)
+            gate.emit(call, *[e for e in lines if not body.kinds or e.kind in body.kinds])
+            if (job := self.jobs[body.job_id]).state in ENDED:
+                gate.reply(call, JobReply(job))
+                return
+            await self.changed.wait()
 
     def _submit(self, principal: Principal, body: SubmitJob) -> JobReply:
         seen = self._seen(principal, body.idempotency)

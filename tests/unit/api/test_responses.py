@@ -1,0 +1,517 @@
+"""/v1/responses over a store in memory: live, stored, continued, in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmos.abi.events import Failed
+from llmos.abi.inference import ChatPrompt, Usage
+from llmos.abi.jobs import INFER, JobRecord, JobSpec, JobState
+from llmos.abi.program import Answer, Generate
+from llmos.abi.syscall import Infer, Syscall
+from llmos.abi.syscall_jobs import RecordJob, SubmitJob
+from llmos.errors import DiskFull, EngineFailed
+from llmos.shapes.answers import ErrorAnswer
+from llmos.shapes.response_object import ResponseObject
+from tests.unit.api.fake_gate import (
+    ADMIN,
+    CREATED_NS,
+    SECRET,
+    USER_SECRET,
+    Edge,
+    FakeGate,
+    edge,
+    finished,
+    tokens,
+)
+from tests.unit.api.fake_store import FakeStore
+
+ASK = {"model": "echo", "input": "你好 👋"}
+STRANGER = {"authorization": f"Bearer {USER_SECRET}"}
+TEXT = "Hi 你好"
+
+
+@contextlib.asynccontextmanager
+async def responding(scripts: Any = None, **limits: Any) -> AsyncIterator[tuple[Edge, FakeStore]]:
+    store = FakeStore()
+    async with edge({**store.scripts, **(scripts or {})}, **limits) as e:
+        yield e, store
+
+
+def play(
+    scene: Callable[[Edge, FakeStore], Awaitable[None]], scripts: Any = None, **limits: Any
+) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(20), responding(scripts, **limits) as (e, store):
+            await scene(e, store)
+
+    asyncio.run(run())
+
+
+async def ask(e: Edge, **fields: Any) -> dict[str, Any]:
+    response = await e.post("/v1/responses", {**ASK, **fields})
+    assert response.status_code == 200, response.text
+    made: dict[str, Any] = ResponseObject.model_validate_json(response.content).model_dump()
+    return made
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The data of each event; its name is its type."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        if block.startswith(":"):
+            continue
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        found.append(event)
+    return found
+
+
+def text_of(events: list[dict[str, Any]]) -> str:
+    return "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+
+
+def succeed(store: FakeStore, job_id: str, text: str = TEXT, **fields: Any) -> JobRecord:
+    usage = Usage(3, 2, 0)
+    answer = Answer("req_1", "echo:1", text, [1, 2], "stop", None, usage, CREATED_NS, 1)
+    return store.change(
+        job_id, state=JobState.SUCCEEDED, attempt=1, ended_ns=CREATED_NS + 7 * 10**9,
+        outputs={"answer": msgspec.to_builtins(answer)}, **fields,
+    )  # fmt: skip
+
+
+def only_job(store: FakeStore) -> JobRecord:
+    (job,) = store.jobs.values()
+    return job
+
+
+# live
+
+
+def test_an_answer_is_stored_before_it_is_given() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        made = await ask(e, instructions="Be brief.", metadata={"a": "ä"}, max_output_tokens=9)
+        assert made["output"][0]["content"][0]["text"] == TEXT
+        assert (made["status"], made["metadata"], made["store"]) == ("completed", {"a": "ä"}, True)
+        assert made["usage"]["total_tokens"] == 5
+        infer, record = e.gate.bodies
+        assert isinstance(infer, Infer)
+        assert infer.prompt == ChatPrompt(
+            [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": ASK["input"]},
+            ]
+        )
+        assert (infer.route, infer.sampling.max_tokens) == ("responses", 9)
+        assert isinstance(record, RecordJob)
+        assert record.spec.program == INFER
+        again = await e.client.get(f"/v1/responses/{made['id']}")
+        assert again.json() == made
+
+    play(scene)
+
+
+def test_what_is_not_stored_is_not_there() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        made = await ask(e, store=False)
+        assert made["store"] is False
+        assert not store.jobs
+        response = await e.client.get(f"/v1/responses/{made['id']}")
+        assert (response.status_code, response.json()["error"]["param"]) == (404, "response_id")
+
+    play(scene)
+
+
+def test_the_events_of_a_stream() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        response = await e.post("/v1/responses", {**ASK, "stream": True})
+        events = events_of(response.text)
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert [event["type"].removeprefix("response.") for event in events] == [
+            "created", "in_progress", "output_item.added", "content_part.added",
+            "output_text.delta", "output_text.delta", "output_text.done", "content_part.done",
+            "output_item.done", "completed",
+        ]  # fmt: skip
+        assert text_of(events) == events[-4]["text"] == TEXT
+        assert {event["item_id"] for event in events if "item_id" in event} == {
+            events[-1]["response"]["output"][0]["id"]
+        }
+        assert events[0]["response"]["id"] == events[-1]["response"]["id"]
+        shown = await e.client.get(f"/v1/responses/{events[-1]['response']['id']}")
+        assert shown.json() == events[-1]["response"]
+
+    play(scene)
+
+
+def test_a_cut_answer_is_incomplete() -> None:
+    async def cut(gate: FakeGate, call: Syscall) -> None:
+        gate.accept(call)
+        gate.emit(call, *tokens("a\u2028b"), finished(1, "length"))  # type: ignore[arg-type]
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        response = await e.post("/v1/responses", {**ASK, "stream": True, "max_output_tokens": 1})
+        assert "\u2028" not in response.text
+        last = events_of(response.text)[-1]
+        assert last["type"] == "response.incomplete"
+        assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+        assert last["response"]["output"][0]["status"] == "incomplete"
+        assert last["response"]["output"][0]["content"][0]["text"] == "a\u2028b"
+
+    play(scene, {Infer: cut})
+
+
+async def _full(gate: FakeGate, call: Syscall) -> None:
+    raise DiskFull("no space")
+
+
+async def _fails(gate: FakeGate, call: Syscall) -> None:
+    gate.accept(call)
+    gate.emit(call, *tokens("a"), Failed("r", EngineFailed("broken").to_info()))
+
+
+@pytest.mark.parametrize(
+    ("scripts", "code"), [({RecordJob: _full}, "disk_full"), ({Infer: _fails}, "engine_failed")]
+)
+def test_an_answer_that_cannot_be_kept_or_made_is_an_error(scripts: Any, code: str) -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        whole = await e.post("/v1/responses", ASK)
+        assert whole.json()["error"]["code"] == code
+        last = events_of((await e.post("/v1/responses", {**ASK, "stream": True})).text)[-1]
+        assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
+        assert last["response"]["error"]["type"] == code
+        assert not store.jobs
+
+    play(scene, scripts)
+
+
+# conversations
+
+
+def test_a_response_goes_on_from_another() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first = await ask(e, instructions="Only the first.")
+        second = await ask(e, input="and?", previous_response_id=first["id"])
+        assert second["previous_response_id"] == first["id"]
+        assert (await e.client.delete(f"/v1/responses/{first['id']}")).json()["deleted"] is True
+        await ask(
+            e, input=[{"role": "developer", "content": "x"}], previous_response_id=second["id"]
+        )
+        prompts = [b.prompt for b in e.gate.bodies if isinstance(b, Infer)]
+        assert prompts[-1] == ChatPrompt(
+            [
+                {"role": "user", "content": ASK["input"]},
+                {"role": "assistant", "content": TEXT},
+                {"role": "user", "content": "and?"},
+                {"role": "assistant", "content": TEXT},
+                {"role": "system", "content": "x"},
+            ]
+        )
+
+    play(scene)
+
+
+def test_what_went_in_can_be_listed() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first = await ask(e)
+        made = await ask(
+            e,
+            input=[{"role": "user", "content": str(i)} for i in range(4)],
+            previous_response_id=first["id"],
+        )
+        path = f"/v1/responses/{made['id']}/input_items"
+        listed = (await e.client.get(path)).json()
+        assert [i["content"][0]["text"] for i in listed["data"]] == [
+            "3",
+            "2",
+            "1",
+            "0",
+            TEXT,
+            ASK["input"],
+        ]
+        assert listed["data"][4]["id"] == first["output"][0]["id"]
+        page = (await e.client.get(path + "?order=asc&limit=2")).json()
+        assert page["has_more"]
+        rest = (await e.client.get(path + f"?order=asc&after={page['last_id']}")).json()
+        assert [*page["data"], *rest["data"]] == listed["data"][::-1]
+        assert (await e.client.get(path + "?after=msg_x")).status_code == 404
+        assert (
+            await e.client.get(path + "?include[]=message.output_text.logprobs")
+        ).status_code == 400
+        assert (
+            await e.client.get(path + "?include[]=reasoning.encrypted_content")
+        ).status_code == 200
+
+    play(scene)
+
+
+def test_another_tenants_response_is_not_there() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        made = await ask(e)
+        path = f"/v1/responses/{made['id']}"
+        for method, at in (
+            ("GET", path),
+            ("DELETE", path),
+            ("POST", path + "/cancel"),
+            ("GET", path + "/input_items"),
+        ):
+            assert (await e.client.request(method, at, headers=STRANGER)).status_code == 404
+        response = await e.post(
+            "/v1/responses", {**ASK, "previous_response_id": made["id"]}, headers=STRANGER
+        )
+        assert (response.status_code, response.json()["error"]["param"]) == (
+            404,
+            "previous_response_id",
+        )
+        for name in ("resp_1", made["id"].replace("resp_", "batch_"), "resp_" + "0" * 32):
+            response = await e.post("/v1/responses", {**ASK, "previous_response_id": name})
+            assert response.status_code == 404, name
+
+    play(scene)
+
+
+def test_a_conversation_is_bounded() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first = await ask(e, input=[{"role": "user", "content": "x"}] * 3)
+        response = await e.post("/v1/responses", {**ASK, "previous_response_id": first["id"]})
+        assert (response.status_code, response.json()["error"]["param"]) == (
+            400,
+            "previous_response_id",
+        )
+
+    play(scene, max_messages=4)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"input": []}, "input"),
+    ({"input": 7}, "input"),
+    ({"input": None}, "input"),
+    ({"input": ["x"]}, "input.0"),
+    ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role"),
+    ({"input": [{"role": "user"}]}, "input.0.content"),
+    ({"input": [{"role": "user", "content": []}]}, "input.0.content"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0.type"),
+    ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input.0.content.0.text"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "y": 1}]}]},
+        "input.0.content.0.y",
+    ),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+    ({"input": [{"role": "user", "content": "x", "name": "n"}]}, "input.0.name"),
+    ({"input": [{"role": "user", "content": "x", "id": 7}]}, "input.0.id"),
+    ({"model": ""}, "model"),
+    ({"max_tokens": 5}, "max_tokens"),
+    ({"max_output_tokens": 0}, "max_output_tokens"),
+    ({"temperature": 3}, "temperature"),
+    ({"background": True, "store": False}, "store"),
+    ({"metadata": {"k": "x" * 513}}, "metadata.k"),
+    ({"metadata": {"x" * 65: "v"}}, "metadata." + "x" * 65 + ".[key]"),
+    ({"metadata": {str(i): "v" for i in range(17)}}, "metadata"),
+    ({"metadata": {"k": 1}}, "metadata.k"),
+    ({"tools": [{"type": "web_search"}]}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"truncation": "auto"}, "truncation"),
+    ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+    ({"reasoning": "high"}, "reasoning"),
+    ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ({"text": {"colour": "red"}}, "text.colour"),
+    ({"include": ["message.output_text.logprobs"]}, "include.0"),
+    ({"conversation": "conv_1"}, "conversation"),
+    ({"prompt": {"id": "x"}}, "prompt"),
+    ({"instructionss": "x"}, "instructionss"),
+    ({"llmos": {"clas": "batch"}}, "llmos.clas"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "param"), BAD, ids=[str(sorted(b)) + p for b, p in BAD])
+def test_a_bad_body_names_its_field(fields: dict[str, Any], param: str) -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        response = await e.post("/v1/responses", {**ASK, **fields})
+        assert response.status_code == 400, response.text
+        assert ErrorAnswer.model_validate_json(response.content).error.param == param
+        assert not e.gate.calls
+
+    play(scene)
+
+
+def test_what_changes_nothing_is_accepted() -> None:
+    neutral = {
+        "tools": [], "tool_choice": "auto", "truncation": "disabled", "parallel_tool_calls": True,
+        "text": {"format": {"type": "text"}, "verbosity": "medium"}, "top_logprobs": 0,
+        "reasoning": {"effort": None, "summary": "auto"}, "user": "u", "max_tool_calls": 3,
+        "include": ["reasoning.encrypted_content"], "stream_options": {"include_obfuscation": True},
+        "background_options": {"completion_window": "soonest"}, "prompt_cache_key": "k",
+    }  # fmt: skip
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        await ask(e, **neutral)
+
+    play(scene)
+
+
+# in the background
+
+
+def test_a_response_in_the_background_is_polled() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        made = await ask(e, background=True, service_tier="flex")
+        assert (made["status"], made["background"], made["output"]) == ("queued", True, [])
+        (submitted,) = e.gate.bodies
+        assert isinstance(submitted, SubmitJob)
+        generate = msgspec.convert(submitted.spec.inputs["generate"], Generate)
+        assert generate.prompt == ChatPrompt([{"role": "user", "content": ASK["input"]}])
+        assert submitted.spec.service_class == 0
+        path, job_id = f"/v1/responses/{made['id']}", only_job(store).job_id
+        store.change(job_id, state=JobState.RUNNING)
+        assert (await e.client.get(path)).json()["status"] == "in_progress"
+        succeed(store, job_id)
+        done = (await e.client.get(path)).json()
+        assert (done["status"], done["output"][0]["content"][0]["text"]) == ("completed", TEXT)
+        assert done["completed_at"] == CREATED_NS // 10**9 + 7
+        after = await ask(e, previous_response_id=made["id"], input="x")
+        assert after["status"] == "completed"
+
+    play(scene)
+
+
+def test_one_is_cancelled_and_one_fails() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first, second = await ask(e, background=True), await ask(e, background=True)
+        path = f"/v1/responses/{first['id']}"
+        for _ in range(2):
+            cancelled = (await e.client.post(path + "/cancel")).json()
+            assert cancelled["status"] == "cancelled"
+        onwards = await e.post("/v1/responses", {**ASK, "previous_response_id": first["id"]})
+        assert onwards.status_code == 409
+        job_id = second["id"].replace("resp_", "job_")
+        store.change(job_id, state=JobState.FAILED, error=EngineFailed("broken").to_info())
+        failed = (await e.client.get(f"/v1/responses/{second['id']}")).json()
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+        live = await ask(e)
+        assert (await e.client.post(f"/v1/responses/{live['id']}/cancel")).status_code == 400
+
+    play(scene)
+
+
+async def _stream(e: Edge, path: str, **params: Any) -> list[dict[str, Any]]:
+    response = await e.client.get(path, params={"stream": "true", **params})
+    assert response.status_code == 200, response.text
+    return events_of(response.text)
+
+
+def test_a_stream_in_the_background_is_continued_anywhere() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        reading = asyncio.ensure_future(
+            e.post("/v1/responses", {**ASK, "background": True, "stream": True})
+        )
+        await e.gate.until(lambda: len(e.gate.bodies) == 2)
+        job_id = only_job(store).job_id
+        store.log(job_id, "state", state="running")
+        for text in ("Hi ", "你", ""):
+            store.log(job_id, "text", text=text, attempt=1)
+        succeed(store, job_id)
+        whole = events_of((await reading).text)
+        assert [event["sequence_number"] for event in whole] == list(range(len(whole)))
+        kinds = [event["type"].removeprefix("response.") for event in whole]
+        assert kinds[:5] == [
+            "created",
+            "queued",
+            "in_progress",
+            "output_item.added",
+            "content_part.added",
+        ]
+        assert text_of(whole) == TEXT
+        assert whole[-1]["type"] == "response.completed"
+        path = f"/v1/responses/{job_id.replace('job_', 'resp_')}"
+        for after in range(len(whole) - 1):
+            assert await _stream(e, path, starting_after=after) == whole[after + 1 :]
+        (lost,) = await _stream(e, path, starting_after=len(whole) - 1)
+        assert (lost["type"], lost["code"]) == ("error", "offset_lost")
+
+    play(scene)
+
+
+def test_a_response_begun_anew_is_told_from_its_record_or_not_at_all() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        await ask(e, background=True)
+        job_id = only_job(store).job_id
+        store.log(job_id, "text", text="Something ", attempt=1)
+        store.log(job_id, "text", text=TEXT, attempt=2)
+        succeed(store, job_id)
+        store.change(job_id, attempt=2)
+        path = f"/v1/responses/{job_id.replace('job_', 'resp_')}"
+        assert text_of(await _stream(e, path)) == TEXT
+        assert (await _stream(e, path, starting_after=6))[-1]["code"] == "offset_lost"
+
+    play(scene)
+
+
+def test_a_failed_one_ends_its_stream() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        await ask(e, background=True)
+        job_id = only_job(store).job_id
+        store.change(job_id, state=JobState.DEAD, error=EngineFailed("broken").to_info())
+        events = await _stream(e, f"/v1/responses/{job_id.replace('job_', 'resp_')}")
+        assert [event["type"] for event in events] == [
+            "response.created",
+            "response.queued",
+            "response.failed",
+        ]
+        assert events[0]["response"]["error"] is None
+
+    play(scene)
+
+
+# once
+
+
+def test_an_idempotency_key_makes_one_response() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        async def post(**fields: Any) -> Any:
+            headers = {"idempotency-key": "k"}
+            return await e.post("/v1/responses", {**ASK, **fields}, headers=headers)
+
+        first = asyncio.ensure_future(post())
+        await e.gate.until(lambda: len(e.gate.bodies) == 2)
+        succeed(store, only_job(store).job_id)
+        again = await post()
+        assert again.json() == (await first).json()
+        assert again.json()["output"][0]["content"][0]["text"] == TEXT
+        assert (await post(input="other")).status_code == 409
+        assert not [b for b in e.gate.bodies if isinstance(b, Infer)]
+
+    play(scene)
+
+
+def test_who_leaves_a_live_one_leaves_nothing() -> None:
+    async def slow(gate: FakeGate, call: Syscall) -> None:
+        gate.accept(call)
+        gate.emit(call, *tokens("a"))
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        reading = asyncio.ensure_future(e.post("/v1/responses", ASK))
+        await e.gate.until(lambda: bool(e.gate.calls))
+        reading.cancel()
+        await e.gate.until(lambda: bool(e.gate.cancels))
+        assert not store.jobs
+
+    play(scene, {Infer: slow})
+
+
+def test_a_job_that_is_no_response_is_not_shown_as_one() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        job = store.add_job(ADMIN, JobSpec("drill"))
+        path = f"/v1/responses/{job.job_id.replace('job_', 'resp_')}"
+        assert (await e.client.get(path)).status_code == 404
+        assert (
+            await e.client.get(path, headers={"authorization": f"Bearer {SECRET}x"})
+        ).status_code == 401
+
+    play(scene)
