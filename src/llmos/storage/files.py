@@ -27,7 +27,8 @@ from llmos.storage.uploads import Uploads
 from llmos.telemetry.faults import reached
 
 T = TypeVar("T")
-MAX_PAGE = 10_000
+MAX_PAGE = 20_000
+"""Above what a caller may ask for: who pages asks for one more, to see whether there is more."""
 _FIELDS = FileRecord.__struct_fields__
 
 
