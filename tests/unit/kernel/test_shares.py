@@ -1,10 +1,11 @@
-"""Shares by service: bounded memory, and who is first among equals."""
+"""Shares by service: bounded memory, who is first among equals, and for how long."""
 
 from __future__ import annotations
 
 from llmos.abi.policy import Tuning, Waiting
 from llmos.abi.principal import ServiceClass
-from llmos.kernel.core.policies.fair import FairOrder
+from llmos.kernel.core.limits import NS
+from llmos.kernel.core.policies.fair import FairOrder, make
 from llmos.kernel.core.policies.shares import Shares
 
 
@@ -73,3 +74,31 @@ def test_nothing_is_left_of_those_who_left() -> None:
     assert not order._num_of_tenant
     assert not order._where
     assert not order._principals
+
+
+def request(name: str, arrival: int, **changes: int) -> Waiting:
+    """Of the one principal there is; it came `arrival` seconds after the start."""
+    ready_ns = arrival * NS
+    return Waiting(name, arrival, ready_ns, ServiceClass.DEFAULT, 0, "t", "p", 1.0, 1, 1, **changes)
+
+
+def test_who_was_due_sooner_gets_the_row_after_a_quarter() -> None:
+    for slice_tokens, quarter in ((64, 16), (10, 3)):
+        policy = make(Tuning(slice_tokens=slice_tokens))
+        running, waiting = request("running", 9, ran_ns=2 * NS), request("waiting", 10)
+        for one in (running, waiting):
+            policy.join(one)
+        policy.push(waiting)
+        assert policy.yields(running, quarter - 1) is None
+        assert "due sooner" in str(policy.yields(running, quarter))
+        assert "slice is over" in str(policy.yields(running, slice_tokens))
+
+
+def test_who_was_due_later_waits_for_the_end_of_the_slice() -> None:
+    policy = make(Tuning(slice_tokens=64))
+    running, waiting = request("running", 9), request("waiting", 10)
+    for one in (running, waiting):
+        policy.join(one)
+    policy.push(waiting)
+    assert policy.yields(running, 63) is None
+    assert policy.yields(running, 64) is not None

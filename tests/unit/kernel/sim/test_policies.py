@@ -11,6 +11,7 @@ import pytest
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
+from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import MAX_PRINCIPALS, CostModel, Measured
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.sim.calls import NS, Call
@@ -18,6 +19,7 @@ from llmos.kernel.sim.run import Outcome, Ran, Simulation
 from llmos.kernel.sim.setup import GIB, Setup
 from llmos.kernel.sim.small import POLICIES
 from llmos.kernel.sim.worker import StepCost
+from tests.unit.kernel.core_world import World, model
 
 INTERACTIVE, DEFAULT, BATCH = ServiceClass.INTERACTIVE, ServiceClass.DEFAULT, ServiceClass.BATCH
 COST = StepCost(fixed_ns=20_000_000, per_row_ns=0, per_prompt_ns=0)
@@ -130,6 +132,20 @@ def test_a_long_request_is_not_kept_away_by_ever_new_short_ones() -> None:
     took_s = (long.ended_ns or 0) / NS
     assert took_s < 200 / 8 * (3 + longest_wait_s)
     assert took_s < 0.7 * last_end_s(short)
+
+
+def test_turns_among_equals_leave_half_of_the_room_to_higher_classes() -> None:
+    world = World(tuning=Tuning(slice_tokens=8), max_parked=2)
+    world.step(ev.ModelWanted(model(slots=2), pin=False))
+    world.up("rep_1", 2)
+    for name in "abcd":
+        world.arrive(name, model(slots=2), owner=name)
+    world.tokens("rep_1", a=8, b=8)  # one of them gives way: that is half of the room
+    replica = world.state.replicas["rep_1"]
+    assert (list(replica.running), list(replica.parked)) == (["b", "c"], ["a"])
+    world.arrive("urgent", model(slots=2), INTERACTIVE)
+    assert "urgent" in replica.running
+    assert len(replica.parked) == 2
 
 
 def test_fifo_lets_nobody_pass() -> None:
