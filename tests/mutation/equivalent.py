@@ -15,6 +15,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("state", f"compare in `{_DUE}`"): _SWEEP,
     ("state", f"and-or in `{_DUE}`"): _SWEEP,
     (
+        "sched",
+        "constant in `dequeue(state, request, popped=True)`",
+    ): "to remove what the policy has let go of already does nothing, it only costs",
+    (
         "fault",
         "constant in `cooling: bool = False`",
     ): "cooling counts only before `retry_ns`, and whatever sets that sets `cooling` too",

@@ -65,9 +65,9 @@ def worlds(first: int, last: int) -> None:
 def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     """Tests of policies on simulated workers, and of what was found before."""
     from tests.unit.kernel import test_shares
-    from tests.unit.kernel.sim import test_found, test_policies
+    from tests.unit.kernel.sim import test_exact, test_found, test_policies
 
-    for module in (test_policies, test_found, test_shares):
+    for module in (test_exact, test_found, test_shares, test_policies):
         for name, test in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(test):
                 for mark in getattr(test, "pytestmark", []):
@@ -81,12 +81,13 @@ def machine() -> None:
     from hypothesis import Phase, settings
     from hypothesis.stateful import run_state_machine_as_test
 
-    from tests.unit.kernel.test_core_machine import CoreMachine, profile
+    from tests.unit.kernel.test_core_machine import MACHINES, profile
 
     quiet = settings(
-        profile(60, 60), phases=[Phase.generate], derandomize=True, database=None, print_blob=False
+        profile(20, 80), phases=[Phase.generate], derandomize=True, database=None, print_blob=False
     )
-    run_state_machine_as_test(CoreMachine, settings=quiet)  # type: ignore[no-untyped-call]
+    for each in MACHINES:
+        run_state_machine_as_test(each, settings=quiet)  # type: ignore[no-untyped-call]
 
 
 def hunt() -> str | None:

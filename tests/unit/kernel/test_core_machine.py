@@ -33,7 +33,7 @@ from llmos.kernel.sim.witness import RULES, Witness
 from tests.unit.kernel.core_world import GIB, World, model
 
 MODELS = [model("a", GIB, 2), model("b", 2 * GIB, 1), model("c", GIB // 2, 3)]
-WAITS_NS = (1_000_000, 40_000_000, 10**9, 20 * 10**9, 400 * 10**9)
+WAITS_NS = (1_000_000, 40_000_000, 10**9, 20 * 10**9)
 MS = 1_000_000
 
 indexes = st.integers(0, 50)
@@ -111,6 +111,8 @@ class CoreMachine(RuleBasedStateMachine):
             max_open_per_tenant=8,
             max_parked=max_parked,
             healthy_ns=10**9,
+            keep_alive_ns=15 * 10**9,
+            max_backoff_ns=4 * 10**9,
         )
 
     def hosts(self, *, up: bool | None = None, stopping: bool | None = None) -> list[str]:
@@ -356,27 +358,27 @@ def deep(machine: type[CoreMachine], num_histories: int, num_steps: int) -> list
 
 
 def main() -> int:
-    """Long histories under every policy. Exit status 1: they were shorter than asked for."""
+    """Long histories under every policy."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--histories", type=int, default=25, help="per policy")
+    parser.add_argument("--histories", type=int, default=50, help="per policy")
     parser.add_argument("--events", type=int, default=500, help="in each, at least")
     parser.add_argument(
         "--steps", type=int, default=900, help="of the machine: not all do something"
     )
     arguments = parser.parse_args()
-    short = 0
     for machine in MACHINES:
         began = time.monotonic()
         counts = deep(machine, arguments.histories, arguments.steps)
+        while sum(count >= arguments.events for count in counts) < arguments.histories:
+            counts += deep(machine, 5, arguments.steps)
         long = [count for count in counts if count >= arguments.events]
-        short += len(long) < arguments.histories
         print(
             f"{machine.policy}: {len(long)} histories of {min(long, default=0)} to "
             f"{max(long, default=0)} events, {len(counts) - len(long)} shorter ones: nothing found "
             f"in {time.monotonic() - began:.0f} s",
             flush=True,
         )
-    return 1 if short else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     _check_tenants(state)
     _check_models(state, witness, now_ns)
     _check_timers(state, now_ns)
+    for seen in witness.open.values():
+        if seen.stalled_ns is not None and not seen.is_aborted:
+            until_ns = seen.stalled_ns + state.limits.stall_timeout_ns + ALARM_GRID_NS
+            demand(now_ns <= until_ns, "kept though nobody has read for long")
     for replica in state.replicas.values():
         _check_idle(state, replica, now_ns)
         _check_rows(state, replica, witness)

@@ -65,6 +65,7 @@ class Seen:
     reserve_bytes: int
     is_reniced: bool = False
     is_stalled: bool = False
+    stalled_ns: int | None = None
     is_aborted: bool = False
     replica_id: str | None = None
 
@@ -102,6 +103,7 @@ class Witness:
         self._pinned: dict[str, int] = {}
         self._accounts = Accounts()
         self._now_up: list[Host] = []
+        self._now_stalled: list[Seen] = []
         self._failed: list[tuple[str, Host | None]] = []
         self._ended: set[str] = set()
         self._cancelled: list[str] = []
@@ -120,7 +122,7 @@ class Witness:
         """What the step is about to take in."""
         self._accounts.told(events, lambda r: r in self.open and self.open[r].is_stalled)
         self._now_up, self._failed, self._ended = [], [], set()
-        self._cancelled, self._unwanted = [], []
+        self._cancelled, self._unwanted, self._now_stalled = [], [], []
         self._num_stalled_now = 0
         self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
         for event in events:
@@ -168,6 +170,7 @@ class Witness:
             seen = self.open.get(event.request_id)
             if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
                 seen.is_stalled = isinstance(event, ev.ReaderStalled)
+                self._now_stalled.append(seen)
                 self._leave_flow(seen)  # when it is back in the queue is not judged
                 self._num_stalled_now += seen.is_stalled
 
@@ -225,7 +228,7 @@ class Witness:
     def saw(self, decisions: Sequence[do.Decision], now_ns: int) -> None:
         """In the order in which they were made. Raises Violation."""
         self._accounts.begin(now_ns)
-        self._recount_failures(now_ns)
+        self._recount(now_ns)
         for model_id, is_refused in self._ended_badly:
             limits = self._limits
             wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
@@ -245,9 +248,11 @@ class Witness:
             most = max(self._limits.max_parked, before)
             demand(len(host.parked) <= most, f"{len(host.parked)} parked on {replica_id}")
 
-    def _recount_failures(self, now_ns: int) -> None:
+    def _recount(self, now_ns: int) -> None:
         for host in self._now_up:
             host.up_ns = now_ns
+        for seen in self._now_stalled:
+            seen.stalled_ns = (seen.stalled_ns or now_ns) if seen.is_stalled else None
         for model_id, dead in self._failed:
             if dead is None:
                 self.blames[model_id].refused(now_ns, self._limits)
