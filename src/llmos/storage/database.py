@@ -62,6 +62,7 @@ class Database:
             config.num_readers, thread_name_prefix="llmos-db-reader"
         )
         self._num_commits = 0
+        self._log_bytes = 0
         self._num_failed = 0
         self._num_reading = 0
         self._reading_lock = threading.Lock()
@@ -140,16 +141,14 @@ class Database:
 
     def _checkpoint_if_due(self) -> None:
         """Runs on the writer's thread between transactions: see the module's docstring."""
-        try:
-            wal_bytes = self.path.with_name(f"{self.path.name}-wal").stat().st_size
-        except OSError:
-            return
+        log_bytes = self._measure_log()
         config = self._config
-        if wal_bytes < config.checkpoint_bytes and self._num_commits < config.checkpoint_commits:
+        grown_bytes = log_bytes - self._log_bytes
+        if grown_bytes < config.checkpoint_bytes and self._num_commits < config.checkpoint_commits:
             return
         self._num_commits = 0
         # TRUNCATE keeps readers waiting, so it is left for a log that passive ones did not stop.
-        kind = "TRUNCATE" if wal_bytes > 16 * config.checkpoint_bytes else "PASSIVE"
+        kind = "TRUNCATE" if log_bytes > 16 * config.checkpoint_bytes else "PASSIVE"
         with contextlib.suppress(OSError):  # what was committed stays so, in the log
             reached("database.checkpoint.before")
             # nor does it wait for them: a backup or an export may read for minutes
@@ -157,6 +156,14 @@ class Database:
             self._pragma(f"wal_checkpoint({kind})")
             self._pragma(f"busy_timeout = {int(config.busy_timeout_s * 1000)}")
             reached("database.checkpoint.after")
+        # a checkpointed log is written over from its beginning, and its file stays as long
+        self._log_bytes = self._measure_log()
+
+    def _measure_log(self) -> int:
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except OSError:
+            return 0
 
     def _pragma(self, pragma: str) -> None:
         # a checkpoint that cannot be made now is made after a later commit

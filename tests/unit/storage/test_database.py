@@ -17,6 +17,7 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
 from llmos.storage.home import Home
 from llmos.storage.tables import tenants
+from llmos.telemetry import faults
 
 
 def _add(name: str) -> insert:
@@ -105,6 +106,18 @@ def test_the_writer_alone_checkpoints(opened: Home) -> None:
     assert not wal.exists()
 
 
+def test_a_log_is_not_checkpointed_at_every_commit(opened: Home) -> None:
+    """Once checkpointed it is written over, and its file stays as long as it was."""
+    config = StorageConfig(min_free_bytes=0, checkpoint_bytes=100_000)
+    database = open_database(opened.db, config)
+    reached: list[str] = []
+    with faults.installed(reached.append):
+        for number in range(100):
+            database.write_now(lambda c, n=number: c.execute(_add(f"t{n}")))
+    database.close()
+    assert 2 <= reached.count("database.checkpoint.after") <= 20
+
+
 def test_probe_writes(database: Database) -> None:
     asyncio.run(database.probe())
     stamp = f"SELECT probed_ns FROM boots WHERE epoch = {database.epoch}"
@@ -181,6 +194,7 @@ from pathlib import Path
 from sqlalchemy import insert
 from llmos.storage.database import open_database
 from llmos.storage.tables import tenants
+from llmos.telemetry import faults
 database = open_database(Path(sys.argv[1]))
 def add(connection, name):
     connection.execute(insert(tenants).values(tenant_id=name, name=name, created_ns=1, epoch=1))

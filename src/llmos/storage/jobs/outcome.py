@@ -56,17 +56,21 @@ def requeue(
 
 
 def finish(tx: Tx, attempt: Attempt, end: Outcome) -> Ended | None:
-    """As `JobStore.finish`, without the files."""
+    """As `JobStore.finish`, without the files. What was cancelled before does not succeed."""
     if end.state not in ENDED:
         raise InvalidRequest(f"a job does not end as {end.state.value}", param="state")
     row = find_current(tx, attempt)
     if row is None:
         return None
+    state, reason = end.state, end.reason
+    if state is JobState.SUCCEEDED and row.cancel_reason is not None:
+        # whoever cancelled it was told so, while its kernel had decided already
+        state, reason = JobState.CANCELLED, row.cancel_reason
     ended = tx.change(
         row,
-        state=end.state.value,
+        state=state.value,
         holder_epoch=None,
-        reason=end.reason,
+        reason=reason,
         ended_ns=end.now_ns,
         outputs=to_json(end.outputs),
         error=to_json(end.error),

@@ -294,7 +294,8 @@ def _finish_exported(
         return True, None
     told = dict(end.outputs or {})
     told["files"] = {**told.get("files", {}), **add_files(tx, row, made, end.now_ns)}
-    if end.state is JobState.SUCCEEDED:  # any other may be retried, and goes on from its results
+    # any other may be retried, and goes on from its results
+    if end.state is JobState.SUCCEEDED and row.cancel_reason is None:
         drop_results(tx, attempt.job_id)
     reached("jobs.finish.exported")
     return False, outcome.finish(tx, attempt, dataclasses.replace(end, outputs=told))
