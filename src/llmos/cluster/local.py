@@ -82,7 +82,8 @@ class LocalWorker:
 
     def trim(self) -> None:
         with contextlib.suppress(OSError):
-            if self._stderr.stat().st_size > MAX_STDERR_BYTES:
+            # what it takes, not how long it is: a program worker makes holes in it
+            if self._stderr.stat().st_blocks * 512 > MAX_STDERR_BYTES:
                 os.truncate(self._stderr, 0)
 
     def last_words(self) -> str:

@@ -1,11 +1,12 @@
 """What a program prints, by whatever way, becomes lines of its job's log.
 
 Descriptors 1 and 2 go to files, not to pipes: a C library that prints with Python's lock held can
-never block on a reader that needs it. The files are cut when they have been read.
+never block on a reader that needs it. What has been read is given back to the disk.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import logging
 import os
@@ -17,11 +18,14 @@ from llmos.worker.plain import clean
 from llmos.worker.telling import Teller
 
 MAX_FILE_BYTES = 1 << 20
-"""A file of output is emptied when it is longer and has been read."""
+"""More than this that has been read is given back to the disk …"""
+
+KEPT_BYTES = 65_536
+"""… but for the newest of it: the worker's last words, should it die."""
 
 CHUNK_BYTES = 1 << 20
-MAX_POLL_BYTES = 16 << 20
-"""Read of one file at once; what else a flood has left there is skipped and counted."""
+MAX_BACKLOG_BYTES = 32 << 20
+"""What a flood has left unread beyond this is skipped, its lines estimated."""
 
 MAX_PARTIAL_BYTES = 65_536
 """A line without an end is taken as one at this length."""
@@ -36,26 +40,24 @@ class Tail:
         self._teller = teller
         self._at = os.fstat(fd).st_size
         self._partial = b""
+        self._freed = 0
         self._mean_line_bytes = 80
 
     def poll(self) -> None:
         """Lines that are complete since the last time."""
         size = os.fstat(self._fd).st_size
         if size < self._at:  # somebody emptied it
-            self._at = 0
-        stop = self._at + MAX_POLL_BYTES
-        while self._at < stop and (chunk := os.pread(self._fd, CHUNK_BYTES, self._at)):
+            self._at = self._freed = 0
+        if size - self._at > MAX_BACKLOG_BYTES:
+            skipped = size - self._at - CHUNK_BYTES
+            self._teller.drop(skipped // self._mean_line_bytes)
+            self._at += skipped
+        while self._at < size and (chunk := os.pread(self._fd, CHUNK_BYTES, self._at)):
             self._at += len(chunk)
             self._feed(chunk)
-        if size > MAX_FILE_BYTES:
-            self._empty()
-
-    def _empty(self) -> None:
-        """What a flood has added since the last look goes unread; its lines are estimated."""
-        unread = os.fstat(self._fd).st_size - self._at
-        os.ftruncate(self._fd, 0)
-        self._at = 0
-        self._teller.drop(max(0, unread) // self._mean_line_bytes)
+        if self._at - self._freed > MAX_FILE_BYTES:
+            self._freed = self._at - KEPT_BYTES
+            _give_back(self._fd, self._freed)
 
     def _feed(self, chunk: bytes) -> None:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
@@ -141,3 +143,19 @@ def _flush() -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # closed or replaced by the program
             continue
+
+
+_PUNCH_HOLE = 0x03
+"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of fallocate(2)."""
+
+
+def _give_back(fd: int, size: int) -> None:
+    """The beginning of a file becomes a hole: unlike cutting it, this loses nothing that is being
+    added at its end. Cut it where the file system knows no holes."""
+    punched = -1
+    if sys.platform == "linux":
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        punched = fallocate(fd, _PUNCH_HOLE, 0, size)
+    if punched != 0:
+        os.ftruncate(fd, 0)

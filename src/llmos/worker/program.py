@@ -60,8 +60,8 @@ class ProgramLoop:
             outcome = self._attempt(self._run)
             if os.getpid() != self._pid:  # a child that the program forked and let run on to here
                 self._die(1)
-            self._outlet.finish(outcome)
             self._signals.end("the attempt is over")
+            self._outlet.finish(outcome)
         self._has_ended.wait()
 
     def _disown(self) -> None:
@@ -122,13 +122,14 @@ class ProgramLoop:
             while not self._has_ended.is_set():
                 for message in self._channel.receive(None):
                     self._take(message)
+            return
         except ChannelClosed:
             self._signals.end("the kernel is gone")
-            self._has_ended.set()
-            self._die(1)
         except ProtocolViolation as error:
             self._outlet.finish(msg.Fatal(error.to_info()))
-            self._die(1)
+            self._signals.end("the kernel is not understood")
+        self._has_ended.set()
+        self._die(1)
 
     def _take(self, message: msg.ToWorker) -> None:
         if isinstance(message, msg.Probe):
