@@ -12,16 +12,17 @@ from llmos.abi import syscall_jobs as sj
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import ENDED, INFER, JobRecord, JobSpec, JobState, Schedule
 from llmos.abi.principal import Action, Resource, Role
-from llmos.abi.syscall import Done, Emit
+from llmos.abi.syscall import Emit
 from llmos.errors import InvalidRequest, LLMOSError, NotFound, PluginError, QueueFull, ShuttingDown
 from llmos.kernel.front import Call
-from llmos.kernel.jobs.checks import check_spec
+from llmos.kernel.jobs.checks import check_call, check_spec
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
 
 _JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 MAX_PAGE = 1000
+MAX_EVENTS = 10_000
 EMITTED = 500
 """Events in one message to a follower."""
 
@@ -31,6 +32,7 @@ async def submit_job(kernel: Kernel, call: Call, body: sj.SubmitJob) -> sj.JobRe
     IdempotencyMismatch, ShuttingDown, StorageError (the store does not take new work)."""
     if kernel.draining:
         raise ShuttingDown("the server is stopping")
+    check_call(body.spec)
     await _check(kernel, call, body.spec)
     record = JobRecord(
         job_id=new_id("job"),
@@ -109,7 +111,7 @@ async def show_job(kernel: Kernel, call: Call, body: sj.ShowJob) -> sj.JobReply:
 async def read_job_events(kernel: Kernel, call: Call, body: sj.ReadJobEvents) -> sj.JobEvents:
     """Raises NotFound, OffsetLost."""
     await find_job(kernel, call, body.job_id)
-    limit, kinds = _limit(body.limit), body.kinds
+    limit, kinds = _limit(body.limit, MAX_EVENTS), body.kinds
     return sj.JobEvents(await kernel.jobs.store.events(body.job_id, body.after, limit, kinds))
 
 
@@ -190,13 +192,14 @@ async def list_schedules(kernel: Kernel, call: Call, body: sj.ListSchedules) -> 
     return sj.ScheduleList(await kernel.jobs.store.list_schedules(_tenant(call, None)))
 
 
-async def remove_schedule(kernel: Kernel, call: Call, body: sj.RemoveSchedule) -> Done:
-    """Raises NotFound."""
+async def remove_schedule(
+    kernel: Kernel, call: Call, body: sj.RemoveSchedule
+) -> sj.ScheduleList:
+    """As it was. What it has submitted already is left alone. Raises NotFound."""
     seen = await kernel.jobs.store.list_schedules(_tenant(call, None))
     if all(schedule.schedule_id != body.schedule_id for schedule in seen):
         raise NotFound(f"no schedule {body.schedule_id}", param="schedule_id")
-    removed = await kernel.jobs.store.remove_schedule(body.schedule_id)
-    return Done(f"{removed.schedule_id} submits nothing any more")
+    return sj.ScheduleList([await kernel.jobs.store.remove_schedule(body.schedule_id)])
 
 
 async def find_job(kernel: Kernel, call: Call, job_id: str) -> JobRecord:
@@ -225,9 +228,9 @@ def _tenant(call: Call, wanted: str | None) -> str | None:
     return wanted if call.principal.role is Role.ADMIN else call.principal.tenant_id
 
 
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= MAX_PAGE:
-        raise InvalidRequest(f"limit is between 1 and {MAX_PAGE}", param="limit")
+def _limit(limit: int, highest: int = MAX_PAGE) -> int:
+    if not 1 <= limit <= highest:
+        raise InvalidRequest(f"limit is between 1 and {highest}", param="limit")
     return limit
 
 

@@ -22,7 +22,7 @@ from llmos.shapes.options import LlmosOptions, WishBody
 
 ROUTE = "responses"
 
-MAX_STORED_BYTES = 8 * 1024 * 1024
+MAX_STORED_BYTES = 2 * 1024 * 1024
 """A conversation as it is kept, in bytes of JSON."""
 
 

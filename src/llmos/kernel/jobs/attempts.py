@@ -20,6 +20,7 @@ from llmos.kernel.jobs.desk import Desk
 from llmos.kernel.jobs.disk import Disk
 from llmos.kernel.jobs.entry import Entry
 from llmos.kernel.jobs.hub import Hub
+from llmos.kernel.jobs.teller import Teller
 from llmos.kernel.jobs.writer import Writer
 from llmos.kernel.workers import Workers
 
@@ -120,7 +121,10 @@ class Attempts:
 
         def lost() -> None:
             entry.is_lost = True
-            self._workers.end_program(job_id, LOST)
+            if entry.is_call:
+                self._end_call(entry)
+            else:
+                self._workers.end_program(job_id, LOST)
 
         entry.writer = Writer(
             attempt,
@@ -161,8 +165,16 @@ class Attempts:
             wrong = InvalidRequest(f"not a call: {error}", param="inputs.generate")
             self._over(entry, Outcome.RAISED, wrong.to_info())
             return
+        if entry.record.spec.inputs.get("stream"):
+            entry.teller = self._open_teller(entry)
         entry.desk = self._open_desk(entry, self._call_answered)
         entry.desk.ask(1, generate)
+
+    def _open_teller(self, entry: Entry) -> Teller:
+        attempt = entry.attempt
+        assert attempt is not None
+        self._open_writer(entry, attempt)
+        return Teller(_writer(entry), attempt.number, self._config.text_period_s)
 
     def _call_answered(self, entry: Entry, number: int, answer: Answer) -> None:
         if entry.desk is None:
@@ -183,6 +195,7 @@ class Attempts:
             entry.record,
             lambda number, answer: answered(entry, number, answer),
             max_open=self._config.max_calls_in_flight,
+            on_text=None if entry.teller is None else entry.teller.tell,
         )
 
     # what workers say
@@ -240,6 +253,9 @@ class Attempts:
 
     def _over(self, entry: Entry, outcome: Outcome, error: ErrorInfo | None) -> None:
         entry.outcome, entry.error = outcome, error
+        if entry.teller is not None:
+            entry.teller.flush()
+            entry.teller = None
         if entry.desk is not None:
             entry.desk.close()
             entry.desk = None

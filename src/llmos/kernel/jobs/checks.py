@@ -39,6 +39,10 @@ def check_spec(spec: JobSpec, owner: Principal, budget_bytes: int) -> None:
             f"the budget is {budget_bytes / (1 << 30):.2f} GiB",
             param="memory_bytes",
         )
+
+
+def check_call(spec: JobSpec) -> None:
+    """Of a call that is still to be made. Raises InvalidRequest."""
     if spec.program == INFER:
         try:
             msgspec.convert(spec.inputs.get("generate"), Generate)

@@ -84,6 +84,11 @@ class JobsConfig(BaseModel):
     max_calls_in_flight: int = Field(
         default=256, ge=1, description="A program's own calls that may be open at once."
     )
+    text_period_s: float = Field(
+        default=0.05,
+        gt=0,
+        description="How long the text of a streamed background response is gathered for its log.",
+    )
     max_pending_events: int = Field(
         default=10_000,
         ge=1,

@@ -52,11 +52,13 @@ class Desk:
         job: JobRecord,
         answer: Callable[[int, Answer], None],
         max_open: int,
+        on_text: Callable[[str], None] | None = None,
     ) -> None:
         self._channel = channel
         self._job = job
         self._answer = answer
         self._max_open = max_open
+        self._on_text = on_text
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._later: dict[int, asyncio.TimerHandle] = {}
@@ -115,6 +117,8 @@ class Desk:
             if isinstance(event, Tokens):
                 call.token_ids += event.token_ids
                 call.texts.append(event.text)
+                if self._on_text is not None:
+                    self._on_text(event.text)
             elif isinstance(event, Finished | Failed | Aborted):
                 del self._open[message.call]
                 self._ended(call, event)

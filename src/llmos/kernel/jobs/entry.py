@@ -14,6 +14,7 @@ from llmos.errors import ErrorInfo
 from llmos.kernel.core.jobs import JobFacts, Outcome
 from llmos.kernel.core.limits import NS
 from llmos.kernel.jobs.desk import Desk
+from llmos.kernel.jobs.teller import Teller
 from llmos.kernel.jobs.writer import Writer
 
 
@@ -29,6 +30,7 @@ class Entry:
     writer: Writer | None = None
     desk: Desk | None = None
     call: asyncio.Task[None] | None = None
+    teller: Teller | None = None
     is_begun: bool = False
     is_killed: bool = False
     is_lost: bool = False
