@@ -295,8 +295,9 @@ class JobStore(Protocol):
         error: ErrorInfo | None = None,
         exports: dict[str, str] | None = None,
     ) -> Ended | None:
-        """The one way a started job ends. In the same transaction: jobs that needed it are
-        unblocked or cancelled with it, children that live are cancelled, results are exported.
+        """The one way a started job ends; DEAD counts the death it ends of. In the same
+        transaction: jobs that needed it are unblocked or cancelled with it, children that live are
+        cancelled, results are exported.
 
         `exports` maps a stream of results to a file's name: the rows become a File of purpose
         `batch_output` owned by the job's owner, a line each, and `outputs["files"][stream]` its id

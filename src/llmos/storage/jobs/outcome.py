@@ -71,6 +71,7 @@ def finish(tx: Tx, attempt: Attempt, end: Outcome) -> Ended | None:
         state=state.value,
         holder_epoch=None,
         reason=reason,
+        num_deaths=row.num_deaths + (state is JobState.DEAD),  # of the last one
         ended_ns=end.now_ns,
         outputs=to_json(end.outputs),
         error=to_json(end.error),
