@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
-from llmos.abi.jobs import Attempt, JobRecord, JobSpec, JobState
+from llmos.abi.jobs import Attempt, JobRecord, JobSpec, JobState, ResultRow
 from llmos.abi.principal import Principal
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
@@ -23,8 +22,8 @@ from llmos.storage.tables import files, jobs
 
 ALICE = Principal("prn_alice", "ten_a", "爱丽丝 🐼")
 BOB = Principal("prn_bob", "ten_b", "bob")
-NOW = 1_800_000_000 * 10**9
-"""A clock of the tests' own, UTC ns."""
+NOW = 1_700_000_000 * 10**9
+"""A clock of the tests' own, UTC ns, in the past of the machine's."""
 SECOND = 10**9
 
 
@@ -54,6 +53,7 @@ class World:
 
     async def open(self) -> SqlJobStore:
         """A kernel's start."""
+        self._loop = asyncio.get_running_loop()
         self.home = open_home(self._folder)
         self.database = open_database(self.home.db, self.config)
         self.blobs = Blobs(self.home, self.config)
@@ -114,6 +114,11 @@ class World:
         row = await self.store.database.read(read)
         return row, self.blobs.path(row["digest"]).read_bytes()
 
+    def put_now(self, attempt: Attempt, rows: list[ResultRow]) -> None:
+        """Put results from a thread that is not the loop's."""
+        loop = self._loop
+        asyncio.run_coroutine_threadsafe(self.store.put_results(attempt, rows), loop).result(30)
+
     async def recount(self) -> dict[JobState, int]:
         """As `count`, by counting."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
@@ -149,7 +154,3 @@ def after(seconds: float) -> int:
     """So long after NOW."""
     return NOW + int(seconds * SECOND)
 
-
-def real_now_ns() -> int:
-    """The machine's clock."""
-    return time.time_ns()
