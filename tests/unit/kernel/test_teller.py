@@ -14,10 +14,12 @@ class Lines:
 
     def __init__(self) -> None:
         self.values: list[dict[str, Any]] = []
+        self.come = asyncio.Event()
 
     def told(self, message: Told) -> None:
         assert [event.kind for event in message.events] == ["text"]
         self.values += [event.value for event in message.events]
+        self.come.set()
 
 
 def test_texts_that_come_together_are_one_line() -> None:
@@ -27,7 +29,7 @@ def test_texts_that_come_together_are_one_line() -> None:
         for text in ("你", "", "好"):
             teller.tell(text)
         assert not lines.values
-        await asyncio.wait_for(_until(lambda: bool(lines.values)), 5)
+        await asyncio.wait_for(lines.come.wait(), 5)
         teller.tell("!")
         teller.flush()
         teller.flush()
@@ -37,8 +39,3 @@ def test_texts_that_come_together_are_one_line() -> None:
         ]
 
     asyncio.run(scene())
-
-
-async def _until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0)
