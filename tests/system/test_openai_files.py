@@ -95,9 +95,7 @@ def test_a_refused_upload_leaves_nothing_behind(server: Server, client: httpx.Cl
     before = _names(scratch) | _names(uploads)
     refused = client.post("/v1/files", data={"purpose": "fun"}, files={"file": ("a", b"x" * 10**6)})
     assert refused.status_code == 400
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"y" * 10**6
-    )
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     form = {"content-type": "multipart/form-data; boundary=x"}
     cut = client.post("/v1/files", content=head + b"y" * 10**6, headers=form)
     assert cut.status_code == 400
