@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,21 @@ class Server:
     """One `llmos serve` over `home`. `start` returns when `/readyz` says yes.
 
     `options` are further arguments of `serve`; `env` is added to a clean environment. The log is
-    kept in `log_path` beside the home and is part of every failure's message.
+    kept in `log_path` beside the home and is part of every failure's message. `launcher` goes
+    before the command and replaces itself by it; `served` is the home as the command sees it.
     """
 
-    def __init__(self, home: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *options: str,
+        env: dict[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        served: Path | None = None,
+    ) -> None:
         self.home = home
+        self.served = served or home
+        self._launcher = list(launcher)
         self.options = options
         self.log_path = home.with_name(home.name + ".log")
         self.url = ""
@@ -56,8 +67,8 @@ class Server:
         inherited = {
             name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
         }
-        command = [sys.executable, "-m", "llmos.cli.main", "serve"]
-        command += ["--home", str(self.home), "--port", "0", *self.options]
+        command = [*self._launcher, sys.executable, "-m", "llmos.cli.main", "serve"]
+        command += ["--home", str(self.served), "--port", "0", *self.options]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -126,9 +137,9 @@ class Server:
         self, *arguments: str, stdin: str | None = None, timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
         """Run `llmos ARGUMENTS` against this server's home."""
-        env = {**os.environ, "LLMOS_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "200"}
+        env = {**os.environ, "LLMOS_HOME": str(self.served), "NO_COLOR": "1", "COLUMNS": "200"}
         return subprocess.run(
-            [sys.executable, "-m", "llmos.cli.main", *arguments],
+            [*self._launcher, sys.executable, "-m", "llmos.cli.main", *arguments],
             input=stdin if stdin is not None else "",
             env=env,
             text=True,
