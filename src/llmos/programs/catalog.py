@@ -14,7 +14,7 @@ BATCHES = ProgramEntry(
     about="Answers every request of a JSONL file, as OpenAI's Batch API does",
     inputs={
         "endpoint": "the route of every line: /v1/chat/completions, /v1/completions, /v1/responses",
-        "window": "requests under way at once, 1 to 1024 (default 64)",
+        "window": "requests under way at once, 1 to 1024 (default 128)",
         "completion_window": "the client's word for the time it has, such as 24h",
         "expires_at": "UTC seconds after which lines that are left fail with batch_expired",
     },

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from llmos.programs.batch import rows
 from llmos.programs.batch.check import MAX_LINES, check_file
 from llmos.programs.batch.lines import Line, read_lines
 from llmos.shapes import strict_json
-from llmos.shapes.calls import answer_body, infer_of, remembered
+from llmos.shapes.calls import URLS, answer_body, infer_of, remembered
 
 INPUT = "input"
 """The name of the job's one file."""
@@ -48,7 +48,7 @@ class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`expires_at`: UTC seconds; what is not answered by then fails with `batch_expired`.
     `completion_window` is the client's word for it, kept for the client."""
 
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/responses"]
+    endpoint: str
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 128
     expires_at: float | None = None
     completion_window: str = ""
@@ -80,7 +80,8 @@ class BatchProgram:
     """Behind `abi.Program`. Its results are its checkpoint: what has one is never asked again."""
 
     def run(self, ctx: Context) -> Mapping[str, Any]:
-        """The outputs: `status` (completed, expired, cancelled) and `request_counts`.
+        """The outputs: `status` (completed, expired, cancelled), `request_counts`, and `model`
+        where this attempt was answered by one only.
 
         Raises BadFile for a file that is refused, InvalidRequest for the job's inputs.
         """
@@ -88,6 +89,9 @@ class BatchProgram:
             inputs = msgspec.convert(dict(ctx.inputs), Inputs)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"batch: {error}", param="inputs") from None
+        if inputs.endpoint not in URLS:
+            text = f"'endpoint' is not one of {', '.join(URLS)}"
+            raise InvalidRequest(text, param="inputs.endpoint")
         if INPUT not in ctx.files:
             raise InvalidRequest(f"a batch reads the file {INPUT!r}", param="files")
         total = _num_lines(ctx, inputs)
@@ -136,6 +140,7 @@ class _Run:
         outputs = sum(stream == rows.OUTPUT for stream, _ in ctx.done_keys)
         self._counts = Counts(total, outputs, len(ctx.done_keys) - outputs)
         self._num_expired = 0
+        self._models: set[str] = set()
         self._again: list[tuple[int, int]] = []
         self._num_failures = 0
         self._resume_s = 0.0
@@ -163,7 +168,8 @@ class _Run:
         left = counts.total - counts.completed - counts.failed
         is_expired = self._num_expired or (self._was_late and counts.failed)
         ended = "expired" if is_expired else "completed"
-        return _outputs("cancelled" if left else ended, counts)
+        outputs = _outputs("cancelled" if left else ended, counts)
+        return outputs | ({"model": min(self._models)} if len(self._models) == 1 else {})
 
     # rounds
 
@@ -250,6 +256,8 @@ class _Run:
         row = rows.row_id(self._ctx.job_id, key.number)
         encoded = rows.answered(row, key.custom_id, answer.request_id, body)
         self._counts.completed += 1
+        if len(self._models) < 2:
+            self._models.add(answer.model)
         self._put(rows.OUTPUT, key.number, encoded)
 
     def _refuse(self, number: int, custom_id: str, error: ErrorInfo, request_id: str) -> None:
