@@ -64,13 +64,15 @@ static void *real(const char *name, void **cache) {
     return *cache;
 }
 
-__attribute__((constructor)) static void begin(void) {
+static void begin(void) {
     const char *given = getenv("STORM_ROOT"), *log = getenv("STORM_LOG");
     const char *saved = getenv("STORM_GRAVES"), *switches = getenv("STORM_CONTROL");
     if (!given || !log || !saved || !realpath(given, root)) return;
     root_len = strlen(root);
     if (snprintf(graves, sizeof graves, "%s/%d", saved, (int)getpid()) >= (int)sizeof graves) return;
     REAL(mkdir)(graves, 0700);
+    if (log_fd >= 0) REAL(close)(log_fd);
+    num_graves = 0;
     log_fd = REAL(open)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (switches) {
         int fd = REAL(open)(switches, O_RDONLY | O_CLOEXEC);
@@ -80,6 +82,17 @@ __attribute__((constructor)) static void begin(void) {
             REAL(close)(fd);
         }
     }
+}
+
+/* A forked child has notes and graves of its own: those of its parent may be settled by now. */
+static void begin_again(void) {
+    pthread_mutex_init(&lock, 0);
+    begin();
+}
+
+__attribute__((constructor)) static void begin_first(void) {
+    begin();
+    pthread_atfork(0, 0, begin_again);
 }
 
 static int fails(int kind) {

@@ -185,3 +185,20 @@ def test_errors_can_be_switched_on_and_off(disk: Disk) -> None:
     disk.fail(errno.ENOSPC, WRITE | NAMES)
     out, _ = process.communicate("\n")
     assert out == "ENOSPC ENOSPC\n"
+
+
+def test_a_blob_of_a_new_home_survives(disk: Disk) -> None:
+    script = """
+        from pathlib import Path
+        from llmos.storage.blobs import Blobs
+        from llmos.storage.home import open_home
+        home = open_home(Path(sys.argv[1]) / "home")
+        (home.scratch / "file").write_bytes(b"bytes of a client")
+        with Blobs(home).hold() as hold:
+            Blobs(home).adopt(home.scratch / "file", hold)
+        die()
+    """
+    assert run(disk, script) == -signal.SIGKILL
+    disk.cut()
+    (blob,) = disk.root.glob("home/blobs/sha256/*/*")
+    assert blob.read_bytes() == b"bytes of a client"

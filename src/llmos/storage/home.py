@@ -84,9 +84,17 @@ def open_home(path: Path) -> Home:
             for name in VOLATILE:
                 for leftover in (path / name).iterdir():
                     remove_tree(leftover)
-            sync_folder(path)
+            _sync_names(path)
             undo.pop_all()
     return home
+
+
+def _sync_names(path: Path) -> None:
+    """Every folder made here has its name on disk: what is durable in it must be found again."""
+    for folder in sorted({(path / name).parent for name in FOLDERS}):
+        sync_folder(folder)
+    with contextlib.suppress(PermissionError):  # where we may not read, others made it
+        sync_folder(path.parent)
 
 
 def _create(path: Path) -> None:
