@@ -20,6 +20,7 @@ POINTS: dict[str, str] = {
     "database.migrate.after_commit": "the upgrade is durable, the server run is not counted yet",
     "jobs.export.sealed": "a job's output files are blobs, no row names them, the job goes on",
     "jobs.finish.exported": "rows name the output files and the results are gone, none durable",
+    "requests.flush.written": "records of requests are written and not durable",
     "uploads.write.received": "an uploaded file is whole in scratch, its upload does not have it",
     "uploads.take.before_move": "a finished upload is about to leave the uploads",
     "blobs.seal.synced": "a new blob's bytes are durable, it has no name in the store",

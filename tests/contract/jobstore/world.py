@@ -153,4 +153,3 @@ def checkpoint_ref(number: int = 1) -> BlobRef:
 def after(seconds: float) -> int:
     """So long after NOW."""
     return NOW + int(seconds * SECOND)
-

@@ -1,7 +1,8 @@
 """The JobStore on SQLAlchemy Core. Knows no programs and starts nothing.
 
 `open_job_store` gives the store; its `database` is where files, requests and keys of idempotency
-are recorded too (the home's SQLite, or the PostgreSQL of `storage.jobs_url`).
+are recorded too (the home's SQLite, or the PostgreSQL of `storage.jobs_url`):
+`SqlRequestLog(store.database, config)`, to be closed before the store.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database
 from llmos.storage.home import Home
 from llmos.storage.jobs.exports import Exporter
+from llmos.storage.jobs.requests import SqlRequestLog
 from llmos.storage.jobs.store import SqlJobStore, Transactions
 
 if TYPE_CHECKING:  # it needs an extra
     from llmos.storage.jobs.leader import Leader
 
-__all__ = ["SqlJobStore", "Transactions", "close_job_store", "open_job_store"]
+__all__ = [
+    "SqlJobStore",
+    "SqlRequestLog",
+    "Transactions",
+    "close_job_store",
+    "open_job_store",
+]
 
 
 async def open_job_store(
