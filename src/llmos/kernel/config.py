@@ -108,6 +108,14 @@ class KernelConfig(BaseModel):
     probe_timeout_s: float = Field(
         default=60.0, gt=0, description="How long a worker may not answer before it is killed."
     )
+    silent_s: float = Field(
+        default=4.0, gt=0, description="How long one may not answer before we are not ready."
+    )
+    stopped_timeout_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="How long one that a signal has stopped is waited for before it is killed.",
+    )
     stop_grace_s: float = Field(
         default=5.0, ge=0, description="How long a worker may take to stop."
     )

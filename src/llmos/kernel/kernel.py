@@ -46,7 +46,8 @@ from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.vitals import Vitals
-from llmos.kernel.workers import Workers
+from llmos.kernel.watch import Watch
+from llmos.kernel.workers import Worker, Workers
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class Kernel:
         self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
+        self.watch = Watch(self.workers.everyone, self.workers.kill, config)
         self.vitals = Vitals(
             self.loop.prove,
             services.probe_store,
@@ -192,12 +194,20 @@ class Kernel:
         if not self.tokenizer.is_up:
             found.append("the tokenizer worker is not up")
         found += self.vitals.problems
+        found += [f"{self._name(worker)} {trouble}" for worker, trouble in self.watch.troubles]
         found += self.jobs.problems()
         for model_id in self.state.pinned:
             replicas = self.state.replicas_of(model_id)
             if not any(replica.state is ReplicaState.READY for replica in replicas):
                 found.append(f"{self.state.models[model_id].ref} is not loaded")
         return found
+
+    def _name(self, worker: Worker) -> str:
+        """What people know a worker by."""
+        replica = self.state.replicas.get(worker.replica_id or "")
+        if replica is not None:
+            return f"the worker of {replica.model.ref} (pid {worker.info().pid})"
+        return f"the {worker.role} worker (pid {worker.info().pid})"
 
     # for handlers
 
@@ -305,7 +315,7 @@ class Kernel:
     async def _watch(self) -> None:
         """Probes and gauges, for as long as the kernel lives."""
         while True:
-            self.workers.probe(time.monotonic())
+            self.watch.look(time.monotonic())
             self._gauge()
             await asyncio.sleep(self.config.probe_interval_s)
 

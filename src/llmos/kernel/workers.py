@@ -84,6 +84,7 @@ class Worker:
     load_timer: asyncio.TimerHandle | None = None
     last_heard_ns: int = 0
     probe_sent: float | None = None
+    stopped_s: float | None = None
     memory: MemoryReport | None = None
     death: LLMOSError | None = None
 
@@ -146,7 +147,7 @@ class Workers:
         """It is stuck. Its successor gets what it had not answered."""
         for worker in self._workers.values():
             if worker.role is msg.WorkerRole.TOKENIZER and worker.state is WorkerState.SERVING:
-                self._kill(worker, WorkerLost("the tokenizer was stuck on a prompt"))
+                self.kill(worker, WorkerLost("the tokenizer was stuck on a prompt"))
 
     def start_replica(self, replica_id: str, driver: DriverEntry, spec: ReplicaSpec) -> None:
         """On a warm spare of the driver when there is one."""
@@ -206,7 +207,7 @@ class Workers:
             self.programs.on_spare_gone(None)
         else:
             self._stop(spare)
-            self._kill(spare, None)  # it has nothing to put away
+            self.kill(spare, None)  # it has nothing to put away
 
     def _find_spare_program(self) -> Worker | None:
         return next(
@@ -244,7 +245,7 @@ class Workers:
             return
         if reason is None:
             worker.state = WorkerState.STOPPING
-        self._kill(worker, reason)
+        self.kill(worker, reason)
 
     def program_rss(self) -> list[tuple[str, int]]:
         """What each job's worker takes now, in bytes."""
@@ -258,6 +259,10 @@ class Workers:
         """The worker of a replica and what it last measured."""
         worker = self._replicas.get(replica_id)
         return worker, worker.memory if worker else None
+
+    def everyone(self) -> list[Worker]:
+        """Every process there is."""
+        return list(self._workers.values())
 
     def infos(self) -> list[WorkerInfo]:
         return [worker.info() for worker in self._workers.values()]
@@ -349,7 +354,7 @@ class Workers:
         timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
         late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
         loop = asyncio.get_running_loop()
-        worker.load_timer = loop.call_later(timeout_s, self._kill, worker, late)
+        worker.load_timer = loop.call_later(timeout_s, self.kill, worker, late)
 
     async def _bury(self, worker: Worker, error: LLMOSError | None) -> None:
         handle, exit_status, last_words = worker.handle, None, ""
@@ -394,10 +399,11 @@ class Workers:
                 worker.handle.channel.send(msg.Shutdown())
         except ChannelClosed:
             grace_s = 0.0
-        asyncio.get_running_loop().call_later(grace_s, self._kill, worker, None)
+        asyncio.get_running_loop().call_later(grace_s, self.kill, worker, None)
 
     @staticmethod
-    def _kill(worker: Worker, reason: LLMOSError | None) -> None:
+    def kill(worker: Worker, reason: LLMOSError | None) -> None:
+        """Now; `reason` is told as why it died, unless it is being stopped anyway."""
         worker.death = worker.death or reason
         if worker.handle is not None:
             worker.handle.kill()
@@ -451,23 +457,6 @@ class Workers:
         )
         if self._config.warm_spare and not spare and not self._closing:
             self._spawn(Worker(new_id("wrk"), msg.WorkerRole.REPLICA, driver, time.time_ns()))
-
-    def probe(self, now_s: float) -> None:
-        """Ask everyone who serves how it is; kill who has not answered in time."""
-        for worker in list(self._workers.values()):
-            if worker.handle is not None:
-                worker.handle.trim()
-            if worker.state is not WorkerState.SERVING or worker.handle is None:
-                continue
-            if worker.is_frozen:  # by us: it cannot answer
-                continue
-            if worker.probe_sent is None:
-                worker.probe_sent = now_s
-                with contextlib.suppress(ChannelClosed):
-                    worker.handle.channel.send(msg.Probe(0))
-            elif now_s - worker.probe_sent > self._config.probe_timeout_s:
-                silent_s = now_s - worker.probe_sent
-                self._kill(worker, WorkerLost(f"the worker was silent for {silent_s:.0f} s"))
 
 
 _OF_PROGRAMS = (

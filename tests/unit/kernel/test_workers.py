@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import typing
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llmos.abi.node import WorkerSpec
 from llmos.errors import ErrorInfo, WorkerError
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.watch import Watch
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
@@ -33,6 +35,7 @@ class Handle:
         self.channel, self._theirs = memory.pair()
         self.pid = 4242
         self.killed = False
+        self.is_still = False
         self._task = asyncio.ensure_future(self._run(behaviour))
 
     async def _run(self, behaviour: Behaviour) -> None:
@@ -53,6 +56,9 @@ class Handle:
         self._theirs.close()
 
     def trim(self) -> None: ...
+
+    def is_stopped(self) -> bool:
+        return self.is_still
 
     def last_words(self) -> str:
         return "stderr"
@@ -240,6 +246,44 @@ def test_a_spare_takes_over_without_a_new_process(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_worker_that_somebody_stopped_is_told_at_once_and_replaced_in_time(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async def serves(channel: memory.MemoryChannel) -> None:
+            await greet(channel)
+            await channel.receive()
+            channel.send(msg.Loaded(REPORT))
+            await asyncio.Event().wait()
+
+        seen = Seen()
+        config = KernelConfig(warm_spare=False, stopped_timeout_s=10)
+        workers = Workers(Node(serves), seen, config, tmp_path, Metrics())
+        workers.start_replica("rep_1", DRIVER, SPEC)
+        await until(lambda: seen.loaded)
+        watch = Watch(workers.everyone, workers.kill, config)
+        (worker,) = workers.everyone()
+        handle = typing.cast("Handle", worker.handle)
+        handle.is_still = worker.is_frozen = True  # by us
+        watch.look(now_s=100.0)
+        assert watch.troubles == []
+        worker.is_frozen = False
+        watch.look(now_s=101.0)
+        assert [trouble for _, trouble in watch.troubles] == ["is stopped by a signal"]
+        handle.is_still = False
+        watch.look(now_s=102.0)
+        assert watch.troubles == []
+        handle.is_still = True
+        watch.look(now_s=110.0)
+        assert not handle.killed
+        watch.look(now_s=120.0)
+        _, error = await asyncio.wait_for(seen.gone.get(), 5)
+        assert error
+        assert "stood still for 10 s" in error.message
+
+    asyncio.run(main())
+
+
 def test_a_silent_worker_is_killed(tmp_path: Path) -> None:
     async def main() -> None:
         async def serves_and_falls_silent(channel: memory.MemoryChannel) -> None:
@@ -254,9 +298,14 @@ def test_a_silent_worker_is_killed(tmp_path: Path) -> None:
         workers = Workers(node, seen, config, tmp_path, Metrics())
         workers.start_replica("rep_1", DRIVER, SPEC)
         await until(lambda: seen.loaded)
-        workers.probe(now_s=100.0)
-        workers.probe(now_s=104.0)
-        workers.probe(now_s=106.0)
+        watch = Watch(workers.everyone, workers.kill, config)
+        watch.look(now_s=100.0)
+        watch.look(now_s=104.0)
+        assert watch.troubles == []
+        watch.look(now_s=104.5)
+        ((worker, trouble),) = watch.troubles
+        assert (worker.replica_id, trouble) == ("rep_1", "says nothing for 4 s")
+        watch.look(now_s=106.0)
         _, error = await asyncio.wait_for(seen.gone.get(), 5)
         assert error
         assert "silent for 6 s" in error.message
