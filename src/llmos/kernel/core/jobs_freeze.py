@@ -18,10 +18,10 @@ def balance(state: State, now_ns: int) -> None:
     for job in state.jobs.active.values():
         if job.facts.compute and not job.is_held:
             _note_pressure(state, job, now_ns)
+            if job.phase is JobPhase.FROZEN:
+                _may_thaw(state, job, now_ns)
             if job.phase is JobPhase.RUNNING:
                 _may_freeze(state, job, now_ns)
-            elif job.phase is JobPhase.FROZEN:
-                _may_thaw(state, job, now_ns)
 
 
 def _note_pressure(state: State, job: Job, now_ns: int) -> None:

@@ -69,7 +69,8 @@ def charge(state: State, job: Job, now_ns: int) -> None:
 def schedule(state: State, now_ns: int) -> None:
     """Start what may start. Cheap when nothing has changed: it is asked in every step."""
     board = state.jobs
-    if not board.is_dirty and board.blocked_bytes in (None, state.ledger.free_bytes):
+    is_as_before = board.blocked_bytes in (None, state.ledger.free_bytes)
+    if not board.is_dirty and is_as_before and not board.crowded:
         return
     board.is_dirty = False
     if state.draining:
