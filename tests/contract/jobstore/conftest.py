@@ -68,6 +68,23 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, migrated: Path) -> Call
     return functools.partial(World, fresh_home(tmp_path / "home", migrated), url)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def histories(
+    request: pytest.FixtureRequest, tmp_path: Path, migrated: Path
+) -> Callable[[], World]:
+    """Makes a new world, in a database of its own, at each call."""
+    numbers = itertools.count()
+
+    def fresh() -> World:
+        url = ""
+        if request.param == "postgres":
+            server: Postgres = request.getfixturevalue("server")
+            url = server.create(f"h{next(_numbers)}", TEMPLATE)
+        return World(fresh_home(tmp_path / f"home{next(numbers)}", migrated), url)
+
+    return fresh
+
+
 def fresh_home(home: Path, migrated: Path) -> Path:
     """A home that need not migrate."""
     (home / "db").mkdir(parents=True)
