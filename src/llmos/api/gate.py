@@ -23,7 +23,7 @@ from llmos.abi.syscall import (
     Syscall,
     WaitProcess,
 )
-from llmos.abi.syscall_jobs import FollowJob
+from llmos.abi.syscall_jobs import BackUp, FollowJob
 from llmos.api.streams import FollowStream, GateStream, InferStream, PullStream
 from llmos.errors import LLMOSError, ShuttingDown, WorkerLost, from_info
 
@@ -54,7 +54,7 @@ class GateClient:
             self._send(Syscall(number, principal, body, trace_parent))
             return await future
         except asyncio.CancelledError:
-            if isinstance(body, LoadModel | WaitProcess):  # they wait; others finish what they do
+            if isinstance(body, LoadModel | WaitProcess | BackUp):  # others finish what they do
                 with contextlib.suppress(ChannelClosed):
                     self._channel.send(Cancel(number, "the caller left"))
             raise
