@@ -83,6 +83,10 @@ sim-deep: setup ## the core under 100,000 simulated seeds and long random histor
 mutants: setup ## mutate the core: the simulator and the state machine must catch every one
 	@$(BIN)/python -m tests.mutation $(ARGS)
 
+.PHONY: openai-tests
+openai-tests: setup ## openai-python's own generated tests against our server; what passed must pass: ARGS=
+	@$(BIN)/python -m tools.openai_tests $(ARGS)
+
 bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 

@@ -146,6 +146,14 @@ class ModelCards(Answer):
     data: list[ModelCard]
 
 
+class ModelDeleted(Answer):
+    """What is left of a model."""
+
+    id: str
+    object: Literal["model"]
+    deleted: bool
+
+
 class ErrorBody(Answer):
     message: str
     type: str

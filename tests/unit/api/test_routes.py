@@ -114,6 +114,13 @@ CASES: list[tuple[str, str, Any, dict[type, Script], Any]] = [
         {KillProcess: _says(Done("req_1"))},
         ("done", "req_1"),
     ),
+    (
+        "DELETE",
+        "/v1/models/org/echo:1",
+        None,
+        {RemoveModel: _says(Model(model()))},
+        ("deleted", True),
+    ),
     ("GET", "/os/v1/status", None, {Status: _says(STATUS)}, ("ready", True)),
     ("GET", "/os/v1/keys", None, {ListKeys: _says(KeyList([KEY]))}, ("keys", None)),
     (

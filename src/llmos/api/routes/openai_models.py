@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llmos.abi.registry import ModelVersion
-from llmos.abi.syscall import ListModels, Model, ModelList, ShowModel
+from llmos.abi.syscall import ListModels, Model, ModelList, RemoveModel, ShowModel
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.shapes.answers import ModelCard, ModelCards
+from llmos.shapes.answers import ModelCard, ModelCards, ModelDeleted
 
 
 async def list_cards(call: Call) -> None:
@@ -28,6 +28,13 @@ async def show_card(call: Call) -> None:
     """One model, under the id it was asked for."""
     ref = ref_of(call)
     await call.send_json(_card((await ask(call, ShowModel(ref), Model)).model, ref))
+
+
+async def delete_model(call: Call) -> None:
+    """Forget a version; its requests finish first."""
+    ref = ref_of(call)
+    await ask(call, RemoveModel(ref), Model)
+    await call.send_json({"id": ref, "object": "model", "deleted": True})
 
 
 def _card(model: ModelVersion, card_id: str) -> dict[str, Any]:
@@ -49,6 +56,9 @@ def _card(model: ModelVersion, card_id: str) -> dict[str, Any]:
 
 
 ROUTES = [
+    RouteSpec(
+        "DELETE", "/v1/models/{ref:path}", delete_model, "Forget a model.", answer=ModelDeleted
+    ),
     RouteSpec("GET", "/v1/models", list_cards, "Models that can be asked.", answer=ModelCards),
     RouteSpec("GET", "/v1/models/{ref:path}", show_card, "One model.", answer=ModelCard),
 ]
