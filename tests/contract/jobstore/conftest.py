@@ -74,12 +74,12 @@ def histories(
 ) -> Callable[[], World]:
     """Makes a new world, in a database of its own, at each call."""
     numbers = itertools.count()
+    server: Postgres | None = None
+    if request.param == "postgres":
+        server = request.getfixturevalue("server")
 
     def fresh() -> World:
-        url = ""
-        if request.param == "postgres":
-            server: Postgres = request.getfixturevalue("server")
-            url = server.create(f"h{next(_numbers)}", TEMPLATE)
+        url = server.create(f"h{next(_numbers)}", TEMPLATE) if server else ""
         return World(fresh_home(tmp_path / f"home{next(numbers)}", migrated), url)
 
     return fresh
