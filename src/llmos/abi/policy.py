@@ -40,9 +40,9 @@ class Tuning(msgspec.Struct, frozen=True):
     `slice_tokens`: a row is not taken from a request of equal class before it made so many; a
     quarter of them, if who waits was due before it.
     `nice_step_ns`: a request waits so much longer per point of nice: with nice from -20 to 19 no
-    request is overtaken by one that came more than 39 steps after it. One that comes back from a
-    row is due later by as long as it ran, 6 steps at most, so then it is by none that came more
-    than 45 steps after its return.
+    request is overtaken by one that came more than 39 steps after it. A deadline moves a request no
+    further ahead than nice -20 does. One that comes back from a row is due later by as long as it
+    ran, 6 steps at most, so then it is by none that came more than 45 steps after its return.
     `lowest_share`: the part of all tokens that a waiting lower class gets in any case.
     """
 

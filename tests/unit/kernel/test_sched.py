@@ -6,7 +6,7 @@ import pytest
 
 from llmos.abi.events import Finished, FinishReason
 from llmos.abi.inference import Usage
-from llmos.abi.policy import MakePolicy, Tuning
+from llmos.abi.policy import MakePolicy, Tuning, Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -263,6 +263,26 @@ def test_nice_shifts_by_a_stated_bound_and_no_more() -> None:
         current = of(do.Dispatch, world.end(current))[0].request_id
         order.append(current)
     assert len(order) - 1 == 18  # those that came within 19 s
+
+
+@pytest.mark.parametrize("make", [fair.make, priority.make])
+def test_a_deadline_moves_a_request_no_further_ahead_than_nice_may(make: MakePolicy) -> None:
+    policy = make(Tuning(nice_step_ns=NS))
+    first = Waiting("first", 1, 0, ServiceClass.DEFAULT, 19, "t", "p", 1.0, 10, 10)
+    for waiting in (first, *(_hurried(second) for second in range(1, 61))):
+        policy.join(waiting)
+        policy.push(waiting)
+    order = [policy.pop().request_id for _ in range(61)]
+    assert order.index("first") == 38  # behind those that came within 39 s less an instant
+
+
+def _hurried(second: int) -> Waiting:
+    """With 1 s until its deadline, and 600 s of predicted work."""
+    name, at_ns = f"r{second}", second * NS
+    start_by_ns = at_ns + NS - 600 * NS
+    return Waiting(
+        name, second + 1, at_ns, ServiceClass.DEFAULT, 0, "t", "p", 1.0, 10, 10, start_by_ns
+    )
 
 
 def test_renicing_moves_a_waiting_request() -> None:

@@ -29,7 +29,7 @@ RETURN_STEPS = 6
 class Rule:
     """Among requests of one `flow`, none first runs before one that came more than `slack` earlier.
 
-    `slack`: in steps of nice. A request with a deadline may go before by its predicted service.
+    `slack`: in steps of nice, which a deadline cannot exceed either.
     Who comes back from a row counts as having come then, or up to `back` steps later.
     `is_in_turn`: who is reniced goes to the end, so his own turn is not judged.
     """
@@ -60,8 +60,6 @@ class Seen:
     waiting: Waiting
     model_id: str
     since_ns: int
-    has_deadline: bool
-    service_ns: float
     reserve_bytes: int
     is_reniced: bool = False
     is_stalled: bool = False
@@ -316,8 +314,6 @@ class Witness:
             event.waiting,
             event.model.model_id,
             now_ns,
-            event.deadline_ns is not None,
-            decision.service_ns,
             event.model.reserve_bytes,
         )
         self.open[decision.request_id] = seen
@@ -443,6 +439,4 @@ class Witness:
         here = (at for r, at in others if self.open[r].replica_id in (None, replica_id))
         earliest = min(here, default=seen.since_ns)
         slack_ns = self._rule.slack * self._nice_step_ns
-        if seen.has_deadline and self._rule.slack:
-            slack_ns += int(seen.service_ns)
         demand(seen.since_ns - earliest <= slack_ns, "overtaken by more than the bound")

@@ -13,6 +13,9 @@ Key = tuple[float, ...]
 RETURN_STEPS = 6
 """Points of nice that having run counts as at most: 3 s at half a second each."""
 
+LEAD_STEPS = 20
+"""Points of nice that a deadline counts as at most: what the nicest one could ask for."""
+
 
 class Order(Protocol):
     """A policy without classes: who is next among equals in class."""
@@ -104,6 +107,9 @@ class KeyOrder:
 def due_key(nice_step_ns: int) -> Callable[[Waiting], Key]:
     """When it is due: once it is ready, shifted by nice, no later than its deadline allows.
 
+    A deadline moves it no further than nice -20 would, however long it is to take: so nobody is
+    overtaken by more than nice alone may do.
+
     Having run counts like being nice, as in the first Unix schedulers and in multilevel feedback
     (Corbató et al., 1962): who comes back lets those pass that come meanwhile, for as long as it
     has run. So what is short gets through beside what is long, and nobody need know which is which.
@@ -114,7 +120,8 @@ def due_key(nice_step_ns: int) -> Callable[[Waiting], Key]:
         due_ns = waiting.ready_ns + waiting.nice * nice_step_ns
         due_ns += min(waiting.ran_ns, longest_ns)
         if waiting.start_by_ns is not None:
-            due_ns = min(due_ns, waiting.start_by_ns)
+            earliest_ns = waiting.ready_ns - LEAD_STEPS * nice_step_ns
+            due_ns = min(due_ns, max(waiting.start_by_ns, earliest_ns))
         return (due_ns, waiting.arrival)
 
     return key
