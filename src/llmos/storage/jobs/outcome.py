@@ -78,7 +78,9 @@ def finish(tx: Tx, attempt: Attempt, end: Outcome) -> Ended | None:
     )
     cascade = Cascade()
     spread(tx, [ended], end.now_ns, cascade)
-    return Ended(from_row(ended), cascade.unblocked, list(cascade.touched.values()))
+    # a child that needed its parent was unblocked, and then ended with it
+    free = [each for each in cascade.unblocked if each.job_id not in cascade.touched]
+    return Ended(from_row(ended), free, list(cascade.touched.values()))
 
 
 def spread(tx: Tx, changed: list[Row[Any]], now_ns: int, cascade: Cascade) -> None:
