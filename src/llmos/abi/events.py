@@ -31,7 +31,7 @@ class Tokens(
 
 
 class Served(msgspec.Struct, frozen=True):
-    """How the kernel served a request: until its first row, and how often it gave one up since."""
+    """How the kernel served a request: until its first row, and how often it was taken since."""
 
     queued_s: float
     num_preemptions: int

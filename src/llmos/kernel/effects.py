@@ -132,8 +132,9 @@ class Effects:
     def _pause(self, decision: do.PauseRow) -> None:
         self._phase(decision.request_id, Phase.PAUSED, f"gave up its row: {decision.reason}")
         process = self._table.live[decision.request_id]
-        process.num_preemptions += 1
-        self._metrics.preemptions.labels(process.version.ref).inc()
+        if decision.kind is do.Pause.PREEMPTED:
+            process.num_preemptions += 1
+            self._metrics.preemptions.labels(process.version.ref).inc()
         self.workers.send(decision.replica_id, msg.Pause([decision.request_id]))
 
     def _unpause(self, decision: do.UnpauseRow) -> None:

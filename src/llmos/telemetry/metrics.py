@@ -64,7 +64,9 @@ class Metrics:
         self.cost_error = gauge(
             "llmos:cost_error", "Mean relative error of predicted service times.", _MODEL
         )
-        self.preemptions = counter("vllm:num_preemptions", "Rows taken from requests.", _MODEL)
+        self.preemptions = counter(
+            "vllm:num_preemptions", "Rows taken from requests for others.", _MODEL
+        )
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
         self.jobs = gauge("llmos:jobs", "Jobs of this server by phase.", "phase")
         self.job_attempts = counter("llmos:job_attempts", "Attempts of jobs begun.", "program")

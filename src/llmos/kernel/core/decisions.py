@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from llmos.abi.events import Terminal
@@ -40,11 +41,19 @@ class Dispatch:
     reason: str
 
 
+class Pause(enum.StrEnum):
+    """Why a row is given up: for someone else's sake, or because nobody reads the answer."""
+
+    PREEMPTED = "preempted"
+    STALLED = "stalled"
+
+
 @dataclass(frozen=True, slots=True)
 class PauseRow:
     request_id: str
     replica_id: str
     reason: str
+    kind: Pause = Pause.PREEMPTED
 
 
 @dataclass(frozen=True, slots=True)

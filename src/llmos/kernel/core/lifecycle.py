@@ -127,7 +127,8 @@ def leave_row(state: State, request: Request, to: RequestState, reason: str, now
     del replica.running[request_id]
     replica.parked[request_id] = None
     state.dirty[request.model_id] = None
-    state.out.append(do.PauseRow(request_id, request.replica_id, reason))
+    kind = do.Pause.STALLED if to is RequestState.STALLED else do.Pause.PREEMPTED
+    state.out.append(do.PauseRow(request_id, request.replica_id, reason, kind))
 
 
 def expire(state: State, now_ns: int) -> None:
@@ -193,8 +194,9 @@ def _account(state: State, request: Request, event: Terminal, now_ns: int) -> st
     )
     state.costs[request.model_id].learn(request.prediction, measured)
     actual_ns, predicted = measured.prefill_ns + measured.decode_ns, request.prediction
+    slices = "1 slice" if request.num_slices == 1 else f"{request.num_slices} slices"
     return (
-        f"ran {actual_ns / NS:.2f} s in {request.num_slices} slices, predicted "
+        f"ran {actual_ns / NS:.2f} s in {slices}, predicted "
         f"{predicted.service_ns / NS:.2f} s; {measured.output_tokens} tokens, predicted "
         f"{predicted.output_tokens:.0f}"
     )

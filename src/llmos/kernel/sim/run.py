@@ -229,7 +229,7 @@ class Simulation:
             fairness.run(number, call, now_ns)
             self._running_since[decision.request_id] = now_ns
         elif isinstance(decision, do.PauseRow):
-            outcome.num_preemptions += 1
+            outcome.num_preemptions += decision.kind is do.Pause.PREEMPTED
             fairness.wait(number, call, now_ns)
             self._left_row(decision.request_id, now_ns)
         elif isinstance(decision, do.Close):
