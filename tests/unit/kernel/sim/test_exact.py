@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 
-from llmos.abi.policy import Tuning
+from llmos.abi.policy import Tuning, Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import MAX_PRINCIPALS, CostModel, Measured, Prediction
 from llmos.kernel.core.memory import plan_room
+from llmos.kernel.core.policies import fair
 from llmos.kernel.core.policies.shares import Shares
 from llmos.kernel.core.replica import Replica
 from tests.unit.kernel.core_world import GIB, World, model, of
@@ -246,3 +247,50 @@ def test_a_replica_is_kept_as_long_as_its_last_request_asked() -> None:
     world.end("r")
     assert not of(do.StopReplica, world.step(ev.Tick(), after_ns=7 * 10**9 - 10**8))
     assert of(do.StopReplica, world.step(ev.Tick(), after_ns=2 * 10**8))
+
+
+def reason_to_yield(owner: str, had: float) -> str | None:
+    """Of one of ann's key, after a slice and 30 tokens in all, to one of `owner`, who `had` some."""
+    policy = fair.make(Tuning(slice_tokens=10))
+    owners = (("ann", "key"), tuple(owner.split("/")))
+    now, then = (
+        Waiting(name, i, i, ServiceClass.DEFAULT, 0, tenant, principal, 1.0, 10, 10)
+        for i, (name, (tenant, principal)) in enumerate(zip("rw", owners, strict=True))
+    )
+    for one, tokens in ((now, 30), (then, had)):
+        policy.join(one)
+        policy.charge(one, tokens)
+    policy.push(then)
+    return policy.yields(now, 10)
+
+
+def test_a_row_that_is_given_up_says_for_whom() -> None:
+    for owner, had, whose in (
+        ("ann/key", 0, "of the same principal"),
+        ("ann/other", 20, "of a principal served less"),
+        ("ann/other", 30, "of a principal served as much"),
+        ("bob/key", 20, "of a tenant served less"),
+        ("bob/key", 30, "of a tenant served as much"),
+    ):
+        reason = reason_to_yield(owner, had)
+        assert reason == f"its slice is over, and a request {whose} waits", owner
+    assert reason_to_yield("ann/other", 31) is reason_to_yield("bob/key", 31) is None
+
+
+def test_a_row_given_up_because_nobody_reads_was_taken_by_nobody() -> None:
+    world = running(1, "a")
+    (paused,) = of(do.PauseRow, world.step(ev.ReaderStalled("a")))
+    assert paused.kind is do.Pause.STALLED
+    world.step(ev.ReaderResumed("a"))
+    (taken,) = of(do.PauseRow, world.arrive("high", model(slots=1), ServiceClass.INTERACTIVE))
+    assert taken.kind is do.Pause.PREEMPTED
+
+
+def test_an_account_speaks_of_one_slice_and_of_several() -> None:
+    world = running(1, "a", "b")
+    world.now_ns += 10**9
+    world.tokens("rep_1", a=10)
+    world.end("b")
+    world.end("a")
+    said = [close.reason.partition(", ")[0] for close in of(do.Close, world.log)]
+    assert said == ["ran 0.00 s in 1 slice", "ran 1.00 s in 2 slices"]

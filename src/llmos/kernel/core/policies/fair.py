@@ -71,18 +71,27 @@ class FairOrder:
         """
         if not is_over and self._key(waiting) >= self._key(running):
             return None
-        if waiting.tenant_id != running.tenant_id:
-            had, has = (self._tenants.counter(w.tenant_id) for w in (waiting, running))
-            who = "tenant"
-        else:
-            shares = self._principals[waiting.tenant_id]
-            had, has = (shares.counter(w.principal_id) for w in (waiting, running))
-            who = "principal"
-        if had > has:
+        whose = self._whose(waiting, running)
+        if whose is None:
             return None
         if is_over:
-            return f"its slice is over, and a {who} served less waits"
-        return f"a request that was due sooner waits, of a {who} served less"
+            return f"its slice is over, and a request {whose} waits"
+        return f"a request that was due sooner waits, {whose}"
+
+    def _whose(self, waiting: Waiting, running: Waiting) -> str | None:
+        """Of whom the waiting one is, beside the running one; None: of one who has had more."""
+        tenant = waiting.tenant_id
+        if tenant != running.tenant_id:
+            who, shares = "tenant", self._tenants
+            had, has = (shares.counter(w.tenant_id) for w in (waiting, running))
+        elif waiting.principal_id != running.principal_id:
+            who, shares = "principal", self._principals[tenant]
+            had, has = (shares.counter(w.principal_id) for w in (waiting, running))
+        else:
+            return "of the same principal"
+        if had > has:
+            return None
+        return f"of a {who} served {'less' if had < has else 'as much'}"
 
     def _next_flow(self) -> tuple[str, str]:
         tenant = self._tenants.first()
