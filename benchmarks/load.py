@@ -26,10 +26,10 @@ RECEIVE_BYTES = 1 << 16
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to send where. `mode`: closed (one after another per connection), paced, stream.
+    """What to send where. `mode`: closed (one after another per connection), paced, stream, each.
 
     `rate` is requests per second of a Poisson process drawn from `seed`; `request` is a whole
-    HTTP request.
+    HTTP request. `each` sends every one of `requests` once.
     """
 
     mode: str
@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
     duration_s: float = 1.0
     rate: float = 0.0
     seed: int = 1
+    requests: list[bytes] = []
 
 
 class Outcome(msgspec.Struct):
@@ -124,6 +125,32 @@ def closed(plan: Plan, connections: list[Connection]) -> Outcome:
     return outcome
 
 
+def each(plan: Plan, connections: list[Connection]) -> Outcome:
+    """Every request once, on whichever connection is free."""
+    left = deque(plan.requests)
+    outcome = Outcome([], 0.0)
+    began = time.perf_counter()
+    busy = set[Connection]()
+    for connection in connections[: len(left)]:
+        connection.send(left.popleft(), time.perf_counter())
+        busy.add(connection)
+    while busy:
+        ready, _, _ = select.select(list(busy), [], [], 30.0)
+        if not ready:
+            raise TimeoutError("no answer in 30 s")
+        for connection in ready:
+            ok = connection.receive()
+            if ok is None:
+                continue
+            _count(outcome, ok, time.perf_counter() - connection.due_s)
+            if left:
+                connection.send(left.popleft(), time.perf_counter())
+            else:
+                busy.discard(connection)
+    outcome.wall_s = time.perf_counter() - began
+    return outcome
+
+
 def paced(plan: Plan, connections: list[Connection]) -> Outcome:
     """Requests fall due at random moments, whatever the server does."""
     draw, at, due = random.Random(plan.seed), 0.0, deque[float]()
@@ -186,7 +213,7 @@ def _count(outcome: Outcome, ok: bool, latency_s: float) -> None:
         outcome.errors += 1
 
 
-MODES = {"closed": closed, "paced": paced, "stream": stream}
+MODES = {"closed": closed, "paced": paced, "stream": stream, "each": each}
 
 
 def carry_out(plan: Plan) -> Outcome:
