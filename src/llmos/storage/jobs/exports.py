@@ -76,7 +76,6 @@ class Exporter:
                         digest.update(line)
             if temporary.stat().st_size == 0:
                 return None
-            self._blobs.require_free(0)
             return self._blobs.adopt(temporary, hold, digest=f"sha256:{digest.hexdigest()}")
         finally:
             temporary.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ from llmos.abi.principal import ServiceClass
 from llmos.errors import ErrorInfo, StorageError
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
+from llmos.storage.disk import finished
 from llmos.storage.jobs import (
     claims,
     control,
@@ -213,6 +214,12 @@ class SqlJobStore:
         end = outcome.Outcome(state, reason, time.time_ns(), outputs, error)
         if not exports:
             return await self._write(outcome.finish, attempt, end)
+        # to its end even when cancelled: the blobs are held until their rows are there
+        return await finished(self._finish_exporting(attempt, end, exports))
+
+    async def _finish_exporting(
+        self, attempt: Attempt, end: outcome.Outcome, exports: dict[str, str]
+    ) -> Ended | None:
         for _ in range(_EXPORT_TRIES):
             with self._blobs.hold() as hold:
                 export = functools.partial(
