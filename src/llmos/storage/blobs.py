@@ -61,8 +61,12 @@ class Blobs:
         self._config = config or StorageConfig()
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
-        self._lingering: dict[str, float] = {}
+        self._lingering: dict[str, list[float]] = {}
         self._sweeps: list[set[str]] = []
+        self.new_bytes = 0
+        """Stored since the last sweep began."""
+        self.was_refused = False
+        """Something found no room since then."""
 
     def path(self, digest: str) -> Path:
         """Where a blob of this digest is, if it is."""
@@ -75,6 +79,7 @@ class Blobs:
         """Raises DiskFull unless `size_bytes` more leave the configured floor free."""
         free = shutil.disk_usage(self._home.path).free
         if free - size_bytes < self._config.min_free_bytes:
+            self.was_refused = True
             raise DiskFull(
                 f"{size_bytes} bytes wanted, {free} free, and {self._config.min_free_bytes} of "
                 "these must stay free",
@@ -109,11 +114,21 @@ class Blobs:
                 spared.add(digest)
 
     def linger(self, digest: str, for_s: float) -> None:
-        """Hold a blob for a time: its bytes were handed over before anything refers to them."""
+        """Hold a blob until it is `settled`, or for a time: its bytes were handed over before
+        anything refers to them."""
         with self._lock:
-            self._lingering[digest] = time.monotonic() + for_s
+            self._lingering.setdefault(digest, []).append(time.monotonic() + for_s)
             for spared in self._sweeps:
                 spared.add(digest)
+
+    def settle(self, digest: str) -> None:
+        """What was handed over is on record, or will never be. Without a `linger`: nothing."""
+        with self._lock:
+            deadlines = self._lingering.get(digest, [])
+            if deadlines:
+                deadlines.pop()
+            if not deadlines:
+                self._lingering.pop(digest, None)
 
     def held(self) -> set[str]:
         """What is held at this moment."""
@@ -173,6 +188,7 @@ class Blobs:
                 else:
                     target.parent.mkdir(mode=0o700, exist_ok=True)
                     path.replace(target)
+                    self.new_bytes += size_bytes
             reached("blobs.seal.renamed")
             sync_folder(target.parent)
             sync_folder(self._home.blobs)
@@ -226,8 +242,13 @@ class Blobs:
         """
         spared: set[str] = set()
         with self._lock:
+            self.new_bytes, self.was_refused = 0, False
             now_s = time.monotonic()
-            self._lingering = {d: at for d, at in self._lingering.items() if at > now_s}
+            self._lingering = {
+                digest: left
+                for digest, deadlines in self._lingering.items()
+                if (left := [at for at in deadlines if at > now_s])
+            }
             spared |= self._held.keys() | self._lingering.keys()
             self._sweeps.append(spared)
         try:

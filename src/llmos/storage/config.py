@@ -76,8 +76,19 @@ class StorageConfig(BaseModel):
     collect_interval_s: float = Field(
         default=3600.0, gt=0, description="Between two sweeps for blobs that nothing refers to."
     )
-    adopted_grace_s: float = Field(
-        default=3600.0,
+    collect_after_bytes: int = Field(
+        default=1 << 30, gt=0, description="A sweep is made early once so much new was stored."
+    )
+    collect_check_s: float = Field(
+        default=2.0, gt=0, description="How often it is seen whether a sweep is due."
+    )
+    collect_retry_s: float = Field(
+        default=10.0,
         gt=0,
-        description="How long a checkpoint's bytes are kept before a job refers to them.",
+        description="Least time between two sweeps made because something found no room.",
+    )
+    adopted_grace_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long a checkpoint's bytes are kept that never got on record.",
     )

@@ -170,7 +170,8 @@ class Files:
         return BlobRef(*found, str(path))
 
     async def adopt(self, path: str) -> BlobRef:
-        """See `abi.FileStore`. Until a job refers to it, it is kept for `adopted_grace_s`."""
+        """See `abi.FileStore`. It is kept until `JobStore.checkpoint` has answered, or for
+        `adopted_grace_s`."""
 
         def take() -> BlobRef:
             with self._blobs.hold() as hold:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -72,19 +73,31 @@ class HomeKeeper:
         self._sweeping = asyncio.Lock()
         """Held by a sweep, and by a backup until it holds the blobs it is going to copy."""
         self._backing_up = False
+        self._began_s = -math.inf
         self._freed_bytes = 0
         self._known_missing: set[str] = set()
         metrics.disk_free_bytes.set_function(lambda: shutil.disk_usage(home.path).free)
 
     async def run(self) -> None:
-        """Sweep now and then, until cancelled. A sweep that cannot be made is made later."""
+        """Sweep now and then, until cancelled; sooner when the disk fills. A sweep that cannot be
+        made is made later."""
         while True:
-            try:
-                await self._uploads.drop_idle()
-                await self.collect()
-            except LLMOSError as error:
-                log.warning("the home was not swept: %s", error)
-            await asyncio.sleep(self._config.collect_interval_s)
+            if self._is_due():
+                self._began_s = time.monotonic()
+                try:
+                    await self._uploads.drop_idle()
+                    await self.collect()
+                except LLMOSError as error:
+                    log.warning("the home was not swept: %s", error)
+            await asyncio.sleep(self._config.collect_check_s)
+
+    def _is_due(self) -> bool:
+        config, blobs = self._config, self._blobs
+        age_s = time.monotonic() - self._began_s
+        if age_s < config.collect_retry_s:
+            return False
+        is_filling = blobs.was_refused or blobs.new_bytes >= config.collect_after_bytes
+        return is_filling or age_s >= config.collect_interval_s
 
     async def collect(self) -> DiskReport:
         """See `abi.Housekeeping`. Raises StorageError; nothing is deleted when it is not known

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, update
 from llmos.abi.blob import BlobRef
 from llmos.abi.files import FileFilter, FileRecord
 from llmos.abi.ids import new_id
-from llmos.abi.jobs import Idempotency
+from llmos.abi.jobs import Attempt, Idempotency
 from llmos.errors import (
     DigestMismatch,
     DiskFull,
@@ -29,6 +29,8 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database
 from llmos.storage.files import Files
 from llmos.storage.home import Home
+from llmos.storage.jobs import SqlJobStore
+from llmos.storage.jobs.exports import Exporter
 from llmos.storage.source import READ_BYTES, BlobReader
 from llmos.storage.tables import job_files, jobs
 from llmos.storage.uploads import Uploads
@@ -329,9 +331,25 @@ def test_a_checkpoint_is_moved_in_and_kept_for_a_time(world: World) -> None:
             world.uploads,
             StorageConfig(adopted_grace_s=1e-9),
         )
-        path.write_bytes(b"weights")
+        path.write_bytes(b"others")
         await hasty.adopt(str(path))
-        assert world.blobs.collect(set()) == len(b"weights")
+        assert world.blobs.collect(set()) == len(b"others")
+
+    asyncio.run(main())
+
+
+def test_a_checkpoint_that_is_on_record_or_too_late_is_not_held_any_more(world: World) -> None:
+    store = SqlJobStore(
+        world.database, Exporter(world.home.scratch, world.blobs), world.blobs, SMALL
+    )
+
+    async def main() -> None:
+        path = world.home.scratch / "state"
+        path.write_bytes(b"late")
+        ref = await world.files.adopt(str(path))
+        assert world.blobs.held() == {ref.digest}
+        assert not await store.checkpoint(Attempt("job_gone", 1, 1), ref)
+        assert world.blobs.held() == set()
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from llmos.abi.files import FileRecord
 from llmos.abi.ids import new_id
-from llmos.errors import StorageError
+from llmos.errors import DiskFull, StorageError
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
@@ -317,7 +317,13 @@ def test_foreign_files_in_the_store_are_left_alone(world: World) -> None:
 
 
 def test_the_keeper_sweeps_now_and_then(opened: Home, database: Database) -> None:
-    config = StorageConfig(min_free_bytes=0, collect_interval_s=0.01, upload_idle_s=1e-9)
+    config = StorageConfig(
+        min_free_bytes=0,
+        collect_interval_s=0.01,
+        collect_check_s=0.01,
+        collect_retry_s=0.001,
+        upload_idle_s=1e-9,
+    )
     world = World(opened, database, config)
 
     async def main() -> None:
@@ -374,3 +380,49 @@ def test_a_hold_forgets_what_nobody_holds(world: World) -> None:
         world.blobs.keep([digest], second)
         assert world.blobs.held() == {digest}
     assert world.blobs.held() == set()
+
+
+@pytest.mark.parametrize("why", ["much was stored", "there was no room"])
+def test_the_keeper_sweeps_sooner_when_the_disk_fills(
+    opened: Home, database: Database, why: str
+) -> None:
+    config = StorageConfig(
+        min_free_bytes=0, collect_check_s=0.01, collect_retry_s=0.001, collect_after_bytes=100
+    )
+    world = World(opened, database, config)
+
+    async def main() -> None:
+        sweeps: asyncio.Queue[str] = asyncio.Queue()
+
+        def look(point: str) -> None:
+            if point == "housekeeping.collect.swept":
+                sweeps.put_nowait(point)
+
+        with faults.installed(look):
+            running = asyncio.create_task(world.keeper.run())
+            await sweeps.get()
+            world.put(b"x" * (99 if why == "there was no room" else 100))
+            if why == "there was no room":
+                with pytest.raises(DiskFull):
+                    world.blobs.require_free(1 << 62)
+            async with asyncio.timeout(10):
+                await sweeps.get()
+            assert sweeps.empty()
+        running.cancel()
+        await asyncio.wait([running])
+        assert world.blobs.sizes() == {}
+
+    asyncio.run(main())
+
+
+def test_what_lingers_is_let_go_when_it_is_settled(world: World) -> None:
+    digest = world.put(b"checkpoint")
+    for _ in range(2):
+        world.blobs.linger(digest, 60.0)
+    world.blobs.settle(digest)
+    asyncio.run(world.keeper.collect())
+    assert world.has(digest)
+    world.blobs.settle(digest)
+    world.blobs.settle("sha256:" + "0" * 64)
+    asyncio.run(world.keeper.collect())
+    assert not world.has(digest)

@@ -194,7 +194,9 @@ class SqlJobStore:
         return await self.database.read(lambda c: journal.result_keys(c, job_id))
 
     async def checkpoint(self, attempt: Attempt, state: BlobRef) -> bool:
-        return await self._write(journal.checkpoint, attempt, state)
+        kept = await self._write(journal.checkpoint, attempt, state)
+        self._blobs.settle(state.digest)
+        return kept
 
     async def requeue(
         self, attempt: Attempt, due_ns: int, reason: str, *, died: bool, error: ErrorInfo | None
