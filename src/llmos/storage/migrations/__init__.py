@@ -20,8 +20,8 @@ def find_revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def upgrade(connection: Connection) -> None:
-    """To HEAD, inside the caller's transaction. Raises ConfigError for an unknown revision."""
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Up to a revision, inside the caller's transaction. Raises ConfigError for an unknown one."""
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -31,7 +31,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise ConfigError(
             f"the database is at a revision this release does not know: {error}"
