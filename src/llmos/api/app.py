@@ -63,7 +63,7 @@ def build_app(
     config: ApiConfig,
     *,
     authorizer: Authorizer,
-    source: BlobSource | None = None,
+    source: BlobSource,
     allowed_uid: int | None = None,
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.

@@ -57,7 +57,7 @@ class Edge:
     authenticator: Authenticator
     authorizer: Authorizer
     sink: BlobSink
-    source: BlobSource | None
+    source: BlobSource
     render_metrics: Callable[[], tuple[bytes, str]]
     config: ApiConfig
     allowed_uid: int | None

@@ -160,6 +160,7 @@ class Kernel:
         self.loop.post(ev.Draining())
         await self.jobs.stop_claiming()
         await asyncio.gather(self._drain_requests(), self._drain_jobs())
+        self.jobs.hub.close()
         self.effects.closing = True
         self.loop.post(ev.Closing())
         await self.workers.close()

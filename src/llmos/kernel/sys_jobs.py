@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 MAX_PAGE = 1000
 MAX_EVENTS = 10_000
+FIRST_STEP = 8
+"""Jobs read at first, four times as many each time after: one may have megabytes of inputs."""
+
+MAX_PAGE_BYTES = 4 << 20
+"""Inputs and outputs of one page; a page over it is shorter than was asked for."""
+
 EMITTED = 500
 """Events in one message to a follower."""
 
@@ -98,9 +104,25 @@ async def list_jobs(kernel: Kernel, call: Call, body: sj.ListJobs) -> sj.JobList
     """Newest first; a tenant sees its own, an administrator whose it asks for, or all."""
     limit = _limit(body.query.limit)
     query = msgspec.structs.replace(body.query, tenant_id=_tenant(call, body.query.tenant_id))
-    query = msgspec.structs.replace(query, limit=limit + 1)
-    found = await kernel.jobs.store.page(query)
-    return sj.JobList(found[:limit], len(found) > limit)
+    found: list[JobRecord] = []
+    size, step = 0, FIRST_STEP
+    while True:
+        wanted = min(step, limit + 1 - len(found))
+        query = msgspec.structs.replace(query, limit=wanted)
+        rows = await kernel.jobs.store.page(query)
+        found += rows
+        size += sum(map(_size, rows))
+        if len(rows) < wanted or len(found) > limit:
+            return sj.JobList(found[:limit], len(found) > limit)
+        if size > MAX_PAGE_BYTES:
+            return sj.JobList(found, has_more=True)
+        query = msgspec.structs.replace(query, after=found[-1].job_id)
+        step *= 4
+
+
+def _size(job: JobRecord) -> int:
+    """Of what is large in it, in bytes of JSON."""
+    return len(msgspec.json.encode([job.spec.inputs, job.outputs]))
 
 
 async def show_job(kernel: Kernel, call: Call, body: sj.ShowJob) -> sj.JobReply:
@@ -135,6 +157,8 @@ async def follow_job(kernel: Kernel, call: Call, body: sj.FollowJob) -> sj.JobRe
                 after = events[-1].number
             if is_over:
                 return _reply(kernel, record)
+            if jobs.hub.is_closed:
+                raise ShuttingDown("the server is stopping; the log goes on with the next one")
             await follower.wait(jobs.config.poll_interval_s)
 
 
@@ -192,9 +216,7 @@ async def list_schedules(kernel: Kernel, call: Call, body: sj.ListSchedules) -> 
     return sj.ScheduleList(await kernel.jobs.store.list_schedules(_tenant(call, None)))
 
 
-async def remove_schedule(
-    kernel: Kernel, call: Call, body: sj.RemoveSchedule
-) -> sj.ScheduleList:
+async def remove_schedule(kernel: Kernel, call: Call, body: sj.RemoveSchedule) -> sj.ScheduleList:
     """As it was. What it has submitted already is left alone. Raises NotFound."""
     seen = await kernel.jobs.store.list_schedules(_tenant(call, None))
     if all(schedule.schedule_id != body.schedule_id for schedule in seen):

@@ -28,7 +28,7 @@ from llmos.api.ranges import ByteRange, Unsatisfiable, range_of
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
 from llmos.api.status import encode_envelope
-from llmos.errors import InvalidRequest, NotFound, StorageError
+from llmos.errors import InvalidRequest, NotFound
 from llmos.shapes.files import (
     FileDeleted,
     FileObject,
@@ -168,12 +168,9 @@ async def _send(
     start, end = part or (0, size_bytes)
     if part is not None:
         headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size_bytes)))
-    source = call.edge.source
-    if source is None:
-        raise StorageError("This server keeps no files.")
     gone: list[bool] = []
     with watching(call, lambda: gone.append(True)):
-        chunks = source.read(opened.blob, start, end)
+        chunks = call.edge.source.read(opened.blob, start, end)
         first = await anext(chunks, b"")  # what cannot be opened is still a plain error
         headers.append((b"content-length", b"%d" % (end - start)))
         await call.start(200 if part is None else 206, b"application/octet-stream", headers)

@@ -46,7 +46,7 @@ STATES = {state.value: frozenset({state}) for state in JobState} | {
 LIST_QUERY = ("state", "program", "tenant", "parent", "after", "limit")
 EVENT_QUERY = ("after", "limit", "kind", "follow")
 MAX_PAGE = 1000
-MAX_EVENTS = 10_000
+MAX_EVENTS = 1000
 _KIND = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 

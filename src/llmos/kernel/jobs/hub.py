@@ -10,6 +10,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._news: dict[str, list[asyncio.Event]] = {}
+        self.is_closed = False
 
     @property
     def num_followers(self) -> int:
@@ -19,6 +20,12 @@ class Hub:
         """Its log has grown, or its state has changed."""
         for event in self._news.get(job_id, ()):
             event.set()
+
+    def close(self) -> None:
+        """The server stops: who waits is woken, and waits no more."""
+        self.is_closed = True
+        for job_id in self._news:
+            self.tell(job_id)
 
     def follow(self, job_id: str) -> Follower:
         return Follower(self, job_id)
