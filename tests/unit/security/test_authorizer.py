@@ -11,7 +11,10 @@ USER = Principal("prn_2", "ten_a", "zhang", Role.USER)
 MINE = Resource("process", "req_1", "ten_a")
 THEIRS = Resource("process", "req_2", "ten_b")
 SHARED = Resource("model", "pilot:1")
-USER_MAY = {Action.INFER, Action.READ_MODELS, Action.READ_PROCESSES, Action.CONTROL_PROCESSES}
+USER_MAY = {
+    *(Action.INFER, Action.READ_MODELS, Action.READ_PROCESSES, Action.CONTROL_PROCESSES),
+    *(Action.SUBMIT_JOBS, Action.READ_FILES, Action.WRITE_FILES),
+}
 
 
 def _may(principal: Principal, action: Action, resource: Resource) -> bool:
