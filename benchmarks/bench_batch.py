@@ -40,7 +40,7 @@ LOADS = (
     Load(
         "echo, 32 tokens at 5 ms",
         "echo",
-        2000,
+        1000,
         {"llmos": {"driver": {"tokens": 32, "delay_ms": 5}}},
     ),
     Load("pilot, 16 tokens", "pilot", 400, {"max_tokens": 16, "temperature": 0}),

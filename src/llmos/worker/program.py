@@ -72,7 +72,6 @@ class ProgramLoop:
     # the program's thread
 
     def _attempt(self, run: msg.Run) -> Outcome:
-        beat: threading.Event | None = None
         try:
             scratch = self._folder / "work"
             scratch.mkdir(mode=0o700, exist_ok=True)
@@ -81,18 +80,14 @@ class ProgramLoop:
             if capture is not None:
                 os.chdir(scratch)
             self._context = context
-            beat = self._pulse(context, capture)
-            outcome = self._run_program(run, context)
-            beat.set()
+            with Pulse(context, capture):
+                outcome = self._run_program(run, context)
             if capture is not None:
                 capture.finish()
             context.settle()
             return outcome
         except BaseException as error:  # noqa: BLE001 - the disk, the store, our own: one outcome
             return raised(error, self._signals)
-        finally:
-            if beat is not None:
-                beat.set()
 
     def _run_program(self, run: msg.Run, context: WorkerContext) -> Outcome:
         try:
@@ -101,19 +96,6 @@ class ProgramLoop:
             outcome = raised(error, self._signals)
             error.__traceback__ = None  # its frames hold the program's data
             return outcome
-
-    def _pulse(self, context: WorkerContext, capture: Capture | None) -> threading.Event:
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(PULSE_S):
-                if capture is not None:
-                    with contextlib.suppress(OSError):  # the disk's: lines are lost, results not
-                        capture.poll()
-                context.pulse()
-
-        threading.Thread(target=beat, name="llmos-pulse", daemon=True).start()
-        return over
 
     # the listener's thread
 
@@ -150,6 +132,30 @@ class ProgramLoop:
             self._has_ended.set()
         else:
             raise ProtocolViolation(f"a program worker was sent {type(message).__name__}")
+
+
+class Pulse:
+    """While it is entered, a thread sends what gathers. Nobody polls once it is left."""
+
+    def __init__(self, context: WorkerContext, capture: Capture | None) -> None:
+        self._context = context
+        self._capture = capture
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="llmos-pulse", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(PULSE_S):
+            if self._capture is not None:
+                with contextlib.suppress(OSError):  # the disk's: lines are lost, results are not
+                    self._capture.poll()
+            self._context.pulse()
 
 
 def _rss_bytes() -> int:
