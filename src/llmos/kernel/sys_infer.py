@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 RETRY_S = 1.0
 """After which it is worth another try: one of very many open requests ends soon."""
 
+_PROMPT_FIELD = {"chat": "messages", "responses": "input"}
+"""What the prompt is called in a route's body; `prompt` elsewhere."""
+
 _CLASS_OF_ROUTE = ServiceClass.DEFAULT
 
 
@@ -123,7 +126,7 @@ async def _prepare(kernel: Kernel, process: Process) -> None:
         raise ContextLengthExceeded(
             f"{version.ref} has a context of {room} tokens; the prompt has {prepared.num_tokens}, "
             f"and {asked} more {'was' if wanted == UNBOUNDED else 'were'} asked for",
-            param="messages" if body.route == "chat" else "prompt",
+            param=_PROMPT_FIELD.get(body.route, "prompt"),
         )
     process.prepared = prepared
 
