@@ -87,6 +87,10 @@ mutants: setup ## mutate the core: the simulator and the state machine must catc
 openai-tests: setup ## openai-python's own generated tests against our server; what passed must pass: ARGS=
 	@$(BIN)/python -m tools.openai_tests $(ARGS)
 
+.PHONY: storm
+storm: setup ## kill servers, cut their power, check every promise: ARGS="--kills 1000 --seconds 600"
+	@$(BIN)/python -m tests.storm $(ARGS)
+
 bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 

@@ -138,6 +138,7 @@ class Checker:
             tags = asked.tags or [asked.tag]
             if tags[0] in known:
                 known[tags[0]].asks += 1
+                known[tags[0]].refused = False
             thing = Thing(tags, asked.key, asked.keys, asked.digest)
             for tag in tags:
                 known.setdefault(tag, thing)
@@ -208,7 +209,7 @@ class Checker:
         job = self.jobs.get(seen.job_id)
         if job is None:
             job = self.jobs[seen.job_id] = Job(heard.at_ns, seen.tag)
-        if job.epoch > seen.epoch and asked.at_ns > job.epoch_ns:
+        if job.epoch > seen.epoch > 0 and asked.at_ns > job.epoch_ns:
             self._wrong("epoch", f"{seen.job_id} went from epoch {job.epoch} to {seen.epoch}")
         if seen.epoch > job.epoch:
             job.epoch, job.epoch_ns = seen.epoch, heard.at_ns
@@ -225,7 +226,9 @@ class Checker:
     def _compare(self, job: Job, seen: Seen) -> None:
         end = job.end
         assert end is not None
-        if (seen.state, seen.outcome) != (end.state, end.outcome):
+        if not end.outcome and seen.state == end.state:
+            job.end = seen
+        elif seen.state != end.state or (seen.outcome and seen.outcome != end.outcome):
             self._wrong(
                 "changed",
                 f"{seen.job_id} ended {end.state} {end.outcome}, then was {seen.state}"
@@ -281,7 +284,7 @@ class Checker:
 
     def _check_file(self, file: SeenFile) -> None:
         thing = self.files.get(file.tag)
-        if thing is not None and file.digest != thing.digest:
+        if thing is not None and file.digest and file.digest != thing.digest:
             self._wrong("file", f"{file.file_id} is {file.digest}, was sent as {thing.digest}")
 
     def _file_removed(self, asked: Asked, heard: Heard) -> None:

@@ -97,7 +97,8 @@ class Closing:
 
     def _compare(self, row: Row, job: Job) -> None:
         end = job.end
-        if end is not None and (row.state, row.outcome) != (end.state, end.outcome):
+        is_other = end is not None and end.outcome and row.outcome != end.outcome
+        if end is not None and (row.state != end.state or is_other):
             self._wrong("changed", f"{row.job_id} ended {end.state}, on disk {row.state}")
         if job.told_ns and row.state == "succeeded":
             self._wrong("cancelled", f"{row.job_id} succeeded after it was cancelled")
@@ -120,6 +121,8 @@ class Closing:
         thing = self._checker.things.get(row.tag)
         if thing is None or len(thing.tags) > 1:
             return
+        if row.answer is not None and row.answer != thing.digest:
+            self._wrong("results", f"{row.job_id} answers {row.answer[:80]!r}")
         if row.num_results:
             self._wrong("results", f"{row.job_id} is over, {row.num_results} rows are left")
         found = row.keys or []

@@ -45,6 +45,8 @@ class Row:
     needs: list[str]
     keys: list[str] | None
     num_results: int = 0
+    answer: str | None = None
+    """The text of a durable call."""
 
 
 @dataclass
@@ -77,21 +79,27 @@ def take(home: Path, url: str = "") -> Snapshot:
     sqlite = home / "db" / "llmos.db"
     engine = create_engine(url or f"sqlite+pysqlite:///{sqlite}")
     made = Snapshot()
-    with engine.connect() as connection:
-        if not url:
-            _check_sqlite(connection, made)
-        blobs = {path.name: path for path in (home / "blobs" / "sha256").glob("*/*")}
-        _read_files(connection, blobs, made)
-        _read_jobs(connection, blobs, made)
-        _check_counts(connection, made)
-        _check_references(connection, blobs, made)
-        made.made_with = {
-            row.key: json.loads(row.ids) for row in connection.execute(select(idempotency))
-        }
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            _read(connection, home, made, is_sqlite=not url)
+    finally:
+        engine.dispose()
     if not url:
         made.epochs = _epochs(sqlite)
     return made
+
+
+def _read(connection: Connection, home: Path, made: Snapshot, *, is_sqlite: bool) -> None:
+    if is_sqlite:
+        _check_sqlite(connection, made)
+    blobs = {path.name: path for path in (home / "blobs" / "sha256").glob("*/*")}
+    _read_files(connection, blobs, made)
+    _read_jobs(connection, blobs, made)
+    _check_counts(connection, made)
+    _check_references(connection, blobs, made)
+    made.made_with = {
+        row.key: json.loads(row.ids) for row in connection.execute(select(idempotency))
+    }
 
 
 def _epochs(sqlite: Path) -> list[int]:
@@ -127,14 +135,14 @@ def _read_jobs(connection: Connection, blobs: dict[str, Path], made: Snapshot) -
     needs: dict[str, list[str]] = {}
     for row in connection.execute(select(job_needs)):
         needs.setdefault(row.job_id, []).append(row.need_id)
-    count = select(job_results.c.job_id, func.count()).group_by(job_results.c.job_id)
-    num_results: dict[str, int] = dict(connection.execute(count).tuples().all())
+    count = select(job_results.c.job_id, func.count().label("num")).group_by(job_results.c.job_id)
+    num_results = {row.job_id: row.num for row in connection.execute(count)}
     for row in connection.execute(select(jobs)):
         outputs = json.loads(row.outputs) if row.outputs else None
         error = json.loads(row.error) if row.error else None
         made.jobs[row.job_id] = Row(
             job_id=row.job_id,
-            tag=json.loads(row.spec).get("name", ""),
+            tag=_tag_of(json.loads(row.spec)),
             state=row.state,
             epoch=row.epoch,
             outcome=outcome_of(outputs, error),
@@ -147,7 +155,12 @@ def _read_jobs(connection: Connection, blobs: dict[str, Path], made: Snapshot) -
             needs=needs.get(row.job_id, []),
             keys=_keys(outputs, blobs, made),
             num_results=num_results.get(row.job_id, 0),
+            answer=((outputs or {}).get("answer") or {}).get("text"),
         )
+
+
+def _tag_of(spec: dict[str, Any]) -> str:
+    return str(spec.get("name") or spec.get("metadata", {}).get("tag", ""))
 
 
 def _keys(outputs: Any, blobs: dict[str, Path], made: Snapshot) -> list[str] | None:

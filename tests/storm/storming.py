@@ -9,11 +9,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from tests.storm import snapshot
 from tests.storm.cell import Cell, Stuck
 from tests.storm.check import Checker, Violation
 from tests.storm.history import read
 from tests.storm.hook import NAMES, Plan
+from tests.storm.servers import ServerCell
 
 CALM_TIMEOUT_S = 60.0
 NO_BACKUP = 3
@@ -50,6 +53,8 @@ class Storm:
     cut_share: float = 0.0
     until_s: float = float("inf")
     linger_s: float = 0.03
+    worker_share: float = 0.3
+    """In how many lives of a server one of its workers is killed, too."""
     extra: dict[str, object] = field(default_factory=dict)
     """Further words of every order."""
 
@@ -104,6 +109,11 @@ def life(cell: Cell, storm: Storm, plan: Plan) -> None:
     at_once = plan.point.startswith(("backup", "blobs.sweep", "housekeeping"))
     cell.start(plan, backups=str(backups), backup_at_once=at_once, **storm.extra)
     if cell.wait_ready():
+        if isinstance(cell, ServerCell) and random.random() < storm.worker_share:
+            cell.wait_ended(length_s / 2)
+            cell.kill_worker()
+        if isinstance(cell, ServerCell) and plan.point.startswith("backup"):
+            cell.ask("POST", "/os/v1/backup", {"path": str(backups / str(cell.lives))})
         cell.wait_ended(length_s)
     cell.kill()
     if cell.disk is not None and random.random() < storm.cut_share:
@@ -140,13 +150,16 @@ def trial(cell: Cell, plan: Plan) -> list[Violation]:
 
 def _rate(point: str) -> float:
     """Of what happens at every commit, a later one as well as the first."""
-    return 0.1 if point.startswith("database.group") else 0.7
+    return 0.1 if point.startswith("database.group") else 1.5
 
 
 def calm(cell: Cell, storm: Storm) -> float:
     """No more kills: all that was accepted must end. Seconds it took."""
     began_s = time.monotonic()
     cell.marks.mark("calm")
+    if isinstance(cell, ServerCell):
+        _calm_server(cell)
+        return time.monotonic() - began_s
     cell.start(Plan(), drain=True, **storm.extra)
     if not cell.wait_ready():
         raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
@@ -155,6 +168,16 @@ def calm(cell: Cell, storm: Storm) -> float:
     if cell.ended != 0:
         raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
     return time.monotonic() - began_s
+
+
+def _calm_server(cell: ServerCell) -> None:
+    cell.start(Plan())
+    if not cell.wait_ready():
+        raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
+    cell.stop_clients()
+    cell.wait_done(CALM_TIMEOUT_S)
+    if (code := cell.stop()) != 0:
+        raise Stuck(f"SIGTERM ended it with {code}:\n{cell.zygote.tail()}")
 
 
 def judge(cell: Cell, made: Outcome) -> None:
@@ -175,7 +198,7 @@ def take(home: Path, url: str) -> snapshot.Snapshot:
     """What is on the disk; what cannot be read is damage."""
     try:
         return snapshot.take(home, url)
-    except Exception as error:  # a damaged database may fail in any way
+    except (SQLAlchemyError, OSError, ValueError) as error:
         return snapshot.Snapshot(damage=[f"{type(error).__name__}: {error}"])
 
 
