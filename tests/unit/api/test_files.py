@@ -119,6 +119,26 @@ def test_any_bytes_survive_any_splitting(data: bytes, cuts: list[int]) -> None:
     play(scene)
 
 
+_PIECES = st.sampled_from(
+    [
+        b"--xx", b"--xx--", b"\r\n", b"\r", b"\n", b"-", b"\0", b":", b";", b"=", b'"', b" ",
+        b"Content-Disposition: form-data", b'; name="file"', b'; filename="a"', b'; name="purpose"',
+        b"purpose", b"user_data", "é".encode(), b"\xff", b"x" * 100,
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_PIECES, max_size=30).map(b"".join))
+def test_no_garbage_is_a_fault_of_ours(body: bytes) -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        response = await post(e, body)
+        assert response.status_code in (200, 400), response.text
+        assert len(store.files) == (response.status_code == 200)
+
+    play(scene)
+
+
 def test_names_are_the_last_part_of_a_path() -> None:
     async def scene(e: Edge, store: FakeStore) -> None:
         for given_name, kept in (

@@ -14,7 +14,17 @@ from llmos.abi.program import Answer
 from llmos.abi.syscall import Infer, Syscall
 from llmos.errors import InvalidRequest, ModelNotFound, QueueFull
 from llmos.shapes.answers import ChatAnswer, CompletionAnswer, ErrorAnswer
-from llmos.shapes.calls import CHAT, COMPLETIONS, Limits, answer_body, error_body, infer_of
+from llmos.shapes.calls import (
+    CHAT,
+    COMPLETIONS,
+    RESPONSES,
+    Limits,
+    answer_body,
+    error_body,
+    infer_of,
+    remembered,
+)
+from llmos.shapes.response_object import ResponseObject
 from tests.unit.api.fake_gate import CREATED_NS, FakeGate, edge, tokens
 
 HI = [{"role": "user", "content": "你好 👋"}]
@@ -91,6 +101,39 @@ def test_the_answer_is_the_live_one_but_for_timing(url: str, with_ids: bool) -> 
     assert made == live
     made["llmos"]["timing"] = None
     (ChatAnswer if url == CHAT else CompletionAnswer).model_validate(made)
+
+
+def test_a_line_may_be_a_response() -> None:
+    body = {"model": "echo", "input": "你好", "instructions": "x", "max_output_tokens": 5}
+    wish = infer_of(RESPONSES, body)
+    assert wish.prompt == ChatPrompt(
+        [{"role": "system", "content": "x"}, {"role": "user", "content": "你好"}]
+    )
+    assert (wish.route, wish.sampling.max_tokens) == ("responses", 5)
+    answer = Answer(
+        "req_" + "7" * 32, "echo:1", "hi", [1], "stop", None, Usage(3, 2, 1), CREATED_NS
+    )
+    kept = remembered(RESPONSES, body)
+    assert "你好" not in str(kept)
+    made = ResponseObject.model_validate(answer_body(RESPONSES, kept, answer))
+    assert (made.id, made.store, made.instructions) == ("resp_" + "7" * 32, False, "x")
+    assert made.output[0]["content"][0]["text"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("store", True), ("background", True), ("previous_response_id", "resp_1"), ("stream", True)],
+)
+def test_a_line_is_no_place_for_what_lasts(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        infer_of(RESPONSES, {"model": "echo", "input": "x", field: value})
+    assert caught.value.param == field
+
+
+@pytest.mark.parametrize("url", [CHAT, COMPLETIONS])
+def test_of_a_body_only_what_its_answer_needs_is_remembered(url: str) -> None:
+    assert remembered(url, _body(url)) == {}
+    assert remembered(url, _body(url, return_token_ids=True)) == {"return_token_ids": True}
 
 
 def test_an_answer_with_an_error_raises_it() -> None:
