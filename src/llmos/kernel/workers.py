@@ -182,9 +182,9 @@ class Workers:
         else:
             self._stop(worker)
 
-    def start_program(self, job_id: str, python: str, run: msg.Run) -> None:
-        """On the warm spare when there is one and it has the interpreter."""
-        worker = self._find_spare_program() if not python else None
+    def start_program(self, job_id: str, python: str, run: msg.Run, *, takes_spare: bool) -> None:
+        """In a worker of its own, or in the warm spare if that is still there."""
+        worker = self._find_spare_program() if takes_spare else None
         if worker is None:
             worker = Worker(new_id("wrk"), msg.WorkerRole.PROGRAM, None, time.time_ns())
             worker.python = python
@@ -197,7 +197,7 @@ class Workers:
 
     def start_spare_program(self) -> None:
         """Told to `programs` only when it dies unused."""
-        if not self._closing:
+        if not self._closing and self._find_spare_program() is None:
             self._spawn(Worker(new_id("wrk"), msg.WorkerRole.PROGRAM, None, time.time_ns()))
 
     def stop_spare_program(self) -> None:

@@ -146,7 +146,8 @@ class JobWorld:
         if isinstance(decision, do.StartJob):
             assert kept.place == "claimed", "a second attempt of one job at once"
             kept.place = "worker"
-            if self.spare is SpareState.KEPT and not kept.facts.is_call:
+            if decision.takes_spare:
+                assert self.spare is SpareState.KEPT
                 self.spare = SpareState.NONE  # it is the job's worker now
         elif isinstance(decision, do.FreezeJob):
             assert kept.place == "worker"

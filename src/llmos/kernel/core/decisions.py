@@ -104,10 +104,11 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Begin an attempt: in the store first, then its worker (the spare, if there is one)."""
+    """Begin an attempt: in the store first, then its worker; with `takes_spare` the warm one."""
 
     job_id: str
     reason: str
+    takes_spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

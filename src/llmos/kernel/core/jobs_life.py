@@ -65,7 +65,7 @@ def not_begun(state: State, event: ev.JobNotBegun, now_ns: int) -> None:
 def waits(state: State, event: ev.JobWaits, now_ns: int) -> None:
     """Its slot is another's while it only waits for calls; when they are answered it goes on."""
     job = state.jobs.active.get(event.job_id)
-    if job is None or job.is_idle == event.is_idle:
+    if job is None or job.is_idle == event.is_idle or job.phase is JobPhase.STARTING:
         return
     charge(state, job, now_ns)
     job.is_idle = event.is_idle

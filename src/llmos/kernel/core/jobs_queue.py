@@ -106,24 +106,27 @@ def _start_next(state: State, now_ns: int) -> bool:
         board.crowded[job.job_id] = None
         job.reason = "what is kept loaded leaves no room for it"
         return True
-    if not _has_room(state, job, now_ns):
+    if not _has_room(state, job):
         _make_room(state, job, now_ns)
-        if not _has_room(state, job, now_ns):
+        if not _has_room(state, job):
             board.blocked_bytes = state.ledger.free_bytes
             return False
     board.blocked_bytes = None
     board.programs.pop()
     board.active[job.job_id] = job
+    takes_spare = _takes_spare(state, job)
+    if takes_spare:
+        release_spare(state, now_ns + limits.spare_delay_ns)
     state.ledger.reserve(job.job_id, job.facts.memory_bytes)
     job.reserved = True
-    _start(state, job, f"slot {used + 1} of {limits.max_running}")
+    _start(state, job, f"slot {used + 1} of {limits.max_running}", takes_spare)
     return True
 
 
-def _start(state: State, job: Job, where: str) -> None:
+def _start(state: State, job: Job, where: str, takes_spare: bool = False) -> None:
     job.move(JobPhase.STARTING, where)
     state.jobs.queue(job).charge(job.waiting, START_TOKENS)
-    state.out.append(do.StartJob(job.job_id, job.reason))
+    state.out.append(do.StartJob(job.job_id, job.reason, takes_spare))
 
 
 def _free_slot(state: State, head: Job, used: int, now_ns: int) -> None:
@@ -167,15 +170,16 @@ def _free_bytes(state: State) -> int:
     return state.ledger.free_bytes - owed
 
 
-def _has_room(state: State, job: Job, now_ns: int) -> bool:
-    """The spare's bytes count: a job takes the spare over, and with it what is held for it."""
-    takes_spare = state.jobs.spare is SpareState.KEPT and job.facts.may_use_spare
-    free_bytes = _free_bytes(state) + (state.limits.jobs.spare_bytes if takes_spare else 0)
-    if job.facts.memory_bytes > free_bytes:
-        return False
-    if takes_spare:
-        release_spare(state, now_ns + state.limits.jobs.spare_delay_ns)
-    return True
+def _takes_spare(state: State, job: Job) -> bool:
+    """The warm worker becomes the job's, and with it what is held for it."""
+    return state.jobs.spare is SpareState.KEPT and job.facts.may_use_spare
+
+
+def _has_room(state: State, job: Job) -> bool:
+    free_bytes = _free_bytes(state)
+    if _takes_spare(state, job):
+        free_bytes += state.limits.jobs.spare_bytes
+    return job.facts.memory_bytes <= free_bytes
 
 
 def _make_room(state: State, job: Job, now_ns: int) -> None:

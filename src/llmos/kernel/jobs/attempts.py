@@ -80,7 +80,9 @@ class Attempts:
         self._open_writer(entry, entry.attempt)
         assert entry.program is not None
         try:
-            self._workers.start_program(entry.job_id, entry.program.python, run)
+            self._workers.start_program(
+                entry.job_id, entry.program.python, run, takes_spare=entry.takes_spare
+            )
         except LLMOSError as error:  # no message holds its inputs
             entry.outcome, entry.error = Outcome.RAISED, error.to_info()
             self._workers.end_program(entry.job_id, None)

@@ -32,6 +32,7 @@ class Entry:
     call: asyncio.Task[None] | None = None
     teller: Teller | None = None
     is_begun: bool = False
+    takes_spare: bool = False
     is_killed: bool = False
     is_lost: bool = False
     outcome: Outcome | None = None

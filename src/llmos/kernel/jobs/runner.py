@@ -179,8 +179,11 @@ class Runner:
 
     async def cancel(self, job_id: str, reason: str) -> JobRecord:
         """The job and its descendants. Raises NotFound."""
+        begun_ns = time.time_ns()
         changed = await self.disk.once("cancel", lambda: self.store.cancel(job_id, reason))
         for record in changed:
+            if record.ended_ns is not None and record.ended_ns < begun_ns:
+                continue  # it had ended before
             state = record.state if record.state in ENDED else "stopping"
             self.note(record.job_id, state, record.cancel_reason or reason)
         self.absorb(changed)
@@ -277,6 +280,10 @@ class Runner:
         if record.job_id in self.entries:
             self._again[record.job_id] = record
             return
+        if record.cancel_reason is not None:
+            self.entries[record.job_id] = Entry(record, None)
+            self._task(self._settle(record.job_id, self._settler.end_cancelled(record)))
+            return
         try:
             entry = Entry(record, self._program(record))
         except LLMOSError as error:
@@ -315,7 +322,7 @@ class Runner:
 
     def _start(self, decision: do.StartJob) -> None:
         entry = self.entries[decision.job_id]
-        entry.is_begun = True
+        entry.is_begun, entry.takes_spare = True, decision.takes_spare
         self._task(self._begin(entry, decision.reason))
         self.wake()
 

@@ -109,10 +109,22 @@ class Settler:
                 attempt, due_ns, decision.reason, died=decision.died, error=decision.error
             ),
         )
-        if job is not None:
-            self._notes.add(job.job_id, job.state, decision.reason)
-            await self._notes.drain()
+        if job is None:
+            return []
+        if job.cancel_reason is not None:
+            return await self.end_cancelled(job)
+        self._notes.add(job.job_id, job.state, decision.reason)
+        await self._notes.drain()
         return []
+
+    async def end_cancelled(self, job: JobRecord) -> Sequence[JobRecord]:
+        """Marked to end while its end as something else was under way: it runs no more."""
+        job_id, reason = job.job_id, job.cancel_reason or "cancelled"
+        touched = await self._disk.surely("cancel", lambda: self._store.cancel(job_id, reason))
+        for other in touched:
+            self._notes.add(other.job_id, other.state, reason)
+        await self._notes.drain()
+        return [other for other in touched if other.job_id != job_id]
 
     async def end_unstarted(
         self, entry: Entry, reason: str, error: ErrorInfo
