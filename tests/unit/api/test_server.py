@@ -36,6 +36,7 @@ from tests.unit.api.fake_gate import (
     Rules,
     Script,
     Sink,
+    Source,
     finished,
     model,
     tokens,
@@ -92,6 +93,7 @@ async def live(
         lambda: (b"", "text/plain"),
         config,
         authorizer=Rules(),
+        source=Source(sink),
         allowed_uid=os.getuid(),
     )
     running = asyncio.ensure_future(gate.run())
