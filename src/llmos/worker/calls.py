@@ -85,6 +85,7 @@ class CallWindow:
         self._encoder = msgspec.msgpack.Encoder()
         self._encoding = threading.Lock()
         self._in_flight: set[int] = set()
+        self._num_reserved = 0
         self._rounds: dict[int, _Round] = {}
 
     def call(self, request: Generate) -> Answer:
@@ -121,12 +122,25 @@ class CallWindow:
         if round_.is_exhausted or self._signals.should_stop or len(round_.ready) >= round_.window:
             return 0
         mine = round_.window - round_.num_in_flight
-        return min(mine, self._max_in_flight - len(self._in_flight))
+        return max(0, min(mine, self._max_in_flight - len(self._in_flight) - self._num_reserved))
 
     def _fill(self, round_: _Round) -> None:
+        """Ask as many more as may leave; their places are taken first: other threads ask, too."""
+        with self._signals.changed:
+            round_.num_reserved = self._room(round_)
+            self._num_reserved += round_.num_reserved
+        try:
+            self._ask(round_, round_.num_reserved)
+        finally:
+            with self._signals.changed:
+                self._num_reserved -= round_.num_reserved
+                round_.num_reserved = 0
+                self._signals.changed.notify_all()
+
+    def _ask(self, round_: _Round, num_calls: int) -> None:
         bundle: list[tuple[int, msgspec.Raw]] = []
         num_bytes = 0
-        for _ in range(self._room(round_)):
+        for _ in range(num_calls):
             try:
                 key, request = next(round_.source)
             except StopIteration:
@@ -165,6 +179,8 @@ class CallWindow:
                 self._in_flight.add(number)
                 self._rounds[number] = round_
             round_.num_in_flight += len(bundle)
+            round_.num_reserved -= len(bundle)
+            self._num_reserved -= len(bundle)
         self._send(msg.Calls(cast(Any, bundle)))  # each is encoded already, once
 
     def _wait(self, round_: _Round) -> bool:
@@ -205,4 +221,5 @@ class _Round:
         self.keys: dict[int, Any] = {}
         self.ready: deque[tuple[int, Answer]] = deque()
         self.num_in_flight = 0
+        self.num_reserved = 0
         self.is_exhausted = False

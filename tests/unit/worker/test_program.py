@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,11 @@ class OneCall:
         return {"text": ctx.call(ask("hi")).text}
 
 
+def slowly(text: str) -> Generate:
+    time.sleep(0)  # the other threads' turn, just when places are being taken
+    return ask(text)
+
+
 class ThreadedCalls:
     """Eight threads at once, each with a loop of its own."""
 
@@ -323,8 +329,8 @@ class ThreadedCalls:
         found: dict[str, str] = {}
 
         def work(name: int) -> None:
-            requests = ((i, ask(f"{name}.{i}")) for i in range(25))
-            for i, answer in ctx.calls(requests, 4):
+            requests = ((i, slowly(f"{name}.{i}")) for i in range(25))
+            for i, answer in ctx.calls(requests, 8):
                 found[f"{name}.{i}"] = answer.text
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
@@ -361,9 +367,32 @@ def test_one_call_raises_what_it_failed_with(end: KernelEnd) -> None:
     assert (outcome.error.code, outcome.error.message) == ("engine_failed", "broken")
 
 
-def test_threads_of_a_program_may_call_at_once(end: KernelEnd) -> None:
+def test_threads_of_a_program_share_the_window(end: KernelEnd) -> None:
+    open_now: dict[int, Generate] = {}
+    most = num_seen = 0
+
+    def hold(message: Any) -> bool:
+        """Nothing is answered before there is no room for more, or nothing more to come."""
+        nonlocal most, num_seen
+        if isinstance(message, msg.Calls):
+            open_now.update(message.calls)
+            num_seen += len(message.calls)
+            most = max(most, len(open_now))
+            if len(open_now) >= 8 or num_seen == 200:
+                answers = [(n, Answer(text=_asked(g))) for n, g in open_now.items()]
+                open_now.clear()
+                end.send(msg.Answers(answers))
+        return isinstance(message, msg.Calls)
+
+    end.on_message = hold
     outcome = end.run(entry=f"{HERE}:ThreadedCalls", max_calls=8)
     assert outcome.outputs == {"num_right": 200}
+    assert most == 8
+
+
+def _asked(request: Generate) -> str:
+    assert isinstance(request.prompt, ChatPrompt)
+    return str(request.prompt.messages[0]["content"])
 
 
 def test_a_call_that_no_message_holds_fails_alone(end: KernelEnd) -> None:
@@ -380,9 +409,7 @@ def test_late_answers_of_an_abandoned_loop_are_dropped(end: KernelEnd) -> None:
     assert outcome.outputs == {"first": "old", "rest": sorted(f"new {i}" for i in range(20))}
 
 
-def test_a_program_that_only_waits_says_so(
-    end: KernelEnd, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_only_waits_says_so(end: KernelEnd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmos.worker.calls.IDLE_PERIOD_S", 0.1)
     end.answer = lambda request: None
     end.begin(entry=f"{HERE}:OneCall")
