@@ -28,6 +28,7 @@
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
     │   ├── ProgramFailed             program_failed
+    │   ├── SnapshotRejected          snapshot_rejected
     │   └── ProtocolViolation         protocol_violation
     ├── ServerUnreachable             server_unreachable   (raised by the sdk, never sent)
     ├── ConfigError                   config_error
@@ -249,6 +250,17 @@ class ProgramFailed(WorkerError):
     """A job's program raised something of its own, hung, or took more than its job may have."""
 
     code = "program_failed"
+    retryable = False
+
+
+class SnapshotRejected(WorkerError):
+    """A request cannot go on from this snapshot: it is damaged, or of something else.
+
+    `details["reason"]` is `missing`, `damaged`, `format` or `differs`; of the last one
+    `details["differs"]` names what does. Another replica may take it where this one does not.
+    """
+
+    code = "snapshot_rejected"
     retryable = False
 
 

@@ -17,9 +17,10 @@ class BlobRef(msgspec.Struct, frozen=True):
 
 
 class SnapshotRef(msgspec.Struct, frozen=True):
-    """A suspended request's exact state.
+    """A suspended request's exact state: a file of `size_bytes`, all of it under `digest`.
 
-    Readable only with equal weights, dtype, driver, thread count and owner.
+    Readable only with equal weights, dtype, driver, thread count and owner. Whoever holds the
+    reference may move the file and say so in `path`, and deletes it in the end.
     """
 
     snapshot_id: str

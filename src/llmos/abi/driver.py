@@ -32,7 +32,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     """What to load: a read-only model folder, a private scratch folder, limits.
 
     `num_slots` requests may be in the batch at once, each of at most `context_length` tokens.
-    `deterministic` None: the driver's committed default for the device and dtype.
+    `deterministic` None: the driver's committed default for the device and dtype. `snapshots` is
+    the folder that suspended requests are written to, made when it is missing; what has to outlive
+    the worker must lie outside of its scratch folder. Empty: `snapshots` of the scratch folder.
     """
 
     model_id: str
@@ -46,6 +48,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     device: str = "cpu"
     deterministic: bool | None = None
     options: dict[str, Any] = {}
+    snapshots: str = ""
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
@@ -87,7 +90,8 @@ class DriverEntry(msgspec.Struct, frozen=True):
 
 
 class Driver(Protocol):
-    """Called by one thread only. No method but `load` and `step` may take long.
+    """Called by one thread only. No method but `load` and `step` may take long; `suspend` and
+    `resume` take as long as their bytes.
 
     Errors: methods raise `LLMOSError` subclasses only; engine exceptions are mapped inside. A
     failure of one request is a `Failed` event of that request, never an exception out of `step`;
@@ -121,14 +125,29 @@ class Driver(Protocol):
     def unpause(self, request_id: str) -> None: ...
 
     def abort(self, request_id: str, reason: str) -> None:
-        """Free the slot now; the next step yields `Aborted`. Unknown ids are ignored."""
+        """Free the slot now; the next step yields `Aborted`. Unknown ids are ignored.
+
+        Of a request that this driver suspended, and did not resume, the snapshot is deleted.
+        """
         ...
 
     def suspend(self, request_id: str) -> SnapshotRef:
-        """Take the KV out. Only with `capabilities.snapshots`."""
+        """Write all state of a request to a file and forget the request, paused or not.
+
+        Only with `capabilities.snapshots`. Raises NotFound (not here, or it has ended), DiskFull
+        and StorageError: then the request goes on as if nothing had been asked, and nothing is
+        left on the disk. The file belongs to whoever holds the reference.
+        """
         ...
 
-    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None: ...
+    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
+        """Go on from a snapshot, in any row, not paused; nothing that was said is said again.
+
+        `item` is the one submitted at first; only its class and trace may differ. The file is
+        read whole before anything changes here, and stays where it is. Raises SnapshotRejected,
+        ContextLengthExceeded, Conflict (the request is here).
+        """
+        ...
 
     def attach(self, program: str, budget: dict[str, float]) -> None:
         """Run a program on the loaded replica between steps. Only with `capabilities.attach`."""

@@ -31,11 +31,14 @@ from llmos.abi.inference import (
     Usage,
     WorkItem,
 )
+from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
+    Conflict,
     ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
     LoadFailed,
+    NotFound,
     UnsupportedParameter,
 )
 
@@ -67,6 +70,12 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hang_after: Count | None = None
 
 
+class EchoState(msgspec.Struct, frozen=True):
+    """What a snapshot of an echo holds besides its tokens: seconds until the next one."""
+
+    wait_s: float
+
+
 class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What loading does. `load_error`: fail with this message."""
 
@@ -95,8 +104,10 @@ class _Row:
         for stop in (self.script.fail_after, self.script.crash_after, self.script.hang_after):
             if stop is not None and self.emitted < stop:
                 end = min(end, stop)
-        prompt = self.prompt
-        return [prompt[i % len(prompt)] for i in range(self.emitted, end)]
+        return [self.token(i) for i in range(self.emitted, end)]
+
+    def token(self, index: int) -> int:
+        return self.prompt[index % len(self.prompt)]
 
     def count(self) -> Usage:
         return Usage(len(self.prompt), self.emitted)
@@ -116,7 +127,7 @@ def _text(ids: list[int]) -> str:
 class EchoDriver:
     """Behind `abi.Driver`. Needs no engine, no files, and next to no memory."""
 
-    capabilities = Capabilities(driver="echo", kinds=["generate"], formats=["none"])
+    capabilities = Capabilities(driver="echo", kinds=["generate"], formats=["none"], snapshots=True)
 
     def __init__(self) -> None:
         self._num_slots = 1
@@ -125,6 +136,7 @@ class EchoDriver:
         self._paused: dict[str, _Row] = {}
         self._waiting: deque[_Row] = deque()
         self._ended: list[Event] = []
+        self._shelf: Shelf | None = None
 
     def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
         script = msgspec.convert(spec.options, LoadScript)
@@ -134,6 +146,9 @@ class EchoDriver:
             raise LoadFailed(script.load_error)
         self._num_slots = spec.num_slots
         self._context_length = spec.context_length
+        self._shelf = Shelf(
+            spec, Identity("echo", spec.weights_digest, "none", "cpu", spec.num_threads)
+        )
         progress(1.0, "echo")
         return LoadReport("none", "cpu", True, spec.context_length, spec.num_slots, self.memory())
 
@@ -143,6 +158,9 @@ class EchoDriver:
         self._waiting.clear()
 
     def submit(self, item: WorkItem) -> None:
+        self._waiting.append(self._make(item))
+
+    def _make(self, item: WorkItem) -> _Row:
         script = _script(item.options)
         prompt = array("i", item.tokens)
         wanted = len(prompt) if script.tokens is None else script.tokens
@@ -152,7 +170,7 @@ class EchoDriver:
             raise InvalidRequest("an empty prompt has no echo", param="prompt")
         if len(prompt) + wanted > self._context_length:
             raise ContextLengthExceeded(f"{len(prompt)} + {wanted} > {self._context_length} tokens")
-        self._waiting.append(_Row(item, script, prompt, wanted, script.first_delay_ms / 1000))
+        return _Row(item, script, prompt, wanted, script.first_delay_ms / 1000)
 
     def step(self) -> list[Event]:
         now_s = time.monotonic()
@@ -224,21 +242,51 @@ class EchoDriver:
             self._waiting.append(row)
 
     def abort(self, request_id: str, reason: str) -> None:
-        row = self._rows.pop(request_id, None) or self._paused.pop(request_id, None)
-        if row is None and (row := self._find(request_id)):
-            self._waiting.remove(row)
-        if row is not None:
+        if row := self._take(request_id):
             self._ended.append(Aborted(request_id, reason, row.count()))
+        elif self._shelf is not None and (usage := self._shelf.drop(request_id)):
+            self._ended.append(Aborted(request_id, reason, usage))
 
     def _find(self, request_id: str) -> _Row | None:
         """In the line for a row."""
         return next((r for r in self._waiting if r.item.request_id == request_id), None)
 
+    def _where(self, request_id: str) -> _Row | None:
+        """In a row, paused, or in the line."""
+        found = self._rows.get(request_id) or self._paused.get(request_id)
+        return found or self._find(request_id)
+
+    def _take(self, request_id: str) -> _Row | None:
+        """Out of wherever it is."""
+        row = self._rows.pop(request_id, None) or self._paused.pop(request_id, None)
+        if row is None and (row := self._find(request_id)):
+            self._waiting.remove(row)
+        return row
+
     def suspend(self, request_id: str) -> SnapshotRef:
-        raise EngineFailed("echo keeps no state worth a snapshot")
+        """Of an echo: how far it is, and what is left of a delay."""
+        row = self._where(request_id)
+        if row is None or self._shelf is None:
+            raise NotFound(f"{request_id} is not in the batch")
+        left_s = max(0.0, row.due_s - time.monotonic()) if request_id in self._rows else row.wait_s
+        progress = Progress([row.token(i) for i in range(row.emitted)], 0)
+        ref = self._shelf.write(row.item, progress, EchoState(left_s), (), 0)
+        self._take(request_id)
+        return ref
 
     def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
-        raise EngineFailed("echo keeps no state worth a snapshot")
+        """Into the next free row; what was left of a delay is left then."""
+        if self._where(item.request_id):
+            raise Conflict(f"{item.request_id} is in the batch already")
+        if self._shelf is None:
+            raise EngineFailed("no model is loaded")
+        row = self._make(item)
+        with self._shelf.open(item, snapshot) as reader:
+            row.wait_s = decode_state(reader, EchoState).wait_s
+            row.emitted = len(tokens_of(reader.header))
+            reader.read_payload((), snapshot.digest)
+        self._waiting.append(row)
+        self._shelf.forget(item.request_id)
 
     def attach(self, program: str, budget: dict[str, float]) -> None:
         raise EngineFailed("echo has no model to attach to")

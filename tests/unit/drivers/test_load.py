@@ -187,8 +187,6 @@ def test_unload(tiny: Path) -> None:
 
 def test_what_it_does_not_offer(tiny: Path) -> None:
     driver, _ = load(tiny)
-    assert not driver.capabilities.snapshots
-    with pytest.raises(EngineFailed, match="unsupported"):
-        driver.suspend("a")
+    assert not driver.capabilities.attach
     with pytest.raises(EngineFailed, match="unsupported"):
         driver.attach("x", {})

@@ -354,6 +354,14 @@ def test_a_seed_is_a_seed(tiny: Path, load: Load) -> None:
     assert generated(driver, **(params | {"seed": 12})) != alone
 
 
+@pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty", "repetition_penalty"])
+def test_penalties_count_what_was_drawn(tiny: Path, load: Load, penalty: str) -> None:
+    """Greedy decoding of a random model soon repeats itself; a large penalty does not let it."""
+    params = {"max_tokens": 40, "ignore_eos": True}
+    assert len(set(generated(load(tiny), **params))) < 40
+    assert len(set(generated(load(tiny), **params, **{penalty: 1e3}))) == 40
+
+
 def test_text_is_the_decoding_in_context(tiny: Path, load: Load) -> None:
     tokenizer = byte_fallback_tokenizer()
     prompt = tokenizer.encode("the").ids

@@ -37,7 +37,7 @@ class Batch:
         self._loaded = loaded
         self._device = loaded.device
         grid = LIMITS.width_grid
-        self._width = num_slots if num_slots == 1 else -(-num_slots // grid) * grid
+        self.width = num_slots if num_slots == 1 else -(-num_slots // grid) * grid
         self.kv = KVSlots(
             loaded.shapes,
             num_slots=num_slots,
@@ -111,8 +111,8 @@ class Batch:
 
     def _fixed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
         """The row of a request is its slot, the rows of the others are padding."""
-        all_tokens, all_positions = [0] * self._width, [0] * self._width
-        all_slots = [-1] * self._width
+        all_tokens, all_positions = [0] * self.width, [0] * self.width
+        all_slots = [-1] * self.width
         for slot, token, position in zip(slots, tokens, positions, strict=True):
             all_tokens[slot], all_positions[slot], all_slots[slot] = token, position, slot
         places = [Place(s, s, p + 1) for s, p in zip(slots, positions, strict=True)]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
-from llmos.abi.events import Event
+from llmos.abi.events import Aborted, Event
 from llmos.abi.inference import WorkItem
 from llmos.drivers.native import determinism, sampling
 from llmos.drivers.native.batch import Batch, DecodeMode
@@ -24,6 +24,7 @@ from llmos.drivers.native.memory import rss_bytes
 from llmos.drivers.native.queue import Seats
 from llmos.drivers.native.request import Request
 from llmos.drivers.native.sampling import RowSampler
+from llmos.drivers.native.snapshot import Snapshots
 from llmos.drivers.text.detokenize import Decoding
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
@@ -33,6 +34,7 @@ from llmos.errors import (
     InvalidRequest,
     LLMOSError,
     LoadFailed,
+    NotFound,
     UnsupportedParameter,
 )
 
@@ -46,6 +48,7 @@ class NativeDriver:
         driver="native",
         kinds=["generate"],
         formats=["safetensors"],
+        snapshots=True,
         deterministic=True,
     )
 
@@ -82,6 +85,7 @@ class NativeDriver:
         fixed = alike and not loaded.mixes_rows
         self._exact_mode = DecodeMode.FIXED if fixed else DecodeMode.SINGLE
         self._seats = Seats(self._batch.kv)
+        self._snapshots = Snapshots(spec, loaded, self._batch, self._exact_mode, self._decoding)
         self._loaded = loaded
         self._exact_by_default = (
             determinism.is_default(loaded.device.type, loaded.dtype)
@@ -101,7 +105,7 @@ class NativeDriver:
     def unload(self) -> None:
         """Forget the model and every request. Idempotent."""
         if self._loaded is not None:
-            del self._batch, self._seats, self._decoding
+            del self._batch, self._seats, self._snapshots, self._decoding
             self._loaded = None
             self._outbox.clear()
 
@@ -149,17 +153,35 @@ class NativeDriver:
 
     def abort(self, request_id: str, reason: str) -> None:
         """The slot is free at once; the next step tells."""
+        if self._loaded is None:
+            return
         if request := self._seats.find(request_id):
             self._seats.remove(request)
             self._outbox.append(request.end(reason))
+        elif usage := self._snapshots.shelf.drop(request_id):
+            self._outbox.append(Aborted(request_id, reason, usage))
 
     def suspend(self, request_id: str) -> SnapshotRef:
-        """Not yet: see `capabilities`."""
-        raise EngineFailed("unsupported: the native driver takes no snapshots")
+        """Raises NotFound, DiskFull, StorageError."""
+        self._model()
+        request = self._seats.find(request_id)
+        if request is None:
+            raise NotFound(f"{request_id} is not in the batch")
+        with _mapped():
+            snapshot = self._snapshots.write(request)
+        self._seats.remove(request)
+        return snapshot
 
     def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
-        """Not yet: see `capabilities`."""
-        raise EngineFailed("unsupported: the native driver takes no snapshots")
+        """Raises SnapshotRejected, ContextLengthExceeded, Conflict, UserError as `submit` does."""
+        prompt = _check_item(item, self._model().vocab_size)
+        if self._seats.find(item.request_id) is not None:
+            raise Conflict(f"{item.request_id} is in the batch already")
+        with _mapped():
+            request = self._snapshots.read(item, snapshot, prompt, self._num_submitted + 1)
+        self._num_submitted += 1
+        self._seats.add(request)
+        self._snapshots.shelf.forget(item.request_id)
 
     def attach(self, program: str, budget: dict[str, float]) -> None:
         """Not yet: see `capabilities`."""

@@ -9,6 +9,7 @@ Legend: S slots, L tokens of a slot, N tokens, H key/value heads, D head size, T
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 
@@ -34,6 +35,11 @@ class ParkedKV:
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Keys and values, layer after layer."""
+        for pair in zip(self.keys, self.values, strict=True):
+            yield from pair
+
 
 class KVSlots:
     """`num_slots` slots of `length` tokens for every layer, and a spare row for padding.
@@ -53,6 +59,7 @@ class KVSlots:
     ) -> None:
         self.num_slots = num_slots
         self.length = length
+        self.shapes = shapes
         self.bytes_per_token = sum(s.elements_per_token for s in shapes) * dtype.itemsize
 
         def rows(num_heads: int, size: int) -> torch.Tensor:
@@ -107,6 +114,22 @@ class KVSlots:
             [keys[slot, :, :num_tokens].clone() for keys in self._keys_SHLD],
             [values[slot, :, :num_tokens].clone() for values in self._values_SHLD],
         )
+
+    def read_all(self, slot: int, num_tokens: int) -> Iterator[torch.Tensor]:
+        """Views of a slot's first tokens, HTD: keys and values, layer after layer."""
+        for keys, values in zip(self._keys_SHLD, self._values_SHLD, strict=True):
+            yield keys[slot, :, :num_tokens]
+            yield values[slot, :, :num_tokens]
+
+    def empty_parked(self, num_tokens: int) -> ParkedKV:
+        """Room in host memory for so many tokens from elsewhere, to be filled before `restore`."""
+
+        def room(slots_SHLD: torch.Tensor) -> torch.Tensor:
+            _, num_heads, _, size = slots_SHLD.shape
+            return torch.empty(num_heads, num_tokens, size, dtype=slots_SHLD.dtype, device="cpu")
+
+        keys, values = map(room, self._keys_SHLD), map(room, self._values_SHLD)
+        return ParkedKV(num_tokens, list(keys), list(values))
 
     def restore(self, slot: int, parked: ParkedKV) -> None:
         """Put a parked slot back, into any slot."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from collections.abc import Sequence
 
 import torch
 
@@ -45,12 +46,23 @@ def check(sampling: Sampling) -> None:
 
 
 class RowSampler:
-    """One request's drawing: its parameters, its seed, the tokens its penalties look at."""
+    """One request's drawing: its parameters, its seed, the tokens its penalties look at.
 
-    def __init__(self, sampling: Sampling, prompt: list[int]) -> None:
+    All of it follows from the parameters, the seed and the tokens: one that goes on where another
+    was is given the seed that was drawn and the tokens `generated`.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt: list[int],
+        seed: int | None = None,
+        generated: Sequence[int] = (),
+    ) -> None:
         self.sampling = sampling
         self.greedy = sampling.temperature < GREEDY_BELOW
-        self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        seed = sampling.seed if seed is None else seed
+        self.seed = secrets.randbits(63) if seed is None else seed
         self.truncated = sampling.top_p < 1.0 or sampling.top_k > 0
         self.penalized = (
             sampling.frequency_penalty != 0
@@ -58,9 +70,11 @@ class RowSampler:
             or sampling.repetition_penalty != 1
         )
         self._prompt = prompt
+        self._generated = list(generated)
         self._counts_V: torch.Tensor | None = None
         self._seen_V: torch.Tensor | None = None
 
+    @torch.inference_mode()  # where the counts were made
     def note(self, token_id: int) -> None:
         """A token was generated."""
         if self._counts_V is not None and self._seen_V is not None:
@@ -70,8 +84,9 @@ class RowSampler:
     def penalize(self, logits_V: torch.Tensor) -> torch.Tensor:
         """The logits after the penalties: OpenAI's two, and CTRL's (arXiv:1909.05858)."""
         if self._counts_V is None or self._seen_V is None:
-            self._counts_V = torch.zeros_like(logits_V)
-            self._seen_V = torch.zeros_like(logits_V, dtype=torch.bool)
+            drawn = torch.tensor(self._generated, dtype=torch.long, device=logits_V.device)
+            self._counts_V = torch.bincount(drawn, minlength=len(logits_V)).to(logits_V)
+            self._seen_V = self._counts_V > 0
             self._seen_V[torch.tensor(self._prompt, device=logits_V.device)] = True
         penalty = self.sampling.repetition_penalty
         repeated = torch.where(logits_V > 0, logits_V / penalty, logits_V * penalty)

@@ -15,10 +15,29 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class ByteState(msgspec.Struct, frozen=True, tag="bytes"):
+    """Of a decoder with a byte rule: spaces still to drop, bytes of an unfinished character."""
+
+    open_spaces: int
+    pending: bytes
+    flags: int
+
+
+class WindowState(msgspec.Struct, frozen=True, tag="window"):
+    """Of any other decoder: the last tokens, and how many of them have left as text."""
+
+    window: list[int]
+    num_done: int
+
+
+DetokenizerState = ByteState | WindowState
 
 
 class Detokenizer(Protocol):
@@ -26,6 +45,10 @@ class Detokenizer(Protocol):
 
     def push(self, token_ids: Iterable[int]) -> str:
         """The characters that are complete now."""
+        ...
+
+    def state(self) -> DetokenizerState:
+        """All that the next `push` depends on."""
         ...
 
 
@@ -46,8 +69,16 @@ class Decoding:
     def start(self, prompt: Sequence[int]) -> Detokenizer:
         """A detokenizer for what follows a prompt."""
         if self._rule is None:
-            return _WindowDetokenizer(self._tokenizer, prompt)
+            return _WindowDetokenizer(self._tokenizer, prompt[-_WindowDetokenizer.CONTEXT :])
         return _ByteDetokenizer(self.token_bytes, self._open_spaces(prompt))
+
+    def restart(self, state: DetokenizerState) -> Detokenizer:
+        """One that goes on from a state. Raises ValueError: it is another kind of decoder's."""
+        if self._rule is not None and isinstance(state, ByteState):
+            return _ByteDetokenizer(self.token_bytes, state.open_spaces, state)
+        if self._rule is None and isinstance(state, WindowState):
+            return _WindowDetokenizer(self._tokenizer, state.window, state.num_done)
+        raise ValueError("the tokenizer's decoder is another one")
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; empty for special and unknown ones."""
@@ -131,10 +162,21 @@ def _byte_level(token: str) -> bytes:
 class _ByteDetokenizer:
     """For decoders with a byte rule: bytes into an incremental UTF-8 decoder."""
 
-    def __init__(self, token_bytes: Callable[[int], bytes], open_spaces: int) -> None:
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        open_spaces: int,
+        state: ByteState | None = None,
+    ) -> None:
         self._token_bytes = token_bytes
         self._open_spaces = open_spaces
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        if state is not None:
+            self._utf8.setstate((state.pending, state.flags))
+
+    def state(self) -> ByteState:
+        pending, flags = self._utf8.getstate()
+        return ByteState(self._open_spaces, pending, flags)
 
     def push(self, token_ids: Iterable[int]) -> str:
         data = b"".join([self._token_bytes(token_id) for token_id in token_ids])
@@ -157,10 +199,15 @@ class _WindowDetokenizer:
     CONTEXT = 6
     """Tokens of the past that a piece may depend on."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, window: Sequence[int], num_done: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer
-        self._window = list(prompt[-self.CONTEXT :])
-        self._num_done = len(self._window)
+        self._window = list(window)
+        self._num_done = len(self._window) if num_done is None else num_done
+
+    def state(self) -> WindowState:
+        return WindowState(list(self._window), self._num_done)
 
     def push(self, token_ids: Iterable[int]) -> str:
         return "".join([self._push(token_id) for token_id in token_ids])

@@ -9,10 +9,15 @@ class StopStrings:
     What may still become a stop string is withheld: at most the longest one's length less one.
     """
 
-    def __init__(self, stops: list[str]) -> None:
+    def __init__(self, stops: list[str], withheld: str = "") -> None:
         self._stops = [stop for stop in stops if stop]
-        self._withheld = ""
+        self._withheld = withheld
         self.matched: str | None = None
+
+    @property
+    def withheld(self) -> str:
+        """All the state there is before a match: with it another one goes on."""
+        return self._withheld
 
     def push(self, text: str) -> str:
         """The text that may leave now. After a match `matched` is set and nothing leaves."""

@@ -1,0 +1,217 @@
+"""A native request to a snapshot and back: keys and values, and what the next token depends on.
+
+Between two steps nothing is pending: logits are drawn from in the step that made them. What the
+penalties count and how far the random numbers are follow from the tokens, and are not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import torch
+import transformers
+
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.driver import ReplicaSpec
+from llmos.abi.inference import WorkItem
+from llmos.drivers.native.batch import Batch, DecodeMode
+from llmos.drivers.native.kv import ParkedKV
+from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.native.load import LoadedModel
+from llmos.drivers.native.request import Request
+from llmos.drivers.native.sampling import RowSampler
+from llmos.drivers.snapshots.file import SnapshotReader, rejected
+from llmos.drivers.snapshots.shelf import (
+    Identity,
+    Progress,
+    Shelf,
+    decode_state,
+    refuse_differing,
+    tokens_of,
+)
+from llmos.drivers.text.detokenize import Decoding, Detokenizer, DetokenizerState
+from llmos.drivers.text.stop import StopStrings
+from llmos.errors import ContextLengthExceeded
+
+
+class Grounds(msgspec.Struct, frozen=True):
+    """What bits rest on besides weights, dtype, device and threads (ADR 5)."""
+
+    decode_mode: str
+    width: int
+    prefill_chunk: int
+    engine: str
+    processor: str
+
+
+class NativeState(msgspec.Struct, frozen=True):
+    """The driver's part of the header. `layers` are heads, key size and value size of each."""
+
+    seed: int
+    max_new: int
+    exact: bool
+    only_exact: bool
+    withheld: str
+    detokenizer: DetokenizerState | None
+    layers: list[tuple[int, int, int]]
+    grounds: Grounds
+
+
+class Snapshots:
+    """Of one loaded model."""
+
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        loaded: LoadedModel,
+        batch: Batch,
+        exact_mode: DecodeMode,
+        decoding: Decoding | None,
+    ) -> None:
+        identity = Identity(
+            driver="native",
+            weights_digest=spec.weights_digest,
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            device=loaded.device.type,
+            num_threads=max(1, spec.num_threads),
+        )
+        self.shelf = Shelf(spec, identity)
+        self._kv = batch.kv
+        self._context_length = loaded.context_length
+        self._eos_ids = loaded.eos_ids
+        self._decoding = decoding
+        self._layers = [(s.num_heads, s.key_size, s.value_size) for s in batch.kv.shapes]
+        self._grounds = Grounds(
+            decode_mode=exact_mode.value,
+            width=batch.width,
+            prefill_chunk=LIMITS.prefill_chunk,
+            engine=f"torch {torch.__version__}, transformers {transformers.__version__}",
+            processor=processor_name(loaded.device),
+        )
+
+    def write(self, request: Request) -> SnapshotRef:
+        """The request as it is now. Raises DiskFull, StorageError."""
+        state = NativeState(
+            seed=request.sampler.seed,
+            max_new=request.max_new,
+            exact=request.exact,
+            only_exact=request.only_exact,
+            withheld=request.stops.withheld,
+            detokenizer=None if request.detokenizer is None else request.detokenizer.state(),
+            layers=self._layers,
+            grounds=self._grounds,
+        )
+        num_cached = request.num_cached
+        return self.shelf.write(
+            request.item,
+            Progress(request.generated, num_cached),
+            state,
+            _bytes_of(self._tensors(request)),
+            num_cached * self._kv.bytes_per_token,
+        )
+
+    def _tensors(self, request: Request) -> Iterable[torch.Tensor]:
+        if request.num_cached == 0:
+            return ()
+        if request.slot is not None:
+            return self._kv.read_all(request.slot, request.num_cached)
+        assert request.parked is not None
+        return request.parked.tensors()
+
+    def read(self, item: WorkItem, ref: SnapshotRef, prompt: list[int], order: int) -> Request:
+        """The request as it was, parked. Raises SnapshotRejected, ContextLengthExceeded."""
+        with self.shelf.open(item, ref) as reader:
+            state = decode_state(reader, NativeState)
+            refuse_differing(self._differing(state))
+            generated, num_cached = tokens_of(reader.header), reader.header.num_cached
+            self._check_length(len(prompt), state.max_new)
+            self._check_progress(reader, len(prompt), len(generated), state.max_new)
+            parked = self._kv.empty_parked(num_cached)
+            reader.read_payload(_bytes_of(parked.tensors()), ref.digest)
+        return self._make(item, state, prompt, order, generated, parked)
+
+    def _differing(self, state: NativeState) -> dict[str, tuple[object, object]]:
+        differing: dict[str, tuple[object, object]] = {}
+        if state.layers != self._layers:
+            differing["layers"] = len(state.layers), len(self._layers)
+        # without a promise of equal bits any step may follow any other
+        for name in Grounds.__struct_fields__ if state.exact else ():
+            there, here = getattr(state.grounds, name), getattr(self._grounds, name)
+            if there != here:
+                differing[name] = there, here
+        return differing
+
+    def _check_length(self, num_prompt: int, max_new: int) -> None:
+        if num_prompt + max_new > self._context_length:
+            raise ContextLengthExceeded(
+                f"{num_prompt} prompt tokens and {max_new} to generate exceed this replica's "
+                f"context of {self._context_length} tokens"
+            )
+
+    def _check_progress(
+        self, reader: SnapshotReader, num_prompt: int, num_generated: int, max_new: int
+    ) -> None:
+        cached = reader.header.num_cached
+        begun = cached == num_prompt + num_generated - 1 and num_generated < max_new
+        whole = begun if num_generated else 0 <= cached < num_prompt
+        if not whole or reader.header.payload_bytes != cached * self._kv.bytes_per_token:
+            raise rejected("damaged", f"holds {cached} tokens where it cannot")
+
+    def _make(  # noqa: PLR0917 (all that a request is)
+        self,
+        item: WorkItem,
+        state: NativeState,
+        prompt: list[int],
+        order: int,
+        generated: list[int],
+        parked: ParkedKV,
+    ) -> Request:
+        return Request(
+            item=item,
+            order=order,
+            prompt=prompt,
+            max_new=state.max_new,
+            eos_ids=frozenset() if item.sampling.ignore_eos else self._eos_ids,
+            exact=state.exact,
+            sampler=RowSampler(item.sampling, prompt, state.seed, generated),
+            stops=StopStrings(item.sampling.stop, state.withheld),
+            detokenizer=self._restart(state.detokenizer),
+            generated=generated,
+            num_cached=parked.num_tokens,
+            parked=parked if parked.num_tokens else None,
+            only_exact=state.only_exact and state.grounds == self._grounds,
+        )
+
+    def _restart(self, state: DetokenizerState | None) -> Detokenizer | None:
+        if state is None and self._decoding is None:
+            return None
+        try:
+            if state is None or self._decoding is None:
+                raise ValueError("one side has no tokenizer")
+            return self._decoding.restart(state)
+        except ValueError as error:
+            raise rejected("differs", f"differs in its tokenizer: {error}") from error
+
+
+def _bytes_of(tensors: Iterable[torch.Tensor]) -> Iterator[memoryview]:
+    """The memory of contiguous tensors in host memory, of others a copy of it; one at a time."""
+    for tensor in tensors:
+        if tensor.numel():
+            flat = tensor.detach().contiguous().cpu().view(-1)
+            yield flat.view(torch.uint8).numpy().data
+
+
+@cache
+def processor_name(device: torch.device) -> str:
+    """The processor, as far as the choice of kernels depends on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([*names[:1], torch.backends.cpu.get_cpu_capability()])

@@ -1,0 +1,1 @@
+"""Snapshots of suspended requests as files: for every driver, without its engine."""
