@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -22,6 +23,11 @@ from llmos.worker.signals import Signals
 
 PULSE_S = 0.02
 """What a program tells is gathered for so long."""
+
+
+WARM_AFTER_S = 0.5
+WARM = ("llmos.programs.batch.program",)
+"""A spare that nobody has needed for so long imports what takes longest to import."""
 
 
 class ProgramLoop:
@@ -53,9 +59,9 @@ class ProgramLoop:
     def run(self) -> None:
         """Until `Shutdown`. Never raises."""
         threading.Thread(target=self._listen, name="llmos-listener", daemon=True).start()
-        with self._signals.changed:
-            while self._run is None and not self._signals.is_over:
-                self._signals.changed.wait()
+        if not self._await_run(WARM_AFTER_S):
+            _warm()
+            self._await_run(None)
         if self._run is not None:
             outcome = self._attempt(self._run)
             if os.getpid() != self._pid:  # a child that the program forked and let run on to here
@@ -63,6 +69,13 @@ class ProgramLoop:
             self._signals.end("the attempt is over")
             self._outlet.finish(outcome)
         self._has_ended.wait()
+
+    def _await_run(self, timeout_s: float | None) -> bool:
+        """True when it has come, or never will."""
+        with self._signals.changed:
+            return self._signals.changed.wait_for(
+                lambda: self._run is not None or self._signals.is_over, timeout_s
+            )
 
     def _disown(self) -> None:
         """In a forked child: the socket is not its own, and must not outlive its parent in it."""
@@ -156,6 +169,12 @@ class Pulse:
                 with contextlib.suppress(OSError):  # the disk's: lines are lost, results are not
                     self._capture.poll()
             self._context.pulse()
+
+
+def _warm() -> None:
+    for name in WARM:
+        with contextlib.suppress(ImportError):  # another environment: its programs are others
+            importlib.import_module(name)
 
 
 def _rss_bytes() -> int:

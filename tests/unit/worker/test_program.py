@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import threading
 import time
@@ -566,6 +567,26 @@ def test_a_spare_ends_on_shutdown(end: KernelEnd) -> None:
     end.send(msg.Shutdown())
     end.thread.join(10)
     assert not end.thread.is_alive()
+
+
+def test_a_spare_that_is_not_needed_warms_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed = threading.Event()
+    monkeypatch.setattr("llmos.worker.program.WARM_AFTER_S", 0.0)
+    monkeypatch.setattr("llmos.worker.program.WARM", ("no.such.module", "llmos.errors"))
+    real = importlib.import_module
+
+    def notice(name: str) -> Any:
+        if name == "llmos.errors":
+            warmed.set()
+        return real(name)
+
+    monkeypatch.setattr("llmos.worker.program.importlib.import_module", notice)
+    end = KernelEnd(tmp_path)
+    assert warmed.wait(10)
+    assert end.run([{"do": "return", "outputs": {"x": 1}}]) == msg.Returned({"x": 1})
+    end.close()
 
 
 def test_a_second_run_is_a_violation(end: KernelEnd) -> None:
