@@ -92,6 +92,17 @@ class Policy(Protocol):
         """Why `running` should give its row to `peek()` after `slice_tokens` tokens, or None."""
         ...
 
+    def share_ahead(self, newcomer: Waiting, service_class: ServiceClass) -> float:
+        """Of those of the class that wait, the part that has a row before a newcomer, 0 to 1.
+
+        An estimate for what people and clients are told, in O(1).
+        """
+        ...
+
+    def gives_way(self, running: Waiting, newcomer: Waiting) -> int | None:
+        """After how many tokens of a slice `running` gives its row to a newcomer; None: never."""
+        ...
+
 
 class MakePolicy(Protocol):
     """What an entry point of `llmos.policies` names."""

@@ -71,7 +71,7 @@ class Watched(World):
         now_ns, self.now_ns, self.last_ns = self.now_ns, at_ns, at_ns
         self.witness.told(events)
         arrived = next((e for e in events if isinstance(e, ev.Arrived)), None)
-        expected = arrived and books.expected(self.state, arrived, at_ns)
+        expected = arrived and books.expected(self.state, arrived, self.rule, at_ns)
         decisions = super().step(*events)
         if arrived is not None and expected is not None:
             books.check_answer(expected, arrived, decisions[0])

@@ -327,9 +327,9 @@ def test_low_classes_are_shed_before_high_ones() -> None:
 def test_the_queue_is_bounded_in_tokens_too() -> None:
     world = ready_world(max_waiting_tokens=1000)
     world.arrive("busy", one())
-    assert of(do.Accept, world.arrive("a", one(), prompt=900))
+    assert of(do.Accept, world.arrive("a", one(), prompt=800))  # and 128 of an answer
     (refuse,) = world.arrive("b", one(), prompt=10)
-    assert "tokens wait" in refuse.error.message
+    assert "928 tokens wait" in refuse.error.message
 
 
 def test_a_draining_replica_runs_its_parked_requests_and_nothing_new() -> None:

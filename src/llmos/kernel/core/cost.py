@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.replica import ModelFacts
+
 MAX_PRINCIPALS = 4096
 """Whose answer lengths are remembered; the least recently seen one goes first."""
 
@@ -67,9 +70,12 @@ class CostModel:
         """`max_tokens` 0: no bound of its own. `load` as in `Measured`."""
         known = self._of_principal.get(principal_id, self.output)
         output = known.value if max_tokens <= 0 else min(known.value, float(max_tokens))
-        token_ns = self.alone_ns.value + self.per_row_ns.value * (load - 1)
         prefill_ns = self.fixed_ns.value + self.prefill_ns.value * prompt_tokens
-        return Prediction(output, prefill_ns + token_ns * max(0.0, output - 1))
+        return Prediction(output, prefill_ns + self.token_ns(load) * max(0.0, output - 1))
+
+    def token_ns(self, load: int) -> float:
+        """Of one token of an answer, with `load` rows in use."""
+        return self.alone_ns.value + self.per_row_ns.value * (load - 1)
 
     def learn(self, predicted: Prediction | None, measured: Measured) -> None:
         """From a request that ended by itself."""
@@ -106,28 +112,60 @@ class CostModel:
             self.per_row_ns.add(max(0.0, extra_ns / (measured.load - 1)))
 
 
-@dataclass(slots=True)
-class Backlog:
-    """Predicted work that waits for a model, by class, so that an ETA costs nothing to compute."""
+class LoadTimes:
+    """How long models load: each as it did before, else by its size as others did."""
 
-    service_ns: dict[int, float] = field(default_factory=dict)
-    num_requests: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.ns_per_byte = Average(1.0)
+        self._of_model: dict[str, Average] = {}
+
+    def learn(self, model: ModelFacts, load_ns: int) -> None:
+        """From one that came up."""
+        self.ns_per_byte.add(load_ns / max(1, model.reserve_bytes))
+        self._of_model.setdefault(model.model_id, Average(float(load_ns))).add(load_ns)
+
+    def knows(self, model_id: str) -> bool:
+        """It has loaded before."""
+        return model_id in self._of_model
+
+    def predict(self, model: ModelFacts) -> float:
+        """In ns."""
+        known = self._of_model.get(model.model_id)
+        return known.value if known else self.ns_per_byte.value * model.reserve_bytes
+
+
+@dataclass(slots=True)
+class Work:
+    """What waits of one class: predicted, and of those that have run, what is left."""
+
+    num_requests: int = 0
+    service_ns: float = 0.0
     tokens: int = 0
 
-    def add(self, service_class: int, service_ns: float, tokens: int) -> None:
-        self.service_ns[service_class] = self.service_ns.get(service_class, 0.0) + service_ns
-        self.num_requests[service_class] = self.num_requests.get(service_class, 0) + 1
+
+@dataclass(slots=True)
+class Backlog:
+    """Work that waits for a model, by class, so that an estimate costs nothing to compute."""
+
+    of_class: dict[ServiceClass, Work] = field(
+        default_factory=lambda: {service_class: Work() for service_class in ServiceClass}
+    )
+    tokens: int = 0
+
+    def add(self, service_class: ServiceClass, service_ns: float, tokens: int) -> None:
+        work = self.of_class[service_class]
+        work.num_requests += 1
+        work.service_ns += service_ns
+        work.tokens += tokens
         self.tokens += tokens
 
-    def remove(self, service_class: int, service_ns: float, tokens: int) -> None:
-        self.service_ns[service_class] = max(0.0, self.service_ns[service_class] - service_ns)
-        self.num_requests[service_class] -= 1
+    def remove(self, service_class: ServiceClass, service_ns: float, tokens: int) -> None:
+        work = self.of_class[service_class]
+        work.num_requests -= 1
+        work.service_ns = max(0.0, work.service_ns - service_ns)
+        work.tokens -= tokens
         self.tokens -= tokens
-
-    def ahead_ns(self, service_class: int) -> float:
-        """Predicted work of this class and the higher ones."""
-        return sum(ns for c, ns in self.service_ns.items() if c >= service_class)
 
     def highest(self) -> int:
         """The highest class that waits; -1: none."""
-        return max((c for c, count in self.num_requests.items() if count), default=-1)
+        return max((c for c, work in self.of_class.items() if work.num_requests), default=-1)

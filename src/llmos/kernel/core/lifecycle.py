@@ -10,9 +10,9 @@ from llmos.abi.events import Aborted, Failed, Finished, Terminal
 from llmos.errors import DeadlineExceeded, ReaderStalled
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import dequeue, enqueue, is_queued
 from llmos.kernel.core.cost import Measured
 from llmos.kernel.core.limits import NS
+from llmos.kernel.core.queueing import dequeue, enqueue, is_queued
 from llmos.kernel.core.replica import ReplicaState
 from llmos.kernel.core.request import Request, RequestState
 from llmos.kernel.core.state import State

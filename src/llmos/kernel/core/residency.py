@@ -6,7 +6,7 @@ from llmos.abi.events import Failed
 from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import GIB, dequeue, is_queued
+from llmos.kernel.core.admission import GIB
 from llmos.kernel.core.jobs_room import (
     class_of_need,
     give_up_spare,
@@ -16,6 +16,7 @@ from llmos.kernel.core.jobs_room import (
 )
 from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.memory import plan_room
+from llmos.kernel.core.queueing import dequeue, is_queued
 from llmos.kernel.core.replica import LEAVING, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
 
@@ -31,6 +32,7 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     replica.num_slots = event.num_slots
     replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
     replica.ready_ns = replica.idle_since_ns = now_ns
+    state.loads.learn(replica.model, now_ns - replica.since_ns)
     _is_resident(state, replica.model.model_id)
     state.faults[replica.model.model_id].cooling = False
     mark_all(state)  # the bytes that came free may be another model's

@@ -5,9 +5,9 @@ from __future__ import annotations
 from llmos.abi.events import Failed
 from llmos.errors import DeadlineExceeded
 from llmos.kernel.core import decisions as do
-from llmos.kernel.core.admission import dequeue, enqueue, is_queued
 from llmos.kernel.core.lifecycle import close, leave_row
 from llmos.kernel.core.limits import NS
+from llmos.kernel.core.queueing import dequeue, enqueue, is_queued
 from llmos.kernel.core.replica import Replica, ReplicaState
 from llmos.kernel.core.request import Request, RequestState
 from llmos.kernel.core.state import State

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmos.abi.policy import Policy
-from llmos.kernel.core.cost import Backlog, CostModel
+from llmos.kernel.core.cost import Backlog, CostModel, LoadTimes
 from llmos.kernel.core.decisions import Decision
 from llmos.kernel.core.fault import Fault
 from llmos.kernel.core.jobs import Board
@@ -37,6 +37,7 @@ class State:
     models: dict[str, ModelFacts] = field(default_factory=dict)
     queues: dict[str, Policy] = field(default_factory=dict)
     costs: dict[str, CostModel] = field(default_factory=lambda: defaultdict(CostModel))
+    loads: LoadTimes = field(default_factory=LoadTimes)
     backlogs: dict[str, Backlog] = field(default_factory=lambda: defaultdict(Backlog))
     open_of_tenant: dict[str, int] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))

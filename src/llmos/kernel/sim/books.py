@@ -12,7 +12,7 @@ from llmos.kernel.core.jobs import SpareState
 from llmos.kernel.core.replica import LEAVING, Replica, ReplicaState
 from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import ALARM_GRID_NS, State
-from llmos.kernel.sim.witness import Rule, Witness, demand
+from llmos.kernel.sim.witness import RULES, Rule, Witness, demand
 
 _COMING = (ReplicaState.STARTING, ReplicaState.READY)
 
@@ -89,16 +89,34 @@ def _check_queues(state: State) -> None:
         if start_ns is not None:
             start_ns -= int(request.prediction.service_ns)
         demand(waiting.start_by_ns == start_ns, "it may start later, or must earlier")
-        tokens[request.model_id] += waiting.prompt_tokens + waiting.expected_tokens
-        work[request.model_id, waiting.service_class] += round(request.prediction.service_ns)
+        _check_work(request)
+        tokens[request.model_id] += request.queued_tokens
+        work[request.model_id, waiting.service_class] += round(request.queued_ns)
     demand(state.num_waiting == num.total(), "the number of waiting requests is wrong")
     for model_id, queue in state.queues.items():
         demand(len(queue) == num[model_id], f"the queue of {model_id} is of another length")
         backlog = state.backlogs[model_id]
         demand(backlog.tokens == tokens[model_id], "the backlog's tokens are wrong")
-        for kind, service_ns in backlog.service_ns.items():
-            is_near = abs(service_ns - work[model_id, kind]) <= 1e-6 * service_ns + 1e5
+        for kind, there in backlog.of_class.items():
+            near_ns = 1e-6 * there.service_ns + 1e5
+            is_near = abs(there.service_ns - work[model_id, kind]) <= near_ns
             demand(is_near, "the backlog's time is wrong")
+        by_class = sum(there.tokens for there in backlog.of_class.values())
+        demand(by_class == backlog.tokens, "the backlog's tokens by class are wrong")
+
+
+def _check_work(request: Request) -> None:
+    """The whole of a new request, of one that has run what it had not made when it was parked."""
+    waiting, whole_ns = request.waiting, request.prediction.service_ns
+    if request.state is RequestState.WAITING:
+        whole = waiting.prompt_tokens + waiting.expected_tokens
+        demand(request.queued_tokens == whole, "it counts for other tokens than it has")
+        demand(request.queued_ns == whole_ns, "it counts for another time than was predicted")
+        return
+    most = max(1, waiting.expected_tokens)
+    least = max(1, waiting.expected_tokens - request.num_tokens)  # some may have come since
+    demand(least <= request.queued_tokens <= most, "it counts for what it has made already")
+    demand(0 <= request.queued_ns <= whole_ns, "it counts for more time than was predicted")
 
 
 def is_queued(state: State, request: Request) -> bool:
@@ -213,28 +231,47 @@ def _check_classes(state: State, running: list[Request], model_id: str, tuning: 
 class Expected:
     """The error code an arrival must get, by the bounds alone; None: it must be accepted.
 
-    Of deadlines it says nothing: those hang on predictions. `num_ahead`: who waits already.
+    Of deadlines it says nothing: those hang on predictions. `num_least` and `num_most`: who waits
+    already and goes first, of the higher classes, and of its own.
     """
 
     code: str | None
-    num_ahead: int
+    num_least: int
+    num_most: int
+
+    def check_ahead(self, num: int) -> None:
+        demand(self.num_least <= num <= self.num_most, "behind another number")
 
 
-def expected(state: State, event: ev.Arrived, now_ns: int) -> Expected:
+def expected(state: State, event: ev.Arrived, rule: Rule | None, now_ns: int) -> Expected:
     """Looked at before the step."""
-    num_ahead = len(state.queue(event.model.model_id))
-    return Expected(_expected_code(state, event, now_ns), num_ahead)
+    kinds = [
+        request.waiting.service_class
+        for request in state.requests.values()
+        if request.model_id == event.model.model_id and is_queued(state, request)
+    ]
+    own = event.waiting.service_class
+    num_most, num_higher = sum(k >= own for k in kinds), sum(k > own for k in kinds)
+    if rule is None or not rule.is_by_class:
+        num_higher, num_most = 0 if rule is None else len(kinds), len(kinds)
+    elif rule is not RULES["fair"]:
+        num_higher = num_most
+    return Expected(_expected_code(state, event, now_ns), num_higher, num_most)
 
 
 def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
     limits, model_id, waiting = state.limits, event.model.model_id, event.waiting
     fault = state.faults.get(model_id)
     queue, share = state.queue(model_id), limits.share(waiting.service_class)
+    principal = (waiting.principal_id, waiting.prompt_tokens, event.max_tokens, 1)
+    tokens = waiting.prompt_tokens + round(state.costs[model_id].predict(*principal).output_tokens)
     filled = (
-        (len(queue), limits.max_waiting_per_model),
-        (state.num_waiting, limits.max_waiting),
-        (state.backlogs[model_id].tokens, limits.max_waiting_tokens),
+        (len(queue) + 1, limits.max_waiting_per_model),
+        (state.num_waiting + 1, limits.max_waiting),
+        (state.backlogs[model_id].tokens + tokens, limits.max_waiting_tokens),
     )
+    ready = [r for r in state.replicas_of(model_id) if r.state is ReplicaState.READY]
+    is_served = not len(queue) and any(r.num_slots > len(r.running) for r in ready)
     if state.draining:
         return "shutting_down"
     if fault is not None and fault.cooling and now_ns < fault.retry_ns:
@@ -243,7 +280,9 @@ def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
         return "model_too_large"
     if state.open_of_tenant.get(waiting.tenant_id, 0) >= limits.max_open_per_tenant:
         return "quota_exceeded"
-    if any(value >= bound * share for value, bound in filled):
+    if tokens >= limits.max_waiting_tokens * share + 1:
+        return "payload_too_large"
+    if not is_served and any(value >= bound * share + 1 for value, bound in filled):
         return "queue_full"
     return None
 
@@ -254,19 +293,27 @@ def check_answer(expected: Expected, event: ev.Arrived, answer: do.Decision) -> 
     if isinstance(answer, do.Refuse):
         _check_refusal(expected, answer)
     elif isinstance(answer, do.Accept):
-        demand(answer.reason == f"queued behind {expected.num_ahead}", "behind another number")
+        words = answer.reason.split(maxsplit=3)
+        demand(words[:2] == ["queued", "behind"], "accepted without why")
+        expected.check_ahead(int(words[2].rstrip(",")))
     if expected.code is None and code == "deadline_exceeded":
         demand(event.deadline_ns is not None, "refused for a deadline nobody set")
         return
     demand(code == expected.code, f"an arrival was answered with {code}, not {expected.code}")
 
 
+_HOPELESS = ("model_too_large", "payload_too_large", "shutting_down")
+
+
 def _check_refusal(expected: Expected, answer: do.Refuse) -> None:
     """It says where it would have stood, why, and when to come again."""
     details, retry_s = answer.error.details, answer.error.retry_after_s
     demand({"position", "reason", "eta_s"} <= set(details), "refused without why")
-    demand(details["position"] == expected.num_ahead + 1, "refused at another position")
+    expected.check_ahead(details["position"] - 1)
     wait_s = details.get("wait_s", retry_s)
+    if answer.error.code in _HOPELESS:
+        demand(details["eta_s"] is None and retry_s is None, "told to wait for what never comes")
+        return
     if answer.error.code == "queue_full" and wait_s is not None and details["eta_s"] > 1:
         demand(abs(wait_s - details["eta_s"]) < 0.06, "another wait than the answer says")
     elif answer.error.code != "queue_full" and wait_s is not None:

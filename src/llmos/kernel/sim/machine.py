@@ -83,7 +83,7 @@ class Machine:
     def arrive(self, call: Call, event: ev.Arrived) -> None:
         """A call of a client, as the core sees it."""
         self._calls[event.waiting.request_id] = call
-        expected = books.expected(self.state, event, self._agenda.now_ns)
+        expected = books.expected(self.state, event, self._rule, self._agenda.now_ns)
         decisions = self.feed(event)
         books.check_answer(expected, event, decisions[0])
         if event.waiting.request_id not in self.state.requests:

@@ -225,22 +225,6 @@ def test_a_model_that_came_up_later_is_left_in_peace_as_long() -> None:
     assert world.state.replicas["rep_1"].state == "draining"
 
 
-def test_the_wait_is_the_work_of_ones_own_class_and_above_over_all_rows() -> None:
-    world, facts = running(2, "a", "b"), model(slots=2)
-
-    def told(name: str, kind: ServiceClass) -> do.Accept:
-        (accept,) = of(do.Accept, world.arrive(name, facts, kind, owner=f"{name}/p"))
-        return accept
-
-    world.now_ns += 10**8
-    first = told("c", ServiceClass.BATCH)
-    left_ns = [r.prediction.service_ns - 10**8 for r in world.state.requests.values()][:2]
-    assert abs(first.wait_ns - min(left_ns)) < 1
-    second = told("d", ServiceClass.BATCH)
-    assert abs(second.wait_ns - first.wait_ns - first.service_ns / 2) < 1
-    assert told("e", ServiceClass.DEFAULT).wait_ns == first.wait_ns
-
-
 def test_a_replica_is_kept_as_long_as_its_last_request_asked() -> None:
     world = running(1)
     world.arrive("r", model(slots=1), keep_alive_ns=7 * 10**9)
@@ -250,7 +234,7 @@ def test_a_replica_is_kept_as_long_as_its_last_request_asked() -> None:
 
 
 def reason_to_yield(owner: str, had: float) -> str | None:
-    """Of one of ann's key, after a slice and 30 tokens in all, to one of `owner`, who `had` some."""
+    """Of one of ann's key, after a slice and 30 tokens, to one of `owner`, who `had` so much."""
     policy = fair.make(Tuning(slice_tokens=10))
     owners = (("ann", "key"), tuple(owner.split("/")))
     now, then = (

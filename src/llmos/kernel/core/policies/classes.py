@@ -112,6 +112,23 @@ class ByClass:
             return f"class {head.service_class.name.lower()} has earned a slice"
         return None
 
+    def share_ahead(self, newcomer: Waiting, service_class: ServiceClass) -> float:
+        """Higher classes whole, of its own what its order says, lower ones not at all."""
+        if service_class != newcomer.service_class:
+            return float(service_class > newcomer.service_class)
+        order = self._orders[service_class]
+        return order.num_ahead(newcomer) / max(1, len(order))
+
+    def gives_way(self, running: Waiting, newcomer: Waiting) -> int | None:
+        """At once to a higher class, unless it runs on what its own has earned."""
+        kind = running.service_class
+        if kind > newcomer.service_class:
+            return None
+        if kind == newcomer.service_class and not self._orders[kind].takes_turns:
+            return None
+        is_kept = kind == newcomer.service_class or running.request_id in self._on_credit
+        return self._slice_tokens if is_kept else 0
+
     def _next(self) -> _Turn:
         """Raises IndexError when nobody waits."""
         if self._turn is None:

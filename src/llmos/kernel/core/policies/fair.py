@@ -11,12 +11,15 @@ from llmos.kernel.core.policies.shares import Shares
 class FairOrder:
     """Two levels of shares, then the due key. A tenant weighs as much as its weightiest key."""
 
+    takes_turns = True
+
     def __init__(self, tuning: Tuning) -> None:
         self._key = due_key(tuning.nice_step_ns)
         self._tenants = Shares()
         self._principals: dict[str, Shares] = {}
         self._queues: dict[tuple[str, str], KeyOrder] = {}
         self._num_of_tenant: dict[str, int] = {}
+        self._num_flows_of: dict[str, int] = {}
         self._where: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
@@ -38,8 +41,12 @@ class FairOrder:
 
     def push(self, waiting: Waiting) -> None:
         tenant, principal = waiting.tenant_id, waiting.principal_id
-        self._where[waiting.request_id] = (tenant, principal)
-        self._queues.setdefault((tenant, principal), KeyOrder(self._key)).push(waiting)
+        flow = (tenant, principal)
+        self._where[waiting.request_id] = flow
+        if flow not in self._queues:
+            self._queues[flow] = KeyOrder(self._key)
+            self._num_flows_of[tenant] = self._num_flows_of.get(tenant, 0) + 1
+        self._queues[flow].push(waiting)
         self._num_of_tenant[tenant] = self._num_of_tenant.get(tenant, 0) + 1
         self._tenants.activate(tenant)
         self._principals[tenant].activate(principal)
@@ -93,6 +100,20 @@ class FairOrder:
             return None
         return f"of a {who} served {'less' if had < has else 'as much'}"
 
+    def num_ahead(self, newcomer: Waiting) -> int:
+        """Its principal's own, and as many of each other one; then the same among the tenants.
+
+        As if all weighed the same and had had as much.
+        """
+        tenant = newcomer.tenant_id
+        flow = self._queues.get((tenant, newcomer.principal_id))
+        num_own = 0 if flow is None else len(flow)
+        num_others = self._num_flows_of.get(tenant, 0) - (flow is not None)
+        num_of_tenant = self._num_of_tenant.get(tenant, 0)
+        num_own = min(num_of_tenant, num_own + (num_own + 1) * num_others)
+        num_others = len(self._num_of_tenant) - (num_of_tenant > 0)
+        return min(len(self), num_own + (num_own + 1) * num_others)
+
     def _next_flow(self) -> tuple[str, str]:
         tenant = self._tenants.first()
         return tenant, self._principals[tenant].first()
@@ -105,9 +126,10 @@ class FairOrder:
         if not len(self._queues[flow]):
             del self._queues[flow]
             self._principals[tenant].deactivate(principal)
+            self._num_flows_of[tenant] -= 1
         self._num_of_tenant[tenant] -= 1
         if not self._num_of_tenant[tenant]:
-            del self._num_of_tenant[tenant]
+            del self._num_of_tenant[tenant], self._num_flows_of[tenant]
             self._tenants.deactivate(tenant)
 
 

@@ -18,7 +18,12 @@ LEAD_STEPS = 20
 
 
 class Order(Protocol):
-    """A policy without classes: who is next among equals in class."""
+    """A policy without classes: who is next among equals in class.
+
+    `takes_turns`: who has run a slice gives its row to an equal that waits.
+    """
+
+    takes_turns: bool
 
     def __len__(self) -> int: ...
 
@@ -45,12 +50,18 @@ class Order(Protocol):
         """
         ...
 
+    def num_ahead(self, newcomer: Waiting) -> int:
+        """About how many of those that wait have a row before a newcomer. O(1)."""
+        ...
+
 
 class KeyOrder:
     """By a key computed once, at `push`. Removed entries are skipped when they surface.
 
     The key is static, so nothing is ever re-sorted: ageing is part of it, not a sweep.
     """
+
+    takes_turns = False
 
     def __init__(self, key: Callable[[Waiting], Key]) -> None:
         self._key = key
@@ -98,6 +109,10 @@ class KeyOrder:
     def prefers(self, waiting: Waiting, running: Waiting, is_over: bool) -> str | None:
         """Who has a row keeps it."""
         return None
+
+    def num_ahead(self, newcomer: Waiting) -> int:
+        """All: nice and deadlines are left out of the estimate."""
+        return len(self)
 
     def _settle(self) -> None:
         while self._heap and self._live.get(self._heap[0][2].request_id) != self._heap[0][1]:

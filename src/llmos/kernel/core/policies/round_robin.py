@@ -10,6 +10,8 @@ from llmos.kernel.core.policies.order import KeyOrder
 class TurnOrder(KeyOrder):
     """Who comes, or comes back after its slice, goes to the end."""
 
+    takes_turns = True
+
     def __init__(self) -> None:
         super().__init__(lambda waiting: ())
 
