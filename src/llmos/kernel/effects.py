@@ -98,7 +98,7 @@ class Effects:
         process.note(
             f"accepted, {decision.reason}: a row in about {wait_s:.2f} s, then {service_s:.2f} s"
         )
-        process.expected_start_ns = process.created_ns + int(decision.wait_ns)
+        process.expected_start_ns = time.time_ns() + int(decision.wait_ns)
         self.callers.accepted(process)
 
     def _refuse(self, decision: do.Refuse) -> None:

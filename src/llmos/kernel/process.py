@@ -82,6 +82,7 @@ class Process:
 
     def renice(self, nice: int | None, service_class: ServiceClass | None, by: str) -> None:
         """What people see of it; the core is told by an event."""
+        self.expected_start_ns = None  # it was predicted for the other class, or place
         self.nice = self.nice if nice is None else nice
         self.service_class = self.service_class if service_class is None else service_class
         self.note(f"set to class {self.service_class.name.lower()}, nice {self.nice} by {by}")
@@ -111,10 +112,11 @@ class Process:
         )
 
     def _eta_s(self) -> float | None:
-        """Predicted seconds until it has a row; None once it had one."""
+        """Predicted seconds until it has a row; None once it had one, or should have had it."""
         if self.phase is not Phase.WAITING or self.expected_start_ns is None:
             return None
-        return max(0.0, (self.expected_start_ns - time.time_ns()) / 1e9)
+        left_s = (self.expected_start_ns - time.time_ns()) / 1e9
+        return left_s if left_s > 0 else None
 
     def story(self) -> ProcessStory:
         """All that is known of it."""

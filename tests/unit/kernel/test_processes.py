@@ -121,6 +121,17 @@ def test_what_ended_too_long_ago_is_not_found_by_its_name_either(
     asyncio.run(main())
 
 
+def test_a_wait_that_was_longer_than_predicted_is_not_said_to_be_over() -> None:
+    one = process("req_1")
+    one.phase, now_ns = Phase.WAITING, time.time_ns()
+    one.expected_start_ns = now_ns + 3_600_000_000_000
+    assert 3500 < (one.info().eta_s or 0) <= 3600
+    one.renice(5, None, "root")
+    assert one.info().eta_s is None  # nobody knows what that has changed
+    one.expected_start_ns = now_ns - 1
+    assert one.info().eta_s is None
+
+
 def test_a_tenant_is_counted_while_it_has_something_live() -> None:
     table, mine, other = ProcessTable(8, 10.0), process("req_1"), process("req_2", BOB)
     table.add(mine)
