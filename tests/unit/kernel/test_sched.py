@@ -100,7 +100,7 @@ def test_who_has_run_lets_those_pass_that_come_meanwhile() -> None:
     world.arrive("late", one())
     assert of(do.Dispatch, world.end("a"))[0].request_id == "b"
     (back,) = of(do.UnpauseRow, world.end("b"))
-    assert (back.request_id, back.reason) == ("long", "row 1 of 1 after 3000 ms")
+    assert (back.request_id, back.reason) == ("long", "row 1 of 1 after 3000 ms, where its KV is")
 
 
 def test_having_run_for_long_counts_as_six_steps_at_most() -> None:

@@ -72,8 +72,8 @@ def _drop(state: State, request: Request, now_ns: int) -> None:
 def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
     request_id, is_new = request.waiting.request_id, request.state is RequestState.WAITING
     waited_ms = (now_ns - request.waiting.ready_ns) / 1e6
-    row = f"row {len(replica.running) + 1} of {replica.num_slots}"
-    request.move(RequestState.RUNNING, f"{row} after {waited_ms:.0f} ms", now_ns)
+    row = f"row {len(replica.running) + 1} of {replica.num_slots} after {waited_ms:.0f} ms"
+    request.move(RequestState.RUNNING, f"{row}, {_why_there(replica, request)}", now_ns)
     request.slice_tokens = 0
     request.num_slices += 1
     replica.running[request_id] = None
@@ -91,6 +91,15 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
             state.out.pop()  # it gave way, and it is its turn again: the worker need not know
         else:
             state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
+
+
+def _why_there(replica: Replica, request: Request) -> str:
+    """A model has one replica that takes new requests."""
+    if request.state is not RequestState.WAITING:
+        return "where its KV is"
+    if replica.since_ns >= request.arrived_ns:
+        return "the replica started for those who waited"
+    return "the one replica of its model"
 
 
 def _make_way(state: State, replica: Replica, now_ns: int) -> bool:

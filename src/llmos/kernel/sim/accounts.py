@@ -67,7 +67,10 @@ class Accounts:
         times = self._open[decision.request_id]
         waited_ms = (now_ns - times.ready_ns) / 1e6
         right = f"row {num_running} of {num_slots} after {waited_ms:.0f} ms"
-        demand(decision.reason == right, f"{decision.reason!r}, and it was {right!r}")
+        said, _, why = decision.reason.partition(", ")
+        demand(said == right, f"{decision.reason!r}, and it was {right!r}")
+        is_back = isinstance(decision, do.UnpauseRow)
+        demand((why == "where its KV is") == is_back, "another reason for this replica")
         times.num_slices += 1
         if times.started_ns is None:
             times.started_ns = now_ns

@@ -233,3 +233,18 @@ def test_a_model_in_its_back_off_is_waited_for_that_much_longer() -> None:
     world.gone("rep_1")
     world.gone("rep_2")
     assert near(told(world, "b", slots=2).wait_ns, GIB + NS + ALONE_NS / 2)
+
+
+def test_a_row_says_why_it_is_on_this_replica() -> None:
+    world = World()
+    world.arrive("early", model(slots=1))
+    world.now_ns += 5 * MS
+    (first,) = of(do.Dispatch, world.up("rep_1", 1))
+    assert first.reason == "row 1 of 1 after 5 ms, the replica started for those who waited"
+    world.end("early")
+    world.now_ns += NS
+    (second,) = of(do.Dispatch, world.arrive("late", model(slots=1), LOW))
+    assert second.reason == "row 1 of 1 after 0 ms, the one replica of its model"
+    world.arrive("high", model(slots=1), HIGH)
+    (back,) = of(do.UnpauseRow, world.end("high"))
+    assert back.reason == "row 1 of 1 after 0 ms, where its KV is"
