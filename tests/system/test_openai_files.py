@@ -216,7 +216,7 @@ def test_batches_of_other_routes(
 
 def test_a_batch_is_cancelled(openai_client: openai.OpenAI) -> None:
     slow = {"llmos": {"driver": {"delay_ms": 50}}}
-    content = lines_of(request(i, "abcdefghij" * 20, **slow) for i in range(400))
+    content = lines_of(request(i, "abcdefghij" * 4, **slow) for i in range(400))
     file = openai_client.files.create(file=("a.jsonl", content), purpose="batch")
     batch = openai_client.batches.create(
         input_file_id=file.id, completion_window="24h", endpoint="/v1/chat/completions"

@@ -51,6 +51,10 @@ def _operation(route: RouteSpec, schemas: dict[str, Any]) -> dict[str, Any]:
         + [
             {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
             for name in route.query
+        ]
+        + [
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+            for name in route.headers
         ],
         "responses": {
             "200": {"description": "Done.", "content": {route.answer_type: {"schema": answer}}}

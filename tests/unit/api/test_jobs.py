@@ -257,6 +257,19 @@ def test_a_silent_log_sends_a_sign_of_life() -> None:
     asyncio.run(scene())
 
 
+def test_the_document_has_forms_and_headers() -> None:
+    async def scene() -> None:
+        async with edge() as e:
+            paths = (await e.client.get("/openapi.json")).json()["paths"]
+            form = paths["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]
+            assert {"file", "purpose"} <= set(form["schema"]["properties"])
+            for path in ("/v1/files", "/v1/batches", "/v1/responses", "/os/v1/jobs"):
+                named = {p["name"]: p["in"] for p in paths[path]["post"]["parameters"]}
+                assert named["Idempotency-Key"] == "header"
+
+    asyncio.run(scene())
+
+
 def test_bad_queries_and_ids() -> None:
     async def scene() -> None:
         async with edge() as e:

@@ -104,6 +104,7 @@ ROUTES = [
         "Answer a file of requests.",
         body=BatchBody,
         answer=BatchObject,
+        headers=("Idempotency-Key",),
     ),
     RouteSpec("GET", "/v1/batches", list_batches, "Batches.", answer=BatchPage, query=LIST_QUERY),
     RouteSpec("POST", _ONE + "/cancel", cancel_batch, "End a batch.", answer=BatchObject),

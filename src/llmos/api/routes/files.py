@@ -199,6 +199,7 @@ ROUTES = [
         "Upload a file.",
         answer=FileObject,
         form={"file": "binary", "purpose": "", ANCHOR: "", SECONDS: ""},
+        headers=("Idempotency-Key",),
     ),
     RouteSpec("GET", "/v1/files", list_files, "Files.", answer=FilePage, query=LIST_QUERY),
     RouteSpec(

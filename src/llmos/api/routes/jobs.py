@@ -191,7 +191,14 @@ _ONE = "/os/v1/jobs/{job_id}"
 _SCHEDULES = "/os/v1/schedules"
 
 ROUTES = [
-    RouteSpec("POST", "/os/v1/jobs", submit_job, "Submit a job.", body=SpecBody),
+    RouteSpec(
+        "POST",
+        "/os/v1/jobs",
+        submit_job,
+        "Submit a job.",
+        body=SpecBody,
+        headers=("Idempotency-Key",),
+    ),
     RouteSpec("GET", "/os/v1/jobs", list_jobs, "Jobs, newest first.", query=LIST_QUERY),
     RouteSpec(
         "GET",
@@ -199,6 +206,7 @@ ROUTES = [
         job_events,
         "A job's log; with `follow`, as server-sent events to its end.",
         query=EVENT_QUERY,
+        headers=("Last-Event-ID",),
     ),
     RouteSpec("POST", _ONE + "/cancel", cancel_job, "End a job and its children."),
     RouteSpec("POST", _ONE + "/retry", retry_job, "Begin a job again that did not succeed."),

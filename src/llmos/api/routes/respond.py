@@ -114,8 +114,10 @@ class Live:
             return
         principal = self.call.principal
         spec = stored_spec(self.body, self.items, principal.max_class, created_ns=facts.created_ns)
+        assert facts.answer is not None
+        answer = msgspec.structs.replace(facts.answer, token_ids=[])  # nobody can ask for them
         outputs = {
-            "answer": msgspec.to_builtins(facts.answer),
+            "answer": msgspec.to_builtins(answer),
             "llmos": facts.llmos,
             "ended_ns": facts.ended_ns,
         }

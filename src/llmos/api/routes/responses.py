@@ -166,6 +166,7 @@ ROUTES = [
         "Answer, and keep the answer.",
         body=ResponsesBody,
         answer=ResponseObject,
+        headers=("Idempotency-Key",),
     ),
     RouteSpec(
         "GET",

@@ -14,7 +14,7 @@ class RouteSpec:
     """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one.
 
     `query` names what may stand after the `?`; `form` has the fields of a multipart body and the
-    format of each.
+    format of each; `headers` are those that change what is done.
     """
 
     method: str
@@ -27,3 +27,4 @@ class RouteSpec:
     answer_type: str = "application/json"
     query: tuple[str, ...] = ()
     form: dict[str, str] | None = None
+    headers: tuple[str, ...] = ()
