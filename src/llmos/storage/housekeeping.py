@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from llmos import __version__
 from llmos.abi.home import BackupReport, DiskReport
 from llmos.errors import Conflict, LLMOSError
 from llmos.storage.backup import BackupWriter, check_target
-from llmos.storage.blobs import Blobs
+from llmos.storage.blobs import Blobs, Sweep
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database
 from llmos.storage.disk import whole
@@ -105,9 +107,8 @@ class HomeKeeper:
         async with self._sweeping:
             with self._blobs.sweep() as sweep:
                 uses = await self._read_uses()
-                wanted = set().union(*uses.values())
                 reached("housekeeping.collect.marked")
-                self._freed_bytes = await whole(sweep.delete_all_but, wanted)
+                self._freed_bytes = await whole(_delete_unused, sweep, uses)
             reached("housekeeping.collect.swept")
             await self._database.write(forget_unused)
         if sweep.num_deleted:
@@ -180,34 +181,47 @@ class HomeKeeper:
         return self._jobs_database is self._database
 
     async def _report(self, uses: dict[str, set[str]]) -> DiskReport:
-        sizes = await asyncio.to_thread(self._blobs.sizes)
-        by_use, left = {}, dict(sizes)
-        for name, digests in [*uses.items(), ("held", self._blobs.held())]:
-            by_use[name] = sum(left.pop(digest, 0) for digest in digests)
-        missing = set().union(*uses.values()) - sizes.keys()
+        # in a thread, since there may be a million of them
+        report, missing = await asyncio.to_thread(self._measure, uses, self._blobs.held())
+        if missing:  # what was forgotten and swept in between is not lost
+            wanted = set().union(*(await self._read_uses()).values())
+            missing = {d for d in missing & wanted if not self._blobs.path(d).exists()}
+        first = sorted(missing)[:_MAX_MISSING_TOLD]
+        report = msgspec.structs.replace(report, num_missing=len(missing), missing=first)
         self._tell_missing(missing)
-        usage = await asyncio.to_thread(shutil.disk_usage, self._home.path)
-        blob_bytes = sum(sizes.values())
-        self._metrics.blob_bytes.set(blob_bytes)
-        self._metrics.missing_blobs.set(len(missing))
-        return DiskReport(
+        self._metrics.blob_bytes.set(report.blob_bytes)
+        self._metrics.missing_blobs.set(report.num_missing)
+        return report
+
+    def _measure(self, uses: dict[str, set[str]], held: set[str]) -> tuple[DiskReport, set[str]]:
+        """The ledger, and the digests that are referred to and not there."""
+        sizes = self._blobs.sizes()
+        missing = set().union(*uses.values()) - sizes.keys()
+        by_use, left = {}, dict(sizes)
+        for name, digests in [*uses.items(), ("held", held)]:
+            by_use[name] = sum(left.pop(digest, 0) for digest in digests)
+        usage = shutil.disk_usage(self._home.path)
+        report = DiskReport(
             total_bytes=usage.total,
             free_bytes=usage.free,
             floor_bytes=self._config.min_free_bytes,
             num_blobs=len(sizes),
-            blob_bytes=blob_bytes,
+            blob_bytes=sum(sizes.values()),
             by_use=by_use,
             database_bytes=_database_bytes(self._database.path),
             unused_bytes=sum(left.values()),
             freed_bytes=self._freed_bytes,
-            missing=sorted(missing)[:_MAX_MISSING_TOLD],
-            num_missing=len(missing),
         )
+        return report, missing
 
     def _tell_missing(self, missing: set[str]) -> None:
         for digest in sorted(missing - self._known_missing)[:_MAX_MISSING_TOLD]:
             log.error("blob %s is referred to, but is not in the store", digest)
         self._known_missing = missing
+
+
+def _delete_unused(sweep: Sweep, uses: dict[str, set[str]]) -> int:
+    return sweep.delete_all_but(set().union(*uses.values()))
 
 
 def _database_bytes(path: Path) -> int:

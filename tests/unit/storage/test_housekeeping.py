@@ -282,6 +282,17 @@ def test_lost_bytes_are_reported(world: World, caplog: pytest.LogCaptureFixture)
     assert world.metric("llmos:missing_blobs") == 1
 
 
+def test_what_is_removed_and_swept_meanwhile_is_not_lost(world: World) -> None:
+    async def main() -> None:
+        made = await world.add_file(b"x")
+        stale = {"files": {made.digest}}  # read before the file was removed
+        await world.files.remove(made.file_id)
+        await world.keeper.collect()
+        assert (await world.keeper._report(stale)).num_missing == 0
+
+    asyncio.run(main())
+
+
 def test_the_ledger(world: World) -> None:
     async def main() -> None:
         shared = world.put(b"12345")
