@@ -84,6 +84,8 @@ def claim(tx: Tx, limit: int, now_ns: int) -> list[JobRecord]:
 
 def release(tx: Tx, job_ids: Sequence[str]) -> None:
     """As `JobStore.release`."""
+    if not job_ids:
+        return
     mine = and_(jobs.c.state == JobState.PENDING.value, jobs.c.holder_epoch == tx.epoch)
     done = tx.connection.execute(
         update(jobs)
@@ -123,10 +125,14 @@ def recover(tx: Tx) -> int:
     """As `JobStore.recover`. Costs what dead kernels held, not what there is."""
     if not may_lead(tx):
         return 0
-    lost = and_(jobs.c.holder_epoch.is_not(None), jobs.c.holder_epoch != tx.epoch)
-    held = tx.connection.execute(
-        select(jobs.c.job_id, jobs.c.state).where(lost).order_by(jobs.c.job_id).with_for_update()
-    ).all()
+    # two ranges of an index: as one inequality it would be a walk through all jobs
+    held = [
+        row
+        for others in (jobs.c.holder_epoch < tx.epoch, jobs.c.holder_epoch > tx.epoch)
+        for row in tx.connection.execute(
+            select(jobs.c.job_id, jobs.c.state).where(others).with_for_update()
+        )
+    ]
 
     def free(was: JobState, **values: object) -> int:
         ids = [row.job_id for row in held if row.state == was.value]

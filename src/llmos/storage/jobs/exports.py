@@ -16,14 +16,15 @@ from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import Attempt, JobSpec
 from llmos.storage.blobs import Blobs, Hold
-from llmos.storage.disk import mapped
-from llmos.storage.jobs.tx import Tx, is_current
+from llmos.storage.disk import drop_volatile, mapped
+from llmos.storage.jobs.tx import CURRENT, Tx, of
 from llmos.storage.tables import files, job_results, jobs
 from llmos.telemetry.faults import reached
 
 PURPOSE = "batch_output"
 _BUFFER_BYTES = 1 << 20
 _ROWS_AT_ONCE = 256
+_IS_CURRENT = select(jobs.c.job_id).where(CURRENT)
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Exporter:
     ) -> Exported | None:
         """Every stream of `names` as it is in this snapshot, under `hold`; None when the attempt
         is an old one. Memory is bounded by the longest row. Raises DiskFull, StorageError."""
-        if connection.execute(select(jobs.c.job_id).where(is_current(attempt))).first() is None:
+        if connection.execute(_IS_CURRENT, of(attempt)).first() is None:
             return None
         made = Exported(num_results(connection, attempt.job_id), names)
         for stream in names:
@@ -78,7 +79,7 @@ class Exporter:
                 return None
             return self._blobs.adopt(temporary, hold, digest=f"sha256:{digest.hexdigest()}")
         finally:
-            temporary.unlink(missing_ok=True)
+            drop_volatile(temporary)
 
 
 def num_results(connection: Connection, job_id: str) -> int:

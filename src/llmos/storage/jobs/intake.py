@@ -16,6 +16,8 @@ from llmos.storage.jobs.rows import from_row, plain, to_row
 from llmos.storage.jobs.tx import Tx
 from llmos.storage.tables import files, job_files, job_needs, jobs
 
+_ADD = insert(jobs)
+
 
 def add(
     tx: Tx, new: Sequence[JobRecord], idempotency: Idempotency | None = None
@@ -43,7 +45,7 @@ def add(
     rows = [to_row(job, tx.epoch) for job in stored]
     read = _files_read(tx, new)
     try:
-        tx.connection.execute(insert(jobs), rows)
+        tx.connection.execute(_ADD, rows)
     except IntegrityError as error:
         raise Conflict("a job of this id exists already", param="job_id") from error
     _add_needs(tx, new, states)

@@ -6,19 +6,44 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.jobs import Attempt, JobEvent, JobProgress, NewEvent, ResultRow
 from llmos.errors import InvalidRequest, NotFound, OffsetLost
 from llmos.storage.jobs.rows import plain, to_json
-from llmos.storage.jobs.tx import Tx, find_current, is_current
+from llmos.storage.jobs.tx import CURRENT, Tx, find_current, of
 from llmos.storage.tables import job_events, job_results, jobs
 
 MAX_EVENTS_READ = 10_000
 MAX_KEY_CHARS = 512
 MAX_WORD_CHARS = 96
 _value = msgspec.json.Decoder(dict[str, Any])
+
+_PROGRESS = update(jobs).where(CURRENT).values(progress=bindparam("new"))
+_CHECKPOINT = (
+    update(jobs)
+    .where(CURRENT)
+    .values(checkpoint=bindparam("new"), checkpoint_digest=bindparam("digest"))
+)
+_COUNTED = update(jobs).values(num_events=jobs.c.num_events + bindparam("num", type_=Integer))
+_COUNT = _COUNTED.where(CURRENT).returning(jobs.c.num_events)
+_COUNT_ANY = _COUNTED.where(jobs.c.job_id == bindparam("of_job")).returning(jobs.c.num_events)
+_ADD = insert(job_events)
+_TRIM = delete(job_events).where(
+    job_events.c.job_id == bindparam("of_job"), job_events.c.number < bindparam("oldest")
+)
 
 # one statement for both databases, which SQLAlchemy's own upserts are not
 _PUT = text(
@@ -29,38 +54,30 @@ _PUT = text(
 
 def progress(tx: Tx, attempt: Attempt, new: JobProgress) -> bool:
     """As `JobStore.progress`."""
-    return _set(tx, attempt, progress=to_json(new))
+    done = tx.connection.execute(_PROGRESS, {**of(attempt), "new": to_json(new)})
+    return done.rowcount == 1
 
 
 def checkpoint(tx: Tx, attempt: Attempt, state: BlobRef) -> bool:
     """As `JobStore.checkpoint`."""
-    return _set(tx, attempt, checkpoint=to_json(state), checkpoint_digest=state.digest)
-
-
-def _set(tx: Tx, attempt: Attempt, **values: Any) -> bool:
-    done = tx.connection.execute(update(jobs).where(is_current(attempt)).values(**values))
-    return done.rowcount == 1
+    values = {"new": to_json(state), "digest": state.digest}
+    return tx.connection.execute(_CHECKPOINT, {**of(attempt), **values}).rowcount == 1
 
 
 def append(tx: Tx, attempt: Attempt, events: Sequence[NewEvent]) -> int | None:
     """As `JobStore.append`."""
-    return _append(tx, attempt.job_id, is_current(attempt), events)
+    newest = tx.connection.execute(_COUNT, {**of(attempt), "num": len(events)}).scalar()
+    return _append(tx, attempt.job_id, newest, events)
 
 
 def note(tx: Tx, job_id: str, events: Sequence[NewEvent]) -> int | None:
     """As `JobStore.note`."""
-    return _append(tx, job_id, jobs.c.job_id == job_id, events)
+    newest = tx.connection.execute(_COUNT_ANY, {"of_job": job_id, "num": len(events)}).scalar()
+    return _append(tx, job_id, newest, events)
 
 
-def _append(
-    tx: Tx, job_id: str, which: ColumnElement[bool], events: Sequence[NewEvent]
-) -> int | None:
-    newest = tx.connection.execute(
-        update(jobs)
-        .where(which)
-        .values(num_events=jobs.c.num_events + len(events))
-        .returning(jobs.c.num_events)
-    ).scalar()
+def _append(tx: Tx, job_id: str, newest: int | None, events: Sequence[NewEvent]) -> int | None:
+    """Keep events of which the last is number `newest`."""
     if newest is None:
         return None
     kept = events[-tx.limits.max_job_events :]
@@ -76,11 +93,10 @@ def _append(
         for number, event in enumerate(kept, first)
     ]
     if rows:
-        tx.connection.execute(insert(job_events), rows)
+        tx.connection.execute(_ADD, rows)
     oldest = newest - tx.limits.max_job_events + 1
     if oldest > 1:
-        old = (job_events.c.job_id == job_id) & (job_events.c.number < oldest)
-        tx.connection.execute(delete(job_events).where(old))
+        tx.connection.execute(_TRIM, {"of_job": job_id, "oldest": oldest})
     return int(newest)
 
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, or_, select, update
 
 from llmos.abi.jobs import ENDED, Attempt, Ended, JobRecord, JobState
 from llmos.errors import ErrorInfo, InvalidRequest
+from llmos.storage.jobs.reads import get_many
 from llmos.storage.jobs.rows import LIVE, from_row, plain, to_json
 from llmos.storage.jobs.tx import Tx, find_current
 from llmos.storage.tables import job_needs, jobs
+
+_NEEDING = select(job_needs.c.job_id).where(
+    job_needs.c.need_id == bindparam("of_job"), job_needs.c.met.is_(False)
+)
+_MET = update(job_needs).where(job_needs.c.need_id == bindparam("of_job")).values(met=True)
+_CHILDREN = (
+    select(jobs)
+    .where(jobs.c.parent_id == bindparam("of_job"), or_(*(jobs.c.state == each for each in LIVE)))
+    .order_by(jobs.c.job_id)
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,28 +129,18 @@ def _unblock(tx: Tx, job_id: str, cascade: Cascade) -> None:
         changed = tx.change(row, num_unmet=left, state=state)
         if free:
             cascade.unblocked.append(from_row(changed))
-    tx.connection.execute(update(job_needs).where(job_needs.c.need_id == job_id).values(met=True))
+    tx.connection.execute(_MET, {"of_job": job_id})
 
 
 def _dependents(tx: Tx, job_id: str) -> list[Row[Any]]:
-    query = (
-        select(jobs)
-        .join(job_needs, job_needs.c.job_id == jobs.c.job_id)
-        .where(job_needs.c.need_id == job_id, job_needs.c.met.is_(False), jobs.c.state.in_(LIVE))
-        .order_by(jobs.c.job_id)
-        .with_for_update(of=jobs)
-    )
-    return list(tx.connection.execute(query))
+    """Live jobs that wait for it. Two steps: joined, they would be sought by their state."""
+    ids = tx.connection.execute(_NEEDING, {"of_job": job_id}).scalars()
+    found = get_many(tx.connection, sorted(ids), lock=True)
+    return sorted((row for row in found if row.state in LIVE), key=attrgetter("job_id"))
 
 
 def _children(tx: Tx, job_id: str) -> list[Row[Any]]:
-    query = (
-        select(jobs)
-        .where(jobs.c.parent_id == job_id, jobs.c.state.in_(LIVE))
-        .order_by(jobs.c.job_id)
-        .with_for_update()
-    )
-    return list(tx.connection.execute(query))
+    return list(tx.connection.execute(_CHILDREN, {"of_job": job_id}))
 
 
 def _cancel_all(

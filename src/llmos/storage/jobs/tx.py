@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     and_,
     bindparam,
+    or_,
     select,
     text,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from llmos.abi.jobs import Attempt, JobState
 from llmos.errors import NotFound
@@ -66,8 +68,9 @@ class Tx:
         self.moved(old["state"], merged["state"])
         if values["queue"] is not None:
             self.wakes = True
-        change = update(jobs).where(jobs.c.job_id == old["job_id"]).values(**values)
-        return self.connection.execute(change.returning(*jobs.c)).one()
+        given = {f"new_{name}": value for name, value in values.items()}
+        change = _change(tuple(sorted(values)))
+        return self.connection.execute(change, {**given, "of_job": old["job_id"]}).one()
 
     def moved(self, before: str | None, after: str | None, num: int = 1) -> None:
         """Count `num` jobs that changed their state; None: not in the store."""
@@ -91,16 +94,33 @@ class Tx:
             self.connection.exec_driver_sql(f"NOTIFY {NOTIFY}")
 
 
-def is_current(attempt: Attempt) -> ColumnElement[bool]:
-    """The job's row, if this attempt is the one that goes on."""
-    return and_(
-        jobs.c.job_id == attempt.job_id,
-        jobs.c.num_starts == attempt.number,
-        jobs.c.holder_epoch == attempt.epoch,
-        jobs.c.state.in_((JobState.RUNNING.value, JobState.SUSPENDED.value)),
-    )
+@functools.cache
+def _change(columns: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """Building a statement costs more than running it: each set of columns is built once."""
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in columns}
+    which = jobs.c.job_id == bindparam("of_job")
+    return update(jobs).where(which).values(values).returning(*jobs.c)
+
+
+CURRENT = and_(
+    jobs.c.job_id == bindparam("of_job"),
+    jobs.c.num_starts == bindparam("of_number"),
+    jobs.c.holder_epoch == bindparam("of_epoch"),
+    or_(jobs.c.state == JobState.RUNNING.value, jobs.c.state == JobState.SUSPENDED.value),
+)
+"""The job's row, if the attempt given by `of` is the one that goes on."""
+_FIND_CURRENT = select(jobs).where(CURRENT).with_for_update()
+
+
+def of(attempt: Attempt) -> dict[str, Any]:
+    """The parameters of `CURRENT`."""
+    return {
+        "of_job": attempt.job_id,
+        "of_number": attempt.number,
+        "of_epoch": attempt.epoch,
+    }
 
 
 def find_current(tx: Tx, attempt: Attempt) -> Row[Any] | None:
     """The locked row of the attempt's job, None when it is an old one."""
-    return tx.connection.execute(select(jobs).where(is_current(attempt)).with_for_update()).first()
+    return tx.connection.execute(_FIND_CURRENT, of(attempt)).first()
