@@ -210,9 +210,10 @@ class ModelTooLarge(CapacityError):
 
 
 class DeadlineExceeded(CapacityError):
-    """The request's own deadline cannot be or was not met."""
+    """The request's own deadline cannot be or was not met; sent again it would have another one."""
 
     code = "deadline_exceeded"
+    retryable = False
 
 
 class ShuttingDown(CapacityError):

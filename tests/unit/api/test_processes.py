@@ -26,7 +26,14 @@ from llmos.abi.syscall import (
     WaitProcess,
 )
 from llmos.api.routes.processes import ENDED, LIVE, MAX_WAIT_S
-from llmos.errors import DeadlineExceeded, NotFound, PermissionDenied, QueueFull
+from llmos.errors import (
+    DeadlineExceeded,
+    LLMOSError,
+    LoadFailed,
+    NotFound,
+    PermissionDenied,
+    QueueFull,
+)
 from llmos.kernel.process import Phase
 from llmos.kernel.sys_processes import MAX_WAIT_S as KERNEL_MAX_WAIT_S
 from llmos.shapes.answers import ChatAnswer, ChatChunk, CompletionAnswer, ErrorAnswer
@@ -276,11 +283,11 @@ def test_an_answer_tells_how_it_was_served() -> None:
     ("error", "status"),
     [
         (QueueFull("3 requests wait for echo:1", retry_after_s=2.2), 429),
-        (DeadlineExceeded("too late", retry_after_s=2.2), 504),
+        (LoadFailed("its file is broken", retry_after_s=2.2), 503),
     ],
 )
 def test_a_refusal_says_where_one_stood_why_and_when_to_come_back(
-    error: QueueFull, status: int
+    error: LLMOSError, status: int
 ) -> None:
     name = "req_" + "7" * 32
     error.details = {"position": 4, "reason": "they wait", "eta_s": 2.2, "request_id": name}
@@ -293,3 +300,15 @@ def test_a_refusal_says_where_one_stood_why_and_when_to_come_back(
     assert made["retry_after_s"] == 2.2
     assert response.headers["retry-after"] == "3"
     assert response.headers["x-request-id"] == name
+
+
+def test_a_missed_deadline_is_no_reason_to_send_it_again() -> None:
+    response, _ = _get(
+        "/v1/completions",
+        {Infer: _raises(DeadlineExceeded("too late"))},
+        "POST",
+        json={"model": "e", "prompt": "x"},
+    )
+    assert response.status_code == 504
+    assert response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in response.headers

@@ -20,7 +20,9 @@ def test_a_request_is_accepted_loaded_for_dispatched_and_closed() -> None:
     decisions = world.arrive("r1", model())
     assert [type(d) for d in decisions] == [do.Accept, do.StartReplica]
     (dispatch,) = world.up("rep_1")
-    assert dispatch == do.Dispatch("r1", "rep_1", "row 1 of 2 after 0 ms")
+    assert dispatch == do.Dispatch(
+        "r1", "rep_1", "row 1 of 2 after 0 ms, the replica started for those who waited"
+    )
     (close,) = world.end("r1")
     assert isinstance(close.event, Finished)
     assert not world.state.requests

@@ -43,8 +43,8 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     request = _admit(state, event, prediction, now_ns)
     request.reason = in_words(state, model, outlook)
     enqueue(state, request)
-    if event.deadline_ns is not None:
-        state.look_at(request.waiting.request_id, event.deadline_ns)
+    if request.begin_by_ns is not None:
+        state.look_at(request.waiting.request_id, request.begin_by_ns)
     state.out.append(
         do.Accept(
             request.waiting.request_id, request.reason, outlook.wait_ns, prediction.service_ns
@@ -58,7 +58,7 @@ def _explain(refusal: LLMOSError, outlook: Outlook) -> None:
     `eta_s` None: waiting would not help, or nobody knows for how long.
     """
     eta_s = None
-    if refusal.retryable and not isinstance(refusal, ShuttingDown):
+    if not isinstance(refusal, ModelTooLarge | PayloadTooLarge | ShuttingDown):
         eta_s = round(refusal.retry_after_s or outlook.wait_s, 3)
     refusal.details = {
         "position": outlook.num_ahead + 1,
@@ -78,9 +78,11 @@ def predict(state: State, event: ev.Arrived) -> Prediction:
 
 
 def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int) -> Request:
-    start_by_ns = None
+    start_by_ns = begin_by_ns = None
     if event.deadline_ns is not None:
         start_by_ns = event.deadline_ns - int(prediction.service_ns)
+        least_ns = state.costs[event.model.model_id].at_least_ns(prediction)
+        begin_by_ns = event.deadline_ns - int(least_ns)
     waiting = msgspec.structs.replace(
         event.waiting,
         ready_ns=now_ns,
@@ -95,6 +97,7 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
         event.max_tokens,
         prediction,
         deadline_ns=event.deadline_ns,
+        begin_by_ns=begin_by_ns,
         keep_alive_ns=event.keep_alive_ns,
     )
     state.requests[waiting.request_id] = request
@@ -125,7 +128,7 @@ def _refusal(
         return too_long
     if full := _full(state, event, tokens, outlook):
         return full
-    return _too_late(event, prediction, outlook, now_ns)
+    return _too_late(state, event, prediction, outlook, now_ns)
 
 
 def check_size(state: State, model: ModelFacts) -> CapacityError | None:
@@ -182,14 +185,18 @@ def _full(state: State, event: ev.Arrived, tokens: int, outlook: Outlook) -> Que
 
 
 def _too_late(
-    event: ev.Arrived, prediction: Prediction, outlook: Outlook, now_ns: int
+    state: State, event: ev.Arrived, prediction: Prediction, outlook: Outlook, now_ns: int
 ) -> DeadlineExceeded | None:
-    """Refused only when waiting alone would miss it: predictions of service may be wrong."""
-    if event.deadline_ns is None or now_ns + outlook.known_ns <= event.deadline_ns:
+    """The wait alone would miss it, or the wait and the least that it takes then."""
+    if event.deadline_ns is None:
         return None
+    least_ns = state.costs[event.model.model_id].at_least_ns(prediction)
+    if now_ns + outlook.known_ns + least_ns <= event.deadline_ns:
+        return None
+    service_s = prediction.service_ns / NS
     return DeadlineExceeded(
-        f"the deadline is in {max(0, event.deadline_ns - now_ns) / NS:.2f} s, "
-        f"a row comes free in about {outlook.wait_s:.2f} s",
+        f"the deadline is in {max(0, event.deadline_ns - now_ns) / NS:.2f} s, a row comes free in "
+        f"about {outlook.wait_s:.2f} s, and the answer then takes about {service_s:.2f} s",
         param="llmos.deadline_ms",
-        details={"wait_s": outlook.wait_s, "service_s": prediction.service_ns / NS},
+        details={"wait_s": outlook.wait_s, "service_s": service_s},
     )

@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core.replica import ModelFacts
 
+LEAST_SEEN = 8
+"""Requests of a model that must have ended before its predictions may end another one."""
+
+LEAST_SHARE = 0.25
+"""The part of a predicted time that a request takes at least, for all that its length is unsure."""
+
 MAX_PRINCIPALS = 4096
 """Whose answer lengths are remembered; the least recently seen one goes first."""
 
@@ -72,6 +78,12 @@ class CostModel:
         output = known.value if max_tokens <= 0 else min(known.value, float(max_tokens))
         prefill_ns = self.fixed_ns.value + self.prefill_ns.value * prompt_tokens
         return Prediction(output, prefill_ns + self.token_ns(load) * max(0.0, output - 1))
+
+    def at_least_ns(self, prediction: Prediction) -> float:
+        """What it is sure to take, as far as that may be relied on; 0 while little is known."""
+        if self.output.num_seen < LEAST_SEEN:
+            return 0.0
+        return LEAST_SHARE * prediction.service_ns
 
     def token_ns(self, load: int) -> float:
         """Of one token of an answer, with `load` rows in use."""

@@ -138,15 +138,33 @@ def expire(state: State, now_ns: int) -> None:
         request = state.requests.get(request_id)
         if request is None:
             continue
-        deadline_ns = request.deadline_ns
-        if request.state is RequestState.WAITING and deadline_ns is not None:
-            if deadline_ns <= now_ns:
-                late = DeadlineExceeded("the deadline passed while the request waited")
-                close(state, request_id, Failed(request_id, late.to_info()), now_ns)
+        if is_too_late(request, now_ns):
+            drop(state, request, now_ns)
         elif request.stalled_ns is not None and (
             now_ns - request.stalled_ns >= state.limits.stall_timeout_ns
         ):
             _give_up(state, request_id, request, now_ns)
+
+
+def is_too_late(request: Request, now_ns: int) -> bool:
+    """It has not begun, and need not any more."""
+    if request.state is not RequestState.WAITING or request.begin_by_ns is None:
+        return False
+    return request.begin_by_ns <= now_ns
+
+
+def drop(state: State, request: Request, now_ns: int) -> None:
+    """End what can no longer meet its deadline."""
+    assert request.deadline_ns is not None
+    request_id, waited_s = request.waiting.request_id, (now_ns - request.arrived_ns) / NS
+    left_s, service_s = (request.deadline_ns - now_ns) / NS, request.prediction.service_ns / NS
+    if left_s <= 0:
+        why = "the deadline passed while the request waited"
+    else:
+        why = f"the deadline is in {left_s:.2f} s, and the answer takes about {service_s:.2f} s"
+    details = {"reason": why, "waited_s": waited_s, "service_s": service_s}
+    late = DeadlineExceeded(why, param="llmos.deadline_ms", details=details)
+    close(state, request_id, Failed(request_id, late.to_info()), now_ns)
 
 
 def _give_up(state: State, request_id: str, request: Request, now_ns: int) -> None:

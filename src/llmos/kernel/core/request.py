@@ -44,6 +44,7 @@ class Request:
     """`waiting` is what the policy may know; `reason` says why it is where it is.
 
     `load_sum` adds up the rows in use at each of its `num_steps` steps; `max_tokens` 0: no bound.
+    `begin_by_ns`: when it must have begun to meet its deadline, if all goes well.
     `queued_ns` and `queued_tokens` are what it counts for in its queue, since it was put there.
     """
 
@@ -55,6 +56,7 @@ class Request:
     queued_ns: float = 0.0
     queued_tokens: int = 0
     deadline_ns: int | None = None
+    begin_by_ns: int | None = None
     keep_alive_ns: int | None = None
     state: RequestState = RequestState.WAITING
     replica_id: str | None = None

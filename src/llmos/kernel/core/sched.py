@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from llmos.abi.events import Failed
-from llmos.errors import DeadlineExceeded
 from llmos.kernel.core import decisions as do
-from llmos.kernel.core.lifecycle import close, leave_row
-from llmos.kernel.core.limits import NS
+from llmos.kernel.core.lifecycle import drop, is_too_late, leave_row
 from llmos.kernel.core.queueing import dequeue, enqueue, is_queued
 from llmos.kernel.core.replica import Replica, ReplicaState
 from llmos.kernel.core.request import Request, RequestState
@@ -32,9 +29,9 @@ def _run_next(state: State, replica: Replica, now_ns: int) -> None:
     waiting = state.queue(replica.model.model_id).pop()
     request = state.requests[waiting.request_id]
     dequeue(state, request, popped=True)
-    deadline_ns = request.deadline_ns
-    if request.state is RequestState.WAITING and deadline_ns is not None and deadline_ns <= now_ns:
-        _drop(state, request, now_ns)
+    if is_too_late(request, now_ns):
+        enqueue(state, request)  # `close` takes it out of the queue it stands in
+        drop(state, request, now_ns)
     else:
         _run(state, replica, request, now_ns)
 
@@ -57,16 +54,6 @@ def _parked_first(state: State, replica: Replica) -> Request | None:
         key=lambda r: (r.waiting.ready_ns, r.waiting.arrival),
         default=None,
     )
-
-
-def _drop(state: State, request: Request, now_ns: int) -> None:
-    request_id = request.waiting.request_id
-    enqueue(state, request)  # `close` takes it out of the queue it stands in
-    late = DeadlineExceeded(
-        "the deadline passed while the request waited",
-        details={"waited_s": (now_ns - request.arrived_ns) / NS},
-    )
-    close(state, request_id, Failed(request_id, late.to_info()), now_ns)
 
 
 def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:

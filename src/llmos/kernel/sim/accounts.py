@@ -82,7 +82,7 @@ class Accounts:
         event, account = decision.event, decision.reason
         if isinstance(event, Failed) and event.error.code == "deadline_exceeded":
             demand(times.started_ns is None, "cut off by a deadline, though it had begun")
-            waited_s = event.error.details.get("waited_s", (now_ns - times.arrived_ns) / NS)
+            waited_s = event.error.details["waited_s"]
             demand(waited_s == (now_ns - times.arrived_ns) / NS, "it waited longer, or less long")
         if not isinstance(event, Finished) or times.started_ns is None:
             demand(account == "", "an account of what did not finish")

@@ -139,13 +139,25 @@ def _check_timers(state: State, now_ns: int) -> None:
     for request in state.requests.values():
         due_ns = None
         if request.state is RequestState.WAITING:
-            due_ns = request.deadline_ns
+            due_ns = _last_start_ns(request)
         elif request.stalled_ns is not None:
             due_ns = request.stalled_ns + state.limits.stall_timeout_ns
         if due_ns is not None:
             due_ns += ALARM_GRID_NS
             demand(now_ns <= due_ns, "kept past its time")
             demand(next_ns is not None and next_ns <= due_ns, "no wake-up is planned")
+
+
+def _last_start_ns(request: Request) -> int | None:
+    """By its deadline, or by a quarter of its predicted time before that."""
+    least, most = request.begin_by_ns, request.deadline_ns
+    if least is None or most is None:
+        demand(least is most, "a deadline that nobody keeps")
+        return None
+    quarter_ns = request.prediction.service_ns / 4
+    is_right = least == most or abs(most - least - quarter_ns) <= 1
+    demand(is_right, "dropped at another time before its deadline")
+    return least
 
 
 def _check_idle(state: State, replica: Replica, now_ns: int) -> None:

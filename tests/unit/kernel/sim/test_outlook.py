@@ -5,6 +5,8 @@ each other row, and 128 tokens an answer.
 
 from __future__ import annotations
 
+from llmos.abi.events import Finished, FinishReason
+from llmos.abi.inference import Usage
 from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
@@ -248,3 +250,60 @@ def test_a_row_says_why_it_is_on_this_replica() -> None:
     world.arrive("high", model(slots=1), HIGH)
     (back,) = of(do.UnpauseRow, world.end("high"))
     assert back.reason == "row 1 of 1 after 0 ms, where its KV is"
+
+
+def learned(num: int) -> World:
+    """One row, and `num` requests of 2 s have ended: 100 ms a token, 20 of them."""
+    world = World(priority.make)
+    world.step(ev.ModelWanted(model(slots=1), pin=False), after_ns=NS)
+    world.up("rep_1", 1)
+    for i in range(num):
+        world.arrive(f"r{i}", model(slots=1), prompt=1)
+        world.now_ns += 100 * MS
+        world.tokens("rep_1", **{f"r{i}": 1})
+        world.now_ns += 1900 * MS
+        end = Finished(f"r{i}", FinishReason.STOP, Usage(1, 20))
+        world.step(ev.Ended(f"r{i}", end))
+    return world
+
+
+def test_what_cannot_meet_its_deadline_is_refused_once_enough_is_known() -> None:
+    for num, left_ms, code in ((7, 100, None), (8, 100, "deadline_exceeded"), (8, 600, None)):
+        world = learned(num)
+        due_ns = world.now_ns + left_ms * MS
+        answer, *_ = world.arrive("r", model(slots=1), deadline_ns=due_ns, prompt=1)
+        assert (answer.error.code if isinstance(answer, do.Refuse) else None) == code
+        if isinstance(answer, do.Refuse):
+            assert not answer.error.retryable
+            assert abs(answer.error.details["service_s"] - 2) < 0.1
+            assert answer.error.details["eta_s"] == 0
+
+
+def test_what_can_no_longer_meet_its_deadline_is_dropped_before_it_runs() -> None:
+    world = learned(8)
+    world.arrive("runs", model(slots=1), prompt=1)
+    due_ns = world.now_ns + 5 * NS
+    world.arrive("late", model(slots=1), deadline_ns=due_ns, prompt=1)
+    least_ns = int(world.state.requests["late"].prediction.service_ns / 4)
+    world.now_ns = due_ns - least_ns
+    (close,) = of(do.Close, world.end("runs"))[1:]
+    assert close.event.error.code == "deadline_exceeded"
+    assert close.event.error.details["waited_s"] == (5 * NS - least_ns) / NS
+    assert "and the answer takes about" in close.event.error.message
+    assert not of(do.Dispatch, world.log[-2:])
+
+
+def test_a_deadline_is_looked_at_when_it_can_no_longer_be_met() -> None:
+    world = learned(8)
+    world.arrive("runs", model(slots=1), prompt=1)
+    due_ns = world.now_ns + 5 * NS
+    world.arrive("late", model(slots=1), deadline_ns=due_ns, prompt=1)
+    begin_by_ns = world.state.requests["late"].begin_by_ns or 0
+    assert 400 * MS < due_ns - begin_by_ns < 600 * MS
+    world.now_ns = begin_by_ns - 1
+    assert not of(do.Close, world.step(ev.Tick()))
+    (close,) = of(do.Close, world.step(ev.Tick(), after_ns=100 * MS))
+    assert set(close.event.error.details) == {"reason", "waited_s", "service_s"}
+    world.arrive("later", model(slots=1), deadline_ns=world.now_ns + 5 * NS, prompt=1)
+    (close,) = of(do.Close, world.step(ev.Tick(), after_ns=9 * NS))
+    assert close.event.error.message == "the deadline passed while the request waited"
