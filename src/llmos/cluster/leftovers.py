@@ -38,12 +38,17 @@ class Notebook:
         self._folder = folder
 
     def add(self, pid: int, scratch: Path) -> None:
-        """Where the worker cannot be identified (no /proc), nothing is written. Raises OSError."""
+        """Where the worker cannot be identified (no /proc), nothing is written. A full disk keeps
+        no worker from starting: it is only not found should it outlive us."""
         stat = find_stat(pid)
-        if stat is not None:
+        if stat is None:
+            return
+        note = Note(pid, stat.start_ticks, _boot_id(), str(scratch))
+        try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            note = Note(pid, stat.start_ticks, _boot_id(), str(scratch))
             (self._folder / str(pid)).write_bytes(msgspec.json.encode(note))
+        except OSError as error:
+            log.warning("worker %d is not written down: %s", pid, error)
 
     def remove(self, pid: int) -> None:
         """It has been waited for."""

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.channel import ChannelClosed
@@ -299,6 +301,17 @@ def test_damaged_notes_are_forgotten(tmp_path: Path) -> None:
     assert Notebook(tmp_path).reap() == 0
     assert [path.name for path in tmp_path.iterdir()] == ["readme"]
     assert Notebook(tmp_path / "none").reap() == 0
+
+
+def test_a_note_that_cannot_be_written_keeps_no_worker_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "workers").write_text("no folder can be here")
+    notebook = Notebook(tmp_path / "workers")
+    notebook.add(os.getpid(), tmp_path)
+    assert "not written down" in caplog.text
+    notebook.remove(os.getpid())
+    assert notebook.reap() == 0
 
 
 def test_a_worker_is_written_down_until_it_has_been_waited_for(tmp_path: Path) -> None:
