@@ -115,7 +115,11 @@ class Site:
     line: int
 
     def mutant(self) -> Mutant:
-        source = read(self.module)
+        """Of the core."""
+        return self.mutant_of(read(self.module))
+
+    def mutant_of(self, source: str) -> Mutant:
+        """The change made to the module's source."""
         tree = _Swap(self.number, self.choice).visit(ast.parse(source))
         text = source.splitlines()[self.line - 1].strip()
         name = f"{self.module}:{self.line}#{self.number} {self.kind}"
@@ -123,11 +127,11 @@ class Site:
         return Mutant(name, self.module, mutated, f"{self.kind} in `{text}`")
 
 
-def _sites(module: str) -> list[Site]:
+def sites_in(module: str, source: str) -> list[Site]:
     """Texts of messages and decorators are never touched, nor are loops inverted."""
     found: list[Site] = []
-    lines = read(module).splitlines()
-    nodes = [n for n in _in_order(ast.parse(read(module))) if any(_changes(n))]
+    lines = source.splitlines()
+    nodes = [n for n in _in_order(ast.parse(source)) if any(_changes(n))]
     for number, node in enumerate(nodes):
         line = getattr(node, "lineno", 0)
         if not isinstance(node, ast.While) and not lines[line - 1].lstrip().startswith("@"):
@@ -147,7 +151,7 @@ def _in_order(tree: ast.AST) -> Iterator[ast.AST]:
 
 def every() -> list[Site]:
     """All places, in order."""
-    return [site for module in modules() for site in _sites(module)]
+    return [site for module in modules() for site in sites_in(module, read(module))]
 
 
 def draw(seed: int, count: int) -> list[Mutant]:

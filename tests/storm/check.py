@@ -80,9 +80,12 @@ class Checker:
         self._removed_files: set[str] = set()
         self._by_key: dict[str, list[str]] = {}
         self._loose: set[str] = set()
-        self._fault_ns = self._healed_ns = 0
-        self.refusals_s: list[float] = []
-        self.recoveries_s: list[float] = []
+        self._fault = ""
+        self._fault_ns = self._healed_ns = self._recovered_ns = 0
+        self.refusals_s: dict[str, list[float]] = {}
+        """Of every fault, how long refusals took."""
+        self.recoveries_s: dict[str, list[float]] = {}
+        """… and how long after its end work was taken again."""
         self._on: dict[str, Callable[[Asked, Heard], None]] = {
             "submit": self._submitted,
             "show": self._shown,
@@ -118,7 +121,8 @@ class Checker:
             self._settle()
             self._attempts.restarted(mark.epoch)
         elif mark.what == "fault":
-            self._fault_ns, self._healed_ns = mark.at_ns, 0
+            self._fault, self._fault_ns = mark.detail, mark.at_ns
+            self._healed_ns = self._recovered_ns = 0
         elif mark.what == "healed":
             self._healed_ns = mark.at_ns
 
@@ -170,23 +174,30 @@ class Checker:
 
     def _time(self, asked: Asked, heard: Heard) -> None:
         """Refused at once while the disk fails, taken again soon after."""
-        if not self._fault_ns or asked.at_ns < self._fault_ns or asked.op not in WRITES:
+        if asked.at_ns < self._fault_ns or not self._fault_ns or asked.op not in WRITES:
             return
-        if heard.how == "no" and not self._healed_ns:
-            self.refusals_s.append((heard.at_ns - asked.at_ns) / NS)
-            if self.refusals_s[-1] > REFUSE_S:
-                self._wrong("fault", f"{asked.op} was refused after {self.refusals_s[-1]:.2f} s")
-        if heard.how == "ok" and self._healed_ns:
-            self.recoveries_s.append((heard.at_ns - self._healed_ns) / NS)
-            if self.recoveries_s[-1] > RECOVER_S:
-                self._wrong("fault", f"work was taken again {self.recoveries_s[-1]:.2f} s after")
-            self._fault_ns = 0
+        if not self._healed_ns and heard.how != "ok":
+            took_s = (heard.at_ns - asked.at_ns) / NS
+            self.refusals_s.setdefault(self._fault, []).append(took_s)
+            if took_s > REFUSE_S or heard.how == "unknown":
+                self._wrong("fault", f"{self._fault}: {asked.op} {heard.how} after {took_s:.2f} s")
+        if heard.how == "ok" and asked.at_ns > self._healed_ns > self._recovered_ns:
+            self._recovered_ns = heard.at_ns
+            took_s = (heard.at_ns - self._healed_ns) / NS
+            self.recoveries_s.setdefault(self._fault, []).append(took_s)
+            if took_s > RECOVER_S:
+                self._wrong("fault", f"{self._fault}: work was taken again {took_s:.2f} s after")
+
+    def _is_faulty(self, asked: Asked) -> bool:
+        """Whether the disk failed lately when this was asked."""
+        late_ns = self._healed_ns + int(RECOVER_S * NS)
+        return self._fault_ns > 0 and (not self._healed_ns or asked.at_ns < late_ns)
 
     def _refused(self, asked: Asked, heard: Heard) -> None:
         self.counts[f"refused: {heard.code}"] += 1
         if heard.code in ("internal_error", ""):
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
-        if heard.code in MAY_HAVE_BEEN_DONE and not self._fault_ns:
+        if heard.code in MAY_HAVE_BEEN_DONE and not self._is_faulty(asked):
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
         known = {"submit": self.things, "file_add": self.files}.get(asked.op, {})
         for tag in asked.tags or [asked.tag]:

@@ -121,8 +121,8 @@ class Closing:
         thing = self._checker.things.get(row.tag)
         if thing is None or len(thing.tags) > 1:
             return
-        if row.answer is not None and row.answer != thing.digest:
-            self._wrong("results", f"{row.job_id} answers {row.answer[:80]!r}")
+        if thing.digest and row.answer != thing.digest:
+            self._wrong("results", f"{row.job_id} answers {row.answer!r}")
         if row.num_results:
             self._wrong("results", f"{row.job_id} is over, {row.num_results} rows are left")
         found = row.keys or []

@@ -36,6 +36,9 @@ class Outcome:
     took_s: float = 0.0
     calm_s: float = 0.0
 
+    def add(self, rule: str, text: str) -> None:
+        self.violations.append(Violation(rule, text))
+
     @property
     def by_rule(self) -> Counter[str]:
         return Counter(violation.rule for violation in self.violations)
@@ -53,6 +56,8 @@ class Storm:
     cut_share: float = 0.0
     until_s: float = float("inf")
     linger_s: float = 0.03
+    act: str = "kill"
+    calm_timeout_s: float = CALM_TIMEOUT_S
     worker_share: float = 0.3
     """In how many lives of a server one of its workers is killed, too."""
     extra: dict[str, object] = field(default_factory=dict)
@@ -94,8 +99,8 @@ def _plan(cell: Cell, storm: Storm, killed: Counter[str]) -> Plan:
         return Plan()
     point = min(storm.points, key=lambda name: (killed[name] + random.random() * 4, name))
     killed[point] += 1
-    linger_s = random.choice((0.0, storm.linger_s))
-    return Plan(point, 1 + int(random.expovariate(_rate(point))), "kill", linger_s)
+    linger_s = random.choice((0.0, storm.linger_s)) if storm.act == "kill" else storm.linger_s
+    return Plan(point, 1 + int(random.expovariate(_rate(point))), storm.act, linger_s)
 
 
 def life(cell: Cell, storm: Storm, plan: Plan) -> None:
@@ -158,29 +163,34 @@ def calm(cell: Cell, storm: Storm) -> float:
     began_s = time.monotonic()
     cell.marks.mark("calm")
     if isinstance(cell, ServerCell):
-        _calm_server(cell)
+        _calm_server(cell, storm.calm_timeout_s)
         return time.monotonic() - began_s
     cell.start(Plan(), drain=True, **storm.extra)
     if not cell.wait_ready():
         raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
-    if not cell.wait_ended(CALM_TIMEOUT_S):
-        raise Stuck(f"not all had ended {CALM_TIMEOUT_S} s after the last kill")
+    if not cell.wait_ended(storm.calm_timeout_s):
+        raise Stuck(f"not all had ended {storm.calm_timeout_s} s after the last kill")
     if cell.ended != 0:
         raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
     return time.monotonic() - began_s
 
 
-def _calm_server(cell: ServerCell) -> None:
+def _calm_server(cell: ServerCell, timeout_s: float) -> None:
     cell.start(Plan())
     if not cell.wait_ready():
         raise Stuck(f"the last server ended with {cell.ended}:\n{cell.zygote.tail()}")
+    calm_down(cell, timeout_s)
+
+
+def calm_down(cell: ServerCell, timeout_s: float = CALM_TIMEOUT_S) -> None:
+    """The clients have all their answers, the jobs end, the server is stopped."""
     cell.stop_clients()
-    cell.wait_done(CALM_TIMEOUT_S)
+    cell.wait_done(timeout_s)
     if (code := cell.stop()) != 0:
         raise Stuck(f"SIGTERM ended it with {code}:\n{cell.zygote.tail()}")
 
 
-def judge(cell: Cell, made: Outcome) -> None:
+def judge(cell: Cell, made: Outcome) -> Checker:
     """Read the histories and the disk."""
     checker = Checker()
     checker.feed(read(cell.histories))
@@ -192,6 +202,7 @@ def judge(cell: Cell, made: Outcome) -> None:
     for name, (reached, killed) in cell.tally.counts().items():
         made.points[name] += killed
         made.reached[name] += reached
+    return checker
 
 
 def take(home: Path, url: str) -> snapshot.Snapshot:

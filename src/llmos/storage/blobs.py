@@ -20,7 +20,7 @@ import msgspec
 from llmos.abi.blob import BlobRef
 from llmos.errors import DigestMismatch, DiskFull, StorageError
 from llmos.storage.config import StorageConfig
-from llmos.storage.disk import mapped, remove_tree, sync_folder
+from llmos.storage.disk import drop_volatile, mapped, remove_tree, sync_folder
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
 from llmos.telemetry.faults import reached
@@ -155,7 +155,7 @@ class Blobs:
                         progress(len(chunk))
             return self._seal(temporary, f"sha256:{digest.hexdigest()}", hold)
         finally:
-            temporary.unlink(missing_ok=True)
+            drop_volatile(temporary)
 
     def adopt(
         self,

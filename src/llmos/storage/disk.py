@@ -78,6 +78,13 @@ def write_atomic(path: Path, data: bytes, mode: int) -> None:
     sync_folder(path.parent)
 
 
+def drop_volatile(path: Path) -> None:
+    """Remove what lies in a folder that every start empties: what cannot go now goes then, and a
+    broken disk hides no other error."""
+    with contextlib.suppress(OSError):
+        remove_tree(path)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a file or folder, read-only folders included. Nothing there is no error."""
 

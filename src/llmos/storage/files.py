@@ -19,7 +19,7 @@ from llmos.abi.jobs import Idempotency
 from llmos.errors import InvalidRequest, NotFound, StorageError
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
-from llmos.storage.disk import finished, mapped, remove_tree, whole
+from llmos.storage.disk import drop_volatile, finished, mapped, whole
 from llmos.storage.home import Home
 from llmos.storage.jobs.keys import keep_key
 from llmos.storage.tables import files, job_files, jobs
@@ -86,7 +86,7 @@ class Files:
                 ((name, ref),) = received.items()
                 return self._blobs.adopt(folder / name, hold, digest=ref.digest)
             finally:
-                remove_tree(folder)
+                drop_volatile(folder)
 
         with self._blobs.hold() as hold:
             ref = await asyncio.to_thread(store)

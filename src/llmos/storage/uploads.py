@@ -15,7 +15,7 @@ from llmos.abi.blob import BlobRef
 from llmos.errors import InvalidRequest, NotFound, PayloadTooLarge, QuotaExceeded
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
-from llmos.storage.disk import mapped, remove_tree, whole
+from llmos.storage.disk import drop_volatile, mapped, whole
 from llmos.storage.home import Home
 from llmos.storage.names import check_filename
 from llmos.telemetry.faults import reached
@@ -64,7 +64,7 @@ class Uploads:
             upload.files[filename] = BlobRef(digest, size_bytes)
             return upload.files[filename]
         finally:
-            temporary.unlink(missing_ok=True)
+            drop_volatile(temporary)
             upload.num_writing -= 1
             upload.touched_s = time.monotonic()
             if not upload.files and not upload.num_writing:
@@ -74,7 +74,7 @@ class Uploads:
         """Drop an upload and its bytes. Idempotent."""
         if _ID.fullmatch(upload_id):
             self._open.pop(upload_id, None)
-            await asyncio.to_thread(remove_tree, self._root / upload_id)
+            await asyncio.to_thread(drop_volatile, self._root / upload_id)
 
     def files_of(self, upload_id: str) -> dict[str, BlobRef]:
         """Digest and size of every finished file, by name; empty for an unknown upload."""
