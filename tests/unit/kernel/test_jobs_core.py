@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from llmos.abi.jobs import JobState
 from llmos.abi.principal import ServiceClass
-from llmos.errors import EngineFailed, ProgramFailed, WorkerLost
+from llmos.errors import EngineFailed, ProgramFailed, WorkerError, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import JobPhase, Outcome, SpareState
@@ -210,6 +210,17 @@ def test_the_third_death_is_the_last() -> None:
         else:
             assert isinstance(found, do.RequeueJob)
             assert found.died
+
+
+def test_a_machine_without_processes_is_not_the_jobs_fault() -> None:
+    world = JobWorld()
+    world.claim("a", num_deaths=2, num_failures=2)
+    error = WorkerError("a worker cannot be started: too many open files").to_info()
+    world.over("a", Outcome.NOT_STARTED, error)
+    found = verdict(world, "a")
+    assert isinstance(found, do.RequeueJob)
+    assert (found.died, found.error, found.delay_ns) == (False, None, NS)
+    assert "too many open files" in found.reason
 
 
 def test_who_is_asked_to_go_and_does_not_is_killed_and_that_is_no_death() -> None:

@@ -70,12 +70,16 @@ COMES_BACK = frozenset({Ending.ROOM, Ending.SUSPENDED, Ending.DRAINED})
 
 
 class Outcome(enum.StrEnum):
-    """How an attempt went: by itself the first three, DIED when the worker ended without a word."""
+    """How an attempt went: by itself the first three, DIED when the worker ended without a word.
+
+    NOT_STARTED: the machine has no process for it, which is not the job's fault.
+    """
 
     RETURNED = "returned"
     RAISED = "raised"
     GAVE_WAY = "gave way"
     DIED = "died"
+    NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,10 @@ def _verdict(state: State, job: Job, event: ev.JobOver) -> do.FinishJob | do.Req
     if ending in COMES_BACK and (outcome is Outcome.GAVE_WAY or job.is_killed):
         how = "gave way" if outcome is Outcome.GAVE_WAY else "did not give way in time"
         return do.RequeueJob(job_id, 0, f"{how}: {job.ending_reason}")
+    if outcome is Outcome.NOT_STARTED:
+        delay_ns = state.limits.jobs.min_backoff_ns
+        why = event.error.message if event.error else "its worker did not start"
+        return do.RequeueJob(job_id, delay_ns, _again(why, delay_ns))
     if outcome is Outcome.DIED:
         return _died(state, job, event.error or WorkerLost("its worker died").to_info())
     if outcome is Outcome.GAVE_WAY:

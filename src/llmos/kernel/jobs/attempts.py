@@ -12,7 +12,7 @@ from llmos.abi import worker as msg
 from llmos.abi.channel import ChannelClosed
 from llmos.abi.jobs import Attempt
 from llmos.abi.program import Answer, Generate
-from llmos.errors import ErrorInfo, InvalidRequest, LLMOSError, WorkerLost
+from llmos.errors import ErrorInfo, InvalidRequest, LLMOSError, WorkerError, WorkerLost
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import Outcome
 from llmos.kernel.jobs.config import JobsConfig
@@ -217,6 +217,8 @@ class Attempts:
             return
         if entry.outcome is not None:
             self._over(entry, entry.outcome, entry.error)
+        elif error is not None and error.code == WorkerError.code:
+            self._over(entry, Outcome.NOT_STARTED, error)
         else:
             self._over(entry, Outcome.DIED, error or WorkerLost("its worker stopped").to_info())
 

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 NOBODY = -1
 """Below every class: no job was submitted since the last claim."""
 
+FIRE_INTERVAL_S = 0.25
+RELEASE_TIMEOUT_S = 2.0
+
 MADE_WAY = 16
 """So many of the least urgent claimed jobs go back when more urgent ones find the window full."""
 
@@ -79,6 +82,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._fresh = NOBODY
+        self._fires_s = 0.0
         self._is_closing = False
         self._is_failed: BaseException | None = None
         self._again: dict[str, JobRecord] = {}
@@ -141,13 +145,12 @@ class Runner:
 
     async def close(self, timeout_s: float) -> None:
         """What was decided gets on disk, if it can in that time; else the next server finds it."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            task.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
+                await self.wait_idle()
                 await self.notes.drain()
+        for task in self._tasks:
+            task.cancel()
 
     def problems(self) -> list[str]:
         """Why jobs would not be taken or run."""
@@ -236,8 +239,7 @@ class Runner:
         """Fill the window. How long until there may be more, in seconds."""
         store = self.store
         now_ns = time.time_ns()
-        for fired in await self.disk.once("schedules", lambda: store.fire_schedules(now_ns)):
-            self.note(fired.job_id, fired.state, "submitted by its schedule")
+        await self._fire(now_ns)
         room = await self._room()
         if room > 0:
             claimed = await self.disk.once("claim", lambda: store.claim(room, now_ns))
@@ -249,6 +251,14 @@ class Runner:
         if due_ns is None:
             return self.config.poll_interval_s
         return max(0.01, (due_ns - time.time_ns()) / 1e9)
+
+    async def _fire(self, now_ns: int) -> None:
+        """Schedules go by the minute: not with every claim."""
+        if time.monotonic() < self._fires_s:
+            return
+        self._fires_s = time.monotonic() + FIRE_INTERVAL_S
+        for fired in await self.disk.once("fire", lambda: self.store.fire_schedules(now_ns)):
+            self.note(fired.job_id, fired.state, "submitted by its schedule")
 
     async def _room(self) -> int:
         """How many to claim: not one at a time, unless there is news or nothing else to do.
@@ -314,8 +324,9 @@ class Runner:
 
     async def _try_release(self, job_ids: Sequence[str]) -> None:
         try:
-            await self.disk.once("release", lambda: self.store.release(job_ids))
-        except PASSING:
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                await self.disk.once("release", lambda: self.store.release(job_ids))
+        except (*PASSING, TimeoutError):
             log.warning("%d claimed jobs were not released; the next start does it", len(job_ids))
 
     # decisions
