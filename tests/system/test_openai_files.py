@@ -358,3 +358,29 @@ def test_what_was_answered_survives_a_power_cut(own_server: Server) -> None:
         assert client.responses.retrieve(response.id).output_text == "kept too"
         done = until(lambda: client.responses.retrieve(background.id), lambda r: r.status in ENDED)
         assert done.output_text == "made later"
+
+
+def test_a_stream_whose_response_was_begun_anew_says_so(own_server: Server) -> None:
+    own_server.start()
+    text = "0123456789" * 3
+    slow = {"llmos": {"driver": {"delay_ms": 60}}}
+    with own_server.openai() as client:
+        stream = client.responses.create(
+            model="echo", input=text, background=True, stream=True, extra_body=slow
+        )
+        seen = [next(stream) for _ in range(7)]  # two pieces of the text among them
+    own_server.kill()
+    own_server.start()
+    response_id = seen[0].response.id  # type: ignore[union-attr]
+    with own_server.openai() as client:
+        rest = client.get(
+            f"/responses/{response_id}?stream=true&starting_after={seen[-1].sequence_number}",
+            cast_to=httpx.Response,
+        ).text
+        assert "offset_lost" in rest
+        done = until(lambda: client.responses.retrieve(response_id), lambda r: r.status in ENDED)
+        assert (done.status, done.output_text) == ("completed", text)
+        again = list(client.responses.retrieve(response_id, stream=True))
+    assert again[-1].type == "response.completed"
+    deltas = [e.delta for e in again if e.type == "response.output_text.delta"]
+    assert "".join(deltas) == text

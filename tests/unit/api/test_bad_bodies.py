@@ -298,6 +298,34 @@ def test_no_body_breaks_the_edge(
         ErrorAnswer.model_validate_json(response.content)
 
 
+BASES: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"model": "echo", "input": "x", "store": False},
+    "/v1/batches": {"input_file_id": "f", "endpoint": TEXT, "completion_window": "24h"},
+    "/os/v1/jobs": {"program": "drill"},
+    "/os/v1/schedules": {"cron": "0 3 * * *", "spec": {"program": "drill"}},
+}
+DURABLE_WORDS = """input instructions metadata background store text reasoning include conversation
+previous_response_id input_file_id endpoint completion_window output_expires_after program inputs
+needs files class nice timeout_s start_at_ns cron spec timezone parent_id stream llmos"""
+DURABLE_NAMES = st.sampled_from(DURABLE_WORDS.split()) | st.text(max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    path=st.sampled_from(sorted(BASES)),
+    fields=st.dictionaries(DURABLE_NAMES, VALUES, max_size=4),
+    is_complete=st.booleans(),
+)
+def test_no_body_of_what_lasts_breaks_the_edge(
+    shared: Shared, path: str, fields: dict[str, Any], is_complete: bool
+) -> None:
+    body = {**(BASES[path] if is_complete else {}), **fields}
+    response = shared.post(path, json.dumps(body).encode())
+    if response.status_code != 200 and not shared.reached_the_gate:
+        assert 400 <= response.status_code < 500, response.text
+        ErrorAnswer.model_validate_json(response.content)
+
+
 @settings(max_examples=50, deadline=None)
 @given(raw=st.binary(max_size=40) | st.text(max_size=40).map(lambda t: t.encode("utf-8", "ignore")))
 def test_no_bytes_break_the_edge(shared: Shared, raw: bytes) -> None:
