@@ -170,6 +170,21 @@ def test_ten_thousand_results_become_a_file_at_once(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("kept_s", [None, 3600.0])
+def test_files_of_results_are_kept_as_long_as_the_job_says(run: Run, kept_s: float | None) -> None:
+    async def scenario(w: World) -> None:
+        (record,) = await w.store.add([job(exports_expire_s=kept_s)])
+        attempt = await w.running(record)
+        await w.store.put_results(attempt, [ResultRow("output", "a", 0, b"x")])
+        ended = await w.store.finish(attempt, JobState.SUCCEEDED, "", exports={"output": "o"})
+        assert ended is not None and ended.job.outputs is not None
+        row, _ = await w.read_file(ended.job.outputs["files"]["output"])
+        wanted = None if kept_s is None else row["created_ns"] + int(kept_s * 1e9)
+        assert row["expires_ns"] == wanted
+
+    run(scenario)
+
+
 def test_results_of_a_job_that_did_not_succeed_stay_for_a_retry(run: Run) -> None:
     async def scenario(w: World) -> None:
         attempt = await w.running()
