@@ -51,7 +51,7 @@ def test_rows_are_written_behind_and_read_back_newest_first(run: Run) -> None:
         mine = [each for each in rows if each.tenant_id == "ten_b"]
         assert await log.page(RequestFilter(tenant_id="ten_b")) == mine
 
-    run(scenario)
+    run(scenario, request_window_s=600)
 
 
 def test_the_window_ends_by_itself(run: Run) -> None:
