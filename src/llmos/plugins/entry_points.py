@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import entry_points
+import functools
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from llmos.errors import PluginError
 
 POLICIES = "llmos.policies"
 """Each names an `abi.policy.MakePolicy`."""
-PROGRAMS = "llmos.programs"
-"""Each names an `abi.program.ProgramEntry`."""
 
 PROGRAMS = "llmos.programs"
 """Each names an `abi.program.ProgramEntry`."""
+
+
+@functools.cache
+def _points(group: str) -> tuple[EntryPoint, ...]:
+    """Looked up once: it reads a file of every installed distribution, which takes long and fails
+    while no more files can be opened. What is installed later counts from the next start."""
+    return tuple(entry_points(group=group))
 
 
 def names(group: str) -> list[str]:
     """What is installed in a group."""
-    return sorted({point.name for point in entry_points(group=group)})
+    return sorted({point.name for point in _points(group)})
 
 
 def load(group: str, name: str) -> Any:
     """The object a plugin names. Raises PluginError naming what there is, or why it cannot load."""
-    found = entry_points(group=group, name=name)
-    if not found:
+    found = next((point for point in _points(group) if point.name == name), None)
+    if found is None:
         known = names(group)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PluginError(f"{group} has {', '.join(known)}, and no {name!r}{hint}")
     try:
-        return next(iter(found)).load()
+        return found.load()
     except (ImportError, AttributeError) as error:
         raise PluginError(f"{group}: {name} cannot be loaded: {error}") from error
