@@ -38,10 +38,10 @@ class Load(NamedTuple):
 LOADS = (
     Load("echo, one token", "echo", 5000, {"max_tokens": 1}),
     Load(
-        "echo, 32 tokens at 5 ms",
+        "echo, 16 tokens at 5 ms",
         "echo",
-        1000,
-        {"llmos": {"driver": {"tokens": 32, "delay_ms": 5}}},
+        3000,
+        {"llmos": {"driver": {"tokens": 16, "delay_ms": 5}}},
     ),
     Load("pilot, 16 tokens", "pilot", 400, {"max_tokens": 16, "temperature": 0}),
 )
