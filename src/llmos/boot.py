@@ -40,7 +40,7 @@ from llmos.storage.database import Database, open_database
 from llmos.storage.files import Files
 from llmos.storage.home import Home, open_home
 from llmos.storage.housekeeping import HomeKeeper
-from llmos.storage.jobs import SqlJobStore, close_job_store, open_job_store
+from llmos.storage.jobs import SqlJobStore, SqlRequestLog, close_job_store, open_job_store
 from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
@@ -115,6 +115,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         metrics = Metrics()
         disk = await _open_disk(settings, home, database, metrics)
         stack.push_async_callback(close_job_store, disk.jobs)
+        stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
         authorizer = RoleAuthorizer()
@@ -131,6 +132,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             epoch=database.epoch,
             jobs=disk.jobs,
             files=disk.files,
+            requests=disk.requests,
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
@@ -171,6 +173,7 @@ class Disk:
 
     blobs: Blobs
     jobs: SqlJobStore
+    requests: SqlRequestLog
     uploads: Uploads
     files: Files
     keeper: HomeKeeper
@@ -185,7 +188,8 @@ async def _open_disk(settings: Settings, home: Home, database: Database, metrics
     keeper = HomeKeeper(
         home, database, jobs.database, blobs, uploads, metrics=metrics, config=config
     )
-    return Disk(blobs, jobs, uploads, files, keeper)
+    requests = SqlRequestLog(jobs.database, config, metrics.requests_unrecorded.inc)
+    return Disk(blobs, jobs, requests, uploads, files, keeper)
 
 
 async def _open_registry(

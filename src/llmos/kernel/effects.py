@@ -55,8 +55,11 @@ class Effects:
         tokenizer: Tokenizer,
         placement: Placement,
         metrics: Metrics,
+        *,
+        record: Callable[[Process, Terminal], None],
     ) -> None:
         self._state = state
+        self._record = record
         self._table = table
         self._tokenizer = tokenizer
         self._placement = placement
@@ -157,6 +160,7 @@ class Effects:
             event = msgspec.structs.replace(event, served=process.served())
         process.stream.close(event)
         self._count(process, event)
+        self._record(process, event)
         self._table.retire(process)
         self.callers.closed(process)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
-from llmos.abi.events import Aborted, Failed
+from llmos.abi.events import Aborted, Failed, Terminal
 from llmos.abi.files import FileStore
 from llmos.abi.home import Housekeeping
 from llmos.abi.jobs import JobStore
@@ -24,6 +24,7 @@ from llmos.abi.policy import MakePolicy, Policy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.program import ProgramEntry
 from llmos.abi.registry import Registry
+from llmos.abi.requests import RequestLog
 from llmos.abi.syscall import Accepted, Refused, Reply
 from llmos.errors import ErrorInfo, from_info
 from llmos.ipc import memory
@@ -40,6 +41,7 @@ from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.records import row_of
 from llmos.kernel.resume import Resumable
 from llmos.kernel.stream import Bounds, Stream
 from llmos.kernel.syscall import Gate
@@ -73,6 +75,7 @@ class Services:
     epoch: int
     jobs: JobStore
     files: FileStore
+    requests: RequestLog
     housekeeping: Housekeeping
     program_of: Callable[[str], ProgramEntry]
     programs: Callable[[], list[ProgramEntry]]
@@ -109,7 +112,10 @@ class Kernel:
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
         self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
-        self.effects = Effects(self.state, self.table, self.tokenizer, self.placement, metrics)
+        self._requests = services.requests
+        self.effects = Effects(
+            self.state, self.table, self.tokenizer, self.placement, metrics, record=self._record
+        )
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
@@ -308,6 +314,9 @@ class Kernel:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _record(self, process: Process, event: Terminal) -> None:
+        self._requests.record([row_of(process, event, self.epoch)])
 
     def _die(self, error: Exception) -> None:
         if not self.fatal.done():

@@ -58,6 +58,9 @@ class Metrics:
         )
         self.failures = counter("llmos:request_failure", "Requests failed.", _MODEL, "code")
         self.refusals = counter("llmos:request_refused", "Requests refused.", "code")
+        self.requests_unrecorded = counter(
+            "llmos:request_unrecorded", "Records of requests dropped: the disk would not take them."
+        )
         self.running = gauge("vllm:num_requests_running", "Holding a slot.", _MODEL)
         self.waiting = gauge("vllm:num_requests_waiting", "In the queue.", _MODEL)
         self.kv_usage = gauge("vllm:kv_cache_usage_perc", "KV in use, 0 to 1.", _MODEL)

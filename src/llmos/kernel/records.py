@@ -1,0 +1,39 @@
+"""What is recorded of an inference once it has ended."""
+
+from __future__ import annotations
+
+from llmos.abi.events import Failed, Finished, Terminal
+from llmos.abi.requests import RequestRow
+from llmos.kernel.process import Process
+
+
+def row_of(process: Process, event: Terminal, epoch: int) -> RequestRow:
+    """The row of a process that `event` has ended. Tokens made are counted also where the engine
+    could not tell."""
+    usage = event.usage
+    first_ns = None
+    if process.first_token_mono:
+        first_ns = process.created_ns + process.first_token_mono - process.created_mono
+    outcome, error_code = "cancelled", None
+    if isinstance(event, Finished):
+        outcome = str(event.reason)
+    elif isinstance(event, Failed):
+        outcome, error_code = "failed", event.error.code
+    return RequestRow(
+        request_id=process.request_id,
+        tenant_id=process.principal.tenant_id,
+        principal_id=process.principal.principal_id,
+        model=process.version.ref,
+        route=process.body.route,
+        service_class=int(process.service_class),
+        prompt_tokens=process.prepared.num_tokens if process.prepared else usage.prompt_tokens,
+        completion_tokens=max(usage.completion_tokens, process.num_tokens),
+        cached_tokens=usage.cached_tokens,
+        created_ns=process.created_ns,
+        ended_ns=process.ended_ns or process.created_ns,
+        outcome=outcome,
+        epoch=epoch,
+        started_ns=process.started_ns,
+        first_token_ns=first_ns,
+        error_code=error_code,
+    )
