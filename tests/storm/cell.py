@@ -30,9 +30,12 @@ class Stuck(AssertionError):
 class Zygote:
     """The process whose forks are the lives. `env` is added to a clean environment."""
 
-    def __init__(self, kind: str, log: Path, env: dict[str, str], mutant: Path | None) -> None:
+    def __init__(
+        self, kind: str, log: Path, env: dict[str, str], mutant: Path | None, src: Path | None
+    ) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         extra = {MUTANT: str(mutant)} if mutant is not None else {}
+        extra |= {"PYTHONPATH": str(src)} if src is not None else {}
         self.log = log
         with log.open("ab") as err:
             self._process = subprocess.Popen(
@@ -81,7 +84,8 @@ class Zygote:
 
 
 class Cell:
-    """A folder with a home, its histories and its log. `library`: of the power cuts, if any."""
+    """A folder with a home, its histories and its log. `library`: of the power cuts, if any.
+    `src`: a copy of the sources to run, so that a long hunt sees no edit."""
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class Cell:
         *,
         library: Path | None = None,
         mutant: Path | None = None,
+        src: Path | None = None,
         url: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +112,7 @@ class Cell:
         self.disk = Disk(self.home, folder / "disk", library) if library is not None else None
         self.marks = Writer(self.history / "marks", "conductor")
         env = self.disk.env if self.disk is not None else {}
-        self.zygote = Zygote(kind, folder / "log", env, mutant)
+        self.zygote = Zygote(kind, folder / "log", env, mutant, src)
         self.kind = kind
         self.lives = self.kills = self.cuts = 0
         self.pid = 0

@@ -86,6 +86,8 @@ class Closing:
     def _job(self, job_id: str, row: Row) -> None:
         if row.state not in ENDED_STATES:
             self._wrong("stuck", f"{job_id} ({row.tag}) is {row.state} in the end")
+        elif row.state == "dead":
+            self._wrong("lost", f"{job_id} ({row.tag}) is dead: its program killed no worker twice")
         elif row.is_claimed:
             self._wrong("stuck", f"{job_id} ended {row.state} and is still claimed")
         job = self._checker.jobs.get(job_id)

@@ -14,7 +14,7 @@ from tests.storm.servers import ServerCell
 from tests.storm.storming import Outcome, calm_down, judge
 
 KINDS = ("ENOSPC", "EIO", "EMFILE")
-BEFORE_S, AFTER_S = 1.0, 2.0
+BEFORE_S, AFTER_S = 2.0, 2.0
 
 
 @dataclass

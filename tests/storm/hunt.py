@@ -30,7 +30,7 @@ LIVED = tuple(name for name in NAMES if not name.startswith(TRIALS))
 ROUNDS = (4, 12, 24)
 """Kills in each try at a mutant of the storage; one that is not caught gets the next."""
 SERVER_ROUNDS = (4, 8)
-STALL_S = 0.6
+STALL_S = 0.35
 CALM_S = 20.0
 """Work goes on for ever in some mutants; what has not ended by then is stuck."""
 
@@ -46,16 +46,26 @@ class Verdict:
     excuse: str | None = None
 
 
-def judge(plant: Plant, mutant: Mutant, library: Path | None, seed: int, folder: Path) -> Verdict:
+@dataclass(frozen=True)
+class Ground:
+    """Where a hunt takes place: on a copy of the sources, so that no edit gets into it."""
+
+    folder: Path
+    library: Path
+    src: Path
+    seed: int
+
+
+def judge(plant: Plant, mutant: Mutant, ground: Ground) -> Verdict:
     """Storms of rising length, until it is caught."""
     began_s = time.monotonic()
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = Path(tempfile.mkdtemp(dir=ground.folder))
     source = place / "mutant.json"
     source.write_text(json.dumps({"module": mutant.module, "source": mutant.source}))
     caught = None
     rounds = ROUNDS if plant.level == "work" else SERVER_ROUNDS
     for number, kills in enumerate(rounds):
-        caught = _storm(plant, source, library, seed + number, kills, place / str(number))
+        caught = _storm(plant, source, ground, ground.seed + number, kills, place / str(number))
         if caught is not None:
             break
     shutil.rmtree(place, ignore_errors=True)
@@ -64,26 +74,29 @@ def judge(plant: Plant, mutant: Mutant, library: Path | None, seed: int, folder:
 
 
 def _storm(
-    plant: Plant, source: Path, library: Path | None, seed: int, kills: int, place: Path
+    plant: Plant, source: Path, ground: Ground, seed: int, kills: int, place: Path
 ) -> str | None:
     cell: Cell
     try:
         if plant.level == "work":
-            cell = Cell("work", place, seed, library=library, mutant=source)
+            library = ground.library
+            cell = Cell("work", place, seed, library=library, mutant=source, src=ground.src)
         else:
-            cell = ServerCell(place, seed, mutant=source)
+            cell = ServerCell(place, seed, mutant=source, src=ground.src)
             cell.start_clients(1, num_clients=6)
     except Stuck as error:
         return f"stuck: {error}".splitlines()[0][:160]
+    is_stall = plant.act == "stall"
     storm = Storm(
         kills,
         points=plant.points or LIVED,
         point_share=0.9 if plant.points else 0.6,
-        life_s=(0.1, 0.5) if plant.level == "work" else (0.5, 1.5),
+        life_s=(0.5, 1.5) if is_stall or plant.level == "serve" else (0.1, 0.5),
         cut_share=1.0 if plant.is_cut else 0.3,
         act=plant.act,
-        linger_s=STALL_S if plant.act == "stall" else 0.05,
+        linger_s=STALL_S if is_stall else 0.05,
         calm_timeout_s=CALM_S,
+        extra={"weights": dict(plant.weights)} if plant.weights else {},
     )
     made = run(cell, storm)
     if not made.violations:
@@ -103,7 +116,7 @@ def modules() -> list[str]:
     return [".".join(p.relative_to(SRC).with_suffix("").parts) for p in paths if p.stem[0] != "_"]
 
 
-def draw(seed: int, count: int) -> list[tuple[Plant, Mutant]]:
+def draw(seed: int, count: int, src: Path = SRC) -> list[tuple[Plant, Mutant]]:
     """Files drawn by a seed, one place in each; a quarter of them in the kernel."""
     chance = random.Random(seed)
     made: list[tuple[Plant, Mutant]] = []
@@ -112,14 +125,14 @@ def draw(seed: int, count: int) -> list[tuple[Plant, Mutant]]:
         wants_kernel = len(made) % 4 == 3
         names = [name for name in modules() if (".kernel." in name) == wants_kernel]
         module = chance.choice(names)
-        places = sites_in(module, read(module))
+        places = sites_in(module, read(module, src))
         if not places:
             continue
         site: Site = chance.choice(places)
         if (module, site.number, site.choice) in seen:
             continue
         seen.add((module, site.number, site.choice))
-        mutant = site.mutant_of(read(module))
+        mutant = site.mutant_of(read(module, src))
         level = "serve" if wants_kernel else "work"
         made.append((Plant(mutant.what, module, "", "", level), mutant))
     return made
@@ -133,22 +146,20 @@ def main() -> int:
     parser.add_argument("--only", default="", help="planted ones whose name has this in it")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="hunt-", dir=_fast_folder()))
-    wanted = [(plant, plant.mutant()) for plant in PLANTS if given.only in plant.name]
-    wanted += [] if given.only else draw(given.seed, given.drawn)
+    src = folder / "src"
     try:
-        library = build(folder)
-        for level in ("work", "serve"):
-            sound = judge(Plant("", "", "", "", level), _none(), library, given.seed, folder)
+        shutil.copytree(SRC, src, ignore=shutil.ignore_patterns("__pycache__"))
+        ground = Ground(folder, build(folder), src, given.seed)
+        wanted = [(plant, plant.mutant(src)) for plant in PLANTS if given.only in plant.name]
+        wanted += [] if given.only else draw(given.seed, given.drawn, src)
+        for level in () if given.only else ("work", "serve"):
+            sound = judge(Plant("", "", "", "", level), _none(), ground)
             if sound.caught:
                 print(f"the code itself is caught ({level}): {sound.caught}")
                 return 2
-
-        def one(pair: tuple[Plant, Mutant]) -> Verdict:
-            return judge(pair[0], pair[1], library, given.seed, folder)
-
+        verdicts = []
         with ThreadPoolExecutor(given.jobs) as pool:
-            verdicts = []
-            for verdict in pool.map(lambda pair: judge(*pair, library, given.seed, folder), wanted):
+            for verdict in pool.map(lambda pair: judge(pair[0], pair[1], ground), wanted):
                 verdicts.append(verdict)
                 print(describe(verdict), flush=True)
     finally:

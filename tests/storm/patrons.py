@@ -79,7 +79,9 @@ class Patron:
         ]
 
     async def live(self) -> None:
-        acts, weights = zip(*self._acts, strict=True)
+        given = self._world.order.weights
+        chosen = [(getattr(self, name), weight) for name, weight in given.items()]
+        acts, weights = zip(*(chosen or self._acts), strict=True)
         await self.ask_again()
         while True:
             await self._world.has_room.wait()

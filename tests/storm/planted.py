@@ -14,9 +14,9 @@ from tests.mutation.operators import Mutant
 SRC = Path(__file__).resolve().parents[2] / "src"
 
 
-def read(module: str) -> str:
+def read(module: str, src: Path = SRC) -> str:
     """The source of a module by its full name."""
-    return (SRC / (module.replace(".", "/") + ".py")).read_text()
+    return (src / (module.replace(".", "/") + ".py")).read_text()
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,18 @@ class Plant:
     points: tuple[str, ...] = ()
     is_cut: bool = False
     act: str = "kill"
+    weights: tuple[tuple[str, int], ...] = ()
+    """Of clients' acts, where the usual ones would take long to find it."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Further replacements."""
 
-    def mutant(self) -> Mutant:
-        source = read(self.module)
-        if source.count(self.old) != 1:
-            raise LookupError(f"{self.name}: its text is {source.count(self.old)} times there")
-        return Mutant(self.name, self.module, source.replace(self.old, self.new), self.name)
+    def mutant(self, src: Path = SRC) -> Mutant:
+        source = read(self.module, src)
+        for old, new in ((self.old, self.new), *self.also):
+            if source.count(old) != 1:
+                raise LookupError(f"{self.name}: its text is {source.count(old)} times there")
+            source = source.replace(old, new)
+        return Mutant(self.name, self.module, source, self.name)
 
 
 _COMMIT = ("database.group.before_commit",)
@@ -56,6 +62,7 @@ PLANTS = (
         '                reached("database.group.before_commit")\n',
         '                _answer(group)\n                reached("database.group.before_commit")\n',
         points=_COMMIT,
+        also=(("        if self.waiter.cancelled():\n", "        if self.waiter.done():\n"),),
     ),
     Plant(
         "a blob's bytes are not synced",
@@ -81,9 +88,14 @@ PLANTS = (
     Plant(
         "an old attempt may report",
         _JOBS + "tx",
-        "        jobs.c.num_starts == attempt.number,\n"
-        "        jobs.c.holder_epoch == attempt.epoch,\n",
-        "",
+        'jobs.c.num_starts == bindparam("of_number"),',
+        'jobs.c.num_starts >= bindparam("of_number"),',
+        also=(
+            (
+                'jobs.c.holder_epoch == bindparam("of_epoch"),',
+                'jobs.c.holder_epoch >= bindparam("of_epoch"),',
+            ),
+        ),
     ),
     Plant(
         "an attempt that gave the job back still holds it",
@@ -150,8 +162,9 @@ PLANTS = (
         "llmos.storage.blobs",
         "            if digest in spared:\n                return 0\n",
         "",
-        points=("files.add.stored",),
+        points=("blobs.seal.renamed",),
         act="stall",
+        weights=(("_upload", 20), ("_submit", 20)),
     ),
     Plant(
         "a sweep does not know of files",
@@ -164,6 +177,7 @@ PLANTS = (
         _JOBS + "outcome",
         "if state is JobState.SUCCEEDED and row.cancel_reason is not None:",
         "if False:",
+        weights=(("_submit", 60), ("_cancel", 60)),
     ),
     Plant(
         "server runs are not counted",

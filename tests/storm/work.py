@@ -58,6 +58,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """Not a life: `open` a home and close it, or `restore` it from `source`."""
     source: str = ""
     backup_at_once: bool = False
+    weights: dict[str, int] = {}
+    """Of the patrons' acts by name, instead of their own."""
 
 
 class Memory:
