@@ -41,6 +41,11 @@ class Crew:
         self._scratch = scratch
         self._random = world.random
         self._tasks: set[asyncio.Task[None]] = set()
+        self._past = {
+            job_id: Attempt(job_id, number, epoch)
+            for job_id, number, epoch in world.memory.attempts
+        }
+        """The last attempt of each job that was begun: when the next has begun, it is a ghost."""
 
     async def work(self) -> None:
         """Claims a window of jobs and runs them; ends only by being cancelled or by a failure."""
@@ -90,10 +95,9 @@ class Crew:
         )
         if attempt is None:
             return
-        self._world.memory.attempts = [
-            *self._world.memory.attempts[-20:],
-            (job.job_id, attempt.number, attempt.epoch),
-        ]
+        ghost, self._past[job.job_id] = self._past.get(job.job_id), attempt
+        if ghost is not None and self._random.random() < 0.5:
+            await self._report_late(ghost)
         await self._read_inputs(job)
         await self._work(job, attempt)
 
