@@ -65,9 +65,15 @@ def worlds(first: int, last: int) -> None:
 def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     """Tests of policies on simulated workers, and of what was found before."""
     from tests.unit.kernel import test_shares
-    from tests.unit.kernel.sim import test_exact, test_found, test_outlook, test_policies
+    from tests.unit.kernel.sim import (
+        test_exact,
+        test_found,
+        test_outlook,
+        test_policies,
+        test_shed,
+    )
 
-    for module in (test_exact, test_found, test_outlook, test_shares, test_policies):
+    for module in (test_exact, test_found, test_outlook, test_shed, test_shares, test_policies):
         for name, test in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(test):
                 for mark in getattr(test, "pytestmark", []):

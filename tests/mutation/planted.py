@@ -87,9 +87,9 @@ PLANTS = (
     ),
     Plant(
         "classes have no shares of the queue",
-        "admission",
-        "share = limits.share(waiting.service_class)",
-        "share = 1.0",
+        "shed",
+        "limits, share = state.limits, state.limits.share(kind)",
+        "limits, share = state.limits, 1.0",
     ),
     Plant(
         "deadlines are not looked at",

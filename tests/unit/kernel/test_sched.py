@@ -320,6 +320,7 @@ def test_low_classes_are_shed_before_high_ones() -> None:
         assert of(do.Accept, world.arrive(f"b{i}", one(), BATCH))
     (refuse,) = world.arrive("b8", one(), BATCH)
     assert refuse.error.code == "queue_full"
+    assert refuse.error.message == "8 requests wait for m:1, and class batch may not add 1 more"
     assert refuse.error.details["position"] == 9
     assert of(do.Accept, world.arrive("i0", one(), INTERACTIVE))
 

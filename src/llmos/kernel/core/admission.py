@@ -25,6 +25,7 @@ from llmos.kernel.core.outlook import Outlook, has_room, in_words, look, ready_r
 from llmos.kernel.core.queueing import enqueue
 from llmos.kernel.core.replica import ModelFacts
 from llmos.kernel.core.request import Request
+from llmos.kernel.core.shed import Lack, pick, shed
 from llmos.kernel.core.state import State
 
 GIB = 1 << 30
@@ -35,6 +36,11 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
     model, prediction = event.model, predict(state, event)
     outlook = look(state, model, event.waiting, now_ns)
     refusal = _refusal(state, event, prediction, outlook, now_ns)
+    place: list[Request] | QueueFull = []
+    if refusal is None:
+        place = _make_place(state, event, _tokens(event, prediction), outlook)
+    if isinstance(place, QueueFull):
+        refusal, place = place, []
     if refusal is not None:
         if isinstance(refusal, CapacityError | LoadFailed | PayloadTooLarge):
             _explain(refusal, outlook)
@@ -50,6 +56,7 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
             request.waiting.request_id, request.reason, outlook.wait_ns, prediction.service_ns
         )
     )
+    shed(state, place, event.waiting.service_class, now_ns)
 
 
 def _explain(refusal: LLMOSError, outlook: Outlook) -> None:
@@ -66,6 +73,11 @@ def _explain(refusal: LLMOSError, outlook: Outlook) -> None:
         "eta_s": eta_s,
         **refusal.details,
     }
+
+
+def _tokens(event: ev.Arrived, prediction: Prediction) -> int:
+    """What it counts for in a queue."""
+    return event.waiting.prompt_tokens + round(prediction.output_tokens)
 
 
 def predict(state: State, event: ev.Arrived) -> Prediction:
@@ -99,6 +111,7 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
         deadline_ns=event.deadline_ns,
         begin_by_ns=begin_by_ns,
         keep_alive_ns=event.keep_alive_ns,
+        may_be_shed=event.may_be_shed,
     )
     state.requests[waiting.request_id] = request
     state.queue(request.model_id).join(waiting)
@@ -123,11 +136,8 @@ def _refusal(
         return too_large
     if over_quota := _over_quota(state, event):
         return over_quota
-    tokens = event.waiting.prompt_tokens + round(prediction.output_tokens)
-    if too_long := _too_long(state, event, tokens):
+    if too_long := _too_long(state, event, _tokens(event, prediction)):
         return too_long
-    if full := _full(state, event, tokens, outlook):
-        return full
     return _too_late(state, event, prediction, outlook, now_ns)
 
 
@@ -161,27 +171,34 @@ def _too_long(state: State, event: ev.Arrived, tokens: int) -> PayloadTooLarge |
     )
 
 
-def _full(state: State, event: ev.Arrived, tokens: int, outlook: Outlook) -> QueueFull | None:
-    """The lower the class, the earlier its share of a bound is used up. Who need not wait, may."""
-    limits, model, waiting = state.limits, event.model, event.waiting
-    queued, backlog = len(state.queue(model.model_id)), state.backlogs[model.model_id]
-    if not queued and has_room(ready_replicas(state, model.model_id)):
-        return None
-    share = limits.share(waiting.service_class)
-    bounds = (
-        (queued, 1, limits.max_waiting_per_model, f"requests wait for {model.ref}"),
-        (state.num_waiting, 1, limits.max_waiting, "requests wait in all"),
-        (backlog.tokens, tokens, limits.max_waiting_tokens, f"tokens wait for {model.ref}"),
+def _make_place(
+    state: State, event: ev.Arrived, tokens: int, outlook: Outlook
+) -> list[Request] | QueueFull:
+    """Whom to shed so that every bound holds: mostly nobody. Who need not wait, may come in.
+
+    The lower the class, the earlier its share of a bound is used up.
+    """
+    model, kind = event.model, event.waiting.service_class
+    if not len(state.queue(model.model_id)) and has_room(ready_replicas(state, model.model_id)):
+        return []
+    lack = Lack(state, model, kind, tokens)
+    if not lack.is_any:
+        return []
+    name, backlog = kind.name.lower(), state.backlogs[model.model_id]
+    if lack.num_here > 0:
+        value, more, what = len(state.queue(model.model_id)), 1, f"requests wait for {model.ref}"
+    elif lack.tokens > 0:
+        value, more, what = backlog.tokens, tokens, f"tokens wait for {model.ref}"
+    else:
+        value, more, what = state.num_waiting, 1, "requests wait in all"
+    victims = pick(state, lack, kind)
+    if victims is not None:
+        return victims
+    return QueueFull(
+        f"{value} {what}, and class {name} may not add {more} more",
+        retry_after_s=max(1.0, round(outlook.wait_s, 1)),
+        details={"reason": what, "eta_s": round(outlook.wait_s, 3)},
     )
-    for value, more, bound, what in bounds:
-        if value + more > math.ceil(bound * share):
-            name = waiting.service_class.name.lower()
-            return QueueFull(
-                f"{value} {what}, and class {name} may not add {more} more",
-                retry_after_s=max(1.0, round(outlook.wait_s, 1)),
-                details={"reason": what, "eta_s": round(outlook.wait_s, 3)},
-            )
-    return None
 
 
 def _too_late(

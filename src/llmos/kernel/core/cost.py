@@ -155,6 +155,15 @@ class Work:
     tokens: int = 0
 
 
+Fresh = dict[ServiceClass, OrderedDict[str, None]]
+"""By class, who waits for a first row and may be shed, oldest first; the newest is at its end."""
+
+
+def no_fresh() -> Fresh:
+    """Of nobody."""
+    return {service_class: OrderedDict() for service_class in ServiceClass}
+
+
 @dataclass(slots=True)
 class Backlog:
     """Work that waits for a model, by class, so that an estimate costs nothing to compute."""
@@ -163,6 +172,7 @@ class Backlog:
         default_factory=lambda: {service_class: Work() for service_class in ServiceClass}
     )
     tokens: int = 0
+    fresh: Fresh = field(default_factory=no_fresh)
 
     def add(self, service_class: ServiceClass, service_ns: float, tokens: int) -> None:
         work = self.of_class[service_class]

@@ -14,6 +14,9 @@ def enqueue(state: State, request: Request) -> None:
     request.queued_ns, request.queued_tokens = _work(state, request)
     backlog = state.backlogs[model_id]
     backlog.add(waiting.service_class, request.queued_ns, request.queued_tokens)
+    if request.state is RequestState.WAITING and request.may_be_shed:
+        for fresh in (backlog.fresh, state.fresh):
+            fresh[waiting.service_class][waiting.request_id] = None
     state.dirty[model_id] = None
 
 
@@ -25,6 +28,8 @@ def dequeue(state: State, request: Request, *, popped: bool = False) -> None:
     state.num_waiting -= 1
     backlog = state.backlogs[model_id]
     backlog.remove(waiting.service_class, request.queued_ns, request.queued_tokens)
+    for fresh in (backlog.fresh, state.fresh):
+        fresh[waiting.service_class].pop(waiting.request_id, None)
 
 
 def is_queued(state: State, request: Request) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmos.abi.policy import Policy
-from llmos.kernel.core.cost import Backlog, CostModel, LoadTimes
+from llmos.kernel.core.cost import Backlog, CostModel, Fresh, LoadTimes, no_fresh
 from llmos.kernel.core.decisions import Decision
 from llmos.kernel.core.fault import Fault
 from llmos.kernel.core.jobs import Board
@@ -39,6 +39,7 @@ class State:
     costs: dict[str, CostModel] = field(default_factory=lambda: defaultdict(CostModel))
     loads: LoadTimes = field(default_factory=LoadTimes)
     backlogs: dict[str, Backlog] = field(default_factory=lambda: defaultdict(Backlog))
+    fresh: Fresh = field(default_factory=no_fresh)
     open_of_tenant: dict[str, int] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
     wanted: dict[str, None] = field(default_factory=dict)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 from llmos.abi.policy import Tuning
+from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import SpareState
@@ -78,6 +80,7 @@ def _check_queues(state: State) -> None:
     """Who waits, model by model: counted, in tokens, and in predicted time."""
     num: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
+    num_fresh = 0
     work: Counter[tuple[str, int]] = Counter()
     for request_id, request in state.requests.items():
         if not is_queued(state, request):
@@ -92,6 +95,14 @@ def _check_queues(state: State) -> None:
         _check_work(request)
         tokens[request.model_id] += request.queued_tokens
         work[request.model_id, waiting.service_class] += round(request.queued_ns)
+        model_fresh = state.backlogs[request.model_id].fresh[waiting.service_class]
+        is_fresh = _may_be_shed(request, waiting.service_class)
+        for fresh in (model_fresh, state.fresh[waiting.service_class]):
+            demand((request_id in fresh) == is_fresh, "it may be shed, or may not")
+            num_fresh += is_fresh
+    for index in (state.fresh, *(backlog.fresh for backlog in state.backlogs.values())):
+        num_fresh -= sum(map(len, index.values()))
+    demand(num_fresh == 0, "one that may be shed waits no more")
     demand(state.num_waiting == num.total(), "the number of waiting requests is wrong")
     for model_id, queue in state.queues.items():
         demand(len(queue) == num[model_id], f"the queue of {model_id} is of another length")
@@ -241,13 +252,15 @@ def _check_classes(state: State, running: list[Request], model_id: str, tuning: 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The error code an arrival must get, by the bounds alone; None: it must be accepted.
+    """The error code an arrival must get, by the bounds alone; None: none of those.
 
-    Of deadlines it says nothing: those hang on predictions. `num_least` and `num_most`: who waits
-    already and goes first, of the higher classes, and of its own.
+    `is_full`: then it must find no place; None: that hangs on who is shed for it. Of deadlines it
+    says nothing: those hang on predictions. `num_least` and `num_most`: who waits already and goes
+    first, of the higher classes, and of its own.
     """
 
     code: str | None
+    is_full: bool | None
     num_least: int
     num_most: int
 
@@ -268,22 +281,13 @@ def expected(state: State, event: ev.Arrived, rule: Rule | None, now_ns: int) ->
         num_higher, num_most = 0 if rule is None else len(kinds), len(kinds)
     elif rule is not RULES["fair"]:
         num_higher = num_most
-    return Expected(_expected_code(state, event, now_ns), num_higher, num_most)
+    code = _expected_code(state, event, now_ns)
+    return Expected(code, _is_full(state, event), num_higher, num_most)
 
 
 def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
     limits, model_id, waiting = state.limits, event.model.model_id, event.waiting
     fault = state.faults.get(model_id)
-    queue, share = state.queue(model_id), limits.share(waiting.service_class)
-    principal = (waiting.principal_id, waiting.prompt_tokens, event.max_tokens, 1)
-    tokens = waiting.prompt_tokens + round(state.costs[model_id].predict(*principal).output_tokens)
-    filled = (
-        (len(queue) + 1, limits.max_waiting_per_model),
-        (state.num_waiting + 1, limits.max_waiting),
-        (state.backlogs[model_id].tokens + tokens, limits.max_waiting_tokens),
-    )
-    ready = [r for r in state.replicas_of(model_id) if r.state is ReplicaState.READY]
-    is_served = not len(queue) and any(r.num_slots > len(r.running) for r in ready)
     if state.draining:
         return "shutting_down"
     if fault is not None and fault.cooling and now_ns < fault.retry_ns:
@@ -292,11 +296,53 @@ def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
         return "model_too_large"
     if state.open_of_tenant.get(waiting.tenant_id, 0) >= limits.max_open_per_tenant:
         return "quota_exceeded"
-    if tokens >= limits.max_waiting_tokens * share + 1:
+    if _tokens(state, event) >= limits.max_waiting_tokens * limits.share(waiting.service_class) + 1:
         return "payload_too_large"
-    if not is_served and any(value >= bound * share + 1 for value, bound in filled):
-        return "queue_full"
     return None
+
+
+def _tokens(state: State, event: ev.Arrived) -> int:
+    """What it counts for in a queue."""
+    waiting, cost = event.waiting, state.costs[event.model.model_id]
+    predicted = cost.predict(waiting.principal_id, waiting.prompt_tokens, event.max_tokens, 1)
+    return waiting.prompt_tokens + round(predicted.output_tokens)
+
+
+def _is_full(state: State, event: ev.Arrived) -> bool | None:
+    """Also when all of the lower classes that may be are shed. None: it hangs on whom."""
+    limits, model_id, kind = state.limits, event.model.model_id, event.waiting.service_class
+    queue, share = state.queue(model_id), limits.share(kind)
+    ready = [r for r in state.replicas_of(model_id) if r.state is ReplicaState.READY]
+    if not len(queue) and any(r.num_slots > len(r.running) for r in ready):
+        return False
+    lacks = (
+        len(queue) + 1 - math.ceil(limits.max_waiting_per_model * share),
+        state.num_waiting + 1 - math.ceil(limits.max_waiting * share),
+        state.backlogs[model_id].tokens
+        + _tokens(state, event)
+        - math.ceil(limits.max_waiting_tokens * share),
+    )
+    gifts = [0, 0, 0]
+    sparing = 0
+    for lower in (c for c in ServiceClass if c < kind):
+        there = [r for r in state.requests.values() if _may_be_shed(r, lower)]
+        here = sorted(r.queued_tokens for r in there if r.model_id == model_id)
+        num_of = Counter(r.model_id for r in there)
+        kept = math.ceil(min(limits.max_waiting_per_model, limits.max_waiting) / 100)
+        spare = {m: max(0, num - kept) for m, num in num_of.items()}
+        num_here = spare.get(model_id, 0)
+        gifts[0] += num_here
+        gifts[1] += sum(spare.values())
+        gifts[2] += sum(here)
+        sparing += sum(here[:num_here])
+    if any(lack > max(0, gift) for lack, gift in zip(lacks, gifts, strict=True)):
+        return True
+    return None if lacks[2] > max(0, sparing) else False
+
+
+def _may_be_shed(request: Request, kind: ServiceClass) -> bool:
+    is_new = request.state is RequestState.WAITING and request.may_be_shed
+    return is_new and request.waiting.service_class is kind
 
 
 def check_answer(expected: Expected, event: ev.Arrived, answer: do.Decision) -> None:
@@ -311,7 +357,10 @@ def check_answer(expected: Expected, event: ev.Arrived, answer: do.Decision) -> 
     if expected.code is None and code == "deadline_exceeded":
         demand(event.deadline_ns is not None, "refused for a deadline nobody set")
         return
-    demand(code == expected.code, f"an arrival was answered with {code}, not {expected.code}")
+    right = expected.code
+    if right is None and expected.is_full is not False and code in (None, "queue_full"):
+        right = "queue_full" if expected.is_full else code
+    demand(code == right, f"an arrival was answered with {code}, not {right}")
 
 
 _HOPELESS = ("model_too_large", "payload_too_large", "shutting_down")

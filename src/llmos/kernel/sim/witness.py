@@ -106,6 +106,7 @@ class Witness:
         self._ended: set[str] = set()
         self._cancelled: list[str] = []
         self._unwanted: list[str] = []
+        self._newcomers: list[ev.Arrived] = []
         self._is_closing = False
         self.is_draining = False
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
@@ -121,11 +122,13 @@ class Witness:
         self._accounts.told(events, lambda r: r in self.open and self.open[r].is_stalled)
         self._now_up, self._failed, self._ended = [], [], set()
         self._cancelled, self._unwanted, self._now_stalled = [], [], []
+        self._newcomers = []
         self._num_stalled_now = 0
         self._num_parked_before = {r: len(host.parked) for r, host in self.hosts.items()}
         for event in events:
             if isinstance(event, ev.Arrived):
                 self._asked[event.waiting.request_id] = event
+                self._newcomers.append(event)
             elif isinstance(event, ev.ReplicaUp):
                 self._up(event)
             elif isinstance(event, ev.ReplicaGone):
@@ -329,6 +332,8 @@ class Witness:
         error = getattr(decision.event, "error", None)
         if error is not None and error.code == "model_too_large":
             self._judge_crowding(seen)
+        if error is not None and error.code == "queue_full":
+            self._judge_shedding(seen)
         self._leave_flow(seen)
         self.num_closed += 1
         self._accounts.closed(decision, now_ns)
@@ -339,6 +344,12 @@ class Witness:
             host.running.discard(request_id)
             host.parked.discard(request_id)
             host.idle_since_ns = now_ns
+
+    def _judge_shedding(self, seen: Seen) -> None:
+        """Only before its first row, and for one of a higher class."""
+        demand(seen.replica_id is None, "shed after it had begun")
+        kinds = [event.waiting.service_class for event in self._newcomers]
+        demand(max(kinds, default=-1) > seen.waiting.service_class, "shed for nobody")
 
     def _judge_crowding(self, seen: Seen) -> None:
         """An accepted request fits an empty machine, so only pinned models can crowd it out."""
