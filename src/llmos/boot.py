@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             node=_open_node(home),
             driver_of=driver_entry,
             make_policy=policy_named(settings.kernel.policy),
-            probe_store=database.probe,
+            probe_store=_prover(database, disk.jobs),
             scratch=home.scratch,
             version=__version__,
             epoch=database.epoch,
@@ -152,6 +152,17 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         )
         _calm_collector()
         yield kernel, home, app
+
+
+def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:
+    """Proves by writing that every database takes writes."""
+
+    async def prove() -> None:
+        await database.probe()
+        if jobs.database.shared:
+            await jobs.probe()
+
+    return prove
 
 
 def _open_node(home: Home) -> LocalNode:
