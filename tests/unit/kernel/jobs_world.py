@@ -163,7 +163,7 @@ class JobWorld:
         elif isinstance(decision, do.KillJob):
             assert kept.place == "worker"
             assert not kept.killed
-            kept.killed = True
+            kept.killed, kept.is_frozen = True, False  # also one that stands still dies of it
         elif isinstance(decision, do.FinishJob | do.RequeueJob):
             assert kept.place == "settling"
             assert kept.verdict is None, "two verdicts"

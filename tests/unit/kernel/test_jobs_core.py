@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from llmos.abi.jobs import JobState
 from llmos.abi.principal import ServiceClass
-from llmos.errors import EngineFailed, ProgramFailed, WorkerError, WorkerLost
+from llmos.errors import DiskFull, EngineFailed, ProgramFailed, WorkerError, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import JobPhase, Outcome, SpareState
@@ -303,6 +303,37 @@ def test_a_computing_job_freezes_under_load_and_has_its_share_in_any_case() -> N
     thaws = of(do.ThawJob, world.log)
     assert len(thaws) >= 5
     assert all("share" in thaw.reason for thaw in thaws)
+
+
+def test_of_thousands_of_turns_only_some_are_told() -> None:
+    world = JobWorld()
+    world.run("a", compute=True)
+    world.later(1)
+    world.press(1)
+    world.later(3600)
+    thaws = of(do.ThawJob, world.log)
+    assert len(thaws) > 300
+    assert sum(thaw.is_told for thaw in thaws) == len(thaws).bit_length()
+
+
+def test_what_an_operator_holds_does_not_hold_up_the_end_of_the_server() -> None:
+    world = JobWorld()
+    world.run("a")
+    world.step(ev.JobSuspended("a", "suspended by root"))
+    assert of(do.KillJob, world.step(ev.Draining()))
+    world.over("a", Outcome.DIED, DEATH)
+    found = verdict(world, "a")
+    assert isinstance(found, do.RequeueJob)
+    assert not found.died
+
+
+def test_a_full_disk_is_given_time() -> None:
+    world = JobWorld()
+    world.run("a")
+    world.over("a", Outcome.RAISED, DiskFull("no space left").to_info())
+    found = verdict(world, "a")
+    assert isinstance(found, do.RequeueJob)
+    assert found.delay_ns == 10 * NS
 
 
 def test_short_load_freezes_nobody_and_short_rest_thaws_nobody() -> None:

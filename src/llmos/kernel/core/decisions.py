@@ -122,16 +122,20 @@ class AskJob:
 
 @dataclass(frozen=True, slots=True)
 class FreezeJob:
-    """Stop its worker where it is."""
+    """Stop its worker where it is. Of many short turns only some are `is_told` in its log."""
 
     job_id: str
     reason: str
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ThawJob:
+    """As `FreezeJob`."""
+
     job_id: str
     reason: str
+    is_told: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ class Job:
 
     `is_held`: frozen by an operator. `began_ns` starts the attempt's time-out, from which
     `frozen_ns` is not counted; `charged_ns` is up to when the policy was told of its running.
-    `pressed_ns` and `relieved_ns` are since when more urgent requests are, or are not, there.
+    `pressed_ns` and `relieved_ns` are since when more urgent requests are, or are not, there;
+    `num_turns` counts the slices it had meanwhile.
     """
 
     facts: JobFacts
@@ -134,6 +135,7 @@ class Job:
     thawed_ns: int = 0
     pressed_ns: int | None = None
     relieved_ns: int = 0
+    num_turns: int = 0
     looks_ns: int = 0
     kill_ns: int | None = None
 

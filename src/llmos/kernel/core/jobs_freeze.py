@@ -29,7 +29,7 @@ def _note_pressure(state: State, job: Job, now_ns: int) -> None:
     if pressed and job.pressed_ns is None:
         job.pressed_ns = now_ns
     elif not pressed and job.pressed_ns is not None:
-        job.pressed_ns, job.relieved_ns = None, now_ns
+        job.pressed_ns, job.relieved_ns, job.num_turns = None, now_ns, 0
 
 
 def _may_freeze(state: State, job: Job, now_ns: int) -> None:
@@ -48,6 +48,7 @@ def _may_thaw(state: State, job: Job, now_ns: int) -> None:
     limits = state.limits.jobs
     longest_ns = job.frozen_at_ns + limits.freeze_max_ns
     if longest_ns <= now_ns:
+        job.num_turns += 1
         thaw(state, job, f"has its share after {limits.freeze_max_ns / NS:g} s", now_ns)
     elif job.pressed_ns is None:
         due_ns = job.relieved_ns + limits.thaw_after_ns

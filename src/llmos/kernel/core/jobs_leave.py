@@ -35,7 +35,7 @@ def freeze(state: State, job: Job, reason: str, now_ns: int) -> None:
     """Where it is, with all it holds but the processor."""
     job.move(JobPhase.FROZEN, reason)
     job.frozen_at_ns = now_ns
-    state.out.append(do.FreezeJob(job.job_id, reason))
+    state.out.append(do.FreezeJob(job.job_id, reason, _is_told(job)))
 
 
 def thaw(state: State, job: Job, reason: str, now_ns: int) -> None:
@@ -45,9 +45,14 @@ def thaw(state: State, job: Job, reason: str, now_ns: int) -> None:
     job.move(JobPhase.WAITING if job.is_idle else JobPhase.RUNNING, reason)
     job.frozen_ns += now_ns - job.frozen_at_ns
     job.thawed_ns, job.is_held = now_ns, False
-    state.out.append(do.ThawJob(job.job_id, reason))
+    state.out.append(do.ThawJob(job.job_id, reason, _is_told(job)))
     if job.facts.timeout_ns is not None:
         look_at(state, job, timeout_at_ns(job))
+
+
+def _is_told(job: Job) -> bool:
+    """A job that stands frozen for a day has thousands of turns: the 1st, 2nd, 4th, 8th … are."""
+    return job.num_turns & (job.num_turns - 1) == 0
 
 
 def timeout_at_ns(job: Job) -> int:

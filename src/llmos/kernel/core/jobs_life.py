@@ -7,7 +7,7 @@ import heapq
 import msgspec
 
 from llmos.abi.jobs import JobState
-from llmos.errors import Cancelled, DeadlineExceeded, ErrorInfo, ProgramFailed, WorkerLost
+from llmos.errors import Cancelled, DeadlineExceeded, DiskFull, ErrorInfo, ProgramFailed, WorkerLost
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import AT_WORK, COMES_BACK, Ending, Job, JobPhase, Outcome, SpareState
@@ -208,11 +208,17 @@ def _died(state: State, job: Job, error: ErrorInfo) -> do.FinishJob | do.Requeue
     return do.RequeueJob(job.job_id, delay_ns, _again(reason, delay_ns), True, error)
 
 
+DISK_FULL_NS = 10 * NS
+"""A full disk is not free again at once."""
+
+
 def _failed(state: State, job: Job, error: ErrorInfo) -> do.FinishJob | do.RequeueJob:
     num = job.facts.num_failures + 1
     if not error.retryable or num >= job.facts.max_attempts:
         return do.FinishJob(job.job_id, JobState.FAILED, f"{error.code}: {error.message}", error)
     delay_ns = state.limits.jobs.backoff_ns(num - 1)
+    if error.code == DiskFull.code:
+        delay_ns = max(delay_ns, DISK_FULL_NS)
     if error.retry_after_s is not None:
         delay_ns = max(
             delay_ns, min(int(error.retry_after_s * NS), state.limits.jobs.max_backoff_ns)
@@ -244,7 +250,10 @@ def draining(state: State, now_ns: int) -> None:
     for job in list(state.jobs.active.values()):
         if job.facts.checkpoints:
             send_away(state, job, Ending.DRAINED, "the server is stopping", now_ns)
-        elif not job.is_held:
+        elif job.is_held:
+            job.wants_out(Ending.DRAINED, "the server is stopping")
+            kill(state, job, "the server is stopping")
+        else:
             thaw(state, job, "the server is stopping", now_ns)
 
 

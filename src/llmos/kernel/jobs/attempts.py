@@ -17,7 +17,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import Outcome
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.desk import Desk
-from llmos.kernel.jobs.disk import Disk
+from llmos.kernel.jobs.disk import PASSING, Disk
 from llmos.kernel.jobs.entry import Entry
 from llmos.kernel.jobs.hub import Hub
 from llmos.kernel.jobs.teller import Teller
@@ -73,7 +73,9 @@ class Attempts:
         try:
             run = await self._run_message(entry, entry.attempt)
         except LLMOSError as error:
-            self._over(entry, Outcome.RAISED, error.to_info())
+            is_passing = isinstance(error, PASSING)
+            outcome = Outcome.NOT_STARTED if is_passing else Outcome.RAISED
+            self._over(entry, outcome, error.to_info())
             return
         if self._was_killed(entry):
             return

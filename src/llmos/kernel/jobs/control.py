@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -10,13 +11,16 @@ from llmos.abi.jobs import ENDED, JobFilter, JobRecord, JobState
 from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import ProcessInfo, ProcessStory
 from llmos.errors import Conflict, LLMOSError
+from llmos.kernel.jobs.disk import PASSING
 from llmos.kernel.jobs.view import info_of, story_of
 
 if TYPE_CHECKING:
     from llmos.kernel.jobs.runner import Runner
 
-STATES_KEPT = 1000
-"""State events told by `why`: the newest, if the store has dropped older ones."""
+STATES_KEPT = 200
+"""Decisions told by `why`: of very many, the first and the last."""
+
+PAGE = 1000
 
 
 class JobControl:
@@ -37,10 +41,13 @@ class JobControl:
 
     async def story(self) -> ProcessStory:
         """From the store: also of a job that ended before this server began."""
-        events = await self._jobs.store.events(
-            self.process_id, await self._first_kept(), STATES_KEPT, ["state"]
-        )
-        return story_of(self.info(), self._record, events)
+        after, kept = await self._first_kept(), []
+        while page := await self._jobs.store.events(self.process_id, after, PAGE, ["state"]):
+            after = page[-1].number
+            kept += page
+            if len(kept) > STATES_KEPT:
+                del kept[STATES_KEPT // 2 : len(kept) - STATES_KEPT // 2]
+        return story_of(self.info(), self._record, kept)
 
     async def _first_kept(self) -> int:
         """Of a very long log the beginning is gone: the number before its first event kept."""
@@ -108,9 +115,10 @@ async def job_infos(jobs: Runner) -> list[ProcessInfo]:
     """Those this kernel holds, and the newest others, live and ended."""
     records = {entry.job_id: entry.record for entry in list(jobs.entries.values())}
     live = [state for state in JobState if state not in ENDED]
-    for states in (live, list(ENDED)):
-        for record in await jobs.store.page(JobFilter(states=states, limit=LISTED)):
-            records[record.job_id] = record
+    with contextlib.suppress(*PASSING):  # what is at work is known without the store
+        for states in (live, list(ENDED)):
+            for record in await jobs.store.page(JobFilter(states=states, limit=LISTED)):
+                records[record.job_id] = record
     return [
         info_of(record, jobs.entries.get(job_id), jobs.find_core(job_id))
         for job_id, record in sorted(records.items(), reverse=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from llmos.errors import LLMOSError, QueueFull, StorageError
+from llmos.errors import DiskFull, LLMOSError, QueueFull, StorageError
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -34,9 +34,10 @@ class Disk:
         try:
             result = await work()
         except PASSING as error:
-            if self.problem is None:
-                log.warning("the store refused (%s): %s", what, error)
-            self.problem = error
+            if isinstance(error, StorageError):  # a full line passes by itself
+                if self.problem is None:
+                    log.warning("the store refused (%s): %s", what, error)
+                self.problem = error
             raise
         self.problem = None
         self._metrics.job_writes.labels(what).observe(time.perf_counter() - begun)
@@ -49,6 +50,18 @@ class Disk:
             try:
                 return await self.once(what, work)
             except PASSING:
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, self._max_wait_s)
+
+    async def with_room(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Until the disk is not full any more. Raises what else there is: a worker's own fault
+        is no problem of the store's."""
+        wait_s = self._min_wait_s
+        while True:
+            try:
+                return await work()
+            except DiskFull as full:
+                self.problem = full
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, self._max_wait_s)
 

@@ -361,12 +361,14 @@ class Runner:
         self.attempts.ask(self.entries[decision.job_id], decision.stop, decision.reason)
 
     def _freeze(self, decision: do.FreezeJob) -> None:
-        self.note(decision.job_id, "frozen", decision.reason)
+        if decision.is_told:
+            self.note(decision.job_id, "frozen", decision.reason)
         self.entries[decision.job_id].frozen_s = time.monotonic()
         self._workers.freeze_program(decision.job_id, True)
 
     def _thaw(self, decision: do.ThawJob) -> None:
-        self.note(decision.job_id, "running", decision.reason)
+        if decision.is_told:
+            self.note(decision.job_id, "running", decision.reason)
         self._count_frozen(self.entries[decision.job_id])
         self._workers.freeze_program(decision.job_id, False)
 

@@ -126,10 +126,10 @@ class Writer:
                 self._reply(msg.Kept(num_results=len(rows)))
 
     async def _write_checkpoint(self, path: str) -> None:
-        """Tried once: the program hears why not, and has its file still."""
+        """Waits for a full disk; of anything else the program hears, and has its file still."""
         error = None
         try:
-            ref = await self._files.adopt(path)
+            ref = await self._disk.with_room(lambda: self._files.adopt(path))
             kept = await self._disk.surely(
                 "checkpoint", lambda: self._store.checkpoint(self._attempt, ref)
             )
