@@ -2,100 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from llmos.abi.driver import Driver, LoadReport, Preparer
-from llmos.abi.events import Aborted, Event, Finished, FinishReason, Tokens
-from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.abi.events import Aborted, Finished, FinishReason
+from llmos.abi.inference import Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.drivers.catalog import DRIVERS
 from llmos.errors import InvalidRequest, LLMOSError, UserError
-from tests.unit.drivers.tiny import make_model, make_spec
-
-TEXT = "hello the abc"
-
-
-@dataclass
-class Subject:
-    """A loaded driver, its preparer, and how to ask it for so many tokens."""
-
-    driver: Driver
-    preparer: Preparer
-    report: LoadReport
-    progress: list[float]
-    vocab_size: int
-    ask: Callable[[int], dict[str, Any]]
-    num_prepared: int = field(default=0)
-
-    def prepare(self, prompt: TextPrompt | TokensPrompt) -> Prepared:
-        self.num_prepared += 1
-        return self.preparer.prepare(
-            PrepareItem(f"req_{self.num_prepared}", "", "", prompt, self.vocab_size)
-        )
-
-    def submit(self, request_id: str, num_tokens: int, text: str = TEXT) -> None:
-        tokens = self.prepare(TextPrompt(text)).tokens
-        sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
-        self.driver.submit(WorkItem(request_id, tokens, sampling, options=self.ask(num_tokens)))
-
-    def run(self, num_steps: int = 2000) -> dict[str, list[Event]]:
-        events: dict[str, list[Event]] = {}
-        for _ in range(num_steps):
-            if self.driver.wait_s() is None:
-                break
-            for event in self.driver.step():
-                events.setdefault(event.request_id, []).append(event)
-        return events
-
-
-def resolve(entry: str) -> Any:
-    module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("conformance")
-    make_model(folder)
-    return folder
-
-
-@pytest.fixture(params=sorted(DRIVERS))
-def subject(request: pytest.FixtureRequest, tiny_folder: Path) -> Iterator[Subject]:
-    import torch
-
-    name, num_threads = request.param, torch.get_num_threads()
-    driver: Driver = resolve(DRIVERS[name].entry)()
-    progress: list[float] = []
-    report = driver.load(make_spec(tiny_folder), lambda fraction, what: progress.append(fraction))
-    yield Subject(
-        driver,
-        resolve(DRIVERS[name].prepare)(str(tiny_folder)),
-        report,
-        progress,
-        vocab_size=300,
-        ask=(lambda n: {"tokens": n}) if name == "echo" else (lambda n: {}),
-    )
-    driver.unload()
-    torch.set_num_threads(num_threads)
-
-
-def num_tokens(events: list[Event]) -> int:
-    return sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
-
-
-def check_stream(events: list[Event]) -> Event:
-    """Tokens first, then exactly one terminal event, whose usage counts them."""
-    *tokens, last = events
-    assert all(isinstance(event, Tokens) for event in tokens)
-    assert not isinstance(last, Tokens)
-    assert last.usage.completion_tokens == num_tokens(tokens)
-    return last
+from tests.contract.drivers.subject import TEXT, Subject, check_stream, num_tokens
 
 
 def test_load_reports(subject: Subject) -> None:

@@ -1,0 +1,96 @@
+"""A loaded driver as the suites of this folder see it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmos.abi.driver import Driver, LoadReport, Preparer
+from llmos.abi.events import Event, Tokens
+from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.drivers.catalog import DRIVERS
+from tests.unit.drivers.tiny import make_spec
+
+TEXT = "hello the abc"
+
+
+@dataclass
+class Subject:
+    """A loaded driver, its preparer, and how to ask it for so many tokens."""
+
+    driver: Driver
+    preparer: Preparer
+    report: LoadReport
+    progress: list[float]
+    vocab_size: int
+    ask: Callable[[int], dict[str, Any]]
+    another: Callable[..., Subject]
+    snapshots: Path
+    num_prepared: int = field(default=0)
+
+    def prepare(self, prompt: TextPrompt | TokensPrompt) -> Prepared:
+        self.num_prepared += 1
+        return self.preparer.prepare(
+            PrepareItem(f"req_{self.num_prepared}", "", "", prompt, self.vocab_size)
+        )
+
+    def item(self, request_id: str, num_tokens: int, text: str = TEXT) -> WorkItem:
+        tokens = self.prepare(TextPrompt(text)).tokens
+        sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
+        return WorkItem(request_id, tokens, sampling, options=self.ask(num_tokens))
+
+    def submit(self, request_id: str, num_tokens: int, text: str = TEXT) -> None:
+        self.driver.submit(self.item(request_id, num_tokens, text))
+
+    def run(self, num_steps: int = 2000) -> dict[str, list[Event]]:
+        events: dict[str, list[Event]] = {}
+        for _ in range(num_steps):
+            if self.driver.wait_s() is None:
+                break
+            for event in self.driver.step():
+                events.setdefault(event.request_id, []).append(event)
+        return events
+
+    def files(self) -> list[Path]:
+        """What lies where snapshots are written."""
+        return sorted(self.snapshots.iterdir()) if self.snapshots.exists() else []
+
+
+def open_subject(name: str, folder: Path, own: Path, **fields: Any) -> Subject:
+    """A driver by its name, loaded. `another(**fields)` loads a second one of the same kind."""
+    driver: Driver = resolve(DRIVERS[name].entry)()
+    progress: list[float] = []
+    snapshots = own / "suspended"
+    spec = make_spec(folder, **({"scratch": str(own), "snapshots": str(snapshots)} | fields))
+    report = driver.load(spec, lambda fraction, what: progress.append(fraction))
+    return Subject(
+        driver,
+        resolve(DRIVERS[name].prepare)(str(folder)),
+        report,
+        progress,
+        vocab_size=300,
+        ask=(lambda n: {"tokens": n}) if name == "echo" else (lambda n: {}),
+        another=lambda **other: open_subject(name, folder, own, **other),
+        snapshots=snapshots,
+    )
+
+
+def resolve(entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def num_tokens(events: list[Event]) -> int:
+    return sum(len(event.token_ids) for event in events if isinstance(event, Tokens))
+
+
+def check_stream(events: list[Event]) -> Event:
+    """Tokens first, then exactly one terminal event, whose usage counts them."""
+    *tokens, last = events
+    assert all(isinstance(event, Tokens) for event in tokens)
+    assert not isinstance(last, Tokens)
+    assert last.usage.completion_tokens == num_tokens(tokens)
+    return last
