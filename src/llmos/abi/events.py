@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from llmos.abi.inference import Usage
+from llmos.abi.principal import ServiceClass
 from llmos.errors import ErrorInfo
 
 
@@ -31,10 +32,14 @@ class Tokens(
 
 
 class Served(msgspec.Struct, frozen=True):
-    """How the kernel served a request: until its first row, and how often it was taken since."""
+    """How the kernel served a request: until its first row, and how often it was taken since.
+
+    `service_class` is the one that it ended with; None: as it was accepted.
+    """
 
     queued_s: float
     num_preemptions: int
+    service_class: ServiceClass | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, tag="fin"):

@@ -210,11 +210,12 @@ def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
     began_s = call.began_s
     first_s = outcome.first_s
     ran_as, served = outcome.end.deterministic, outcome.end.served
+    ended_as = None if served is None else served.service_class
     return {
         "request_id": accepted.request_id,
         "model": accepted.model,
         "deterministic": accepted.deterministic if ran_as is None else ran_as,
-        "class": accepted.service_class.name.lower(),
+        "class": (accepted.service_class if ended_as is None else ended_as).name.lower(),
         "timing": {
             "accepted_ms": _millis(outcome.accepted_s - began_s),
             "first_token_ms": None if first_s is None else _millis(first_s - began_s),

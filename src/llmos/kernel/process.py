@@ -89,7 +89,8 @@ class Process:
 
     def served(self) -> Served:
         """For its client, at the end."""
-        return Served((self.started_mono - self.created_mono) / 1e9, self.num_preemptions)
+        queued_s = (self.started_mono - self.created_mono) / 1e9
+        return Served(queued_s, self.num_preemptions, self.service_class)
 
     def info(self) -> ProcessInfo:
         return ProcessInfo(

@@ -104,11 +104,12 @@ def _end(choice: Choice) -> dict[str, Any]:
 
 def report(answer: Answer) -> dict[str, Any]:
     """The `llmos` object of an answer that nobody waited for: it has no timing."""
+    ended_as = None if answer.served is None else answer.served.service_class
     return {
         "request_id": answer.request_id,
         "model": answer.model,
         "deterministic": answer.deterministic,
-        "class": ServiceClass(answer.service_class).name.lower(),
+        "class": ServiceClass(answer.service_class if ended_as is None else ended_as).name.lower(),
         "timing": None,
         "preemptions": None if answer.served is None else answer.served.num_preemptions,
     }

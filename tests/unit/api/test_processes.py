@@ -263,7 +263,8 @@ def test_urgency_goes_to_the_kernel_from_every_inference_route() -> None:
 def test_an_answer_tells_how_it_was_served() -> None:
     async def served(gate: FakeGate, call: Syscall) -> None:
         gate.accept(call)
-        end = msgspec.structs.replace(finished(), served=Served(0.25, 2))
+        served = Served(0.25, 2, ServiceClass.BATCH)
+        end = msgspec.structs.replace(finished(), served=served)
         gate.emit(call, *tokens("a"), end)
 
     async def scene() -> None:
@@ -275,6 +276,10 @@ def test_an_answer_tells_how_it_was_served() -> None:
             told = ChatChunk.model_validate_json(last).llmos
             assert told is not None
             assert told.preemptions == 2
+            assert (
+                told.service_class == answer.llmos.service_class == "batch"
+            )  # reniced meanwhile
+            assert ChatChunk.model_validate_json(last).service_tier == "priority"
 
     asyncio.run(scene())
 

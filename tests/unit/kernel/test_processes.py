@@ -132,6 +132,12 @@ def test_a_wait_that_was_longer_than_predicted_is_not_said_to_be_over() -> None:
     assert one.info().eta_s is None
 
 
+def test_a_client_is_told_with_which_class_it_ended() -> None:
+    one = process("req_1")
+    one.renice(None, ServiceClass.BATCH, "root")
+    assert one.served().service_class is ServiceClass.BATCH
+
+
 def test_a_tenant_is_counted_while_it_has_something_live() -> None:
     table, mine, other = ProcessTable(8, 10.0), process("req_1"), process("req_2", BOB)
     table.add(mine)

@@ -74,7 +74,9 @@ def test_a_bad_body_names_its_field(url: str, body: dict[str, Any], param: str) 
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_the_answer_is_the_live_one_but_for_timing(url: str, with_ids: bool) -> None:
     """One kernel's outcome, once through the route, once through `answer_body`."""
-    end = Finished("r", FinishReason.STOP, Usage(3, 2, 1), "x", True, Served(0.5, 2))
+    end = Finished(
+        "r", FinishReason.STOP, Usage(3, 2, 1), "x", True, Served(0.5, 2, ServiceClass.BATCH)
+    )
 
     async def infer(gate: FakeGate, call: Syscall) -> None:
         assert isinstance(call.body, Infer)
@@ -96,6 +98,7 @@ def test_the_answer_is_the_live_one_but_for_timing(url: str, with_ids: bool) -> 
             end.usage, CREATED_NS, int(ServiceClass.INTERACTIVE), True, end.served,
         ),
     )  # fmt: skip
+    assert live["llmos"]["class"] == "batch"  # given another one meanwhile
     assert live["llmos"].pop("timing")
     assert made["llmos"].pop("timing") is None
     assert made == live
