@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from llmos.drivers.text.detokenize import Decoding
+from llmos.drivers.text.detokenize import Decoding, DetokenizerState
 from tests.unit.drivers.tiny import (
     byte_fallback_tokenizer,
     byte_level_tokenizer,
@@ -50,6 +51,28 @@ def stream(decoding: Decoding, prompt: list[int], ids: list[int]) -> list[str]:
 
 def in_context(tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
     return tokenizer.decode(prompt + ids)[len(tokenizer.decode(prompt)) :]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_its_state_is_all_of_it(name: str, data: st.DataObject) -> None:
+    """One made anew from the state before every token says the same."""
+    decoding, size = DECODINGS[name], TOKENIZERS[name].get_vocab_size()
+    ids = st.lists(st.integers(0, size - 1), max_size=40)
+    prompt, after = data.draw(ids), data.draw(ids)
+    detokenizer, pieces = decoding.start(prompt), []
+    for i in after:
+        state = msgspec.msgpack.encode(detokenizer.state())
+        detokenizer = decoding.restart(msgspec.msgpack.decode(state, type=DetokenizerState))
+        pieces.append(detokenizer.push([i]))
+    assert pieces == stream(decoding, prompt, after)
+
+
+def test_a_state_of_another_decoder_is_refused() -> None:
+    for mine, other in (("byte_level", "metaspace"), ("metaspace", "byte_fallback")):
+        with pytest.raises(ValueError, match="another one"):
+            DECODINGS[mine].restart(DECODINGS[other].start([1]).state())
 
 
 @pytest.mark.parametrize("name", ["byte_level", "byte_fallback"])

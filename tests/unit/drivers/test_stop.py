@@ -44,6 +44,18 @@ def test_pieces_do_not_matter(stops: list[str], pieces: list[str]) -> None:
     assert (out, matched) == first_complete(whole, stops)
 
 
+@settings(max_examples=100)
+@given(st.lists(st.text("ab", min_size=1, max_size=5), max_size=3), st.lists(letters, max_size=8))
+def test_what_is_withheld_is_all_its_state(stops: list[str], pieces: list[str]) -> None:
+    strings, out = StopStrings(stops), []
+    for piece in pieces:
+        strings = StopStrings(stops, strings.withheld)
+        out.append(strings.push(piece))
+        if strings.matched is not None:
+            break
+    assert ("".join(out) + strings.flush(), strings.matched, out) == run(stops, pieces)
+
+
 def test_a_beginning_is_withheld_and_released() -> None:
     strings = StopStrings(["###"])
     assert strings.push("a#") == "a"

@@ -9,14 +9,16 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.driver import ReplicaSpec
-from llmos.abi.events import Failed, Finished, Tokens
-from llmos.abi.inference import PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.abi.events import Aborted, Failed, Finished, Tokens
+from llmos.abi.inference import PrepareItem, Sampling, TextPrompt, TokensPrompt, Usage, WorkItem
 from llmos.drivers.echo import VOCAB_SIZE, EchoDriver
 from llmos.errors import PluginError
 from llmos.ipc.blocking import BlockingChannel
@@ -108,6 +110,58 @@ def test_a_failed_load_is_told_and_the_worker_lives(wire: Wire) -> None:
     assert refused.error.code == "load_failed"
     wire.send(msg.Load(SPEC))
     assert wire.until(msg.Loaded)
+
+
+def suspended(wire: Wire) -> msg.Suspended:
+    answer = wire.until(msg.Suspended)
+    assert isinstance(answer, msg.Suspended)
+    return answer
+
+
+def test_a_suspended_request_goes_on_where_it_was(wire: Wire, tmp_path: Path) -> None:
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, snapshots=str(tmp_path))))
+    slow, quick = item("slow", "你好🎉abc", delay_ms=60_000), item("quick", "ok")
+    wire.send(msg.Submit([slow]))
+    begun = wire.until(msg.Step)
+    assert isinstance(begun, msg.Step)
+    wire.send(msg.Suspend(["slow", "nobody"]))
+    first, second = suspended(wire), suspended(wire)
+    assert (first.request_id, second.request_id) == ("slow", "nobody")
+    assert second.snapshot is None
+    assert second.error is not None
+    assert second.error.code == "not_found"
+    assert first.error is None
+    assert first.snapshot is not None
+    wire.send(msg.Resume(slow, msgspec.structs.replace(first.snapshot, digest="sha256:0")))
+    wire.send(msg.Submit([quick]))
+    ends = {e.request_id: e for e in wire.events(2) if not isinstance(e, Tokens)}
+    assert ends["slow"].error.code == "snapshot_rejected"
+    assert isinstance(ends["quick"], Finished)
+    wire.send(msg.Resume(slow, first.snapshot))
+    wire.send(msg.Probe(1))
+    report = wire.until(msg.Report)
+    assert isinstance(report, msg.Report)
+    wire.send(msg.Suspend(["slow"]))
+    again = suspended(wire)
+    assert again.snapshot is not None
+    wire.send(msg.Abort(["slow"], "no more"))
+    wire.send(msg.Probe(2))
+    ended = wire.until(msg.Step)
+    assert isinstance(ended, msg.Step)
+    assert ended.events == [Aborted("slow", "no more", Usage(6, 1))]
+    assert [str(path) for path in tmp_path.iterdir()] == [first.snapshot.path]
+
+
+def test_a_request_that_cannot_be_suspended_goes_on(wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, snapshots=str(tmp_path / "file"))))
+    wire.send(msg.Submit([item("a", "abc", first_delay_ms=30)]))
+    wire.send(msg.Suspend(["a"]))
+    refused = suspended(wire)
+    assert refused.snapshot is None
+    assert refused.error is not None
+    assert refused.error.code == "storage_error"
+    assert isinstance(wire.events()[-1], Finished)
 
 
 def test_the_tokenizer_loop_answers_each_prompt_in_order() -> None:
