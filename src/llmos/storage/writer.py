@@ -27,6 +27,11 @@ from llmos.telemetry.faults import reached
 T = TypeVar("T")
 
 
+TAILS = "llmos.tails"
+"""Key in `Connection.info`: by name, what runs once before a group's commit. A write that has
+succeeded leaves there what all of the group need to do only once."""
+
+
 class Backend(Protocol):
     """What a writer needs to know of its database."""
 
@@ -188,11 +193,15 @@ class Writer:
         try:
             with self._engine.connect() as connection, connection.begin() as transaction:
                 reached("database.group.begun")
+                tails: dict[str, Callable[[Connection], None]] = {}
+                connection.info[TAILS] = tails
                 for one in group:
                     self._step(connection, one, alone=len(group) == 1)
                 if len(group) == 1 and group[0].error is not None:
                     transaction.rollback()
                     return
+                for tail in tails.values():
+                    tail(connection)
                 reached("database.group.before_commit")
                 transaction.commit()
                 reached("database.group.after_commit")

@@ -24,6 +24,7 @@ from llmos.errors import NotFound
 from llmos.storage.config import StorageConfig
 from llmos.storage.jobs.rows import plain, queue_of
 from llmos.storage.tables import jobs
+from llmos.storage.writer import TAILS
 
 NOTIFY = "llmos_jobs"
 """PostgreSQL's channel on which kernels hear that there is work."""
@@ -82,16 +83,32 @@ class Tx:
             self.counts[after] += num
 
     def end(self) -> None:
-        """Write what is kept once per transaction."""
+        """Leave what is written once for all that share the commit. Nothing may fail after it."""
+        tails = self.connection.info[TAILS]
+        tail = tails.setdefault("jobs", Tail(self.epoch, self.shared))
+        tail.counts.update(self.counts)
+        tail.wakes = tail.wakes or self.wakes
+
+
+@dataclass
+class Tail:
+    """The end of a group: one change of the counts, one notice to other kernels."""
+
+    epoch: int
+    shared: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    wakes: bool = False
+
+    def __call__(self, connection: Connection) -> None:
         changed = [
             {"epoch": self.epoch, "state": state, "num": num}
             for state, num in sorted(self.counts.items())
             if num
         ]
         if changed:
-            self.connection.execute(_TALLY, changed)
+            connection.execute(_TALLY, changed)
         if self.wakes and self.shared:
-            self.connection.exec_driver_sql(f"NOTIFY {NOTIFY}")
+            connection.exec_driver_sql(f"NOTIFY {NOTIFY}")
 
 
 @functools.cache
