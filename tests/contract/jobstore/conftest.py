@@ -42,9 +42,11 @@ def server() -> Iterator[Postgres]:
             pytest.fail(reason)
         pytest.skip(reason)
     made = Postgres(programs)
-    asyncio.run(_migrate(made.create(TEMPLATE)))
-    yield made
-    made.remove()
+    try:
+        asyncio.run(_migrate(made.create(TEMPLATE)))
+        yield made
+    finally:
+        made.remove()
 
 
 async def _migrate(url: str) -> None:
