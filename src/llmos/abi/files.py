@@ -62,9 +62,10 @@ class FileStore(Protocol):
         """Where its bytes lie on this machine, for workers and `BlobSource`. Raises NotFound."""
         ...
 
-    async def adopt(self, path: str) -> BlobRef:
+    async def adopt(self, path: str, folder: str | None = None) -> BlobRef:
         """Bytes a worker wrote into its scratch folder become a blob (a checkpoint): moved, hashed,
-        synced. It is collected once nothing refers to it. Raises StorageError, DiskFull."""
+        synced. It is collected once nothing refers to it. `folder` is the worker's own; what lies
+        elsewhere is refused. Raises StorageError, DiskFull."""
         ...
 
 

@@ -228,6 +228,10 @@ class Workers:
             with contextlib.suppress(ChannelClosed):
                 worker.handle.channel.send(message)
 
+    def program_folder(self, job_id: str) -> str:
+        """Where the job's worker may write."""
+        return str(self._scratch / self._jobs[job_id].worker_id)
+
     def freeze_program(self, job_id: str, is_frozen: bool) -> None:
         """Stop it where it is, or let it go on. Nobody expects a frozen one to answer."""
         worker = self._jobs.get(job_id)

@@ -169,13 +169,13 @@ class Files:
             raise StorageError(f"the bytes of file {file_id} are gone from the store")
         return BlobRef(*found, str(path))
 
-    async def adopt(self, path: str) -> BlobRef:
+    async def adopt(self, path: str, folder: str | None = None) -> BlobRef:
         """See `abi.FileStore`. It is kept until `JobStore.checkpoint` has answered, or for
         `adopted_grace_s`."""
 
         def take() -> BlobRef:
             with self._blobs.hold() as hold:
-                checked = self._checked(path)
+                checked = self._checked(path, self._scratch if folder is None else Path(folder))
                 ref = self._blobs.adopt(checked, hold)
                 self._blobs.linger(ref.digest, self._config.adopted_grace_s)
                 reached("files.adopt.stored")
@@ -183,14 +183,16 @@ class Files:
 
         return await whole(take)
 
-    def _checked(self, path: str) -> Path:
-        """A regular file below `scratch/`, reached by no link: a worker named it."""
-        refused = StorageError(f"{path[:200]!r} is not a file of this home's scratch folder")
+    def _checked(self, path: str, folder: Path) -> Path:
+        """A regular file below `folder`, itself of `scratch/`, reached by no link: a worker named
+        it."""
+        refused = StorageError(f"{path[:200]!r} is not a file of its worker's scratch folder")
         if "\0" in path:
             raise refused
         with mapped(f"taking {path[:200]!r}"):
             found = Path(os.path.realpath(path))
-            is_ours = found.is_relative_to(os.path.realpath(self._scratch))
+            owned = (self._scratch, folder)
+            is_ours = all(found.is_relative_to(os.path.realpath(each)) for each in owned)
             if not is_ours or Path(path).is_symlink() or not stat.S_ISREG(found.lstat().st_mode):
                 raise refused
         return found

@@ -354,6 +354,28 @@ def test_a_checkpoint_that_is_on_record_or_too_late_is_not_held_any_more(world: 
     asyncio.run(main())
 
 
+def test_a_checkpoint_lies_in_its_workers_own_folder(world: World) -> None:
+    """Neither another worker's file is taken, nor one of a folder outside of scratch."""
+    own, other = world.home.scratch / "wrk_1", world.home.scratch / "wrk_10"
+    for folder in (own, other):
+        folder.mkdir()
+        (folder / "state").write_bytes(folder.name.encode())
+
+    async def main() -> None:
+        for path, folder in (
+            (other / "state", own),
+            (own / ".." / "wrk_10" / "state", own),
+            (world.home.path / "token", world.home.path),
+        ):
+            with pytest.raises(StorageError):
+                await world.files.adopt(str(path), str(folder))
+        ref = await world.files.adopt(str(own / "state"), str(own))
+        assert await world.bytes_of(ref) == b"wrk_1"
+
+    asyncio.run(main())
+    assert (other / "state").read_bytes() == b"wrk_10"
+
+
 def test_only_files_of_scratch_are_adopted(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "secret"
     outside.write_bytes(b"s")

@@ -54,7 +54,7 @@ class Attempts:
         self._takers: dict[type, Callable[[Entry, Any], None]] = {
             msg.Told: self._told,
             msg.Results: lambda entry, message: _writer(entry).results(message),
-            msg.Checkpoint: lambda entry, message: _writer(entry).checkpoint(message),
+            msg.Checkpoint: self._checkpoint,
             msg.Calls: self._calls,
             msg.Waits: lambda entry, m: self._post(ev.JobWaits(entry.job_id, m.idle)),
             msg.Returned: self._returned,
@@ -231,6 +231,9 @@ class Attempts:
         if message.progress is not None:
             entry.note_progress(message.progress)
         _writer(entry).told(message)
+
+    def _checkpoint(self, entry: Entry, message: msg.Checkpoint) -> None:
+        _writer(entry).checkpoint(message.path, self._workers.program_folder(entry.job_id))
 
     def _calls(self, entry: Entry, message: msg.Calls) -> None:
         if entry.desk is None:

@@ -434,10 +434,9 @@ class Runner:
     async def _retain(self) -> None:
         while True:
             await asyncio.sleep(self.config.retain_interval_s)
-            try:
-                await self.disk.once("retain", lambda: self.store.retain(time.time_ns()))
-            except PASSING:
-                continue  # the next time
+            with contextlib.suppress(*PASSING):  # the rest goes the next time
+                while await self.disk.once("retain", lambda: self.store.retain(time.time_ns())):
+                    pass
 
     def gauge(self) -> None:
         """For `Kernel._gauge`."""

@@ -43,7 +43,7 @@ class Writer:
         self._num_dropped = 0
         self._progress: JobProgress | None = None
         self._rows: list[ResultRow] = []
-        self._checkpoint: str | None = None
+        self._checkpoint: tuple[str, str] | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_lost = False
 
@@ -62,11 +62,12 @@ class Writer:
         self._rows += message.rows
         self._go()
 
-    def checkpoint(self, message: msg.Checkpoint) -> None:
-        """Raises ProtocolViolation for a second one before the first is kept."""
+    def checkpoint(self, path: str, folder: str) -> None:
+        """A file of its worker's `folder`. Raises ProtocolViolation for a second one before the
+        first is kept."""
         if self._checkpoint is not None:
             raise ProtocolViolation("the worker sends a checkpoint before the last one is kept")
-        self._checkpoint = message.path
+        self._checkpoint = (path, folder)
         self._go()
 
     async def drain(self) -> None:
@@ -89,7 +90,7 @@ class Writer:
         while not self._is_empty() and not self.is_lost:
             await asyncio.gather(self._write_told(), self._write_rows())
             if self._checkpoint is not None and not self._rows:
-                await self._write_checkpoint(self._checkpoint)
+                await self._write_checkpoint(*self._checkpoint)
         if self.is_lost:
             self._events.clear()
             self._rows, self._progress, self._checkpoint = [], None, None
@@ -125,11 +126,11 @@ class Writer:
             if kept:
                 self._reply(msg.Kept(num_results=len(rows)))
 
-    async def _write_checkpoint(self, path: str) -> None:
+    async def _write_checkpoint(self, path: str, folder: str) -> None:
         """Waits for a full disk; of anything else the program hears, and has its file still."""
         error = None
         try:
-            ref = await self._disk.with_room(lambda: self._files.adopt(path))
+            ref = await self._disk.with_room(lambda: self._files.adopt(path, folder))
             kept = await self._disk.surely(
                 "checkpoint", lambda: self._store.checkpoint(self._attempt, ref)
             )
