@@ -78,6 +78,8 @@ class Checker:
         self._open: dict[tuple[str, int], Asked] = {}
         self._attempts = Attempts(self._wrong)
         self._removed_files: set[str] = set()
+        self.clock_jumped = False
+        """Times on disk are not to be compared then."""
         self._by_key: dict[str, list[str]] = {}
         self._loose: set[str] = set()
         self._fault = ""
@@ -120,6 +122,8 @@ class Checker:
         if mark.what == "ready":
             self._settle()
             self._attempts.restarted(mark.epoch)
+        elif mark.what == "clock":
+            self.clock_jumped = True
         elif mark.what == "fault":
             self._fault, self._fault_ns = mark.detail, mark.at_ns
             self._healed_ns = self._recovered_ns = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.storm.cell import Stuck
+from tests.storm.clock import HOUR_NS
 from tests.storm.hook import Plan
 from tests.storm.powerloss import FSYNC, NAMES, WRITE
 from tests.storm.servers import ServerCell
@@ -49,6 +50,31 @@ def storm(cell: ServerCell, kinds: tuple[str, ...] = KINDS, length_s: float = 2.
         cell.close()
     checker = judge(cell, made.outcome)
     made.refused_s, made.recovered_s = checker.refusals_s, checker.recoveries_s
+    return made
+
+
+def jump(cell: ServerCell, length_s: float = 2.0) -> Outcome:
+    """The clock goes an hour ahead, an hour behind, and back again, with a kill between."""
+    made = Outcome()
+    try:
+        weights = {"respond": 10, "drill": 2, "drill_roughly": 10, "after": 2, "show": 10}
+        cell.start_clients(1, num_clients=4, pace_s=0.1, weights=weights)
+        for offset_ns in (HOUR_NS, -HOUR_NS, 0):
+            cell.start(Plan(), sets={"jobs.min_backoff_s": 1.0})
+            if not cell.wait_ready():
+                raise Stuck(f"not started:\n{cell.zygote.tail()}")
+            _live(cell, length_s)
+            cell.jump_clock(offset_ns)
+            _live(cell, length_s)
+            if offset_ns:
+                cell.kill()
+        calm_down(cell)
+    except Stuck as error:
+        made.add("stuck", str(error))
+    finally:
+        cell.close()
+    judge(cell, made)
+    made.kills = cell.kills
     return made
 
 

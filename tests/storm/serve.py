@@ -16,7 +16,7 @@ import msgspec
 
 from llmos import boot, settings
 from llmos.errors import LLMOSError
-from tests.storm import hook
+from tests.storm import clock, hook
 from tests.storm import work as _work
 
 Say = Callable[[dict[str, Any]], None]
@@ -47,6 +47,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     url: str = ""
     sets: dict[str, Any] = {}
     trial: str = ""
+    clock: str = ""
+    """The file of a clock that jumps."""
 
 
 def live(order: dict[str, Any], say: Say) -> int:
@@ -56,6 +58,8 @@ def live(order: dict[str, Any], say: Say) -> int:
     os.dup2(2, 1)
     made = msgspec.convert(order, Order)
     hook.install(made.plan, hook.Tally(Path(made.tally)))
+    if made.clock:
+        clock.install(Path(made.clock))
     flags = {"home": made.home, "api.port": made.port, "preload": ["echo"], **QUICK}
     if made.url:
         flags["storage.jobs_url"] = made.url

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.storm import clock
 from tests.storm.cell import ROOT, Cell, Stuck
 
 POLL_S = 0.005
@@ -31,10 +32,12 @@ class ServerCell(Cell):
             self.port = int(bound.getsockname()[1])
         self.clients: list[subprocess.Popen[bytes]] = []
         self.workers_killed = 0
+        self.clock = folder / "clock"
+        clock.make(self.clock)
         self.ready_s: list[float] = []
 
     def start(self, plan: Any, **order: Any) -> None:
-        super().start(plan, **{"port": self.port, **order})
+        super().start(plan, **{"port": self.port, "clock": str(self.clock), **order})
 
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Until `/readyz` says yes; False when the life ended before."""
@@ -101,6 +104,11 @@ class ServerCell(Cell):
             if code != 0:
                 log = (self.folder / "clients.log").read_text()[-3000:]
                 raise Stuck(f"a client ended with {code}:\n{log}")
+
+    def jump_clock(self, offset_ns: int) -> None:
+        """The wall clock of this and of further lives."""
+        clock.jump(self.clock, offset_ns)
+        self.marks.mark("clock", str(offset_ns))
 
     def kill_worker(self) -> bool:
         """One of the server's workers, by chance."""
