@@ -15,6 +15,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ("state", f"compare in `{_DUE}`"): _SWEEP,
     ("state", f"and-or in `{_DUE}`"): _SWEEP,
     (
+        "policies.fair",
+        "compare in `if not is_over and self._key(waiting) >= self._key(running):`",
+    ): "no two keys are equal: each ends in the number of its arrival, and nobody waits and runs",
+    (
         "sched",
         "constant in `dequeue(state, request, popped=True)`",
     ): "to remove what the policy has let go of already does nothing, it only costs",

@@ -39,8 +39,6 @@ def look(state: State, model: ModelFacts, newcomer: Waiting, now_ns: int) -> Out
     """As of now: who comes later, or is reniced, may change it. O(rows)."""
     found = _ahead(state, model, newcomer)
     ready = ready_replicas(state, model.model_id)
-    if has_room(ready) and not found.num_ahead:
-        return found
     num_slots = sum(replica.num_slots for replica in ready) or model.num_slots
     queued_ns = found.work_ns / num_slots
     if ready:

@@ -20,7 +20,7 @@ MOST_SHED = 64
 """Requests that one newcomer may cost at most; so an arrival stays cheap."""
 
 KEPT_SHARE = 0.01
-"""The part of a model's queue that a class keeps, whatever comes: else none of it is ever served."""
+"""The part of a queue that a class keeps, whatever comes: else none of it is ever served."""
 
 
 class Lack:

@@ -107,6 +107,24 @@ def test_a_slice_is_waited_for_only_where_there_is_room_to_park() -> None:
         assert near(told(world, "high", HIGH).wait_ns, wait_ns)
 
 
+def test_turns_leave_half_of_the_room_to_park() -> None:
+    world = busy(round_robin.make, max_parked=2)
+    told(world, "a")
+    world.tokens("rep_1", run0=10)  # parks it, and that is the half
+    assert near(told(world, "b").wait_ns, BESIDE_NS + 118 * 20 * MS)
+    world = busy(round_robin.make, max_parked=2)
+    told(world, "high", HIGH)
+    assert near(told(world, "b").wait_ns, BESIDE_NS + ALONE_NS)
+
+
+def test_time_without_a_row_is_still_to_run() -> None:
+    world = busy()
+    told(world, "high", HIGH)
+    world.now_ns += 3 * NS
+    world.end("high")
+    assert near(told(world, "b").wait_ns, ALONE_NS - 100 * MS)
+
+
 def test_who_runs_on_what_its_class_has_earned_keeps_its_slice() -> None:
     policy = fair.make(Tuning(slice_tokens=10, lowest_share=1.0))
     world = World(lambda _: policy, Tuning())
@@ -130,6 +148,9 @@ def test_under_fair_shares_nobody_waits_behind_a_flood() -> None:
         world.num_arrivals += 1
         return int(told(world, f"n{world.num_arrivals}", owner=owner).reason.split()[2])
 
+    sixth = told(world, "n", owner="flood/q")
+    assert sixth.reason.startswith("queued behind 1 (1 batch, about 138 tokens)")
+    world.step(ev.Cancelled("n", "left"))
     assert num_ahead("flood/p") == 9
     assert num_ahead("other/p") == 1  # one of the flood, that came first
     assert num_ahead("other/p") == 3  # its own one, and two of the flood
@@ -198,6 +219,7 @@ def test_a_model_that_never_fits_has_no_time_to_wait_for() -> None:
 
 def test_a_cold_model_is_waited_for_as_long_as_it_loads() -> None:
     world = World(memory_budget_bytes=8 * GIB)
+    world.now_ns = 5 * NS
     first = told(world, "a", slots=2)
     assert first.wait_ns == GIB  # a byte a nanosecond, until one was seen
     assert first.reason == "queued behind 0, no replica is loaded"

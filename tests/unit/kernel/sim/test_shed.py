@@ -17,7 +17,7 @@ ONE = model(slots=1)
 def full(num: int, kind: ServiceClass = LOW, **limits: int) -> World:
     """One row with an interactive request, and so many that wait."""
     world = World(priority.make, **limits)
-    world.step(ev.ModelWanted(ONE, pin=False))
+    world.step(ev.ModelWanted(ONE, pin=False), after_ns=10**9)
     world.up("rep_1", 1)
     world.arrive("runs", ONE, HIGH)
     for i in range(num):
@@ -34,6 +34,7 @@ def test_a_higher_class_takes_the_place_of_the_newest_of_the_lowest() -> None:
     world.arrive("m0", ONE, MIDDLE)
     world.arrive("m1", ONE, MIDDLE)  # 95 % of ten are ten
     assert isinstance(world.arrive("w8", ONE, LOW)[0], do.Refuse)
+    world.now_ns += 3 * 10**9
     decisions = world.arrive("h0", ONE, HIGH)
     assert isinstance(decisions[0], do.Accept)
     assert ended(decisions) == ["w7"]
@@ -43,6 +44,7 @@ def test_a_higher_class_takes_the_place_of_the_newest_of_the_lowest() -> None:
     assert (error.code, error.retryable) == ("queue_full", True)
     assert error.message == "a request of class interactive took its place in the full queue of m:1"
     assert error.details["reason"] == "shed for class interactive"
+    assert error.details["waited_s"] == 3.0
     assert error.retry_after_s == round(error.details["eta_s"], 1) > 1
     assert error.details["position"] == 12  # 3 of the higher classes, 8 of its own
     assert ended(world.arrive("m2", ONE, MIDDLE)) == ["w6"]
@@ -103,6 +105,23 @@ def test_one_newcomer_costs_a_bounded_number() -> None:
         decisions = world.arrive("h", ONE, HIGH, prompt=num * 138 + free - 128)
         assert isinstance(decisions[0], do.Accept if is_taken else do.Refuse)
         assert len(ended(decisions)) == (num if is_taken else 0)
+
+
+def test_of_all_lower_classes_together_too() -> None:
+    most = 138 * 120 * 10 // 8
+    world = full(90, max_waiting_tokens=most)
+    for i in range(20):
+        world.arrive(f"m{i}", ONE, MIDDLE)
+    free = most - world.state.backlogs["mdl_m"].tokens
+    wish = {"prompt": (MOST_SHED + 1) * 138 + free - 128}
+    assert isinstance(world.arrive("h", ONE, HIGH, **wish)[0], do.Refuse)
+
+
+def test_each_bound_has_a_part_for_each_class() -> None:
+    for bound, most, num in (("max_waiting", 10, 8), ("max_waiting_tokens", 1000, 5)):
+        world = full(num, **{bound: most})
+        assert len(world.state.queue("mdl_m")) == num
+        assert isinstance(world.arrive("more", ONE, LOW)[0], do.Refuse)
 
 
 def test_a_queue_of_all_models_is_made_room_in_wherever_there_is() -> None:
