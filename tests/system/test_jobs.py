@@ -21,6 +21,7 @@ QUICK = (
     *("--set", "jobs.min_backoff_s=0.05"),
     *("--set", "jobs.grace_s=1.0"),
     *("--set", "jobs.poll_interval_s=0.5"),
+    *("--set", "kernel.stopped_timeout_s=1.0"),
 )
 
 
@@ -239,6 +240,17 @@ def test_the_third_death_of_its_worker_is_its_own_with_the_reasons(jobs: Jobs) -
     assert "signal 9" in job["reason"]
     deaths = [reason for _, reason in jobs.story(job_id) if "its worker died" in reason]
     assert len(deaths) == 3
+
+
+def test_a_program_that_stops_itself_is_replaced_and_the_server_stays_ready(jobs: Jobs) -> None:
+    job_id = jobs.submit(HERE, {"do": "hang", "stopped": True, "until_attempt": 1})
+    jobs.running(job_id)
+    for event in jobs.follow(job_id):
+        assert jobs.http.get("/readyz").status_code == 200
+        if "stood still" in str(event["value"]):
+            break
+    job = jobs.end(job_id)
+    assert (job["state"], job["attempt"], job["num_deaths"]) == ("succeeded", 2, 1)
 
 
 def test_a_worker_killed_from_outside_is_replaced_and_the_job_goes_on(own: Server) -> None:

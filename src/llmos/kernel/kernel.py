@@ -201,7 +201,11 @@ class Kernel:
         if not self.tokenizer.is_up:
             found.append("the tokenizer worker is not up")
         found += self.vitals.problems
-        found += [f"{self._name(worker)} {trouble}" for worker, trouble in self.watch.troubles]
+        found += [
+            f"{self._name(worker)} {trouble}"
+            for worker, trouble in self.watch.troubles
+            if worker.job_id is None  # what a tenant's program does to itself is its own affair
+        ]
         found += self.jobs.problems()
         for model_id in self.state.pinned:
             replicas = self.state.replicas_of(model_id)
