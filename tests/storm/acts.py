@@ -67,6 +67,8 @@ class Request:
     keys: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     digest: str = ""
+    plain: bool = True
+    """See `history.Asked`."""
 
 
 WEIGHTS = {
@@ -162,6 +164,7 @@ class Acts:
                 key=request.key,
                 keys=list(request.keys),
                 digest=request.digest,
+                plain=request.plain,
             )
         except (Unreachable, Unanswered):
             if request.key:
@@ -194,7 +197,8 @@ class Acts:
             "store": True,
             "metadata": {"tag": tag},
         }
-        await self._make(Request("submit", "/v1/responses", body, tag, key, digest=text))
+        made = Request("submit", "/v1/responses", body, tag, key, digest=text, plain=not whole)
+        await self._make(made)
 
     async def _respond_whole(self) -> None:
         await self._respond(whole=True)
@@ -204,7 +208,8 @@ class Acts:
     ) -> None:
         tag, key = self._named("drill")
         body = {"program": "drill", "inputs": {"steps": steps}, "name": tag, **spec}
-        await self._make(Request("submit", "/os/v1/jobs", body, tag, key, tuple(keys or ())))
+        made = Request("submit", "/os/v1/jobs", body, tag, key, tuple(keys or ()), plain=not spec)
+        await self._make(made)
 
     async def _drill(self) -> None:
         num = self._random.choice((0, 1, 5, 40))

@@ -19,6 +19,9 @@ from tests.storm.snapshot import ENDED_STATES, Snapshot
 MAY_HAVE_BEEN_DONE = frozenset({"storage_error", "disk_full", "deadline_exceeded"})
 """Refusals after which nobody can say that nothing was done: an fsync that failed."""
 
+WANT_OF_ROOM = frozenset({"queue_full", "quota_exceeded", "shutting_down", "unreachable"})
+"""Refusals of good requests."""
+
 REFUSE_S = 1.0
 RECOVER_S = 10.0
 NS = 1_000_000_000
@@ -203,6 +206,8 @@ class Checker:
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
         if heard.code in MAY_HAVE_BEEN_DONE and not self._is_faulty(asked):
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
+        if asked.plain and heard.code not in WANT_OF_ROOM | MAY_HAVE_BEEN_DONE:
+            self._wrong("error", f"{asked.op} {asked.tag} was refused: {heard.code!r}")
         known = {"submit": self.things, "file_add": self.files}.get(asked.op, {})
         for tag in asked.tags or [asked.tag]:
             thing = known.get(tag)

@@ -60,6 +60,8 @@ class Asked(msgspec.Struct, frozen=True, tag="ask", omit_defaults=True):
     died: bool = False
     state: str = ""
     now_ns: int = 0
+    plain: bool = False
+    """It names nothing that may be gone: there is no reason to refuse it but want of room."""
 
 
 class Heard(msgspec.Struct, frozen=True, tag="heard", omit_defaults=True):

@@ -123,6 +123,7 @@ class Patron:
             told_jobs,
             key=key,
             keys=key_names(num_keys),
+            plain=not spec,
             **about,
         )
         if added:
@@ -244,7 +245,9 @@ class Patron:
                 await self._world.uploads.discard(upload_id)
 
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        made = await self._world.ask("file_add", add, _told_file, tag=tag, key=key, digest=digest)
+        made = await self._world.ask(
+            "file_add", add, _told_file, tag=tag, key=key, digest=digest, plain=True
+        )
         if made is not None:
             self._world.memory.files = [
                 *self._world.memory.files[-100:],
