@@ -19,6 +19,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "compare in `if not is_over and self._key(waiting) >= self._key(running):`",
     ): "no two keys are equal: each ends in the number of its arrival, and nobody waits and runs",
     (
+        "policies.classes",
+        "compare in `return float(service_class > newcomer.service_class)`",
+    ): "its own class is dealt with in the lines before",
+    (
         "sched",
         "constant in `dequeue(state, request, popped=True)`",
     ): "to remove what the policy has let go of already does nothing, it only costs",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llmos.abi.events import Finished, FinishReason
 from llmos.abi.inference import Usage
-from llmos.abi.policy import MakePolicy, Tuning
+from llmos.abi.policy import MakePolicy, Tuning, Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -329,3 +329,20 @@ def test_a_deadline_is_looked_at_when_it_can_no_longer_be_met() -> None:
     world.arrive("later", model(slots=1), deadline_ns=world.now_ns + 5 * NS, prompt=1)
     (close,) = of(do.Close, world.step(ev.Tick(), after_ns=9 * NS))
     assert close.event.error.message == "the deadline passed while the request waited"
+
+
+def test_shares_ahead_are_of_those_that_wait_now() -> None:
+    policy = fair.make(Tuning())
+
+    def one(name: str, principal: str) -> Waiting:
+        return Waiting(name, 1, 0, LOW, 0, "t", principal, 1.0, 10, 10)
+
+    for name, principal in [("p", "p"), ("r", "r"), *((f"q{i}", "q") for i in range(6))]:
+        policy.join(one(name, principal))
+        policy.push(one(name, principal))
+    assert policy.share_ahead(one("n", "p"), LOW) * 8 == 5  # its own, and two of each other
+    policy.remove("r")
+    assert policy.share_ahead(one("n", "p"), LOW) * 7 == 3
+    assert policy.share_ahead(one("n", "s"), LOW) * 7 == 2
+    assert policy.share_ahead(one("n", "q"), LOW) == 1
+    assert policy.share_ahead(one("n", "q"), HIGH) == 0
