@@ -180,7 +180,14 @@ def _partial(name: str, *columns: Column[Any]) -> Index:
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
-_partial("ix_jobs_queue_claim", jobs.c.queue, jobs.c.rank, jobs.c.created_ns, jobs.c.job_id)
+_partial(
+    "ix_jobs_queue_claim",
+    jobs.c.queue,
+    jobs.c.rank,
+    jobs.c.tenant_id,
+    jobs.c.created_ns,
+    jobs.c.job_id,
+)
 _partial("ix_jobs_queue_due", jobs.c.queue, jobs.c.due_ns)
 _partial("ix_jobs_holder", jobs.c.holder_epoch)
 _partial("ix_jobs_parent_id_job_id", jobs.c.parent_id, jobs.c.job_id)

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from llmos.abi.jobs import Attempt, JobProgress, JobState, NewEvent, ResultRow
-from llmos.abi.principal import ServiceClass
+from llmos.abi.principal import Principal, ServiceClass
 from llmos.errors import ErrorInfo, InvalidRequest, NotFound
-from tests.contract.jobstore.world import NOW, World, after, checkpoint_ref, job
+from tests.contract.jobstore.world import ALICE, BOB, NOW, World, after, checkpoint_ref, job
 
 Run = Callable[..., None]
 OOPS = ErrorInfo("program_failed", "it raised 错误")
@@ -33,6 +33,35 @@ def test_claims_go_by_class_then_age_and_give_each_job_once(run: Run) -> None:
         await w.store.release([order[0], order[3], "job_none"])
         again = await w.store.claim(10, NOW)
         assert [each.job_id for each in again] == [order[0], order[3]]
+
+    run(scenario)
+
+
+def test_tenants_are_claimed_for_in_turn(run: Run) -> None:
+    """However many jobs one of them has submitted before."""
+
+    async def scenario(w: World) -> None:
+        many = [job(ALICE, after(n)) for n in range(9)]
+        few = [job(BOB, after(100 + n)) for n in range(2)]
+        third = job(Principal("prn_c", "ten_c", "c"), after(300))
+        urgent = job(ALICE, after(200), service_class=ServiceClass.DEFAULT)
+        await w.store.add([*many, *few, third, urgent])
+        found = [each.job_id for each in await w.store.claim(6, after(999))]
+        (first, second, *rest), (bobs, other) = many, few
+        wanted = [urgent, first, bobs, third, second, other]
+        assert found == [each.job_id for each in wanted]
+        found = [each.job_id for each in await w.store.claim(99, after(999))]
+        assert found == [each.job_id for each in rest]
+
+    run(scenario)
+
+
+def test_a_claim_smaller_than_the_tenants_are_many(run: Run) -> None:
+    async def scenario(w: World) -> None:
+        made = [job(Principal(f"prn_{n}", f"ten_{n}", "x"), after(-n)) for n in range(5)]
+        await w.store.add(made)
+        seen = [each for _ in range(3) for each in await w.store.claim(2, NOW)]
+        assert sorted(each.job_id for each in seen) == sorted(each.job_id for each in made)
 
     run(scenario)
 

@@ -117,7 +117,16 @@ def test_jobs_are_sought_by_their_state_only_for_pages(statements: dict[str, lis
 
 
 def test_a_claim_needs_no_sorting(statements: dict[str, list[str]]) -> None:
-    claims = [t for t in statements if "ORDER BY jobs.rank" in t or "ORDER BY jobs.due_ns" in t]
-    assert len(claims) == 2
+    orders = ("ORDER BY jobs.rank", "ORDER BY jobs.created_ns", "ORDER BY jobs.due_ns")
+    claims = [t for t in statements if any(order in t for order in orders)]
+    assert len(claims) == 3
     for text in claims:
         assert "TEMP B-TREE" not in " ".join(statements[text]), text
+
+
+def test_whose_turn_it_is_is_sought(statements: dict[str, list[str]]) -> None:
+    """By the class and the tenant, not among all that is ready: of that there may be a million."""
+    (following,) = [plan for text, plan in statements.items() if "ORDER BY jobs.rank" in text]
+    assert "queue=? AND (rank,tenant_id)>(?,?)" in " ".join(following), following
+    (oldest,) = [plan for text, plan in statements.items() if "ORDER BY jobs.created_ns" in text]
+    assert "queue=? AND rank=? AND tenant_id=?" in " ".join(oldest), oldest

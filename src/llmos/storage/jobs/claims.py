@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, delete, func, select, text, update
 from llmos.abi.jobs import Attempt, JobRecord, JobState
 from llmos.storage.jobs.reads import CHUNK
 from llmos.storage.jobs.rows import READY, WAITING, from_row
+from llmos.storage.jobs.turns import first_ready
 from llmos.storage.jobs.tx import Tx
 from llmos.storage.tables import job_counts, jobs, leaders
 
@@ -19,13 +20,6 @@ _DUE = (
     select(jobs.c.job_id)
     .where(jobs.c.queue == WAITING, jobs.c.due_ns <= bindparam("now_ns"))
     .order_by(jobs.c.due_ns)
-    .limit(bindparam("num"))
-    .with_for_update(skip_locked=True)
-)
-_FIRST = (
-    select(jobs.c.job_id)
-    .where(jobs.c.queue == READY)
-    .order_by(jobs.c.rank, jobs.c.created_ns, jobs.c.job_id)
     .limit(bindparam("num"))
     .with_for_update(skip_locked=True)
 )
@@ -72,7 +66,7 @@ def claim(tx: Tx, limit: int, now_ns: int) -> list[JobRecord]:
     )
     if due:
         tx.connection.execute(update(jobs).where(jobs.c.job_id.in_(due)).values(queue=READY))
-    ids = list(tx.connection.execute(_FIRST, {"num": limit}).scalars())
+    ids = first_ready(tx.connection, limit)
     if not ids:
         return []
     taken = {

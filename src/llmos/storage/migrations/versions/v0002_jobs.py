@@ -68,7 +68,10 @@ def _create_jobs() -> None:
     )
     op.create_index("ix_jobs_program_job_id", "jobs", ["program", "job_id"])
     op.create_index(
-        "ix_jobs_queue_claim", "jobs", ["queue", "rank", "created_ns", "job_id"], **_where("queue")
+        "ix_jobs_queue_claim",
+        "jobs",
+        ["queue", "rank", "tenant_id", "created_ns", "job_id"],
+        **_where("queue"),
     )
     op.create_index("ix_jobs_queue_due", "jobs", ["queue", "due_ns"], **_where("queue"))
     op.create_index("ix_jobs_state_job_id", "jobs", ["state", "job_id"])
