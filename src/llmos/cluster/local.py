@@ -113,7 +113,10 @@ class LocalNode:
         return 0 if self._notebook is None else self._notebook.reap()
 
     async def start(self, spec: WorkerSpec) -> LocalWorker:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # no file is left to open
+            raise WorkerError(f"a worker cannot be started: {error}") from error
         scratch = Path(spec.scratch)
         stderr = scratch / "stderr.log"
         try:

@@ -1,6 +1,6 @@
 """Real workers of this machine: frozen, measured, printing, and left behind by a dead server."""
 
-from __future__ import annotations
+from __future__ import socket
 
 import asyncio
 import json
@@ -327,3 +327,17 @@ def test_a_worker_is_written_down_until_it_has_been_waited_for(tmp_path: Path) -
 
 def _oom_score(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def test_without_a_file_to_open_no_worker_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an error that counts against nobody's program."""
+
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    with pytest.raises(WorkerError, match="cannot be started") as caught:
+        asyncio.run(LocalNode({}).start(WorkerSpec("wrk_1", str(tmp_path / "scratch"), "")))
+    assert caught.value.code == WorkerError.code
