@@ -1,11 +1,12 @@
 """Real workers of this machine: frozen, measured, printing, and left behind by a dead server."""
 
-from __future__ import socket
+from __future__ import annotations
 
 import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from llmos.abi.node import WorkerSpec
 from llmos.cluster import proc
 from llmos.cluster.leftovers import Note, Notebook
 from llmos.cluster.local import LocalNode, LocalWorker
+from llmos.errors import WorkerError
 from llmos.settings import worker_env
 
 PATIENCE_S = 20.0
