@@ -96,9 +96,9 @@ class Checker:
             "show": self._shown,
             "list": self._shown,
             "cancel": self._cancelled,
-            "suspend": self._shown,
-            "resume": self._shown,
-            "retry": self._retried,
+            "suspend": self._controlled,
+            "resume": self._controlled,
+            "retry": self._controlled,
             "remove": self._removed,
             "file_add": self._file_added,
             "file_show": self._file_shown,
@@ -281,8 +281,16 @@ class Checker:
             if seen.is_told and not job.loose and job.end is None:
                 job.told_ns = heard.at_ns
 
-    def _retried(self, asked: Asked, heard: Heard) -> None:
-        """Its facts were given up when it was asked."""
+    def _controlled(self, asked: Asked, heard: Heard) -> None:
+        """What was acknowledged is so in the very answer."""
+        for seen in heard.seen:
+            is_so = {
+                "suspend": seen.state == "suspended",
+                "resume": seen.state != "suspended",
+                "retry": seen.state in ("pending", "blocked"),
+            }
+            if not is_so[asked.op]:
+                self._wrong("changed", f"{asked.op} of {seen.job_id} left it {seen.state}")
 
     def _removed(self, asked: Asked, heard: Heard) -> None:
         self.counts["removed"] += 1

@@ -164,6 +164,14 @@ def test_a_retry_without_an_answer_is_settled_by_the_restart() -> None:
     assert "changed" in rules(story, row())
 
 
+@pytest.mark.parametrize(
+    ("op", "state"), [("suspend", "pending"), ("resume", "suspended"), ("retry", "running")]
+)
+def test_what_was_acknowledged_is_so(op: str, state: str) -> None:
+    story = Story().submit().do(op, Seen("j", state, "t", 1), job_id="j")
+    assert rules(story, row(state="failed")) == {"changed"}
+
+
 def test_a_cancelled_job_does_not_succeed() -> None:
     told = Seen("j", "running", "t", 1, is_told=True)
     story = Story().submit().do("cancel", told, job_id="j")
