@@ -33,7 +33,8 @@ BATCH = "batch"
 (UTC seconds) and `completion_window` (the client's word); `files`: `input`. Its streams are
 `output` and `error`. `progress.counts` has `total`, `completed` and `failed`, and so has
 `outputs["request_counts"]`; `outputs["status"]` is `completed`, `expired` or `cancelled`. A file
-that is no batch fails the job with an error whose `details["errors"]` is OpenAI's `batch.errors`."""
+that is no batch fails the job with an error whose `details["errors"]` is OpenAI's
+`batch.errors`."""
 
 
 class JobState(enum.StrEnum):
@@ -231,10 +232,10 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, limit: int, now_ns: int) -> list[JobRecord]:
-        """Pending jobs that are due, most urgent class first, then oldest; they are this kernel's
-        until it reports on them, releases them or dies. One whose `cancel_reason` is set (its
-        kernel died before it could end it) is to be begun and finished at once. Nothing while
-        another kernel leads on a shared database."""
+        """Pending jobs that are due, most urgent class first, then tenants in turn, the oldest of
+        each; they are this kernel's until it reports on them, releases them or dies. One whose
+        `cancel_reason` is set (its kernel died before it could end it) is to be begun and finished
+        at once. Nothing while another kernel leads on a shared database."""
         ...
 
     async def release(self, job_ids: Sequence[str]) -> None:
@@ -354,7 +355,7 @@ class JobStore(Protocol):
         ...
 
     async def add_schedule(self, schedule: Schedule) -> Schedule:
-        """Raises InvalidRequest (cron, timezone)."""
+        """Raises InvalidRequest (cron, timezone), QuotaExceeded (of its tenant's)."""
         ...
 
     async def list_schedules(self, tenant_id: str | None) -> list[Schedule]: ...

@@ -106,3 +106,7 @@ class KeyStore(Protocol):
     async def revoke(self, key_id_or_name: str) -> Key:
         """Raises NotFound."""
         ...
+
+    def is_revoked(self, principal_id: str) -> bool:
+        """Whether it is one of this home whose key was revoked."""
+        ...

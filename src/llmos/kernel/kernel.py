@@ -127,7 +127,13 @@ class Kernel:
         )
         self.effects.connect(self.loop, self.workers, self)
         self.jobs = Runner(
-            JobServices(services.jobs, services.files, services.program_of, self.connect),
+            JobServices(
+                services.jobs,
+                services.files,
+                services.program_of,
+                self.connect,
+                services.keys.is_revoked,
+            ),
             state=self.state,
             post=self.loop.post,
             workers=self.workers,

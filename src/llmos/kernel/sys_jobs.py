@@ -15,7 +15,7 @@ from llmos.abi.principal import Action, Resource, Role
 from llmos.abi.syscall import Emit
 from llmos.errors import InvalidRequest, LLMOSError, NotFound, PluginError, QueueFull, ShuttingDown
 from llmos.kernel.front import Call
-from llmos.kernel.jobs.checks import check_call, check_spec
+from llmos.kernel.jobs.checks import check_call, check_scheduled, check_spec
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -193,7 +193,11 @@ async def list_programs(kernel: Kernel, call: Call, body: sj.ListPrograms) -> sj
 
 
 async def add_schedule(kernel: Kernel, call: Call, body: sj.AddSchedule) -> sj.ScheduleList:
-    """Raises InvalidRequest (cron, timezone) and as `submit_job`."""
+    """Raises InvalidRequest (cron, timezone), QuotaExceeded and as `submit_job`."""
+    if kernel.draining:
+        raise ShuttingDown("the server is stopping")
+    check_call(body.spec)
+    check_scheduled(body.spec)
     await _check(kernel, call, body.spec)
     schedule = Schedule(
         schedule_id=new_id("sch"),

@@ -25,5 +25,7 @@ async def list_keys(kernel: Kernel, call: Call, body: sc.ListKeys) -> sc.KeyList
 
 
 async def revoke_key(kernel: Kernel, call: Call, body: sc.RevokeKey) -> sc.RevokedKey:
-    """From now on it opens nothing. Raises NotFound."""
-    return sc.RevokedKey(await kernel.keys.revoke(body.key))
+    """From now on it opens nothing, and its schedules submit no more jobs. Raises NotFound."""
+    key = await kernel.keys.revoke(body.key)
+    await kernel.jobs.end_revoked_schedules(key.tenant_id)
+    return sc.RevokedKey(key)

@@ -49,6 +49,7 @@ class Keys:
         self._admin_secret = _hash(home.token)
         self._by_secret: dict[bytes, tuple[bytes, Principal]] = {}
         self._names: dict[str, bytes] = {}
+        self._revoked: set[str] = set()
 
     async def open(self) -> None:
         """Read the keys into memory, and make sure that the admin exists."""
@@ -57,6 +58,11 @@ class Keys:
         self._names = {}
         for row in await self._database.read(_load_active):
             self._remember(row.secret_sha256, row.name, _principal(row))
+        self._revoked = set(await self._database.read(_load_revoked))
+
+    def is_revoked(self, principal_id: str) -> bool:
+        """See `abi.KeyStore`."""
+        return principal_id in self._revoked
 
     def authenticate(self, secret: str) -> Principal:
         """See `abi.Authenticator`."""
@@ -124,6 +130,7 @@ class Keys:
 
         key = await self._database.write(store)
         self._by_secret.pop(self._names.pop(key.name, b""), None)
+        self._revoked.add(key.principal_id)
         return key
 
     def _remember(self, digest: bytes, name: str, principal: Principal) -> None:
@@ -197,6 +204,11 @@ def _load_all(connection: Connection) -> builtins.list[Row[tuple[object, ...]]]:
 
 def _load_active(connection: Connection) -> builtins.list[Row[tuple[object, ...]]]:
     return builtins.list(connection.execute(_JOINED.where(keys.c.revoked_ns.is_(None))))
+
+
+def _load_revoked(connection: Connection) -> builtins.list[str]:
+    which = select(keys.c.principal_id).where(keys.c.revoked_ns.is_not(None))
+    return builtins.list(connection.execute(which).scalars())
 
 
 def _find_active(connection: Connection, key: str) -> Row[tuple[object, ...]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -51,12 +52,23 @@ StopTokens = Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)]
 
 
 def _wire_sized(value: Any) -> Any:
-    """Integers as they can travel: of 64 bits."""
+    """Numbers as they can travel: integers of 64 bits, doubles."""
     try:
         msgspec.msgpack.encode(value)
     except OverflowError:
         raise fault("an integer of it is out of range (64 bits)") from None
+    if _has_infinity(value):  # it would be kept as null
+        raise fault("a number of it is beyond a double")
     return value
+
+
+def _has_infinity(value: Any) -> bool:
+    """In JSON as it was read: `1e999` is a number in it."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_infinity, value.values()))
+    return isinstance(value, list) and any(map(_has_infinity, value))
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_wire_sized)]

@@ -55,6 +55,7 @@ class StorageConfig(BaseModel):
     max_event_bytes: int = Field(
         default=16 << 10, gt=0, description="A longer line of a job's log is cut."
     )
+    max_schedules: int = Field(default=100, gt=0, description="Most schedules of one tenant.")
     keep_jobs_s: float = Field(
         default=30 * 86_400.0, gt=0, description="Jobs that ended this long ago are forgotten."
     )

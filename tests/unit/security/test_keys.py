@@ -77,8 +77,12 @@ def test_a_key_works_at_once_after_a_restart_and_until_revoked(opened: MakeKeys)
             again, other = await keys.add("zhang", "lab", Role.USER, ServiceClass.BATCH, 2.5)
             assert other != secret
             assert again.tenant_id == key.tenant_id
+            assert keys.is_revoked(key.principal_id)
+            assert not keys.is_revoked(again.principal_id)
             await keys.revoke(again.key_id)
         async with opened() as (keys, _):
+            revoked_ids = [key.principal_id, again.principal_id, "prn_of_another_home"]
+            assert [keys.is_revoked(each) for each in revoked_ids] == [True, True, False]
             for old in (secret, other):
                 with pytest.raises(AuthenticationFailed):
                     keys.authenticate(old)

@@ -23,6 +23,9 @@ MAX_PARTS = 256
 MAX_METADATA_CHARS = 4096
 MAX_ATTEMPTS = 100
 MAX_INPUTS_BYTES = 16 << 20
+MAX_SCHEDULED_BYTES = 64 << 10
+"""A schedule's inputs: each of its jobs has a copy, and a list shows all of them."""
+
 MAX_TIMEOUT_S = 365 * 86_400.0
 
 
@@ -48,6 +51,18 @@ def check_call(spec: JobSpec) -> None:
             msgspec.convert(spec.inputs.get("generate"), Generate)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"not a call: {error}", param="inputs.generate") from error
+
+
+def check_scheduled(spec: JobSpec) -> None:
+    """Of a job by the clock, besides. Raises InvalidRequest, PayloadTooLarge."""
+    for name in ("start_at_ns", "expires_ns"):
+        if getattr(spec, name) is not None:
+            raise InvalidRequest(f"{name} is one moment, a schedule has many", param=f"spec.{name}")
+    size = _inputs_size(spec)
+    if size > MAX_SCHEDULED_BYTES:
+        raise PayloadTooLarge(
+            f"a schedule's inputs have {size} bytes, at most {MAX_SCHEDULED_BYTES}"
+        )
 
 
 def _check_numbers(spec: JobSpec) -> None:
@@ -78,9 +93,13 @@ def _check_sizes(spec: JobSpec) -> None:
         raise InvalidRequest(
             f"an entry of metadata has at most {MAX_METADATA_CHARS} characters", param="metadata"
         )
-    try:
-        size = len(msgspec.json.encode(spec.inputs))
-    except (TypeError, ValueError, UnicodeEncodeError, RecursionError) as error:
-        raise InvalidRequest(f"inputs are not JSON: {error}", param="inputs") from error
+    size = _inputs_size(spec)
     if size > MAX_INPUTS_BYTES:
         raise PayloadTooLarge(f"inputs have {size} bytes, at most {MAX_INPUTS_BYTES}")
+
+
+def _inputs_size(spec: JobSpec) -> int:
+    try:
+        return len(msgspec.json.encode(spec.inputs))
+    except (TypeError, ValueError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidRequest(f"inputs are not JSON: {error}", param="inputs") from error

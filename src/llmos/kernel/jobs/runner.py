@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from llmos.kernel.jobs.disk import PASSING, Disk
 from llmos.kernel.jobs.entry import Entry, facts_of
 from llmos.kernel.jobs.hub import Hub
 from llmos.kernel.jobs.notes import Notes
+from llmos.kernel.jobs.schedules import end_revoked
 from llmos.kernel.jobs.settle import Settler
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
@@ -45,12 +47,14 @@ MADE_WAY = 16
 @dataclass(frozen=True, slots=True)
 class JobServices:
     """What jobs need that the kernel is given. `program_of` raises PluginError for a name that is
-    nobody's; `connect` opens a front end whose requests are the job's children."""
+    nobody's; `connect` opens a front end whose requests are the job's children; `is_revoked` tells
+    of a principal whether its key is."""
 
     store: JobStore
     files: FileStore
     program_of: Callable[[str], ProgramEntry]
     connect: Callable[[str], Channel]
+    is_revoked: Callable[[str], bool]
 
 
 class Runner:
@@ -82,6 +86,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._fresh = NOBODY
+        self._fresh_tenants: set[str] = set()
         self._fires_s = 0.0
         self._is_closing = False
         self._is_failed: BaseException | None = None
@@ -127,6 +132,7 @@ class Runner:
     def submitted(self, record: JobRecord) -> None:
         """Somebody's new job is in the store."""
         self._fresh = max(self._fresh, int(record.spec.service_class))
+        self._fresh_tenants.add(record.principal.tenant_id)
         self.wake()
 
     async def wait_idle(self) -> None:
@@ -209,10 +215,15 @@ class Runner:
     def note(self, job_id: str, state: str, reason: str) -> None:
         self.notes.add(job_id, state, reason)
 
+    async def end_revoked_schedules(self, tenant_id: str | None = None) -> None:
+        """Of keys that were revoked. Raises what the store raises; the next start tries again."""
+        await end_revoked(self.store, self.disk, self._services.is_revoked, tenant_id)
+
     # claiming
 
     async def _claims(self) -> None:
         self.num_recovered = await self.disk.surely("recover", self.store.recover)
+        await self.disk.surely("unschedule", self.end_revoked_schedules)
         while True:
             self._wake.clear()
             wait_s = self.config.poll_interval_s
@@ -263,13 +274,21 @@ class Runner:
     async def _room(self) -> int:
         """How many to claim: not one at a time, unless there is news or nothing else to do.
 
-        For the more urgent the least urgent of a full window go back.
+        For the more urgent the least urgent of a full window go back, and for a tenant that has
+        none in it some of the one that has most.
         """
         window, fresh, self._fresh = self.config.claim_window, self._fresh, NOBODY
+        tenants, self._fresh_tenants = self._fresh_tenants, set()
         queued = self._queued()
         room = window - len(queued) - len(self._again)
         if room <= 0 and fresh > NOBODY:
-            lower = [j for j in queued if self._state.jobs.jobs[j].service_class < fresh]
+            jobs = self._state.jobs.jobs
+            lower = [j for j in queued if jobs[j].service_class < fresh]
+            if not lower:
+                holders = Counter(jobs[j].waiting.tenant_id for j in queued)
+                (most, _), *_ = holders.most_common(1)
+                if tenants - holders.keys():
+                    lower = [j for j in queued if jobs[j].waiting.tenant_id == most]
             room = await self._give_back(lower[-MADE_WAY:])
         return room if fresh > NOBODY or room >= window // 4 or not queued else 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import JobRecord, JobState, Schedule
-from llmos.errors import ErrorInfo, NotFound, UserError
+from llmos.errors import ErrorInfo, NotFound, QuotaExceeded, UserError
 from llmos.storage.jobs.claims import may_lead
 from llmos.storage.jobs.cron import next_ns
 from llmos.storage.jobs.intake import add
@@ -23,6 +23,12 @@ MAX_LISTED = 10_000
 def add_schedule(tx: Tx, schedule: Schedule) -> Schedule:
     """As `JobStore.add_schedule`; `next_ns` is computed from `created_ns`."""
     due = next_ns(schedule.cron, schedule.timezone, schedule.created_ns)
+    tenant_id = schedule.principal.tenant_id
+    mine = select(func.count()).where(schedules.c.tenant_id == tenant_id)
+    if tx.connection.execute(mine).scalar_one() >= tx.limits.max_schedules:
+        raise QuotaExceeded(
+            f"the tenant has {tx.limits.max_schedules} schedules already", param="cron"
+        )
     schedule = msgspec.structs.replace(schedule, next_ns=due)
     tx.connection.execute(insert(schedules).values(**schedule_to_row(schedule, tx.epoch)))
     tx.wakes = True
