@@ -339,7 +339,10 @@ def test_without_a_file_to_open_no_worker_starts(
     def refuse() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(socket, "socketpair", refuse)
+    async def scenario() -> None:
+        monkeypatch.setattr(socket, "socketpair", refuse)
+        await LocalNode({}).start(WorkerSpec("wrk_1", str(tmp_path / "scratch"), ""))
+
     with pytest.raises(WorkerError, match="cannot be started") as caught:
-        asyncio.run(LocalNode({}).start(WorkerSpec("wrk_1", str(tmp_path / "scratch"), "")))
+        asyncio.run(scenario())
     assert caught.value.code == WorkerError.code
