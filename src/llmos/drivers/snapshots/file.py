@@ -22,7 +22,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -46,9 +45,9 @@ def rejected(reason: str, text: str) -> SnapshotRejected:
 
 
 class _Writing:
-    """Bytes to a file, and their digest."""
+    """Bytes to a file, unbuffered, and their digest."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
         self.num_bytes = 0
@@ -58,11 +57,18 @@ class _Writing:
         for start in range(0, len(view), CHUNK_BYTES):
             part = view[start : start + CHUNK_BYTES]
             self._hash.update(part)
-            self._file.write(part)
+            self._put(part)
         self.num_bytes += len(view)
 
-    def digest(self) -> bytes:
-        return self._hash.digest()
+    def finish(self) -> bytes:
+        """The digest, written behind what it is of."""
+        digest = self._hash.digest()
+        self._put(memoryview(digest))
+        return digest
+
+    def _put(self, part: memoryview) -> None:
+        while part:
+            part = part[self._file.write(part) :]
 
 
 def write(
@@ -88,8 +94,7 @@ def write(
                 out.write(part)
             if out.num_bytes != expected:
                 raise StorageError(f"a snapshot of {out.num_bytes} bytes, not {expected}")
-            digest = out.digest()
-            file.write(digest)
+            digest = out.finish()
     except OSError as error:
         kind = DiskFull if error.errno in _FULL else StorageError
         raise kind(f"a snapshot cannot be written: {error.strerror}") from error
@@ -97,7 +102,7 @@ def write(
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(folder: Path, name: str) -> Iterator[BinaryIO]:
+def _whole_or_nothing(folder: Path, name: str) -> Iterator[FileIO]:
     """A file that has its name once the block is done. Raises OSError.
 
     It is made without any name where the system can, so that even a killed process leaves nothing.
@@ -111,9 +116,8 @@ def _whole_or_nothing(folder: Path, name: str) -> Iterator[BinaryIO]:
             part = f"{name}.part"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = os.open(part, flags, 0o600, dir_fd=folder_fd)
-        with open(fd, "wb", buffering=CHUNK_BYTES) as file:  # noqa: PTH123 (a descriptor)
+        with FileIO(fd, "wb") as file:
             yield file
-            file.flush()
             if part is None:
                 os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=folder_fd, follow_symlinks=True)
             else:
