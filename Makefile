@@ -91,6 +91,10 @@ openai-tests: setup ## openai-python's own generated tests against our server; w
 storm: setup ## kill servers, cut their power, check every promise: ARGS="--kills 1000 --seconds 600"
 	@$(BIN)/python -m tests.storm $(ARGS)
 
+.PHONY: storm-mutants
+storm-mutants: setup ## bugs in the durable code, planted and drawn: the storm must catch them
+	@$(BIN)/python -m tests.storm.hunt $(ARGS)
+
 bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 

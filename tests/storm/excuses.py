@@ -27,4 +27,22 @@ EXCUSES: dict[tuple[str, str], str] = {
         "llmos.kernel.jobs.entry",
         "condition in `if len(self.rates) > RATES_KEPT:`",
     ): "an estimate of the time left",
+    (
+        "llmos.kernel.jobs.entry",
+        "arithmetic in `rate = (done - then) / max(now_s - then_s, 1e-3)`",
+    ): "an estimate of the time left",
+    (
+        "llmos.kernel.jobs.control",
+        "condition in `if over or left_s <= 0:`",
+    ): "who waits for an end hears of it sooner or later; the storm's clients look for themselves",
+    (
+        "llmos.kernel.jobs.notes",
+        "dropped assignment in "
+        "`self._task = asyncio.get_running_loop().create_task(self._write())`",
+    ): "the kernel's own words in a job's log are written behind and not promised",
+    (
+        "llmos.storage.jobs.journal",
+        'compare in `job_events.c.job_id == bindparam("of_job"), '
+        'job_events.c.number < bindparam("oldest")`',
+    ): "one line more or less of a log that is cut at ten thousand",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +123,8 @@ def _read_files(connection: Connection, blobs: dict[str, Path], made: Snapshot) 
     hashed: dict[str, str] = {}
     for row in connection.execute(select(files)):
         made.files[row.file_id] = (row.filename, row.digest)
+        if row.expires_ns is not None and row.expires_ns < time.time_ns():
+            made.damage.append(f"{row.file_id} ({row.filename}) has expired already")
         name = row.digest.removeprefix("sha256:")
         if name not in blobs:
             made.damage.append(f"the bytes of {row.file_id} ({row.filename}) are gone")
