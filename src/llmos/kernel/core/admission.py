@@ -21,7 +21,7 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import Prediction
 from llmos.kernel.core.limits import NS
-from llmos.kernel.core.outlook import Outlook, has_room, in_words, look, ready_replicas
+from llmos.kernel.core.outlook import Outlook, in_words, look
 from llmos.kernel.core.queueing import enqueue
 from llmos.kernel.core.replica import ModelFacts
 from llmos.kernel.core.request import Request
@@ -47,7 +47,7 @@ def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
         state.out.append(do.Refuse(event.waiting.request_id, refusal.to_info()))
         return
     request = _admit(state, event, prediction, now_ns)
-    request.reason = in_words(state, model, outlook)
+    request.reason = in_words(outlook)
     enqueue(state, request)
     if request.begin_by_ns is not None:
         state.look_at(request.waiting.request_id, request.begin_by_ns)
@@ -179,7 +179,7 @@ def _make_place(
     The lower the class, the earlier its share of a bound is used up.
     """
     model, kind = event.model, event.waiting.service_class
-    if not len(state.queue(model.model_id)) and has_room(ready_replicas(state, model.model_id)):
+    if not outlook.is_full and not len(state.queue(model.model_id)):
         return []
     lack = Lack(state, model, kind, tokens)
     if not lack.is_any:

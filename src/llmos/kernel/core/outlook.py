@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
@@ -15,12 +16,15 @@ from llmos.kernel.core.state import State
 @dataclass(slots=True)
 class Outlook:
     """`ahead` counts, by class, who waits and has a row first; `tokens` and `work_ns` are theirs.
+    `rows` counts who has one now; `is_full`: there is none to spare, or no replica.
 
     `wait_ns` is the predicted wait for a row, `known_ns` without what is only guessed of it: how
     long a model loads that never did.
     """
 
-    ahead: dict[ServiceClass, int]
+    ahead: dict[ServiceClass, int] = field(default_factory=dict)
+    rows: dict[ServiceClass, int] = field(default_factory=dict)
+    is_full: bool = True
     tokens: int = 0
     work_ns: float = 0.0
     wait_ns: float = 0.0
@@ -39,12 +43,13 @@ def look(state: State, model: ModelFacts, newcomer: Waiting, now_ns: int) -> Out
     """As of now: who comes later, or is reniced, may change it. O(rows)."""
     found = _ahead(state, model, newcomer)
     ready = ready_replicas(state, model.model_id)
-    num_slots = sum(replica.num_slots for replica in ready) or model.num_slots
-    queued_ns = found.work_ns / num_slots
     if ready:
-        first_ns = min((_free_ns(state, r, newcomer, now_ns) for r in ready), default=0.0)
-        found.wait_ns = found.known_ns = first_ns + queued_ns
+        num_slots = sum(replica.num_slots for replica in ready)
+        first_ns = min(_free_ns(state, r, newcomer, found.rows, now_ns) for r in ready)
+        found.wait_ns = found.known_ns = first_ns + found.work_ns / num_slots
+        found.is_full = not has_room(ready)
         return found
+    queued_ns = found.work_ns / model.num_slots
     load_ns = _loading_ns(state, model, now_ns)
     found.wait_ns = load_ns + queued_ns
     found.known_ns = found.wait_ns if state.loads.knows(model.model_id) else queued_ns
@@ -63,7 +68,7 @@ def has_room(ready: list[Replica]) -> bool:
 
 def _ahead(state: State, model: ModelFacts, newcomer: Waiting) -> Outlook:
     """By the policy's own word, class by class."""
-    queue, found = state.queue(model.model_id), Outlook({})
+    queue, found = state.queue(model.model_id), Outlook()
     for kind, work in state.backlogs[model.model_id].of_class.items():
         if not work.num_requests:
             continue
@@ -93,35 +98,40 @@ def _turns(state: State, model: ModelFacts, newcomer: Waiting) -> tuple[int, flo
     return max(0, state.limits.max_turned - num_parked), slice_tokens * token_ns
 
 
-def _free_ns(state: State, replica: Replica, newcomer: Waiting, now_ns: int) -> float:
-    """Until the first of a replica's rows is free for a newcomer, or is given up to it."""
-    if replica.num_free_slots > 0:
-        return 0.0
+def _free_ns(
+    state: State, replica: Replica, newcomer: Waiting, rows: dict[ServiceClass, int], now_ns: int
+) -> float:
+    """Until the first of a replica's rows is free for a newcomer, or is given up to it.
+
+    Who has the rows is counted into `rows`. Turns among equals have half of the room to park.
+    """
+    queue, num_parked, limits = (
+        state.queue(replica.model.model_id),
+        len(replica.parked),
+        state.limits,
+    )
+    has_lower_room, has_room = num_parked < limits.max_parked, num_parked < limits.max_turned
     token_ns = state.costs[replica.model.model_id].token_ns(len(replica.running))
-    found_ns = []
+    first_ns = 0.0 if replica.num_free_slots > 0 else math.inf
     for request_id in replica.running:
         request = state.requests[request_id]
+        kind = request.waiting.service_class
+        rows[kind] = rows.get(kind, 0) + 1
+        if first_ns <= 0.0:
+            continue
         left_ns = 0.0 if request.state is RequestState.STOPPING else _left_ns(request, now_ns)
-        if _may_park(state, replica, request, newcomer):
-            turn = state.queue(request.model_id).gives_way(request.waiting, newcomer)
-            if turn is not None:
-                left_ns = min(left_ns, max(0, turn - request.slice_tokens) * token_ns)
-        found_ns.append(left_ns)
-    return min(found_ns, default=0.0)
-
-
-def _may_park(state: State, replica: Replica, request: Request, newcomer: Waiting) -> bool:
-    """Whether there is room to park it: turns among equals have half of that."""
-    num_parked, limits = len(replica.parked), state.limits
-    is_lower = request.waiting.service_class < newcomer.service_class
-    return num_parked < (limits.max_parked if is_lower else limits.max_turned)
+        first_ns = min(first_ns, left_ns)
+        if has_lower_room if kind < newcomer.service_class else has_room:
+            turn = queue.gives_way(request.waiting, newcomer)
+            if turn is not None and (turn - request.slice_tokens) * token_ns < first_ns:
+                first_ns = (turn - request.slice_tokens) * token_ns
+    return max(0.0, first_ns)
 
 
 def _left_ns(request: Request, now_ns: int) -> float:
-    """Of a running request, by its prediction."""
+    """Of a running request, by its prediction; below 0 when that is over."""
     assert request.started_ns is not None
-    ran_ns = now_ns - request.started_ns - request.away_ns
-    return max(0.0, request.prediction.service_ns - ran_ns)
+    return request.prediction.service_ns - (now_ns - request.started_ns - request.away_ns)
 
 
 def _loading_ns(state: State, model: ModelFacts, now_ns: int) -> float:
@@ -134,22 +144,14 @@ def _loading_ns(state: State, model: ModelFacts, now_ns: int) -> float:
     return load_ns + (max(0, fault.retry_ns - now_ns) if fault is not None else 0)
 
 
-def in_words(state: State, model: ModelFacts, outlook: Outlook) -> str:
+def in_words(outlook: Outlook) -> str:
     """Who is ahead, and who has the rows."""
     words = f"queued behind {outlook.num_ahead}"
     if outlook.num_ahead:
         words += f" ({_by_class(outlook.ahead)}, about {outlook.tokens} tokens)"
-    ready = ready_replicas(state, model.model_id)
-    if not ready:
+    if not outlook.rows and outlook.is_full:
         return f"{words}, no replica is loaded"
-    if has_room(ready):
-        return words
-    rows: dict[ServiceClass, int] = {}
-    for replica in ready:
-        for request_id in replica.running:
-            kind = state.requests[request_id].waiting.service_class
-            rows[kind] = rows.get(kind, 0) + 1
-    return f"{words}, rows taken by {_by_class(rows)}"
+    return f"{words}, rows taken by {_by_class(outlook.rows)}" if outlook.is_full else words
 
 
 def _by_class(counts: dict[ServiceClass, int]) -> str:
