@@ -112,6 +112,7 @@ class Patron:
                 "drill",
                 {"keys": num_keys},
                 name=tag,
+                exports_expire_s=3600.0,
                 **{"needs": needs, "service_class": ServiceClass(len(tag) % 3), **spec},
             )
             jobs.append(JobRecord(new_id("job"), OWNER, made, JobState.PENDING, now_ns, 0))
