@@ -117,14 +117,12 @@ def _free_ns(
         request = state.requests[request_id]
         kind = request.waiting.service_class
         rows[kind] = rows.get(kind, 0) + 1
-        if first_ns <= 0.0:
-            continue
         left_ns = 0.0 if request.state is RequestState.STOPPING else _left_ns(request, now_ns)
         first_ns = min(first_ns, left_ns)
         if has_lower_room if kind < newcomer.service_class else has_room:
             turn = queue.gives_way(request.waiting, newcomer)
-            if turn is not None and (turn - request.slice_tokens) * token_ns < first_ns:
-                first_ns = (turn - request.slice_tokens) * token_ns
+            if turn is not None:
+                first_ns = min(first_ns, (turn - request.slice_tokens) * token_ns)
     return max(0.0, first_ns)
 
 
