@@ -6,9 +6,10 @@ import asyncio
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +23,13 @@ from llmos.abi.principal import Authenticator, Authorizer, Principal
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.status import encode_envelope, error_headers
-from llmos.errors import AuthenticationFailed, LLMOSError, ReaderStalled, ShuttingDown
+from llmos.errors import (
+    AuthenticationFailed,
+    LLMOSError,
+    QuotaExceeded,
+    ReaderStalled,
+    ShuttingDown,
+)
 from llmos.shapes.status import http_error
 
 log = logging.getLogger(__name__)
@@ -61,6 +68,22 @@ class Edge:
     render_metrics: Callable[[], tuple[bytes, str]]
     config: ApiConfig
     allowed_uid: int | None
+    num_uploads: Counter[str] = field(default_factory=Counter)
+    """Under way, by tenant."""
+
+    @contextmanager
+    def uploading(self, tenant_id: str) -> Iterator[None]:
+        """One tenant's slow uploads leave room for others'. Raises QuotaExceeded."""
+        if self.num_uploads[tenant_id] >= self.config.max_tenant_uploads:
+            raise QuotaExceeded(
+                f"{self.num_uploads[tenant_id]} uploads of the tenant are under way",
+                retry_after_s=5.0,
+            )
+        self.num_uploads[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self.num_uploads[tenant_id] -= 1
 
 
 class Call:

@@ -28,6 +28,9 @@ class ApiConfig(pydantic.BaseModel):
     max_upload_bytes: int = Field(
         default=64 * 1024 * MIB, ge=1, description="One uploaded file, in bytes."
     )
+    max_tenant_uploads: int = Field(
+        default=8, ge=1, description="Files that one tenant may upload at once; above it: 429."
+    )
     max_messages: int = Field(default=4096, ge=1, description="Messages of one chat request.")
     max_prompts: int = Field(default=32, ge=1, description="Prompts of one completions request.")
     max_prompt_tokens: int = Field(default=1_048_576, ge=1, description="Token ids of one prompt.")

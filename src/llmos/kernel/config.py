@@ -78,7 +78,10 @@ class KernelConfig(BaseModel):
         default=600.0, gt=0, description="Longest `llmos.resume_s` a request may ask for."
     )
     max_kept_streams: int = Field(
-        default=256, ge=0, description="Streams kept for readers who may come back; above it: 429."
+        default=256,
+        ge=0,
+        description="Streams kept for readers who may come back, half of them one tenant's; "
+        "above: 429.",
     )
     kept_events: int = Field(
         default=8192, ge=1, description="Newest events kept of each such stream."

@@ -230,7 +230,7 @@ class Kernel:
 
     def new_stream(self, call: Call, request_id: str, resume_s: float | None) -> Stream:
         """Raises InvalidRequest and QuotaExceeded for one that shall outlive its reader."""
-        kept = self.resumable.keep(resume_s)
+        kept = self.resumable.keep(resume_s, call.principal.tenant_id)
         return Stream(call, request_id, self._bounds, self._reader_changed, kept)
 
     def next_arrival(self) -> int:
@@ -276,7 +276,7 @@ class Kernel:
             created_ns=process.created_ns,
         )
         if stream.kept is not None and options.resume_s:
-            self.resumable.add(stream, process.principal.principal_id, options.resume_s)
+            self.resumable.add(stream, process.principal, options.resume_s)
         if (call := stream.call) is not None:
             call.front.send(Reply(call.number, stream.accepted))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from llmos.abi.events import Aborted
+from llmos.abi.principal import Principal
 from llmos.abi.syscall import Emit, Reply
 from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
 from llmos.kernel.config import KernelConfig
@@ -22,6 +23,7 @@ class _Entry:
 
     stream: Stream
     owner_id: str
+    tenant_id: str
     resume_s: float
     timer: asyncio.TimerHandle | None = None
 
@@ -34,10 +36,11 @@ class Resumable:
         self._cancel = cancel
         self._entries: dict[str, _Entry] = {}
 
-    def keep(self, resume_s: float | None) -> Kept | None:
+    def keep(self, resume_s: float | None, tenant_id: str) -> Kept | None:
         """What a new request's stream keeps; None for one that ends with its reader.
 
-        Raises InvalidRequest (too long), QuotaExceeded (too many are kept).
+        Raises InvalidRequest (too long), QuotaExceeded (too many are kept, or half of what may be
+        is this tenant's).
         """
         if not resume_s:
             return None
@@ -48,11 +51,15 @@ class Resumable:
             )
         if len(self._entries) >= self._config.max_kept_streams:
             raise QuotaExceeded(f"{len(self._entries)} streams are kept", retry_after_s=5.0)
+        num_own = sum(entry.tenant_id == tenant_id for entry in self._entries.values())
+        if num_own >= half_of(self._config.max_kept_streams):
+            raise QuotaExceeded(f"{num_own} streams of the tenant are kept", retry_after_s=5.0)
         return Kept(self._config.kept_events)
 
-    def add(self, stream: Stream, owner_id: str, resume_s: float) -> None:
+    def add(self, stream: Stream, owner: Principal, resume_s: float) -> None:
         """A stream that keeps its events, and whose they are."""
-        self._entries[stream.request_id] = _Entry(stream, owner_id, resume_s)
+        entry = _Entry(stream, owner.principal_id, owner.tenant_id, resume_s)
+        self._entries[stream.request_id] = entry
 
     def left(self, stream: Stream) -> bool:
         """Its reader is gone. False: there is nothing to come back to."""
@@ -108,6 +115,11 @@ class Resumable:
         del self._entries[request_id]
         if not entry.stream.is_closed:
             self._cancel(request_id, f"nobody came back to read within {entry.resume_s:g} s")
+
+
+def half_of(limit: int) -> int:
+    """What one tenant may have of what all share; of 1 it is 1."""
+    return (limit + 1) // 2
 
 
 def _dismiss(stream: Stream) -> None:

@@ -16,6 +16,7 @@ from llmos.abi.syscall import Emit
 from llmos.errors import InvalidRequest, LLMOSError, NotFound, PluginError, QueueFull, ShuttingDown
 from llmos.kernel.front import Call
 from llmos.kernel.jobs.checks import check_call, check_scheduled, check_spec
+from llmos.kernel.resume import half_of
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -146,7 +147,10 @@ async def follow_job(kernel: Kernel, call: Call, body: sj.FollowJob) -> sj.JobRe
     await find_job(kernel, call, body.job_id)
     if jobs.hub.num_followers >= jobs.config.max_followers:
         raise QueueFull(f"{jobs.hub.num_followers} clients follow jobs", retry_after_s=5.0)
-    with jobs.hub.follow(body.job_id) as follower:
+    tenant_id = call.principal.tenant_id
+    if (num_own := jobs.hub.num_of_tenant[tenant_id]) >= half_of(jobs.config.max_followers):
+        raise QueueFull(f"{num_own} clients of the tenant follow jobs", retry_after_s=5.0)
+    with jobs.hub.follow(body.job_id, tenant_id) as follower:
         while True:
             follower.clear()
             record = await jobs.store.get(body.job_id)

@@ -303,6 +303,32 @@ def test_a_page_follows_the_one_before() -> None:
     play(scene)
 
 
+def test_one_tenants_slow_uploads_leave_room_for_anothers() -> None:
+    async def scene(e: Edge, store: FakeStore) -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield PURPOSE + FILE[:-4]
+            begun.set()
+            await go_on.wait()
+            yield FILE[-4:] + END
+
+        slow = asyncio.ensure_future(
+            e.client.post("/v1/files", content=slowly(), headers={"content-type": TYPE})
+        )
+        await begun.wait()
+        refused = await post(e, PURPOSE + FILE + END)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+        others = await post(e, PURPOSE + FILE + END, authorization=f"Bearer {USER_SECRET}")
+        assert others.status_code == 200, others.text
+        go_on.set()
+        assert (await slow).status_code == 200
+        assert (await post(e, PURPOSE + FILE + END)).status_code == 200
+        assert len(store.files) == 3
+
+    play(scene, max_tenant_uploads=1)
+
+
 def test_another_tenants_file_is_not_there() -> None:
     async def scene(e: Edge, store: FakeStore) -> None:
         made = await upload(e)

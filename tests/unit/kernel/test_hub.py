@@ -22,3 +22,13 @@ def test_followers_are_woken_by_news_and_by_the_end() -> None:
         assert hub.num_followers == 0
 
     asyncio.run(scene())
+
+
+def test_followers_are_counted_by_tenant_while_they_follow() -> None:
+    async def scene() -> None:
+        hub = Hub()
+        with hub.follow("a", "ten_1"), hub.follow("a", "ten_1"), hub.follow("b", "ten_2"):
+            assert hub.num_of_tenant == {"ten_1": 2, "ten_2": 1}
+        assert not hub.num_of_tenant
+
+    asyncio.run(scene())

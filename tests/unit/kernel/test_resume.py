@@ -35,12 +35,12 @@ class World:
         self.stalls: list[bool] = []
         self.reader, ours = memory.pair()
         call = Call(7, ME, FrontEnd(ours))
-        kept = self.resumable.keep(resume_s)
+        kept = self.resumable.keep(resume_s, ME.tenant_id)
         self.stream = Stream(call, "r", Bounds(3, 1), lambda _, s: self.stalls.append(s), kept)
         self.stream.accepted = ACCEPTED
         call.front.streams[7] = self.stream
         self.front = call.front
-        self.resumable.add(self.stream, ME.principal_id, resume_s)
+        self.resumable.add(self.stream, ME, resume_s)
 
     def say(self, *numbers: int) -> None:
         for number in numbers:
@@ -174,11 +174,21 @@ def test_an_ended_stream_is_forgotten_without_a_cancel() -> None:
 def test_how_long_and_how_many_are_bounded() -> None:
     async def main() -> None:
         world = World(max_kept_streams=1, max_resume_s=60.0)
-        assert world.resumable.keep(None) is None
-        assert world.resumable.keep(0.0) is None
+        assert world.resumable.keep(None, "ten_1") is None
+        assert world.resumable.keep(0.0, "ten_1") is None
         with pytest.raises(InvalidRequest):
-            world.resumable.keep(61.0)
+            world.resumable.keep(61.0, "ten_1")
         with pytest.raises(QuotaExceeded):
-            world.resumable.keep(1.0)
+            world.resumable.keep(1.0, "ten_2")
+
+    run(main)
+
+
+def test_one_tenant_may_have_half() -> None:
+    async def main() -> None:
+        world = World(max_kept_streams=2)
+        with pytest.raises(QuotaExceeded):
+            world.resumable.keep(1.0, "ten_1")
+        assert world.resumable.keep(1.0, "ten_2") is not None
 
     run(main)

@@ -66,7 +66,8 @@ async def create_file(call: Call) -> None:
     boundary = boundary_of(call)
     upload_id = new_id("upl")
     try:
-        given = await _receive(call, boundary, upload_id)
+        with call.edge.uploading(tenant_id):
+            given = await _receive(call, boundary, upload_id)
         purpose = check_purpose(given.fields.get("purpose"))
         expires_s = expires_after_s(purpose, given.fields.get(ANCHOR), given.fields.get(SECONDS))
         asked = [given.filename, purpose, expires_s, given.blob.digest]

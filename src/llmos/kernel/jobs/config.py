@@ -95,7 +95,9 @@ class JobsConfig(BaseModel):
         description="Events of one job that wait for the disk; above it the oldest go.",
     )
     max_followers: int = Field(
-        default=256, ge=1, description="Clients that may follow jobs at once; above it: 429."
+        default=256,
+        ge=1,
+        description="Clients that may follow jobs at once, half of them one tenant's; above: 429.",
     )
     retain_interval_s: float = Field(
         default=60.0, gt=0, description="How often ended jobs past their time are forgotten."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 
 class Hub:
@@ -10,6 +11,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._news: dict[str, list[asyncio.Event]] = {}
+        self.num_of_tenant: Counter[str] = Counter()
         self.is_closed = False
 
     @property
@@ -27,13 +29,18 @@ class Hub:
         for job_id in self._news:
             self.tell(job_id)
 
-    def follow(self, job_id: str) -> Follower:
-        return Follower(self, job_id)
+    def follow(self, job_id: str, tenant_id: str = "") -> Follower:
+        """`tenant_id`: who asks."""
+        return Follower(self, job_id, tenant_id)
 
-    def add(self, job_id: str, event: asyncio.Event) -> None:
+    def add(self, job_id: str, tenant_id: str, event: asyncio.Event) -> None:
         self._news.setdefault(job_id, []).append(event)
+        self.num_of_tenant[tenant_id] += 1
 
-    def remove(self, job_id: str, event: asyncio.Event) -> None:
+    def remove(self, job_id: str, tenant_id: str, event: asyncio.Event) -> None:
+        self.num_of_tenant[tenant_id] -= 1
+        if not self.num_of_tenant[tenant_id]:
+            del self.num_of_tenant[tenant_id]
         events = self._news[job_id]
         events.remove(event)
         if not events:
@@ -43,17 +50,18 @@ class Hub:
 class Follower:
     """`clear`, then read the store, then `wait`: nothing that comes between is missed."""
 
-    def __init__(self, hub: Hub, job_id: str) -> None:
+    def __init__(self, hub: Hub, job_id: str, tenant_id: str) -> None:
         self._hub = hub
         self._job_id = job_id
+        self._tenant_id = tenant_id
         self._event = asyncio.Event()
 
     def __enter__(self) -> Follower:
-        self._hub.add(self._job_id, self._event)
+        self._hub.add(self._job_id, self._tenant_id, self._event)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hub.remove(self._job_id, self._event)
+        self._hub.remove(self._job_id, self._tenant_id, self._event)
 
     def clear(self) -> None:
         """What was told so far is about to be read."""
