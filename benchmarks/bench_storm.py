@@ -168,17 +168,17 @@ def events_of(client: httpx.Client, job_id: str) -> list[dict[str, Any]]:
 
 def measure_worker(result: harness.Result, repetitions: int) -> None:
     """A program's worker is killed: when the kernel says so, and when the next attempt speaks."""
-    for backoff_s in (0.0, 1.0):
+    none = ("--set", "jobs.min_backoff_s=0")
+    for after, options in (("no back-off", none), ("the default back-off", ())):
         noticed, running = [], []
-        with killable("--set", f"jobs.min_backoff_s={backoff_s}") as server:
+        with killable(*options) as server:
             server.start()
             with server.client() as client:
                 for _ in range(repetitions):
                     told, again = kill_worker(client)
                     noticed.append(told)
                     running.append(again)
-        after = f"back-off {backoff_s:g} s"
-        if not backoff_s:
+        if options:
             result.add(harness.single("job's worker killed: noticed", "s", noticed))
         result.add(harness.single(f"… its program runs again, {after}", "s", running))
 

@@ -188,7 +188,7 @@ PLANTS = (
     Plant(
         "the kernel does not recover",
         "llmos.kernel.jobs.runner",
-        'self.num_recovered = await self.disk.surely("recover", self.store.recover)',
+        "self.num_recovered = await self._recover()",
         "self.num_recovered = 0",
         level="serve",
     ),

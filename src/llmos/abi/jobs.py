@@ -250,9 +250,12 @@ class JobStore(Protocol):
         """When `claim` will next find a job that now is not due; also the next schedule."""
         ...
 
-    async def recover(self) -> int:
-        """At the start, once: what dead kernels had claimed or were running is pending again. The
-        number of jobs that were running."""
+    async def recover(self, now_ns: int | None = None) -> int:
+        """At the start: what dead kernels had claimed or were running is pending again. The number
+        of jobs that were running.
+
+        With `now_ns`, and whenever the clock was set back: what waits to be tried again for longer
+        than anything is made to wait is due at once."""
         ...
 
     async def begin(self, job_id: str, now_ns: int) -> Attempt | None:

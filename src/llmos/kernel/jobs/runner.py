@@ -20,6 +20,7 @@ from llmos.errors import LLMOSError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import Job, JobPhase
+from llmos.kernel.core.limits import NS
 from llmos.kernel.core.state import State
 from llmos.kernel.jobs.attempts import Attempts
 from llmos.kernel.jobs.config import JobsConfig
@@ -86,6 +87,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._fresh = NOBODY
+        self._clock_ahead_ns = time.time_ns() - time.monotonic_ns()
         self._fresh_tenants: set[str] = set()
         self._fires_s = 0.0
         self._is_closing = False
@@ -222,16 +224,27 @@ class Runner:
     # claiming
 
     async def _claims(self) -> None:
-        self.num_recovered = await self.disk.surely("recover", self.store.recover)
+        self.num_recovered = await self._recover()
         await self.disk.surely("unschedule", self.end_revoked_schedules)
         while True:
             self._wake.clear()
             wait_s = self.config.poll_interval_s
+            if self._is_clock_set_back():
+                await self._recover()
             try:
                 wait_s = min(wait_s, await self._refill())
             except PASSING:
                 wait_s = min(wait_s, self.config.retry_max_s)
             await self._news(wait_s)
+
+    async def _recover(self) -> int:
+        return await self.disk.surely("recover", lambda: self.store.recover(time.time_ns()))
+
+    def _is_clock_set_back(self) -> bool:
+        """Since the last look, by more than a correction."""
+        ahead_ns = time.time_ns() - time.monotonic_ns()
+        before_ns, self._clock_ahead_ns = self._clock_ahead_ns, ahead_ns
+        return before_ns - ahead_ns > NS
 
     async def _news(self, timeout_s: float) -> None:
         """Until this kernel, or another one at the same store, has made some."""

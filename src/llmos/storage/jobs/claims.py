@@ -14,6 +14,9 @@ from llmos.storage.jobs.tx import Tx
 from llmos.storage.tables import job_counts, jobs, leaders
 
 MAX_CLAIM = 1000
+LONGEST_WAIT_NS = 600_000_000_000
+"""No back-off is so long by default; one that is, by the clock, began before it was set back."""
+
 _MIN_PROMOTED = 1000
 
 _DUE = (
@@ -113,6 +116,20 @@ def take_lead(tx: Tx) -> int:
     over what it held. The number of jobs that were running."""
     tx.connection.execute(_LEAD, {"epoch": tx.epoch})
     return recover(tx)
+
+
+def end_long_waits(tx: Tx, now_ns: int) -> None:
+    """Jobs that were started before and are to be tried again at a time that is out of reach. What
+    was never started waits for a time that somebody named."""
+    if not may_lead(tx):
+        return
+    late = jobs.c.due_ns > now_ns + LONGEST_WAIT_NS
+    done = tx.connection.execute(
+        update(jobs)
+        .where(jobs.c.queue == WAITING, late, jobs.c.attempt > 0)
+        .values(queue=READY, due_ns=0)
+    )
+    tx.wakes = done.rowcount > 0
 
 
 def recover(tx: Tx) -> int:

@@ -169,10 +169,12 @@ class SqlJobStore:
     async def next_due_ns(self) -> int | None:
         return await self.database.read(reads.next_due_ns)
 
-    async def recover(self) -> int:
+    async def recover(self, now_ns: int | None = None) -> int:
         if not self.leads:
             return 0
         num, self._num_recovered = self._num_recovered, 0
+        if now_ns is not None:
+            await self._write(claims.end_long_waits, now_ns)
         return num + await self._write(claims.recover)
 
     async def begin(self, job_id: str, now_ns: int) -> Attempt | None:
