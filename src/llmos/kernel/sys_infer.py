@@ -154,6 +154,4 @@ def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
     )
     facts = kernel.placement.facts(process.version)
     max_tokens = process.body.sampling.max_tokens
-    # whom a job asked for is not told to come again: the job would have to begin anew
-    may_be_shed = process.parent_id is None
-    return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns, may_be_shed)
+    return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns)

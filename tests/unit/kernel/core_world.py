@@ -58,7 +58,6 @@ class World:
         weight: float = 1.0,
         prompt: int = 10,
         max_tokens: int = 0,
-        may_be_shed: bool = True,
     ) -> list[do.Decision]:
         self.num_arrivals += 1
         tenant, _, principal = owner.partition("/")
@@ -74,9 +73,7 @@ class World:
             prompt_tokens=prompt,
             expected_tokens=0,
         )
-        return self.step(
-            ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns, may_be_shed)
-        )
+        return self.step(ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns))
 
     def tokens(self, replica_id: str, **tokens: int) -> list[do.Decision]:
         return self.step(ev.Progressed(replica_id, list(tokens.items())))

@@ -111,7 +111,6 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
         deadline_ns=event.deadline_ns,
         begin_by_ns=begin_by_ns,
         keep_alive_ns=event.keep_alive_ns,
-        may_be_shed=event.may_be_shed,
     )
     state.requests[waiting.request_id] = request
     state.queue(request.model_id).join(waiting)

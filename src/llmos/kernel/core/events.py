@@ -17,7 +17,6 @@ class Arrived:
     """A prepared request asks for a row. `max_tokens` 0: as many as the context holds.
 
     The core fills in what it alone knows: `waiting.expected_tokens` and `waiting.start_by_ns`.
-    `may_be_shed`: it may be ended, before its first row, for a higher class.
     """
 
     waiting: Waiting
@@ -25,7 +24,6 @@ class Arrived:
     max_tokens: int = 0
     deadline_ns: int | None = None
     keep_alive_ns: int | None = None
-    may_be_shed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ def enqueue(state: State, request: Request) -> None:
     request.queued_ns, request.queued_tokens = _work(state, request)
     backlog = state.backlogs[model_id]
     backlog.add(waiting.service_class, request.queued_ns, request.queued_tokens)
-    if request.state is RequestState.WAITING and request.may_be_shed:
+    if request.state is RequestState.WAITING:
         for fresh in (backlog.fresh, state.fresh):
             fresh[waiting.service_class][waiting.request_id] = None
     state.dirty[model_id] = None

@@ -58,7 +58,6 @@ class Request:
     deadline_ns: int | None = None
     begin_by_ns: int | None = None
     keep_alive_ns: int | None = None
-    may_be_shed: bool = True
     state: RequestState = RequestState.WAITING
     replica_id: str | None = None
     started_ns: int | None = None

@@ -25,7 +25,7 @@ from llmos.errors import (
 )
 
 AGAIN = frozenset({QueueFull.code, QuotaExceeded.code})
-"""Refusals for want of room: the call waits here instead, a job has time."""
+"""Refused or shed for want of room: the call waits here instead, a job has time."""
 
 MAX_WAIT_S = 10.0
 
@@ -132,6 +132,9 @@ class Desk:
         elif isinstance(event, Aborted):
             error = Cancelled(event.reason).to_info()
         if error is not None and error.code == ShuttingDown.code:
+            return
+        if error is not None and error.code in AGAIN and not call.token_ids:
+            self._refused(call, error)  # shed from its queue for a higher class
             return
         accepted = call.accepted
         done = event if isinstance(event, Finished) else None

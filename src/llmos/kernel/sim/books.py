@@ -341,8 +341,7 @@ def _is_full(state: State, event: ev.Arrived) -> bool | None:
 
 
 def _may_be_shed(request: Request, kind: ServiceClass) -> bool:
-    is_new = request.state is RequestState.WAITING and request.may_be_shed
-    return is_new and request.waiting.service_class is kind
+    return request.state is RequestState.WAITING and request.waiting.service_class is kind
 
 
 def check_answer(expected: Expected, event: ev.Arrived, answer: do.Decision) -> None:

@@ -78,14 +78,6 @@ def test_who_has_begun_is_not_shed() -> None:
     assert {"begun", "w0"} < world.state.requests.keys()
 
 
-def test_who_may_not_be_shed_is_not() -> None:
-    world = full(0, max_waiting_per_model=3)
-    for i in range(3):
-        world.arrive(f"w{i}", ONE, LOW, may_be_shed=i < 2)
-    assert ended(world.arrive("h0", ONE, HIGH)) == ["w1"]
-    assert isinstance(world.arrive("h1", ONE, HIGH)[0], do.Refuse)
-
-
 def test_as_many_are_shed_as_its_tokens_need() -> None:
     world = full(4, max_waiting_tokens=1000, max_waiting_per_model=100)  # 138 each, of 800
     assert ended(world.arrive("h0", ONE, HIGH, prompt=872 - 138 - 138)) == ["w3", "w2"]
