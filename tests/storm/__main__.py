@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tests.postgres import Postgres, find_programs
@@ -61,6 +61,11 @@ class Total:
         self.reached += made.reached
         self.rules += made.by_rule
         self.examples += [str(violation)[:2000] for violation in made.violations[:20]]
+
+    def facts(self) -> dict[str, object]:
+        """JSON-able."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: dict(v) if isinstance(v, Counter) else v for k, v in found.items()}
 
     def column(self, name: str) -> int:
         return sum(self.rules[rule] for rule in BROKEN[name])
@@ -127,7 +132,11 @@ def storm_level(level: str, options: Options, folder: Path, library: Path | None
         else:
             cell = ServerCell(place, seed, library=layer, url=url)
             cell.start_clients(2)
-        made = run(cell, options.storm(level, options.kills // options.cells, until_s), killed)
+        try:
+            made = run(cell, options.storm(level, options.kills // options.cells, until_s), killed)
+        except Exception as error:  # of the tester itself: it must not look like success
+            made = Outcome()
+            made.add("stuck", f"the storm broke down: {error!r}")
         with lock:
             total.add(made, getattr(cell, "workers_killed", 0))
         print(f"{level}-{number}: {summary(made)}", flush=True)
@@ -204,7 +213,7 @@ def main() -> int:
         for example in total.examples:
             print(f"BROKEN ({total.level}): {example}")
     if given.result:
-        given.result.write_text(json.dumps([asdict(total) for total in totals], indent=1) + "\n")
+        given.result.write_text(json.dumps([total.facts() for total in totals], indent=1) + "\n")
     too_few = sum(t.accepted for t in totals) < options.accepted
     if too_few:
         print(f"fewer than {options.accepted} were accepted in the time there was")

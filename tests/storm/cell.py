@@ -190,6 +190,8 @@ class Cell:
             os.killpg(self.pid, signal.SIGKILL)  # what it has started, too
         if self.ended != -signal.SIGKILL:
             raise Stuck(f"a life ended by itself with {self.ended}:\n{self.zygote.tail()}")
+        if self.disk is not None:
+            self.disk.turn()
         self.kills += 1
         self.marks.mark("kill")
 

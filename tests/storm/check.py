@@ -206,9 +206,12 @@ class Checker:
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
         if heard.code in MAY_HAVE_BEEN_DONE and not self._is_faulty(asked):
             self._wrong("error", f"{asked.op} {asked.tag or asked.job_id}: {heard.code!r}")
-        if asked.plain and heard.code not in WANT_OF_ROOM | MAY_HAVE_BEEN_DONE:
-            self._wrong("error", f"{asked.op} {asked.tag} was refused: {heard.code!r}")
         known = {"submit": self.things, "file_add": self.files}.get(asked.op, {})
+        first = known.get(asked.tag or (asked.tags or [""])[0])
+        is_again = heard.code == "not_found" and first is not None and first.asks > 1
+        is_good = heard.code in WANT_OF_ROOM | MAY_HAVE_BEEN_DONE
+        if asked.plain and not is_good and not is_again:  # what a key made may be removed by now
+            self._wrong("error", f"{asked.op} {asked.tag} was refused: {heard.code!r}")
         for tag in asked.tags or [asked.tag]:
             thing = known.get(tag)
             if thing is not None and heard.code not in MAY_HAVE_BEEN_DONE and thing.asks == 1:

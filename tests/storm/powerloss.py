@@ -77,9 +77,18 @@ class Disk:
         with self._control.open("r+b") as file:
             file.write(_CONTROL.pack(errno_, mask))
 
+    def turn(self) -> None:
+        """A process was killed and its power was not cut: what it noted still counts, and the next
+        one's notes go into a file of their own, since its last may be cut short."""
+        if self._log.exists():
+            self._log.rename(self._log.with_name(f"notes-{len(self._logs()):06}"))
+
+    def _logs(self) -> list[Path]:
+        return sorted(self._log.parent.glob("notes*"), key=lambda path: (path == self._log, path))
+
     def notes(self) -> list[Note]:
-        """Everything noted since the last cut; a last one cut short by the kill is left out."""
-        return list(_parse(self._log.read_bytes())) if self._log.exists() else []
+        """Everything noted since the last cut; what a kill cut short is left out."""
+        return [note for log in self._logs() for note in _parse(log.read_bytes())]
 
     def cut(self, chance: random.Random | None = None) -> int:
         """The power fails: call it when the process is dead. The number of changes taken back."""
@@ -101,7 +110,8 @@ class Disk:
 
     def settle(self) -> None:
         """Everything up to now is on the disk: forget the notes."""
-        self._log.unlink(missing_ok=True)
+        for log in self._logs():
+            log.unlink()
         shutil.rmtree(self._graves, ignore_errors=True)
         self._graves.mkdir()
 

@@ -135,7 +135,9 @@ def trial(cell: Cell, plan: Plan) -> list[Violation]:
             return []
         order |= {"trial": "restore", "source": str(cell.random.choice(sealed).parent)}
     found: list[Violation] = []
-    for one in (plan, Plan()):
+    # to be moved aside, there must be a home
+    plans = (Plan(), plan, Plan()) if plan.point == "restore.home.aside" else (plan, Plan())
+    for one in plans:
         cell.start(one, **order)
         if not cell.wait_ended(CALM_TIMEOUT_S):
             raise Stuck(f"{order['trial']} does not end")
