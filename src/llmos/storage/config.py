@@ -55,6 +55,12 @@ class StorageConfig(BaseModel):
     max_event_bytes: int = Field(
         default=16 << 10, gt=0, description="A longer line of a job's log is cut."
     )
+    max_tenant_jobs: int = Field(
+        default=0, ge=0, description="Most jobs of one tenant that have not ended; 0: no bound."
+    )
+    max_tenant_file_bytes: int = Field(
+        default=0, ge=0, description="Most bytes of one tenant's files; 0: no bound but the disk."
+    )
     max_schedules: int = Field(default=100, gt=0, description="Most schedules of one tenant.")
     keep_jobs_s: float = Field(
         default=30 * 86_400.0, gt=0, description="Jobs that ended this long ago are forgotten."

@@ -11,12 +11,22 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, delete, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+)
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.files import FileFilter, FileRecord
 from llmos.abi.jobs import Idempotency
-from llmos.errors import InvalidRequest, NotFound, StorageError
+from llmos.errors import InvalidRequest, NotFound, QuotaExceeded, StorageError
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
 from llmos.storage.disk import drop_volatile, finished, mapped, whole
@@ -107,9 +117,21 @@ class Files:
             )
             if ids is not None:
                 return _of_then(connection, ids)
+        self._check_quota(connection, made)
         row = {name: getattr(made, name) for name in _FIELDS} | {"epoch": epoch}
         connection.execute(insert(files).values(row))
         return made
+
+    def _check_quota(self, connection: Connection, made: FileRecord) -> None:
+        """Raises QuotaExceeded. What jobs export counts, too, but is never refused."""
+        limit_bytes = self._config.max_tenant_file_bytes
+        if not limit_bytes:
+            return
+        own = select(func.coalesce(func.sum(files.c.size_bytes), 0)).where(
+            files.c.tenant_id == made.tenant_id, _visible()
+        )
+        if int(connection.execute(own).scalar_one()) + made.size_bytes > limit_bytes:
+            raise QuotaExceeded(f"a tenant's files have at most {limit_bytes} bytes", param="file")
 
     async def get(self, file_id: str) -> FileRecord:
         """See `abi.FileStore`."""

@@ -192,6 +192,12 @@ _partial("ix_jobs_queue_due", jobs.c.queue, jobs.c.due_ns)
 _partial("ix_jobs_holder", jobs.c.holder_epoch)
 _partial("ix_jobs_parent_id_job_id", jobs.c.parent_id, jobs.c.job_id)
 _partial("ix_jobs_ended_ns", jobs.c.ended_ns)
+Index(
+    "ix_jobs_tenant_id_live",
+    jobs.c.tenant_id,
+    sqlite_where=text("ended_ns IS NULL"),
+    postgresql_where=text("ended_ns IS NULL"),
+)
 _partial("ix_jobs_checkpoint_digest", jobs.c.checkpoint_digest)
 
 job_counts = Table(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from llmos.abi.jobs import Idempotency, JobFilter, JobState
-from llmos.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound
+from llmos.errors import Conflict, IdempotencyMismatch, InvalidRequest, NotFound, QuotaExceeded
 from tests.contract.jobstore.world import ALICE, BOB, NOW, World, after, job
 
 Run = Callable[..., None]
@@ -193,3 +193,24 @@ def test_a_page_holds_what_was_asked_newest_first(run: Run) -> None:
         assert [each.job_id for each in await w.store.page(query)] == [each.job_id for each in made]
 
     run(scenario)
+
+
+def test_a_tenant_may_be_given_so_many_jobs_and_no_more(run: Run) -> None:
+    """Those that have ended do not count, and a call is taken whole or not at all."""
+
+    async def scenario(w: World) -> None:
+        first, second = await w.store.add([job(), job()])
+        for more in ([job()], [job(BOB), job()]):
+            with pytest.raises(QuotaExceeded):
+                await w.store.add(more)
+        assert len(await w.store.page(JobFilter())) == 2
+        await w.store.add([job(BOB)])
+        ended = msgspec.structs.replace(job(), state=JobState.SUCCEEDED, ended_ns=NOW)
+        await w.store.add([ended])
+        await w.store.cancel(first.job_id, "no more")
+        await w.store.add([job()], Idempotency("k", "d"))
+        await w.store.add([job()], Idempotency("k", "d"))  # nothing new
+        with pytest.raises(QuotaExceeded):
+            await w.store.add([job(needs=[second.job_id])])
+
+    run(scenario, max_tenant_jobs=2)

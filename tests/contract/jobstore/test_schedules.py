@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import Idempotency, JobFilter, JobSpec, JobState, NewEvent, Schedule
-from llmos.errors import InvalidRequest, NotFound
+from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
 from llmos.storage.jobs.cron import next_ns
 from llmos.storage.tables import files, idempotency, job_events
 from tests.contract.jobstore.world import ALICE, BOB, NOW, SECOND, World, after, job
@@ -166,3 +166,32 @@ async def _add_row_of_file(w: World, expires_ns: int) -> None:
     row |= {"file_id": new_id("file"), "digest": "sha256:" + os.urandom(32).hex()}
     values = {**row, "size_bytes": 1, "created_ns": NOW, "expires_ns": expires_ns, "epoch": 1}
     await w.store.database.write(lambda c: c.execute(insert(files).values(**values)))
+
+
+def test_a_tenant_may_have_so_many_schedules(run: Run) -> None:
+    async def scenario(w: World) -> None:
+        kept = [await w.store.add_schedule(schedule()) for _ in range(2)]
+        with pytest.raises(QuotaExceeded):
+            await w.store.add_schedule(schedule())
+        await w.store.add_schedule(schedule(principal=BOB))
+        await w.store.remove_schedule(kept[0].schedule_id)
+        await w.store.add_schedule(schedule())
+
+    run(scenario, max_schedules=2)
+
+
+def test_a_schedule_whose_tenant_has_its_fill_says_so_and_goes_on(run: Run) -> None:
+    async def scenario(w: World) -> None:
+        await w.store.add_schedule(schedule())
+        await w.store.add_schedule(schedule(principal=BOB))
+        (mine,) = await w.store.add([job()])
+        refused, others = sorted(
+            await w.store.fire_schedules(at(1)), key=lambda each: each.principal.tenant_id
+        )
+        assert (refused.state, others.state) == (JobState.FAILED, JobState.PENDING)
+        assert refused.error is not None and refused.error.code == QuotaExceeded.code
+        await w.store.cancel(mine.job_id, "room")
+        (fired,) = [each for each in await w.store.fire_schedules(at(2)) if each.principal == ALICE]
+        assert fired.state is JobState.PENDING
+
+    run(scenario, max_tenant_jobs=1)

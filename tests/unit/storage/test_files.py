@@ -22,6 +22,7 @@ from llmos.errors import (
     IdempotencyMismatch,
     InvalidRequest,
     NotFound,
+    QuotaExceeded,
     StorageError,
 )
 from llmos.storage.blobs import Blobs
@@ -311,6 +312,25 @@ def test_readers_close_what_they_open(world: World) -> None:
         task.cancel()
         await asyncio.wait([task])
         assert num_open() == before
+
+    asyncio.run(main())
+
+
+def test_a_tenants_files_may_be_bounded(world: World) -> None:
+    """What is refused leaves nothing; other tenants, and room that is made, are not affected."""
+    config = SMALL.model_copy(update={"max_tenant_file_bytes": 10})
+    world.files = Files(world.home, world.database, world.blobs, world.uploads, config)
+
+    async def main() -> None:
+        first = await world.add(b"123456")
+        await world.add(b"1234")
+        with pytest.raises(QuotaExceeded):
+            await world.add(b"1")
+        await world.add(b"1234567890", tenant_id="ten_2")
+        assert len(await world.files.page(FileFilter(tenant_id="ten_1"))) == 2
+        assert not world.left()
+        await world.files.remove(first.file_id)
+        await world.add(b"654321")
 
     asyncio.run(main())
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from llmos.abi.jobs import ENDED, Idempotency, JobRecord, JobState
-from llmos.errors import Conflict, InvalidRequest, NotFound
+from llmos.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded
 from llmos.storage.jobs.keys import keep_key
 from llmos.storage.jobs.reads import get_many
 from llmos.storage.jobs.rows import from_row, plain, to_row
@@ -38,6 +39,8 @@ def add(
         )
         if then is not None:
             return _jobs_of_then(tx, then)
+    if tx.limits.max_tenant_jobs:
+        _check_quota(tx, new)
     ordered = _in_order(new)
     states = _states_of_others(tx, new)
     placed = {job.job_id: _placed(job, states) for job in ordered}
@@ -55,6 +58,19 @@ def add(
         tx.moved(None, job.state)
         tx.wakes = tx.wakes or row["queue"] is not None
     return [msgspec.structs.replace(job, epoch=tx.epoch) for job in stored]
+
+
+def _check_quota(tx: Tx, new: Sequence[JobRecord]) -> None:
+    """Raises QuotaExceeded. What has ended already costs nothing that a quota is for."""
+    limit = tx.limits.max_tenant_jobs
+    asked = Counter(job.principal.tenant_id for job in new if job.state not in ENDED)
+    for tenant_id, num in asked.items():
+        own = select(jobs.c.job_id).where(jobs.c.tenant_id == tenant_id, jobs.c.ended_ns.is_(None))
+        counted = select(func.count()).select_from(own.limit(limit + 1).subquery())
+        if tx.connection.execute(counted).scalar_one() + num > limit:
+            raise QuotaExceeded(
+                f"a tenant has at most {limit} jobs that have not ended", retry_after_s=10.0
+            )
 
 
 def _jobs_of_then(tx: Tx, ids: list[str]) -> list[JobRecord]:

@@ -92,7 +92,7 @@ def _submitted(tx: Tx, schedule: Schedule, now_ns: int) -> JobRecord:
     )
     try:
         (added,) = add(tx, [job])
-    except UserError as refused:
+    except (UserError, QuotaExceeded) as refused:
         (added,) = add(tx, [_failed(job, refused.to_info(), now_ns)])
     return added
 

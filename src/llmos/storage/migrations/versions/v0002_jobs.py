@@ -76,6 +76,14 @@ def _create_jobs() -> None:
     op.create_index("ix_jobs_queue_due", "jobs", ["queue", "due_ns"], **_where("queue"))
     op.create_index("ix_jobs_state_job_id", "jobs", ["state", "job_id"])
     op.create_index("ix_jobs_tenant_id_job_id", "jobs", ["tenant_id", "job_id"])
+    live = sa.text("ended_ns IS NULL")
+    op.create_index(
+        "ix_jobs_tenant_id_live",
+        "jobs",
+        ["tenant_id"],
+        sqlite_where=live,
+        postgresql_where=live,
+    )
     op.create_index("ix_jobs_tenant_id_program_job_id", "jobs", ["tenant_id", "program", "job_id"])
 
 
