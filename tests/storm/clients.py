@@ -20,6 +20,7 @@ import msgspec
 
 from tests.storm.acts import WEIGHTS, Acts
 from tests.storm.history import Writer
+from tests.storm.orphans import die_with_parent
 from tests.storm.wire import Unanswered, Unreachable, Wire
 
 PAUSE_S = 0.03
@@ -84,6 +85,7 @@ def _token(path: Path) -> str:
 
 
 def main() -> int:
+    die_with_parent()
     order = msgspec.json.decode(sys.argv[1], type=Order)
     asyncio.run(run(order, _token(Path(order.token_path))))
     return 0

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tests.storm.orphans import die_with_parent
+
 MUTANT = "STORM_MUTANT"
 """Path of a mutant's {module, source}: it replaces that module before anything imports it."""
 
@@ -37,6 +39,7 @@ def _life(
     live: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], int], order: Any
 ) -> None:
     os.setsid()
+    die_with_parent()
     code = 70
     try:
         if "max_files" in order:
@@ -48,6 +51,7 @@ def _life(
 
 
 def main() -> int:
+    die_with_parent()
     if path := os.environ.pop(MUTANT, ""):
         _replace(path)
     try:
