@@ -27,7 +27,7 @@ class JobsConfig(BaseModel):
         default=3, ge=1, description="Worker deaths after which a job is dead until it is retried."
     )
     min_backoff_s: float = Field(
-        default=1.0, ge=0, description="Wait before a failed job's second start; then doubled."
+        default=0.5, ge=0, description="Wait before a failed job's second start; then doubled."
     )
     max_backoff_s: float = Field(default=300.0, ge=0, description="… and at most so long.")
     grace_s: float = Field(
