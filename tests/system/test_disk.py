@@ -19,6 +19,9 @@ from tests.system.small_disk import SmallDisk
 
 DISK_BYTES = 64 << 20
 FLOOR_BYTES = 8 << 20
+LARGE_FLOOR_BYTES = 24 << 20
+"""Of which half holds what the database's log takes besides."""
+
 REFUSED_S = 1.0
 RECOVERED_S = 10.0
 POLL_S = 0.05
@@ -36,8 +39,9 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def cramped(small_disk: SmallDisk, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server whose home is the small disk, started."""
-    options = ("--preload", "echo", "--set", f"storage.min_free_bytes={FLOOR_BYTES}")
+    """A server whose home is the small disk, started; `param` is another floor."""
+    floor_bytes = getattr(request, "param", FLOOR_BYTES)
+    options = ("--preload", "echo", "--set", f"storage.min_free_bytes={floor_bytes}")
     server = Server(
         small_disk.seen, *options, launcher=small_disk.launcher, served=small_disk.folder
     )
@@ -141,6 +145,35 @@ def _model_folder() -> Path:
     import llmos
 
     return Path(llmos.__file__).parent / "pilot"
+
+
+@pytest.mark.parametrize("cramped", [LARGE_FLOOR_BYTES], indirect=True)
+def test_a_job_that_fills_the_disk_can_be_cancelled(cramped: Server, small_disk: SmallDisk) -> None:
+    """Its results end where what is kept for others begins, and go on once there is room."""
+    with cramped.client() as client:
+        file_id = _add_file(client, b"1")
+        small_disk.fill(leave_bytes=LARGE_FLOOR_BYTES + (2 << 20))
+        flood = {"do": "result", "num_results": 1 << 40, "size_bytes": 1 << 15}
+        job = client.post("/os/v1/jobs", json={"program": "drill", "inputs": {"steps": [flood]}})
+        assert job.status_code == 200, job.text
+        job_id = job.json()["job"]["job_id"]
+        _until(lambda: not _is_ready(cramped), 30.0)
+        assert small_disk.free_bytes > 0  # of the half, the log of writes takes a part
+        for ask in (
+            lambda: client.delete(f"/v1/files/{file_id}"),
+            lambda: client.post(f"/os/v1/jobs/{job_id}/cancel"),
+        ):
+            took_s, status, _ = _timed(ask)
+            assert status == 200
+            assert took_s < REFUSED_S
+        small_disk.relieve()
+
+        def has_ended() -> bool:
+            return bool(client.get(f"/os/v1/jobs/{job_id}").json()["job"]["ended_ns"])
+
+        _until(has_ended, 30.0)
+        assert client.get(f"/os/v1/jobs/{job_id}").json()["job"]["state"] == "cancelled"
+    assert cramped.stop() == 0
 
 
 def test_on_a_full_disk_nothing_acknowledged_is_lost(

@@ -75,14 +75,13 @@ class Blobs:
             raise DigestMismatch(f"not a digest: {digest[:80]!r}")
         return self._home.blobs / match[1][:2] / match[1]
 
-    def require_free(self, size_bytes: int) -> None:
-        """Raises DiskFull unless `size_bytes` more leave the configured floor free."""
-        free = shutil.disk_usage(self._home.path).free
-        if free - size_bytes < self._config.min_free_bytes:
+    def require_free(self, size_bytes: int, share: float = 1.0) -> None:
+        """Raises DiskFull unless `size_bytes` more leave that share of the floor free."""
+        free, floor = shutil.disk_usage(self._home.path).free, self._config.min_free_bytes * share
+        if free - size_bytes < floor:
             self.was_refused = True
             raise DiskFull(
-                f"{size_bytes} bytes wanted, {free} free, and {self._config.min_free_bytes} of "
-                "these must stay free",
+                f"{size_bytes} bytes wanted, {free} free, and {floor:.0f} of these must stay free",
                 details={"wanted_bytes": size_bytes, "free_bytes": free},
             )
 

@@ -65,7 +65,9 @@ def _check_quota(tx: Tx, new: Sequence[JobRecord]) -> None:
     limit = tx.limits.max_tenant_jobs
     asked = Counter(job.principal.tenant_id for job in new if job.state not in ENDED)
     for tenant_id, num in asked.items():
-        own = select(jobs.c.job_id).where(jobs.c.tenant_id == tenant_id, jobs.c.ended_ns.is_(None))
+        own = select(jobs.c.tenant_id).where(
+            jobs.c.tenant_id == tenant_id, jobs.c.ended_ns.is_(None)
+        )
         counted = select(func.count()).select_from(own.limit(limit + 1).subquery())
         if tx.connection.execute(counted).scalar_one() + num > limit:
             raise QuotaExceeded(

@@ -58,6 +58,11 @@ R = TypeVar("R")
 _EXPORT_TRIES = 3
 
 
+PROGRAMS_SHARE = 0.5
+"""Of what new work leaves free, programs leave this: on a disk that a job has filled with results,
+it must still be possible to cancel it."""
+
+
 class Transactions(Protocol):
     """What the store needs of a database. `shared`: other kernels may write to it too."""
 
@@ -184,12 +189,14 @@ class SqlJobStore:
         return await self._write(journal.progress, attempt, progress)
 
     async def append(self, attempt: Attempt, events: Sequence[NewEvent]) -> int | None:
+        self._blobs.require_free(0, PROGRAMS_SHARE)
         return await self._write(journal.append, attempt, events)
 
     async def note(self, job_id: str, events: Sequence[NewEvent]) -> int | None:
         return await self._write(journal.note, job_id, events)
 
     async def put_results(self, attempt: Attempt, rows: Sequence[ResultRow]) -> bool:
+        self._blobs.require_free(sum(len(row.body) for row in rows), PROGRAMS_SHARE)
         return await self._write(journal.put_results, attempt, rows)
 
     async def result_keys(self, job_id: str) -> list[tuple[str, str]]:
