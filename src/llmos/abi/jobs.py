@@ -227,7 +227,7 @@ class JobStore(Protocol):
         seen before from this principal: the jobs of then.
 
         Raises IdempotencyMismatch, NotFound (`needs`, `files`, `parent_id`), InvalidRequest (a
-        cycle), Conflict (the parent has ended).
+        cycle), Conflict (the parent has ended), QuotaExceeded (the tenant's, if it has one).
         """
         ...
 

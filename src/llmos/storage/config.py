@@ -53,7 +53,7 @@ class StorageConfig(BaseModel):
         default=10_000, gt=0, description="Most lines of one job's log; the oldest go."
     )
     max_event_bytes: int = Field(
-        default=16 << 10, gt=0, description="A longer line of a job's log is cut."
+        default=64 << 10, gt=0, description="A longer event of a job's log is cut."
     )
     max_tenant_jobs: int = Field(
         default=0, ge=0, description="Most jobs of one tenant that have not ended; 0: no bound."

@@ -9,7 +9,9 @@ import pytest
 
 from llmos.abi.jobs import JobProgress, JobState, NewEvent, ResultRow
 from llmos.errors import InvalidRequest, NotFound, OffsetLost, StorageError
+from llmos.storage.config import StorageConfig
 from llmos.telemetry import faults
+from llmos.worker.telling import MAX_EVENT_BYTES
 from tests.contract.jobstore.world import NOW, World, checkpoint_ref, job
 
 Run = Callable[..., None]
@@ -254,3 +256,7 @@ def test_a_missing_job_has_no_events(run: Run) -> None:
             await w.store.events(made.job_id, after=1)
 
     run(scenario)
+
+
+def test_no_event_that_a_program_may_emit_is_cut() -> None:
+    assert StorageConfig().max_event_bytes >= MAX_EVENT_BYTES
