@@ -24,6 +24,10 @@ from tests.storm.orphans import die_with_parent
 from tests.storm.wire import Unanswered, Unreachable, Wire
 
 PAUSE_S = 0.03
+LOOK_EVERY = 25
+"""Acts between two looks at how much waits."""
+MAX_WAITING = 100
+HOLD_S = 0.2
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,7 +61,13 @@ async def _client(order: Order, token: str, number: int, stop: asyncio.Event) ->
     wire = Wire(order.port, token)
     acts = Acts(wire, writer, chance, name)
     names, weights = zip(*(order.weights or WEIGHTS).items(), strict=True)
+    num_acts = 0
     while not stop.is_set():
+        num_acts += 1
+        if num_acts % LOOK_EVERY == 0 and not await _has_room(wire):
+            num_acts -= 1
+            await asyncio.sleep(HOLD_S)
+            continue
         (act,) = chance.choices(names, weights)
         await _try(acts.by_name(act))
         if order.pace_s:
@@ -67,6 +77,15 @@ async def _client(order: Order, token: str, number: int, stop: asyncio.Event) ->
         await _try(acts.ask_again)
     wire.drop()
     writer.close()
+
+
+async def _has_room(wire: Wire) -> bool:
+    """Whether so few jobs wait that new ones will soon be run; a client with manners looks."""
+    try:
+        answer = await wire.ask("GET", f"/os/v1/jobs?state=pending&limit={MAX_WAITING}")
+    except (Unreachable, Unanswered):
+        return True
+    return answer.status != 200 or len(answer.json()["jobs"]) < MAX_WAITING
 
 
 async def _try(act: Callable[[], Awaitable[None]]) -> None:

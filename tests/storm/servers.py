@@ -89,7 +89,7 @@ class ServerCell(Cell):
             with (self.folder / "clients.log").open("ab") as log:
                 self.clients.append(subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log))
 
-    def stop_clients(self, timeout_s: float = 60.0) -> None:
+    def stop_clients(self, timeout_s: float = 120.0) -> None:
         """They ask again for what was not answered, and end."""
         clients, self.clients = self.clients, []
         for client in clients:

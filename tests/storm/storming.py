@@ -18,7 +18,7 @@ from tests.storm.history import read
 from tests.storm.hook import NAMES, Plan
 from tests.storm.servers import ServerCell
 
-CALM_TIMEOUT_S = 60.0
+CALM_TIMEOUT_S = 120.0
 NO_BACKUP = 3
 
 
