@@ -192,6 +192,8 @@ def kill_worker(client: httpx.Client) -> tuple[float, float]:
     wait_for(lambda: has_spare(client))
     found = client.get("/os/v1/workers").json()["workers"]
     pid = next(int(w["pid"]) for w in found if w["role"] == "program" and w["state"] != "spare")
+    if pid <= 1:
+        raise RuntimeError("the worker has no process")
     os.kill(pid, signal.SIGKILL)
     killed_ns = time.time_ns()
     wait_for(lambda: sum(e["kind"] == "alive" for e in events_of(client, job_id)) == 2)

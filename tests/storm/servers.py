@@ -113,7 +113,8 @@ class ServerCell(Cell):
     def kill_worker(self) -> bool:
         """One of the server's workers, by chance."""
         found = self.get("/os/v1/workers")
-        pids = [int(worker["pid"]) for worker in (found or {}).get("workers", ())]
+        told = [int(worker["pid"]) for worker in (found or {}).get("workers", ())]
+        pids = [pid for pid in told if pid > 1]  # 0, which would be us: it has no process yet
         if not pids:
             return False
         with contextlib.suppress(ProcessLookupError):
