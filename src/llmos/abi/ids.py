@@ -8,7 +8,20 @@ import uuid
 from typing import Literal
 
 Prefix = Literal[
-    "req", "job", "mdl", "rep", "wrk", "key", "prn", "ten", "upl", "evt", "snp", "file", "sch", "msg"
+    "req",
+    "job",
+    "mdl",
+    "rep",
+    "wrk",
+    "key",
+    "prn",
+    "ten",
+    "upl",
+    "evt",
+    "snp",
+    "file",
+    "sch",
+    "msg",
 ]
 
 
