@@ -135,7 +135,7 @@ def test_below_the_floor_new_work_is_refused(cramped: Server, small_disk: SmallD
         assert not any((cramped.home / "uploads").iterdir())
         assert _chat(client) == 200  # nothing is kept of it but its record
         assert _content(client, file_id) == kept
-        assert _is_ready(cramped)
+        _until(lambda: _is_ready(cramped), RECOVERED_S)  # a refused job is a problem for a second
         small_disk.relieve()
         _until(lambda: _all_works(client), RECOVERED_S)
     assert cramped.stop() == 0

@@ -81,7 +81,8 @@ class Blobs:
         if free - size_bytes < floor:
             self.was_refused = True
             raise DiskFull(
-                f"{size_bytes} bytes wanted, {free} free, and {floor:.0f} of these must stay free",
+                f"the disk is too full: {size_bytes} bytes wanted, {free} free, of which "
+                f"{floor:.0f} must stay free",
                 details={"wanted_bytes": size_bytes, "free_bytes": free},
             )
 
