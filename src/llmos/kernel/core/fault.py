@@ -20,14 +20,16 @@ class Fault:
     def died(self, error: ErrorInfo, proven: bool, now_ns: int, limits: Limits) -> None:
         """A worker's death. A proven one is replaced at once: hardly the model's fault.
 
-        A cool-down stands, whichever older replica dies meanwhile.
+        A pause that newer replicas have earned stands, whichever older one dies meanwhile, and a
+        cool-down with it.
         """
+        self.cooling = self.is_cooling(now_ns)
+        if proven and now_ns < self.retry_ns:
+            return
         self.num_failures = 1 if proven else self.num_failures + 1
         exponent = self.num_failures - 1
         delay = 0 if not exponent else limits.min_backoff_ns << min(exponent - 1, 30)
-        retry_ns = now_ns + min(delay, limits.max_backoff_ns)
-        self.cooling = self.is_cooling(now_ns)
-        self.retry_ns = max(self.retry_ns, retry_ns) if self.cooling else retry_ns
+        self.retry_ns = max(self.retry_ns, now_ns + min(delay, limits.max_backoff_ns))
         self.error = error
 
     def refused(self, error: ErrorInfo, now_ns: int, limits: Limits) -> None:

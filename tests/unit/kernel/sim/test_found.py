@@ -122,3 +122,19 @@ def test_a_cool_down_stands_when_an_older_replica_dies() -> None:
     world.gone("rep_1")
     (refused,) = of(do.Refuse, world.arrive("later", facts))
     assert refused.error.code == "load_failed"
+
+
+def test_the_pause_after_failed_starts_stands_when_an_older_replica_dies() -> None:
+    """Seed 57122: the death of one that had served began the count anew, and a start at once."""
+    world, facts = World(memory_budget_bytes=8 * GIB, min_backoff_ns=10**9), model(slots=1)
+    world.step(ev.ModelWanted(facts, pin=False), after_ns=10**9)
+    world.up("rep_1", 1)
+    for name in ("done", "runs"):
+        world.arrive(name, facts)
+    world.end("done")
+    world.step(ev.ModelUnwanted(facts.model_id))  # rep_1 drains what runs
+    world.arrive("new", facts)
+    world.gone("rep_2")  # one may fail at once
+    world.gone("rep_3")  # the second in a row makes a pause
+    assert not of(do.StartReplica, world.gone("rep_1"))
+    assert of(do.StartReplica, world.step(ev.Tick(), after_ns=10**9))
