@@ -138,3 +138,18 @@ def test_the_pause_after_failed_starts_stands_when_an_older_replica_dies() -> No
     world.gone("rep_3")  # the second in a row makes a pause
     assert not of(do.StartReplica, world.gone("rep_1"))
     assert of(do.StartReplica, world.step(ev.Tick(), after_ns=10**9))
+
+
+def test_who_has_waited_long_for_memory_holds_what_is_free_against_those_behind() -> None:
+    """A mutant's: with nobody to push out yet, a small model took the bytes that a big one waits
+    for, and could do so for ever."""
+    world = World(memory_budget_bytes=4 * GIB, patience_ns=10**9)
+    world.arrive("runs", model("hog", 3 * GIB))
+    world.step(ev.ModelWanted(model("big", 2 * GIB), pin=False))
+    world.step(after_ns=15 * 10**8)
+    world.up("rep_1", used=3 * GIB)  # busy at once, and too new to make room
+    small = ev.ModelWanted(model("small", GIB), pin=False)
+    assert not of(do.StartReplica, world.step(small))
+    world.end("runs")
+    (started, *_) = of(do.StartReplica, world.gone("rep_1", None))
+    assert started.model.model_id == "mdl_big"
