@@ -42,13 +42,17 @@ lint: setup ## ruff, mypy and the import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+.PHONY: arch
+arch: lint ## lint, then the tests of structure and docs
+	@$(BIN)/pytest -q tests/arch
+
 .PHONY: unit
-unit: setup ## unit and arch tests
-	@$(BIN)/pytest -q tests/unit tests/arch $(ARGS)
+unit: setup ## unit tests
+	@$(BIN)/pytest -q tests/unit $(ARGS)
 
 .PHONY: quick
-quick: setup ## lint and unit side by side: at each commit, within 90 s
-	@$(MAKE) -j2 --output-sync=target lint unit
+quick: setup ## lint, arch and unit side by side: at each commit, within 90 s
+	@$(MAKE) -j2 --output-sync=target arch unit
 
 .PHONY: check
 check: quick wheel ## quick, the wheel and what it must carry, the generated docs

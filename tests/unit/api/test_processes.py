@@ -276,9 +276,7 @@ def test_an_answer_tells_how_it_was_served() -> None:
             told = ChatChunk.model_validate_json(last).llmos
             assert told is not None
             assert told.preemptions == 2
-            assert (
-                told.service_class == answer.llmos.service_class == "batch"
-            )  # reniced meanwhile
+            assert told.service_class == answer.llmos.service_class == "batch"  # reniced meanwhile
             assert ChatChunk.model_validate_json(last).service_tier == "priority"
 
     asyncio.run(scene())
