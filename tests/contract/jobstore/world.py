@@ -18,6 +18,7 @@ from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
 from llmos.storage.home import Home, open_home
 from llmos.storage.jobs import SqlJobStore, close_job_store, open_job_store
+from llmos.storage.references import JOBS, references_of
 from llmos.storage.tables import files, jobs
 
 ALICE = Principal("prn_alice", "ten_a", "爱丽丝 🐼")
@@ -25,6 +26,12 @@ BOB = Principal("prn_bob", "ten_b", "bob")
 NOW = 1_700_000_000 * 10**9
 """A clock of the tests' own, UTC ns, in the past of the machine's."""
 SECOND = 10**9
+
+
+async def digests(store: SqlJobStore) -> set[str]:
+    """What a sweep leaves alone because of this store, by the rule that sweeps go by."""
+    found = await store.database.read(lambda connection: references_of(connection, JOBS))
+    return set().union(*found.values())
 
 
 def job(principal: Principal = ALICE, created_ns: int = NOW, **spec: Any) -> JobRecord:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.jobs import (
@@ -45,9 +45,7 @@ from llmos.storage.jobs import (
     schedules,
 )
 from llmos.storage.jobs.exports import Exported, Exporter, add_files, drop_results, num_results
-from llmos.storage.jobs.rows import LIVE
 from llmos.storage.jobs.tx import Tx, find_current
-from llmos.storage.tables import files, job_files, jobs
 from llmos.telemetry.faults import reached
 
 if TYPE_CHECKING:  # it needs an extra
@@ -295,11 +293,6 @@ class SqlJobStore:
     async def retain(self, now_ns: int) -> int:
         return await self._write(retention.retain, now_ns)
 
-    async def digests(self) -> set[str]:
-        """Blobs that files, what live jobs read, and checkpoints of jobs refer to: what a
-        collection must leave alone."""
-        return await self.database.read(_digests)
-
 
 def _finish_exported(
     tx: Tx, attempt: Attempt, end: outcome.Outcome, made: Exported
@@ -317,15 +310,3 @@ def _finish_exported(
         drop_results(tx, attempt.job_id)
     reached("jobs.finish.exported")
     return False, outcome.finish(tx, attempt, dataclasses.replace(end, outputs=told))
-
-
-def _digests(connection: Connection) -> set[str]:
-    read = select(job_files.c.digest).join(jobs, jobs.c.job_id == job_files.c.job_id)
-    queries = [
-        select(files.c.digest),
-        read.where(jobs.c.state.in_(LIVE)),
-        select(jobs.c.checkpoint_digest).where(
-            jobs.c.checkpoint_digest.is_not(None), jobs.c.state != JobState.SUCCEEDED.value
-        ),
-    ]
-    return {digest for query in queries for digest in connection.execute(query).scalars()}
