@@ -15,14 +15,17 @@ from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 class Capabilities(msgspec.Struct, frozen=True):
     """What a driver can do; the kernel never asks for what is not listed.
 
-    `snapshots` False means a suspended request is recomputed. `formats` are the weight formats it
-    reads. `egress` are the hosts it must reach, empty for a driver that needs no network.
+    `snapshots` False means a suspended request is recomputed, from `WorkItem.generated`, which
+    every driver takes. `parks`: it can give back a loaded model's memory and have it again in
+    little more than the time of reading the bytes. `formats` are the weight formats it reads.
+    `egress` are the hosts it must reach, empty for a driver that needs no network.
     """
 
     driver: str
     kinds: list[str]
     formats: list[str]
     snapshots: bool = False
+    parks: bool = False
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
@@ -33,8 +36,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
 
     `num_slots` requests may be in the batch at once, each of at most `context_length` tokens.
     `deterministic` None: the driver's committed default for the device and dtype. `snapshots` is
-    the folder that suspended requests are written to, made when it is missing; what has to outlive
-    the worker must lie outside of its scratch folder. Empty: `snapshots` of the scratch folder.
+    the folder that suspended requests are written to where `suspend` names no other, made when it
+    is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
+    `snapshots` of the scratch folder.
     """
 
     model_id: str
@@ -52,12 +56,20 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
-    """Measured memory in bytes: resident set, weights, KV reserved and in use."""
+    """Measured memory of the host in bytes: resident set, weights, KV reserved and in use.
+
+    `bound_bytes`: what the process may come to hold as it is now, which is what is resident and
+    what it has allocated and not touched yet; 0: not known. `peak_bytes`: the most it ever held.
+    `device_bytes`: of the device the model is on, where that has memory of its own.
+    """
 
     rss_bytes: int
     weights_bytes: int = 0
     kv_reserved_bytes: int = 0
     kv_used_bytes: int = 0
+    bound_bytes: int = 0
+    peak_bytes: int = 0
+    device_bytes: int = 0
 
 
 class LoadReport(msgspec.Struct, frozen=True):
@@ -81,12 +93,17 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class DriverEntry(msgspec.Struct, frozen=True):
-    """How to run a driver: entry string, interpreter (empty: ours), memory without a model."""
+    """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
+
+    `snapshots` and `parks` are its capabilities, known before a worker of it has started.
+    """
 
     name: str
     entry: str
     python: str = ""
     base_bytes: int = 0
+    snapshots: bool = False
+    parks: bool = False
 
 
 class Driver(Protocol):
@@ -131,9 +148,23 @@ class Driver(Protocol):
         """
         ...
 
-    def suspend(self, request_id: str) -> SnapshotRef:
+    def park(self) -> MemoryReport:
+        """Give back all memory that can be had again cheaply: KV, caches, the pages of weights.
+
+        Only with `capabilities.parks`, and with no request here (else Conflict). Until `unpark`
+        nothing but `health`, `memory`, `unpark` and `unload` is called. Idempotent.
+        """
+        ...
+
+    def unpark(self) -> MemoryReport:
+        """As after `load`: every row free, weights resident. Raises LoadFailed; then the replica
+        is of no use any more. Idempotent."""
+        ...
+
+    def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
         """Write all state of a request to a file and forget the request, paused or not.
 
+        `folder`: where to; empty: as `ReplicaSpec.snapshots` says.
         Only with `capabilities.snapshots`. Raises NotFound (not here, or it has ended), DiskFull
         and StorageError: then the request goes on as if nothing had been asked, and nothing is
         left on the disk. The file belongs to whoever holds the reference.

@@ -34,12 +34,15 @@ class Tokens(
 class Served(msgspec.Struct, frozen=True):
     """How the kernel served a request: until its first row, and how often it was taken since.
 
-    `service_class` is the one that it ended with; None: as it was accepted.
+    `service_class` is the one that it ended with; None: as it was accepted. Of `num_suspensions`,
+    from which it went on by its snapshot, `num_recomputed` had to be computed again.
     """
 
     queued_s: float
     num_preemptions: int
     service_class: ServiceClass | None = None
+    num_suspensions: int = 0
+    num_recomputed: int = 0
 
 
 class Finished(msgspec.Struct, frozen=True, tag="fin"):

@@ -103,6 +103,10 @@ class Prepared(msgspec.Struct, frozen=True):
 class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a driver is asked to do. `tokens` as in `Prepared`; `kind` is a capability's name.
 
+    `generated`: tokens of the answer that were drawn already, int32, little-endian. A submitted
+    item that has some is *recomputed*: the driver reads them after the prompt and goes on, says
+    none of them again, counts them as its own, and does not promise equal bits from there on.
+
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
     `service_class` is a hint for the order of work inside a step: rows are the kernel's to give.
     """
@@ -118,3 +122,4 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     deterministic: bool | None = None
     options: dict[str, Any] = {}
     service_class: ServiceClass = ServiceClass.DEFAULT
+    generated: bytes = b""

@@ -49,15 +49,36 @@ class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
 
 
 class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
-    """Make a replica resident; answered when it is ready."""
+    """Make a replica resident; answered when it is ready.
+
+    `keep_alive_s`: how long it then stays unused, from now on; None: as it was.
+    """
 
     ref: str
+    keep_alive_s: float | None = None
 
 
 class UnloadModel(msgspec.Struct, frozen=True, tag="models.unload"):
-    """Stop the model's replicas once idle; running requests finish first."""
+    """Stop the model's replicas; running requests finish first, or are suspended for a while.
+
+    A pin ends with it.
+    """
 
     ref: str
+
+
+class PinModel(msgspec.Struct, frozen=True, tag="models.pin"):
+    """Load the model and keep it, whatever else needs room; or with `pinned` False no longer.
+
+    Answered when it is ready.
+    """
+
+    ref: str
+    pinned: bool = True
+
+
+class ShowMemory(msgspec.Struct, frozen=True, tag="memory.show"):
+    """Who holds how much of what, by the ledger and as measured."""
 
 
 class ListReplicas(msgspec.Struct, frozen=True, tag="replicas.list"):
@@ -98,7 +119,8 @@ class KillProcess(msgspec.Struct, frozen=True, tag="processes.kill"):
 
 
 class SuspendProcess(msgspec.Struct, frozen=True, tag="processes.suspend"):
-    """Off the machine until it is resumed: a job by checkpoint, or frozen where it has none."""
+    """Off the machine until it is resumed: a request by snapshot, a job by checkpoint, or frozen
+    where it has none. Of a request, answered when its state is safe."""
 
     process_id: str
 
@@ -149,6 +171,8 @@ Body = (
     | RemoveModel
     | LoadModel
     | UnloadModel
+    | PinModel
+    | ShowMemory
     | ListReplicas
     | ListWorkers
     | ListProcesses
@@ -191,7 +215,10 @@ class Model(msgspec.Struct, frozen=True, tag="r.model"):
 
 
 class ReplicaInfo(msgspec.Struct, frozen=True):
-    """A resident (or starting, stopping, failed) model version. Times are UTC in ns."""
+    """A resident (or starting, parked, stopping, failed) model version. Times are UTC in ns.
+
+    `num_paused` requests keep their KV on it without a row.
+    """
 
     replica_id: str
     model: str
@@ -209,6 +236,53 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     since_ns: int
     reason: str
     num_restarts: int
+    num_paused: int = 0
+    keep_alive_s: float | None = None
+    pinned: bool = False
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """One line of a ledger. `kind`: replica, kv (of a paused request), snapshot, job, spare.
+
+    `what` it is for, in words: a model, a program. `measured_bytes` None: not measured.
+    """
+
+    owner: str
+    kind: str
+    what: str
+    reserved_bytes: int
+    measured_bytes: int | None = None
+    state: str = ""
+
+
+class DeviceMemory(msgspec.Struct, frozen=True):
+    """The ledger of one device. `available_bytes` is measured; None: the probe gave no answer."""
+
+    device: str
+    total_bytes: int
+    budget_bytes: int
+    reserved_bytes: int
+    available_bytes: int | None
+    holdings: list[Holding]
+
+
+class LackOfRoom(msgspec.Struct, frozen=True):
+    """A model that waits for memory: how much, since when, and for what."""
+
+    model: str
+    need_bytes: int
+    waited_s: float
+    reason: str
+
+
+class MemoryInfo(msgspec.Struct, frozen=True, tag="r.memory"):
+    """Every ledger, who waits for room, and the snapshots on the disk."""
+
+    devices: list[DeviceMemory]
+    lacking: list[LackOfRoom] = []
+    num_snapshots: int = 0
+    disk_snapshot_bytes: int = 0
+    disk_free_bytes: int = 0
 
 
 class ReplicaList(msgspec.Struct, frozen=True, tag="r.replicas"):
@@ -330,6 +404,7 @@ Result = (
     | ModelList
     | Model
     | ReplicaList
+    | MemoryInfo
     | WorkerList
     | ProcessList
     | ProcessStory

@@ -62,14 +62,23 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
 
 
 class Suspend(msgspec.Struct, frozen=True, tag="suspend"):
-    """Answered by `Suspended` per id."""
+    """Answered by `Suspended` per id. `folder`: where to; empty: the replica's own."""
 
     request_ids: list[str]
+    folder: str = ""
 
 
 class Resume(msgspec.Struct, frozen=True, tag="resume"):
     item: WorkItem
     snapshot: SnapshotRef
+
+
+class Park(msgspec.Struct, frozen=True, tag="park"):
+    """The loaded model's memory is wanted. Answered by `Parked`."""
+
+
+class Unpark(msgspec.Struct, frozen=True, tag="unpark"):
+    """The model is wanted again. Answered by `Unparked`, or by `LoadError`."""
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
@@ -137,6 +146,8 @@ ToWorker = (
     | Abort
     | Suspend
     | Resume
+    | Park
+    | Unpark
     | Prepare
     | Probe
     | Run
@@ -184,6 +195,17 @@ class Suspended(msgspec.Struct, frozen=True, tag="suspended"):
     request_id: str
     snapshot: SnapshotRef | None
     error: ErrorInfo | None = None
+
+
+class Parked(msgspec.Struct, frozen=True, tag="parked"):
+    """`error`: it could not, and serves as before."""
+
+    memory: MemoryReport
+    error: ErrorInfo | None = None
+
+
+class Unparked(msgspec.Struct, frozen=True, tag="unparked"):
+    memory: MemoryReport
 
 
 class PrepareFailure(msgspec.Struct, frozen=True, tag="prep_err"):
@@ -264,6 +286,8 @@ FromWorker = (
     | LoadError
     | Step
     | Suspended
+    | Parked
+    | Unparked
     | PrepareResults
     | Report
     | Told
