@@ -21,6 +21,7 @@
     │   ├── QueueFull                 queue_full
     │   ├── QuotaExceeded             quota_exceeded
     │   ├── ModelTooLarge             model_too_large
+    │   ├── OutOfMemory               out_of_memory
     │   ├── DeadlineExceeded          deadline_exceeded
     │   └── ShuttingDown              shutting_down
     ├── WorkerError           a worker or the engine inside it failed
@@ -207,6 +208,13 @@ class ModelTooLarge(CapacityError):
 
     code = "model_too_large"
     retryable = False
+
+
+class OutOfMemory(CapacityError):
+    """There is no memory for it now, and nobody could make room in time; or the system has killed
+    a worker for want of memory."""
+
+    code = "out_of_memory"
 
 
 class DeadlineExceeded(CapacityError):

@@ -40,6 +40,7 @@ STATUS: dict[str, HttpError] = {
     "quota_exceeded": HttpError(429, "insufficient_quota"),
     "capacity_error": HttpError(503, OVERLOADED),
     "model_too_large": HttpError(503, OVERLOADED),
+    "out_of_memory": HttpError(503, OVERLOADED),
     "shutting_down": HttpError(503, OVERLOADED),
     "deadline_exceeded": HttpError(504, "timeout_error"),
     "worker_error": HttpError(503, SERVER),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from llmos.abi.events import Aborted, Failed, Finished
 from llmos.abi.principal import ServiceClass
 from llmos.errors import LoadFailed
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import NS
-from llmos.kernel.core.memory import Ledger, plan_room
-from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.replica import ReplicaState
 from tests.unit.kernel.core_world import GIB, World, model, of
 
 
@@ -220,29 +217,6 @@ def test_unloading_lets_running_requests_finish() -> None:
     world.up("rep_1")
     assert not of(do.StopReplica, world.step(ev.ModelUnwanted("mdl_m")))
     assert of(do.StopReplica, world.end("r"))
-
-
-def test_room_is_made_by_the_longest_idle_and_spares_what_is_not_needed() -> None:
-    def idle(name: str, size: int, since: int) -> Replica:
-        return Replica(name, model(name), size, 0, 0, 1, idle_since_ns=since)
-
-    small, big = idle("small", 1, since=1), idle("big", 10, since=2)
-    assert plan_room(5, 0, [big, small]) == [big]
-    assert plan_room(11, 0, [big, small]) == [small, big]
-    assert plan_room(12, 0, [big, small]) is None
-    assert plan_room(5, 5, [big, small]) == []
-
-
-def test_the_ledger_shrinks_and_never_over_commits() -> None:
-    ledger = Ledger(10)
-    ledger.reserve("a", 8)
-    with pytest.raises(AssertionError):
-        ledger.reserve("b", 3)
-    assert ledger.shrink("a", 5) == 5
-    assert ledger.shrink("a", 9) == 5  # an estimate only shrinks
-    ledger.reserve("b", 5)
-    ledger.release("a")
-    assert ledger.free_bytes == 5
 
 
 def test_two_models_that_do_not_fit_together_take_turns() -> None:

@@ -22,13 +22,18 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import Prediction
 from llmos.kernel.core.limits import NS
 from llmos.kernel.core.outlook import Outlook, in_words, look
-from llmos.kernel.core.queueing import enqueue
-from llmos.kernel.core.replica import ModelFacts
-from llmos.kernel.core.request import Request
+from llmos.kernel.core.queueing import enqueue, may_queue
+from llmos.kernel.core.replica import HOST, ModelFacts
+from llmos.kernel.core.request import Request, RequestState
 from llmos.kernel.core.shed import Lack, pick, shed
 from llmos.kernel.core.state import State
 
 GIB = 1 << 30
+
+
+def in_gib(size_bytes: int) -> str:
+    """For people."""
+    return f"{size_bytes / GIB:.2f} GiB"
 
 
 def arrived(state: State, event: ev.Arrived, now_ns: int) -> None:
@@ -111,13 +116,29 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
         deadline_ns=event.deadline_ns,
         begin_by_ns=begin_by_ns,
         keep_alive_ns=event.keep_alive_ns,
+        survives=event.survives,
     )
     state.requests[waiting.request_id] = request
     state.queue(request.model_id).join(waiting)
+    state.demand.arrived(request.model_id, now_ns)
     tenant = waiting.tenant_id
     state.open_of_tenant[tenant] = state.open_of_tenant.get(tenant, 0) + 1
     state.jobs.load[waiting.service_class] += 1
     return request
+
+
+def restored(state: State, event: ev.Restored, now_ns: int) -> None:
+    """An earlier server accepted it: no bound is asked, and nothing is answered."""
+    request = _admit(state, event.arrived, predict(state, event.arrived), now_ns)
+    request.num_tokens, request.is_held = event.num_tokens, event.is_held
+    request.snapshot_bytes, request.reason = event.snapshot_bytes, "kept by an earlier server"
+    if event.num_tokens or event.snapshot_bytes is not None:
+        request.state = RequestState.SUSPENDED
+        request.started_ns = request.left_ns = now_ns
+        request.comes_first = True
+    if may_queue(state, request):
+        enqueue(state, request)
+    state.dirty[request.model_id] = None
 
 
 def _refusal(
@@ -141,14 +162,20 @@ def _refusal(
 
 
 def check_size(state: State, model: ModelFacts) -> CapacityError | None:
-    """A model that would not fit an empty machine, with the arithmetic."""
-    budget = state.ledger.budget_bytes
-    if model.reserve_bytes <= budget:
-        return None
-    return ModelTooLarge(
-        f"{model.ref} needs {model.reserve_bytes / GIB:.2f} GiB, "
-        f"the budget for models is {budget / GIB:.2f} GiB"
-    )
+    """A model that would not fit an empty machine, with the arithmetic and what would fit."""
+    for device, size in state.needs(model).items():
+        ledger = state.ledgers.get(device)
+        budget = 0 if ledger is None else ledger.budget_bytes
+        if size > budget:
+            why = f" ({model.why})" if model.why else ""
+            where = "models" if device == HOST else device
+            advice = f"; {model.advice}" if model.advice else ""
+            return ModelTooLarge(
+                f"{model.ref} needs {in_gib(size)}{why}, the budget for {where} is "
+                f"{in_gib(budget)}{advice}",
+                details={"need_bytes": size, "budget_bytes": budget, "device": device},
+            )
+    return None
 
 
 def _over_quota(state: State, event: ev.Arrived) -> QuotaExceeded | None:

@@ -127,8 +127,8 @@ class CostModel:
 class LoadTimes:
     """How long models load: each as it did before, else by its size as others did."""
 
-    def __init__(self) -> None:
-        self.ns_per_byte = Average(1.0)
+    def __init__(self, ns_per_byte: float = 1.0) -> None:
+        self.ns_per_byte = Average(ns_per_byte)
         self._of_model: dict[str, Average] = {}
 
     def learn(self, model: ModelFacts, load_ns: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmos.abi.events import Terminal
 from llmos.abi.jobs import JobState
+from llmos.abi.suspended import Tier
 from llmos.errors import ErrorInfo
 from llmos.kernel.core.replica import ModelFacts
 
@@ -34,18 +35,22 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Submit to the replica."""
+    """Submit to the replica; with `resumes`, go on from where it was suspended."""
 
     request_id: str
     replica_id: str
     reason: str
+    resumes: bool = False
 
 
 class Pause(enum.StrEnum):
-    """Why a row is given up: for someone else's sake, or because nobody reads the answer."""
+    """Why a row is given up: for a higher class, in turn among equals, because nobody reads the
+    answer, or because the request is to leave its worker."""
 
     PREEMPTED = "preempted"
+    TURN = "turn"
     STALLED = "stalled"
+    SUSPENDED = "suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,58 @@ class PauseRow:
 class UnpauseRow:
     request_id: str
     replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendRow:
+    """Put its state away, out of the worker; `Suspended` or `SuspendFailed` follows.
+
+    `tier` None: it leaves no snapshot, and will be recomputed.
+    """
+
+    request_id: str
+    replica_id: str
+    reason: str
+    tier: Tier | None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """It is off the machine and stays so until it is released."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseHold:
+    """It could not be suspended, and goes on."""
+
+    request_id: str
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Off its worker, it waits for a row again."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshot:
+    """It has moved on, so the file is of no use any more."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpillSnapshot:
+    """From memory to the disk; `Spilled` follows."""
+
+    request_id: str
     reason: str
 
 
@@ -91,6 +148,30 @@ class StartReplica:
 @dataclass(frozen=True, slots=True)
 class StopReplica:
     replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParkReplica:
+    """Have it give back its memory and keep its process; `ReplicaParked` follows."""
+
+    replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnparkReplica:
+    """Have it serve again; `ReplicaUnparked` or `ReplicaRefused` follows."""
+
+    replica_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LacksRoom:
+    """Whoever waits for the model waits for memory, and why there is none. Told when it changes."""
+
+    model_id: str
     reason: str
 
 
@@ -193,10 +274,19 @@ Decision = (
     | Dispatch
     | PauseRow
     | UnpauseRow
+    | SuspendRow
+    | HoldRequest
+    | RefuseHold
+    | Requeue
+    | DropSnapshot
+    | SpillSnapshot
     | AbortRow
     | Close
     | StartReplica
     | StopReplica
+    | ParkReplica
+    | UnparkReplica
+    | LacksRoom
     | Resident
     | StartJob
     | AskJob

@@ -24,6 +24,20 @@ class Arrived:
     max_tokens: int = 0
     deadline_ns: int | None = None
     keep_alive_ns: int | None = None
+    survives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A request of an earlier server of this home: it was accepted there, and goes on here.
+
+    `num_tokens` of its answer are made; `snapshot_bytes` None: it goes on from these alone.
+    """
+
+    arrived: Arrived
+    num_tokens: int
+    is_held: bool
+    snapshot_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,53 @@ class Reniced:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestHeld:
+    """An operator takes it off the machine until `RequestReleased`."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReleased:
+    """It may go on."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Its worker has forgotten it. `size_bytes` None: there is no snapshot, it is recomputed."""
+
+    request_id: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendFailed:
+    """It is where it was, on its worker, paused."""
+
+    request_id: str
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLost:
+    """It could not go on from its snapshot, which is gone."""
+
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spilled:
+    """Its snapshot is on the disk now; `error`: it stays where it was."""
+
+    request_id: str
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReaderStalled:
     """The client's buffer is full."""
 
@@ -75,11 +136,52 @@ class ReaderResumed:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaUp:
-    """Loaded. `used_bytes` is measured: the reservation shrinks to it, it never grows."""
+    """Loaded. `used_bytes` and `device_used_bytes` are measured: the reservation becomes that.
+
+    `peak_bytes`: what it held at most while it loaded.
+    """
 
     replica_id: str
     num_slots: int
     used_bytes: int
+    device_used_bytes: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaParked:
+    """It has given back what it can. `error`: it could not, and serves as before."""
+
+    replica_id: str
+    used_bytes: int
+    device_used_bytes: int = 0
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUnparked:
+    """It serves again."""
+
+    replica_id: str
+    used_bytes: int
+    device_used_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaMeasured:
+    """It was found to hold more than is reserved for it."""
+
+    replica_id: str
+    used_bytes: int
+    device_used_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMeasured:
+    """By device, the bytes that nobody has and that are promised to nobody. Negative: others on
+    this machine need them more. What could not be measured is 0."""
+
+    headroom: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +202,21 @@ class ReplicaGone:
 
 @dataclass(frozen=True, slots=True)
 class ModelWanted:
-    """Make it resident now. `pin`: keep it so, whatever the keep-alive says."""
+    """Make it resident now. `pin`: keep it so, whatever the keep-alive says.
+
+    `keep_alive_ns` None: as it was.
+    """
 
     model: ModelFacts
     pin: bool
+    keep_alive_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnpinned:
+    """It is kept as any other from now on."""
+
+    model_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,16 +342,28 @@ class Tick:
 
 CoreEvent = (
     Arrived
+    | Restored
     | Cancelled
     | Ended
     | Progressed
     | Reniced
+    | RequestHeld
+    | RequestReleased
+    | Suspended
+    | SuspendFailed
+    | SnapshotLost
+    | Spilled
     | ReaderStalled
     | ReaderResumed
     | ReplicaUp
+    | ReplicaParked
+    | ReplicaUnparked
+    | ReplicaMeasured
+    | MemoryMeasured
     | ReplicaRefused
     | ReplicaGone
     | ModelWanted
+    | ModelUnpinned
     | ModelUnwanted
     | JobClaimed
     | JobDropped

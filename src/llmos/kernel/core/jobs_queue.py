@@ -5,18 +5,10 @@ from __future__ import annotations
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core.jobs import AT_WORK, SPARE, Ending, Job, JobPhase, SpareState
 from llmos.kernel.core.jobs_leave import send_away
-from llmos.kernel.core.jobs_room import (
-    give_up_spare,
-    leaving_bytes,
-    make_yield,
-    plan_yields,
-    release_spare,
-    tell_lacking,
-)
+from llmos.kernel.core.jobs_room import release_spare, tell_lacking
 from llmos.kernel.core.limits import NS
-from llmos.kernel.core.memory import plan_room
-from llmos.kernel.core.replica import LEAVING, Replica
-from llmos.kernel.core.residency import drain
+from llmos.kernel.core.makeroom import Need, leaving, make_room
+from llmos.kernel.core.replica import HOST
 from llmos.kernel.core.state import State
 
 START_TOKENS = 64
@@ -53,7 +45,7 @@ def free(state: State, job: Job) -> None:
     state.jobs.active.pop(job.job_id, None)
     state.jobs.active_calls.pop(job.job_id, None)
     if job.reserved:
-        state.ledger.release(job.job_id)
+        state.release(job.job_id)
         job.reserved = False
     tell_lacking(state)
 
@@ -69,7 +61,7 @@ def charge(state: State, job: Job, now_ns: int) -> None:
 def schedule(state: State, now_ns: int) -> None:
     """Start what may start. Cheap when nothing has changed: it is asked in every step."""
     board = state.jobs
-    is_as_before = board.blocked_bytes in (None, state.ledger.free_bytes)
+    is_as_before = board.blocked_bytes in (None, state.free_bytes(HOST))
     if not board.is_dirty and is_as_before and not board.crowded:
         return
     board.is_dirty = False
@@ -109,7 +101,7 @@ def _start_next(state: State, now_ns: int) -> bool:
     if not _has_room(state, job):
         _make_room(state, job, now_ns)
         if not _has_room(state, job):
-            board.blocked_bytes = state.ledger.free_bytes
+            board.blocked_bytes = state.free_bytes(HOST)
             return False
     board.blocked_bytes = None
     board.programs.pop()
@@ -117,7 +109,7 @@ def _start_next(state: State, now_ns: int) -> bool:
     takes_spare = _takes_spare(state, job)
     if takes_spare:
         release_spare(state, now_ns + limits.spare_delay_ns)
-    state.ledger.reserve(job.job_id, job.facts.memory_bytes)
+    state.reserve(job.job_id, {HOST: job.facts.memory_bytes})
     job.reserved = True
     _start(state, job, f"slot {used + 1} of {limits.max_running}", takes_spare)
     return True
@@ -152,7 +144,7 @@ def _free_slot(state: State, head: Job, used: int, now_ns: int) -> None:
 
 
 def _is_crowded_out(state: State, job: Job) -> bool:
-    pinned_bytes = sum(state.models[m].reserve_bytes for m in state.pinned)
+    pinned_bytes = sum(state.needs(state.models[m])[HOST] for m in state.pinned)
     return job.facts.memory_bytes > state.ledger.budget_bytes - pinned_bytes
 
 
@@ -166,8 +158,8 @@ def _unpark(state: State) -> None:
 
 def _free_bytes(state: State) -> int:
     """What models wait for is not a job's to take. A warm spare's bytes are whoever needs them."""
-    owed = sum(state.models[model_id].reserve_bytes for model_id in state.lacking)
-    return state.ledger.free_bytes - owed
+    owed = sum(state.needs(state.models[model_id])[HOST] for model_id in state.lacking)
+    return state.free_bytes(HOST) - owed
 
 
 def _takes_spare(state: State, job: Job) -> bool:
@@ -183,33 +175,14 @@ def _has_room(state: State, job: Job) -> bool:
 
 
 def _make_room(state: State, job: Job, now_ns: int) -> None:
-    """Models nobody has used for a while go, then jobs of a lower class that can come back."""
-    give_up_spare(state, "a job needs its room")
-    free_bytes = _free_bytes(state) + leaving_bytes(state)
-    free_bytes += sum(r.reserved_bytes for r in state.replicas.values() if r.state in LEAVING)
-    what = f"job {job.job_id}"
-    idle = [r for r in state.replicas.values() if _is_long_idle(state, r, now_ns)]
-    victims = plan_room(job.facts.memory_bytes, free_bytes, idle)
-    if victims is None:
-        missing = job.facts.memory_bytes - free_bytes - sum(r.reserved_bytes for r in idle)
-        yielding = plan_yields(state, missing, int(job.service_class))
-        if yielding is not None:
-            victims = idle
-            make_yield(state, yielding, what, now_ns)
-    for replica in victims or ():
-        drain(state, replica, f"makes room for {what}")
-    need_mib = job.facts.memory_bytes / (1 << 20)
-    job.reason = f"waits for {need_mib:.0f} MiB"
-    if victims is None:
+    """Models nobody has used for a while go, and jobs of a lower class that can come back."""
+    need_bytes = job.facts.memory_bytes
+    missing = need_bytes - _free_bytes(state) - leaving(state)[HOST]
+    what, idle_ns = f"job {job.job_id}", state.limits.jobs.evict_idle_ns
+    need = Need(what, int(job.service_class), idle_ns=idle_ns)
+    job.reason = f"waits for {need_bytes / (1 << 20):.0f} MiB"
+    if missing > 0 and not make_room(state, {HOST: missing}, need, now_ns):
         state.wake_at(now_ns + NS)
-
-
-def _is_long_idle(state: State, replica: Replica, now_ns: int) -> bool:
-    return (
-        state.is_idle(replica)
-        and replica.model.model_id not in state.pinned
-        and now_ns - replica.idle_since_ns >= state.limits.jobs.evict_idle_ns
-    )
 
 
 def _keep_spare(state: State, now_ns: int) -> None:
@@ -222,6 +195,6 @@ def _keep_spare(state: State, now_ns: int) -> None:
     if board.spare_due_ns > now_ns:
         state.wake_at(board.spare_due_ns)
     elif _free_bytes(state) >= limits.spare_bytes and board.blocked_bytes is None:
-        state.ledger.reserve(SPARE, limits.spare_bytes)
+        state.reserve(SPARE, {HOST: limits.spare_bytes})
         board.spare = SpareState.KEPT
         state.out.append(do.StartSpare())

@@ -1,35 +1,18 @@
-"""Room for models and for jobs, which share one ledger: which jobs yield for which need."""
+"""What jobs hold of the ledger that they share with models, and who may have it."""
 
 from __future__ import annotations
 
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core.jobs import AT_WORK, SPARE, Ending, Job, SpareState
-from llmos.kernel.core.jobs_leave import send_away
 from llmos.kernel.core.state import State
 
 
-def plan_yields(state: State, missing_bytes: int, above: int) -> list[Job] | None:
-    """Checkpointable jobs of lower classes than `above` that hold so many bytes; None: not enough.
+def yielding(state: State, above: int) -> list[Job]:
+    """Jobs of lower classes than `above` that hold bytes and can make a checkpoint.
 
-    The lowest class goes first, and in it who has run least since its start: the least is undone.
+    Frozen ones too: they are thawed for it.
     """
-    found: list[Job] = []
-    for job in sorted(_yielding(state, above), key=lambda job: (job.service_class, -job.began_ns)):
-        if missing_bytes <= 0:
-            break
-        found.append(job)
-        missing_bytes -= job.facts.memory_bytes
-    if missing_bytes > 0:
-        return None
-    for job in sorted(found, key=lambda job: job.facts.memory_bytes):
-        if missing_bytes + job.facts.memory_bytes <= 0:  # a bigger one has made it unnecessary
-            found.remove(job)
-            missing_bytes += job.facts.memory_bytes
-    return found
-
-
-def _yielding(state: State, above: int) -> list[Job]:
     return [
         job
         for job in state.jobs.active.values()
@@ -41,10 +24,9 @@ def _yielding(state: State, above: int) -> list[Job]:
     ]
 
 
-def make_yield(state: State, jobs: list[Job], what: str, now_ns: int) -> None:
-    """Frozen ones too: they are thawed to make their checkpoint."""
-    for job in jobs:
-        send_away(state, job, Ending.ROOM, f"makes room for {what}", now_ns)
+def spare_is_kept(state: State) -> bool:
+    """There is a warm worker, and it may go."""
+    return state.jobs.spare is SpareState.KEPT
 
 
 def class_of_need(state: State, model_id: str) -> int:
@@ -70,7 +52,7 @@ def leaving_bytes(state: State) -> int:
 
 def release_spare(state: State, due_ns: int) -> None:
     """Out of the ledger; the next one is due then."""
-    state.ledger.release(SPARE)
+    state.release(SPARE)
     state.jobs.spare = SpareState.NONE
     state.jobs.spare_due_ns = due_ns
     tell_lacking(state)

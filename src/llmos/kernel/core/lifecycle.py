@@ -11,22 +11,23 @@ from llmos.errors import DeadlineExceeded, ReaderStalled
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import Measured
+from llmos.kernel.core.holdings import drop_snapshot, free_all, has_room_for_kv, hold_kv
 from llmos.kernel.core.limits import NS
-from llmos.kernel.core.queueing import dequeue, enqueue, is_queued
-from llmos.kernel.core.replica import ReplicaState
-from llmos.kernel.core.request import Request, RequestState
+from llmos.kernel.core.queueing import dequeue, enqueue, is_queued, may_queue
+from llmos.kernel.core.request import ROWLESS, Request, RequestState
 from llmos.kernel.core.state import State
+from llmos.kernel.core.suspend import may_suspend, suspend
 
 OUTPUT_COST = 2.0
 """A token of the answer counts as two of the prompt (the paper's weights)."""
 
 
 def cancelled(state: State, event: ev.Cancelled, now_ns: int) -> None:
-    """Waiting: it ends here. On a worker: the worker ends it. Already stopping or gone: nothing."""
+    """On no worker: it ends here. On one: that ends it. Already stopping or gone: nothing."""
     request = state.requests.get(event.request_id)
     if request is None or request.state is RequestState.STOPPING:
         return
-    if request.state is RequestState.WAITING:
+    if request.state in ROWLESS:
         close(state, event.request_id, Aborted(event.request_id, event.reason), now_ns)
         return
     if is_queued(state, request):
@@ -58,6 +59,8 @@ def progressed(state: State, event: ev.Progressed, now_ns: int) -> None:
             continue
         if request.first_ns is None:
             request.first_ns = now_ns
+        if request.snapshot_bytes is not None:
+            drop_snapshot(state, request)
         request.num_tokens += num_tokens
         request.slice_tokens += num_tokens
         request.num_steps += 1
@@ -91,30 +94,43 @@ def reniced(state: State, event: ev.Reniced, now_ns: int) -> None:
 
 
 def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
-    """It gives up its row, and its life if it stays so for `stall_timeout_ns`."""
+    """It gives up its row, or its wait for one, and its life if it stays so for
+    `stall_timeout_ns`."""
     request = state.requests.get(event.request_id)
-    if request is None or request.state not in (RequestState.RUNNING, RequestState.PARKED):
+    if request is None or request.stalled_ns is not None:
         return
-    if request.state is RequestState.PARKED:
-        if is_queued(state, request):
-            dequeue(state, request)
-        request.move(RequestState.STALLED, "the client does not read", now_ns)
-    else:
-        leave_row(state, request, RequestState.STALLED, "the client does not read", now_ns)
+    if request.state in (RequestState.WAITING, RequestState.STOPPING):
+        return  # nothing of it is sent yet, or nothing more will be
+    if is_queued(state, request):
+        dequeue(state, request)
     request.stalled_ns = now_ns
+    if request.state is RequestState.RUNNING:
+        _give_up_row(state, request, now_ns)
+    elif request.state is RequestState.PARKED:
+        request.move(RequestState.STALLED, "the client does not read", now_ns)
     state.look_at(event.request_id, now_ns + state.limits.stall_timeout_ns)
+
+
+def _give_up_row(state: State, request: Request, now_ns: int) -> None:
+    """Nobody reads: its KV stays where it is, if there is room for it beside the rows."""
+    assert request.replica_id is not None
+    reason, model = "the client does not read", state.replicas[request.replica_id].model
+    if has_room_for_kv(state, request, model) or not may_suspend(request, now_ns):
+        leave_row(state, request, RequestState.STALLED, reason, now_ns)
+    else:
+        suspend(state, request, reason, now_ns)
 
 
 def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
     """Back into the queue: its row may be someone else's by now."""
     request = state.requests.get(event.request_id)
-    if request is None or request.state is not RequestState.STALLED:
+    if request is None or request.stalled_ns is None or request.state is RequestState.STOPPING:
         return
-    request.move(RequestState.PARKED, "the client reads again", now_ns)
     request.stalled_ns = None
-    request.comes_back(now_ns)
-    assert request.replica_id is not None
-    if state.replicas[request.replica_id].state is ReplicaState.READY:
+    if request.state is RequestState.STALLED:
+        request.move(RequestState.PARKED, "the client reads again", now_ns)
+    if may_queue(state, request):
+        request.comes_back(now_ns)
         enqueue(state, request)
     state.dirty[request.model_id] = None
 
@@ -126,8 +142,11 @@ def leave_row(state: State, request: Request, to: RequestState, reason: str, now
     request.move(to, reason, now_ns)
     del replica.running[request_id]
     replica.parked[request_id] = None
+    hold_kv(state, request, replica)
     state.dirty[request.model_id] = None
-    kind = do.Pause.STALLED if to is RequestState.STALLED else do.Pause.PREEMPTED
+    kind = do.Pause.STALLED
+    if to is RequestState.PARKED:
+        kind = do.Pause.PREEMPTED if request.comes_first else do.Pause.TURN
     state.out.append(do.PauseRow(request_id, request.replica_id, reason, kind))
 
 
@@ -169,8 +188,8 @@ def drop(state: State, request: Request, now_ns: int) -> None:
 
 def _give_up(state: State, request_id: str, request: Request, now_ns: int) -> None:
     """End a stalled stream now; the worker frees its KV, and nobody waits for its answer."""
-    assert request.replica_id is not None
-    state.out.append(do.AbortRow(request_id, request.replica_id, "the client does not read"))
+    if request.replica_id is not None:
+        state.out.append(do.AbortRow(request_id, request.replica_id, "the client does not read"))
     error = ReaderStalled(f"nothing was read for {state.limits.stall_timeout_ns / NS:g} s")
     close(state, request_id, Failed(request_id, error.to_info()), now_ns)
 
@@ -185,9 +204,11 @@ def close(state: State, request_id: str, event: Terminal, now_ns: int) -> None:
         replica = state.replicas[request.replica_id]
         replica.running.pop(request_id, None)
         replica.parked.pop(request_id, None)
+        replica.leaving.pop(request_id, None)
         replica.idle_since_ns = now_ns
         if request.keep_alive_ns is not None:
             replica.keep_alive_ns = request.keep_alive_ns
+    free_all(state, request)
     tenant = request.waiting.tenant_id
     state.jobs.load[request.waiting.service_class] -= 1
     state.queue(request.model_id).leave(request.waiting)

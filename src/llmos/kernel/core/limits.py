@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.eviction import Eviction
 
 NS = 1_000_000_000
 
@@ -44,7 +45,11 @@ class Limits:
     `patience_ns`: how long a model waits for room before a busy one is drained for it.
     `shares`: the part of each queue's bounds a class may fill; what it leaves is for higher ones.
     `healthy_ns`: a replica that was ready for so long has proven that its model loads.
-    `max_parked`: requests per replica that keep their KV without a row.
+    `max_parked`: requests per replica that keep their KV without a row. `max_preemptions`: how
+    often higher classes may take a request's row. `min_residency_ns`: what a model that is in use
+    has in any case before it makes room. `turn_ns`: how long a request may go on on a replica that
+    is to make room for an equal. `room_timeout_ns`: how long a model waits for memory that nobody
+    can give. `max_snapshot_memory_bytes`: of snapshots that are not on the disk.
     """
 
     max_waiting: int = 1024
@@ -57,6 +62,15 @@ class Limits:
         (ServiceClass.INTERACTIVE, 1.0),
     )
     max_parked: int = 32
+    max_preemptions: int = 3
+    max_snapshot_memory_bytes: int = 1 << 30
+    suspend_retry_ns: int = 5 * NS
+    min_residency_ns: int = 2 * NS
+    turn_ns: int = 10 * NS
+    room_timeout_ns: int = 60 * NS
+    parking: bool = True
+    eviction: Eviction = Eviction.COST
+    device_budgets: tuple[tuple[str, int], ...] = ()
     memory_budget_bytes: int = 1 << 34
     keep_alive_ns: int = 300 * NS
     stall_timeout_ns: int = 10 * NS

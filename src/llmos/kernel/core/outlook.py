@@ -138,6 +138,10 @@ def _loading_ns(state: State, model: ModelFacts, now_ns: int) -> float:
     for replica in state.replicas_of(model.model_id):
         if replica.state is ReplicaState.STARTING:
             return max(0.0, load_ns - (now_ns - replica.since_ns))
+        if replica.state is ReplicaState.UNPARKING:
+            return max(0.0, state.unparks.predict(model) - (now_ns - replica.since_ns))
+        if replica.state is ReplicaState.PARKED:
+            return state.unparks.predict(model)
     fault = state.faults.get(model.model_id)
     return load_ns + (max(0, fault.retry_ns - now_ns) if fault is not None else 0)
 

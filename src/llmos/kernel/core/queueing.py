@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmos.kernel.core.request import Request, RequestState
+from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import State
 
 
@@ -14,6 +15,8 @@ def enqueue(state: State, request: Request) -> None:
     request.queued_ns, request.queued_tokens = _work(state, request)
     backlog = state.backlogs[model_id]
     backlog.add(waiting.service_class, request.queued_ns, request.queued_tokens)
+    if request.comes_first:
+        state.first.setdefault(model_id, {})[waiting.request_id] = None
     if request.state is RequestState.WAITING:
         for fresh in (backlog.fresh, state.fresh):
             fresh[waiting.service_class][waiting.request_id] = None
@@ -26,10 +29,23 @@ def dequeue(state: State, request: Request, *, popped: bool = False) -> None:
     if not popped:
         state.queue(model_id).remove(waiting.request_id)
     state.num_waiting -= 1
+    if request.comes_first:
+        state.first[model_id].pop(waiting.request_id, None)
     backlog = state.backlogs[model_id]
     backlog.remove(waiting.service_class, request.queued_ns, request.queued_tokens)
     for fresh in (backlog.fresh, state.fresh):
         fresh[waiting.service_class].pop(waiting.request_id, None)
+
+
+def may_queue(state: State, request: Request) -> bool:
+    """Whether it should stand in its model's queue: it wants a row, and may have one.
+
+    Parked ones of a replica that takes nothing new wait for a row of it, in no queue.
+    """
+    if request.is_held or request.stalled_ns is not None or request.state not in QUEUED:
+        return False
+    replica = state.replicas.get(request.replica_id or "")
+    return replica is None or replica.state is ReplicaState.READY
 
 
 def is_queued(state: State, request: Request) -> bool:

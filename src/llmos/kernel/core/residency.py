@@ -1,95 +1,24 @@
-"""Replicas: which models are resident, which make room, and what a death means."""
+"""Residency: which models are loaded, parked or on their way, and who waits for room."""
 
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, WorkerLost
+from llmos.errors import Conflict, ErrorInfo, LLMOSError, ModelTooLarge, OutOfMemory
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.admission import GIB
-from llmos.kernel.core.jobs_room import (
-    class_of_need,
-    give_up_spare,
-    leaving_bytes,
-    make_yield,
-    plan_yields,
-)
+from llmos.kernel.core.admission import in_gib
+from llmos.kernel.core.jobs_room import class_of_need
 from llmos.kernel.core.lifecycle import close
-from llmos.kernel.core.memory import plan_room
-from llmos.kernel.core.queueing import dequeue, is_queued
-from llmos.kernel.core.replica import LEAVING, ModelFacts, Replica, ReplicaState
+from llmos.kernel.core.makeroom import Need, leaving, make_room
+from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
+from llmos.kernel.core.unload import drain, rest, stop
 
-_COMING = (ReplicaState.STARTING, ReplicaState.READY)
+HEAD_START = 2
+"""Times its patience that a class goes ahead of the next lower one in the line for memory."""
 
-
-def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
-    """It serves from now on; its reservation shrinks to what was measured."""
-    replica = state.replicas.get(event.replica_id)
-    if replica is None or replica.state is not ReplicaState.STARTING:
-        return
-    replica.move(ReplicaState.READY, "loaded")
-    replica.num_slots = event.num_slots
-    replica.reserved_bytes = state.ledger.shrink(event.replica_id, event.used_bytes)
-    replica.ready_ns = replica.idle_since_ns = now_ns
-    state.loads.learn(replica.model, now_ns - replica.since_ns)
-    _is_resident(state, replica.model.model_id)
-    state.faults[replica.model.model_id].cooling = False
-    mark_all(state)  # the bytes that came free may be another model's
-    state.dirty[replica.model.model_id] = None  # if all who waited have left, it is idle
-
-
-def replica_refused(state: State, event: ev.ReplicaRefused, now_ns: int) -> None:
-    """The driver cannot load it: everyone who waits for the model hears why.
-
-    Said twice, or of one that is to stop, it is no news: its successor may be fine.
-    """
-    replica = state.replicas.get(event.replica_id)
-    if replica is None or replica.state is not ReplicaState.STARTING:
-        return
-    model_id = replica.model.model_id
-    state.faults[model_id].refused(event.error, now_ns, state.limits)
-    _fail_waiting(state, model_id, event.error, now_ns)
-    stop(state, replica, f"load failed: {event.error.message}")
-
-
-def replica_gone(state: State, event: ev.ReplicaGone, now_ns: int) -> None:
-    """The process is dead: its streams end, its bytes are free, its model restarts if needed."""
-    replica = state.replicas.get(event.replica_id)
-    if replica is None:
-        return
-    asked = replica.state is ReplicaState.STOPPING
-    error = event.error or WorkerLost("the worker stopped").to_info()
-    for request_id in [*replica.running, *replica.parked]:
-        close(state, request_id, Failed(request_id, error), now_ns)
-    del state.replicas[event.replica_id]
-    state.ledger.release(event.replica_id)
-    if not asked:
-        _died(state, replica, error, now_ns)
-    mark_all(state)
-
-
-def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None:
-    model_id = replica.model.model_id
-    fault = state.faults[model_id]
-    ready_ns = now_ns - replica.ready_ns if replica.ready_ns else 0
-    proven = replica.served or ready_ns >= state.limits.healthy_ns
-    fault.died(error, proven, now_ns, state.limits)
-    state.wake_at(fault.retry_ns)
-    if fault.num_failures >= state.limits.max_start_failures:
-        fault.cooling = True
-        _fail_waiting(state, model_id, error, now_ns)
-
-
-def _fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
-    give_up(state, model_id, error)
-    retry_ns = state.faults[model_id].retry_ns
-    if retry_ns > now_ns:  # an alarm in the past would be due at once, and again, for ever
-        state.wake_at(retry_ns)  # a pinned model is tried again then
-    queue = state.queue(model_id)
-    while len(queue):
-        request_id = queue.peek().request_id
-        close(state, request_id, Failed(request_id, error), now_ns)
+LOWER_PATIENCE = 10
+"""Times its patience that a model waits before one goes for it that higher classes use."""
 
 
 def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
@@ -99,12 +28,34 @@ def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
     state.wanted[model_id] = None
     if event.pin:
         state.pinned[model_id] = None
+    if event.keep_alive_ns is not None:
+        state.keep_alive[model_id] = event.keep_alive_ns
+        for replica in state.replicas_of(model_id):
+            replica.keep_alive_ns, replica.idle_since_ns = event.keep_alive_ns, now_ns
     state.dirty[model_id] = None
     if any(replica.state is ReplicaState.READY for replica in state.replicas_of(model_id)):
-        _is_resident(state, model_id)
+        is_resident(state, model_id)
 
 
-def _is_resident(state: State, model_id: str) -> None:
+def model_unpinned(state: State, event: ev.ModelUnpinned, now_ns: int) -> None:
+    """From now on it is kept as any other."""
+    if event.model_id in state.pinned:
+        del state.pinned[event.model_id]
+        for replica in state.replicas_of(event.model_id):
+            replica.idle_since_ns = now_ns
+        mark_all(state)
+
+
+def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
+    """Nobody keeps it resident any more; what runs on it ends first."""
+    give_up(state, event.model_id, Conflict("the model was unloaded meanwhile").to_info())
+    state.pinned.pop(event.model_id, None)
+    for replica in state.replicas_of(event.model_id):
+        drain(state, replica, "unloaded on request")
+
+
+def is_resident(state: State, model_id: str) -> None:
+    """Who asked for it is told."""
     if model_id in state.wanted:
         del state.wanted[model_id]
         state.out.append(do.Resident(model_id, None))
@@ -119,12 +70,16 @@ def give_up(state: State, model_id: str, error: ErrorInfo) -> None:
         state.dirty[model_id] = None  # else it keeps its place in the line for the next time
 
 
-def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
-    """Nobody keeps it resident any more; what runs on it ends first."""
-    give_up(state, event.model_id, Conflict("the model was unloaded meanwhile").to_info())
-    state.pinned.pop(event.model_id, None)
-    for replica in state.replicas_of(event.model_id):
-        drain(state, replica, "unloaded on request")
+def fail_waiting(state: State, model_id: str, error: ErrorInfo, now_ns: int) -> None:
+    """Everyone who waits for the model hears why it will not come."""
+    give_up(state, model_id, error)
+    retry_ns = state.faults[model_id].retry_ns
+    if retry_ns > now_ns:  # an alarm in the past would be due at once, and again, for ever
+        state.wake_at(retry_ns)  # a pinned model is tried again then
+    queue = state.queue(model_id)
+    while len(queue):
+        request_id = queue.peek().request_id
+        close(state, request_id, Failed(request_id, error), now_ns)
 
 
 def mark_all(state: State) -> None:
@@ -132,25 +87,6 @@ def mark_all(state: State) -> None:
     state.dirty.update((model_id, None) for model_id, queue in state.queues.items() if len(queue))
     state.dirty.update(state.wanted)
     state.dirty.update(state.pinned)
-
-
-def stop(state: State, replica: Replica, reason: str) -> None:
-    """End the process; the bytes come free when it is gone."""
-    if replica.state is not ReplicaState.STOPPING:
-        replica.move(ReplicaState.STOPPING, reason)
-        state.out.append(do.StopReplica(replica.replica_id, reason))
-
-
-def drain(state: State, replica: Replica, reason: str) -> None:
-    """Nothing new runs on it; it stops when what runs has ended."""
-    if replica.state is ReplicaState.STARTING or replica.is_empty:
-        stop(state, replica, reason)
-    elif replica.state is ReplicaState.READY:
-        replica.move(ReplicaState.DRAINING, reason)
-        for request_id in replica.parked:  # theirs is this replica: they leave the model's queue
-            if is_queued(state, state.requests[request_id]):
-                dequeue(state, state.requests[request_id])
-        state.dirty[replica.model.model_id] = None
 
 
 def note_lacking(state: State, model_id: str, now_ns: int) -> None:
@@ -166,107 +102,181 @@ def is_needed(state: State, model_id: str) -> bool:
 
 
 def _is_coming(state: State, model_id: str) -> bool:
-    return any(replica.state in _COMING for replica in state.replicas_of(model_id))
+    return any(replica.state in COMING for replica in state.replicas_of(model_id))
 
 
 def place(state: State, now_ns: int) -> None:
-    """Serve the line for memory, whoever has waited longest first.
+    """Serve the line for memory: whoever has waited longest first, a higher class a little sooner.
 
     A model that has waited longer than `patience_ns` holds what it needs against those behind it:
     without that, two models that don't fit together evict each other for ever before either
     serves.
     """
-    line = sorted(state.lacking, key=lambda m: (state.lacking[m], m))
-    claimed_bytes = 0
-    for model_id in line:
-        model = state.models[model_id]
+    claimed = dict.fromkeys(state.ledgers, 0)
+    for model_id in sorted(state.lacking, key=lambda m: (_since_ns(state, m), m)):
         if not is_needed(state, model_id) or _is_coming(state, model_id):
-            del state.lacking[model_id]
-        elif crowded := _crowded_out(state, model):
-            del state.lacking[model_id]
-            _fail_waiting(state, model_id, crowded.to_info(), now_ns)
+            _leave_line(state, model_id)
+        elif crowded := _crowded_out(state, state.models[model_id]):
+            _leave_line(state, model_id)
+            fail_waiting(state, model_id, crowded.to_info(), now_ns)
         elif now_ns < state.faults[model_id].retry_ns:
             state.wake_at(state.faults[model_id].retry_ns)
-        elif state.ledger.free_bytes - claimed_bytes >= model.reserve_bytes:
-            del state.lacking[model_id]
-            _start(state, model, now_ns)
         else:
-            claimed_bytes += _make_room(state, model, claimed_bytes, now_ns)
+            for device, size in _bring(state, model_id, claimed, now_ns).items():
+                claimed[device] += size
+
+
+def _since_ns(state: State, model_id: str) -> int:
+    head_start_ns = HEAD_START * state.limits.patience_ns
+    return state.lacking[model_id] - max(0, class_of_need(state, model_id)) * head_start_ns
+
+
+def _leave_line(state: State, model_id: str) -> None:
+    del state.lacking[model_id]
+    state.lack_reason.pop(model_id, None)
 
 
 def _crowded_out(state: State, model: ModelFacts) -> ModelTooLarge | None:
     """Pinned models leave too little for it, however long it waits."""
     pinned = [state.models[m] for m in state.pinned if m != model.model_id]
-    left_bytes = state.ledger.budget_bytes - sum(other.reserve_bytes for other in pinned)
-    if not pinned or model.reserve_bytes <= left_bytes:
-        return None
-    names = ", ".join(other.ref for other in pinned)
-    return ModelTooLarge(
-        f"{model.ref} needs {model.reserve_bytes / GIB:.2f} GiB, and {names} being kept loaded "
-        f"leaves {max(0, left_bytes) / GIB:.2f} GiB"
-    )
+    for device, size in state.needs(model).items():
+        budget = state.ledgers[device].budget_bytes
+        left = budget - sum(state.needs(other).get(device, 0) for other in pinned)
+        if pinned and size > left:
+            names = ", ".join(other.ref for other in pinned)
+            return ModelTooLarge(
+                f"{model.ref} needs {in_gib(size)}, and {names} being kept loaded leaves "
+                f"{in_gib(max(0, left))}"
+            )
+    return None
+
+
+def _bring(state: State, model_id: str, claimed: dict[str, int], now_ns: int) -> dict[str, int]:
+    """Start it, or have its parked replica come back, or make room for that.
+
+    Returns the bytes by device that it holds against those behind it in the line.
+    """
+    model = state.models[model_id]
+    parked = next((r for r in state.replicas_of(model_id) if r.state is ReplicaState.PARKED), None)
+    if any(r.state is ReplicaState.PARKING for r in state.replicas_of(model_id)):
+        return {}  # soon it is parked, and comes back
+    needs = state.needs(model)
+    if parked is not None:
+        held = {d: state.ledgers[d].holds(parked.replica_id) for d in needs}
+        needs = {d: max(0, size - held[d]) for d, size in needs.items()}
+    short = {d: size - state.free_bytes(d) + claimed[d] for d, size in needs.items()}
+    if all(size <= 0 for size in short.values()):
+        _leave_line(state, model_id)
+        if parked is None:
+            _start(state, model, now_ns)
+        else:
+            _unpark(state, parked, now_ns)
+        return {}
+    return needs if _make_room(state, model, short, now_ns) else {}
 
 
 def _start(state: State, model: ModelFacts, now_ns: int) -> None:
     state.num_replicas_made += 1
     replica_id = f"rep_{state.num_replicas_made}"
-    state.ledger.reserve(replica_id, model.reserve_bytes)
+    needs = state.needs(model)
+    state.reserve(replica_id, needs)
     state.replicas[replica_id] = Replica(
         replica_id,
         model,
-        model.reserve_bytes,
+        needs[HOST],
         since_ns=now_ns,
-        keep_alive_ns=state.limits.keep_alive_ns,
+        keep_alive_ns=state.keep_alive.get(model.model_id, state.limits.keep_alive_ns),
         num_slots=model.num_slots,
     )
-    waiting = len(state.queue(model.model_id))
-    reason = f"{waiting} requests wait" if waiting else "wanted"
-    state.out.append(do.StartReplica(replica_id, model, reason))
+    state.out.append(do.StartReplica(replica_id, model, _why_wanted(state, model.model_id)))
 
 
-def _make_room(state: State, model: ModelFacts, claimed_bytes: int, now_ns: int) -> int:
-    """Stop idle replicas that are not pinned; when those don't do, jobs of a lower class yield, and
-    then busy ones drain after a while.
+def _unpark(state: State, replica: Replica, now_ns: int) -> None:
+    needs = state.needs(replica.model)
+    held = {d: max(size, state.ledgers[d].holds(replica.replica_id)) for d, size in needs.items()}
+    state.grow(replica.replica_id, held)
+    replica.reserved_bytes, replica.since_ns = held[HOST], now_ns
+    replica.is_to_park, replica.drain_by_ns, replica.drains_for = False, None, -1
+    reason = _why_wanted(state, replica.model.model_id)
+    replica.move(ReplicaState.UNPARKING, reason)
+    state.out.append(do.UnparkReplica(replica.replica_id, reason))
 
-    Bytes of replicas already leaving count as free: waiting for them is cheaper than a victim.
-    Returns the bytes the model holds against those behind it in the line.
-    """
-    give_up_spare(state, f"makes room for {model.ref}")
-    free_bytes = state.ledger.free_bytes - claimed_bytes + leaving_bytes(state)
-    free_bytes += sum(r.reserved_bytes for r in state.replicas.values() if r.state in LEAVING)
-    candidates = [r for r in state.replicas.values() if r.model.model_id not in state.pinned]
-    idle = [r for r in candidates if state.is_idle(r)]
-    victims = plan_room(model.reserve_bytes, free_bytes, idle)
-    if victims is None:
-        missing_bytes = model.reserve_bytes - free_bytes - sum(r.reserved_bytes for r in idle)
-        jobs = plan_yields(state, missing_bytes, class_of_need(state, model.model_id))
-        if jobs is not None:
-            victims = idle
-            make_yield(state, jobs, model.ref, now_ns)
+
+def _why_wanted(state: State, model_id: str) -> str:
+    waiting = len(state.queue(model_id))
+    return f"{waiting} requests wait" if waiting else "wanted"
+
+
+def _make_room(state: State, model: ModelFacts, short: dict[str, int], now_ns: int) -> bool:
+    """Whether it holds what it needs against those behind it: room is being made, or owed."""
+    model_id, patience_ns = model.model_id, state.limits.patience_ns
+    waited_ns = now_ns - state.lacking[model_id]
+    is_owed = waited_ns >= patience_ns
+    coming = leaving(state)
+    missing = {d: size - coming[d] for d, size in short.items() if size > coming[d]}
+    if not missing:
+        _tell(state, model, "waits for memory that is being given back")
+        return True
+    need = Need(
+        model.ref,
+        class_of_need(state, model_id),
+        model_id,
+        horizon_ns=int(state.loads.predict(model)) + state.limits.min_residency_ns,
+        busy_below=_busy_below(state, model_id, waited_ns),
+    )
+    if make_room(state, missing, need, now_ns):
+        _tell(state, model, "waits for others to make room")
+        return True
+    state.wake_at(now_ns + patience_ns)
+    size, device = max((size, device) for device, size in missing.items())
+    why = f"{model.ref} lacks {in_gib(size)} of {device} memory, and nothing can make room yet"
+    _tell(state, model, why)
+    if waited_ns >= state.limits.room_timeout_ns and not any(coming.values()):
+        _give_up_waiting(state, model, size, now_ns)
+        return False
+    return is_owed
+
+
+def _busy_below(state: State, model_id: str, waited_ns: int) -> int:
+    """Models in use by lower classes than this may go for it, once they have had their time."""
     patience_ns = state.limits.patience_ns
-    is_owed = now_ns - state.lacking[model.model_id] >= patience_ns
-    if victims is None and is_owed:
-        ripe = [
-            r
-            for r in candidates
-            if r.state is ReplicaState.READY and now_ns - r.ready_ns >= patience_ns
-        ]
-        victims = plan_room(model.reserve_bytes, free_bytes, ripe)
-    for victim in victims or ():
-        drain(state, victim, f"makes room for {model.ref}")
-    if victims is None:
-        state.wake_at(now_ns + patience_ns)
-    return model.reserve_bytes if is_owed or victims else 0
+    if waited_ns < patience_ns:
+        return -1
+    own = class_of_need(state, model_id) + 1
+    return own if waited_ns < LOWER_PATIENCE * patience_ns else max(own, 1 << 8)
+
+
+def _give_up_waiting(state: State, model: ModelFacts, size: int, now_ns: int) -> None:
+    error: LLMOSError = OutOfMemory(
+        f"{model.ref} lacks {in_gib(size)}, and nothing could make room for it in "
+        f"{state.limits.room_timeout_ns / 1e9:g} s",
+        retry_after_s=state.limits.room_timeout_ns / 1e9,
+    )
+    _leave_line(state, model.model_id)
+    fail_waiting(state, model.model_id, error.to_info(), now_ns)
+
+
+def _tell(state: State, model: ModelFacts, why: str) -> None:
+    """Once for each new reason."""
+    if state.lack_reason.get(model.model_id) != why:
+        state.lack_reason[model.model_id] = why
+        state.out.append(do.LacksRoom(model.model_id, why))
 
 
 def unload_idle(state: State, now_ns: int) -> None:
     """Stop replicas nobody has used for their keep-alive time, and drained ones."""
     for replica in list(state.replicas.values()):
         if replica.state is ReplicaState.DRAINING and replica.is_empty:
-            stop(state, replica, replica.reason)
-        elif state.is_idle(replica) and replica.model.model_id not in state.pinned:
+            rest(state, replica, replica.reason)
+        elif _is_unused(state, replica) and replica.model.model_id not in state.pinned:
             due_ns = replica.idle_since_ns + replica.keep_alive_ns
             if due_ns <= now_ns:
                 stop(state, replica, f"idle for {replica.keep_alive_ns / 1e9:g} s")
             else:
                 state.wake_at(due_ns)
+
+
+def _is_unused(state: State, replica: Replica) -> bool:
+    if replica.state is ReplicaState.PARKED:
+        return not is_needed(state, replica.model.model_id)
+    return state.is_idle(replica)

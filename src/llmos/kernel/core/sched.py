@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from llmos.kernel.core import decisions as do
+from llmos.kernel.core.holdings import forget_kv, has_room_for_kv
 from llmos.kernel.core.lifecycle import drop, is_too_late, leave_row
 from llmos.kernel.core.queueing import dequeue, enqueue, is_queued
 from llmos.kernel.core.replica import Replica, ReplicaState
-from llmos.kernel.core.request import Request, RequestState
+from llmos.kernel.core.request import ROWLESS, Request, RequestState
 from llmos.kernel.core.state import State
+from llmos.kernel.core.suspend import may_suspend, suspend
 
 
 def fill_rows(state: State, replica: Replica, now_ns: int) -> None:
@@ -22,9 +24,9 @@ def fill_rows(state: State, replica: Replica, now_ns: int) -> None:
 
 def _run_next(state: State, replica: Replica, now_ns: int) -> None:
     """The head of the queue runs, or ends if its deadline can no longer be met."""
-    if (parked := _parked_first(state, replica)) is not None:
-        dequeue(state, parked)
-        _run(state, replica, parked, now_ns)
+    if (first := _comes_first(state, replica) or _parked_first(state, replica)) is not None:
+        dequeue(state, first)
+        _run(state, replica, first, now_ns)
         return
     waiting = state.queue(replica.model.model_id).pop()
     request = state.requests[waiting.request_id]
@@ -34,6 +36,28 @@ def _run_next(state: State, replica: Replica, now_ns: int) -> None:
         drop(state, request, now_ns)
     else:
         _run(state, replica, request, now_ns)
+
+
+def _comes_first(state: State, replica: Replica) -> Request | None:
+    """Who lost its row to a higher class, or to an operator, is next in its own class."""
+    model_id = replica.model.model_id
+    waiting = state.first.get(model_id)
+    if not waiting:
+        return None
+    head_class = state.queue(model_id).peek().service_class
+    if head_class < state.backlogs[model_id].highest():
+        return None  # it runs on what its class has earned
+    found = (state.requests[request_id] for request_id in waiting)
+    return min(
+        (r for r in found if r.waiting.service_class == head_class and _may_run(r, replica)),
+        key=lambda r: r.waiting.arrival,
+        default=None,
+    )
+
+
+def _may_run(request: Request, replica: Replica) -> bool:
+    """A parked one only where its KV is."""
+    return request.replica_id in (None, replica.replica_id)
 
 
 def _parked_first(state: State, replica: Replica) -> Request | None:
@@ -57,31 +81,43 @@ def _parked_first(state: State, replica: Replica) -> Request | None:
 
 
 def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
-    request_id, is_new = request.waiting.request_id, request.state is RequestState.WAITING
+    request_id, is_new = request.request_id, request.state in ROWLESS
     waited_ms = (now_ns - request.waiting.ready_ns) / 1e6
     row = f"row {len(replica.running) + 1} of {replica.num_slots} after {waited_ms:.0f} ms"
+    resumes = request.state is RequestState.SUSPENDED
     request.move(RequestState.RUNNING, f"{row}, {_why_there(replica, request)}", now_ns)
-    request.slice_tokens = 0
+    request.slice_tokens, request.comes_first = 0, False
+    highest = state.backlogs[request.model_id].highest()
+    request.is_on_credit = request.waiting.service_class < highest
     request.num_slices += 1
     replica.running[request_id] = None
     if is_new:
         request.replica_id = replica.replica_id
-        request.started_ns = now_ns
-        queue = state.queue(request.model_id)
-        queue.charge(request.waiting, request.waiting.prompt_tokens)
-        state.out.append(do.Dispatch(request_id, replica.replica_id, request.reason))
+        request.num_resumes += resumes
+        if request.started_ns is None:
+            request.started_ns = now_ns
+            queue = state.queue(request.model_id)
+            queue.charge(request.waiting, request.waiting.prompt_tokens)
+        state.out.append(do.Dispatch(request_id, replica.replica_id, request.reason, resumes))
     else:
-        assert request.replica_id == replica.replica_id, "its KV is elsewhere"
-        replica.parked.pop(request_id)
-        last = state.out[-1] if state.out else None
-        if isinstance(last, do.PauseRow) and last.request_id == request_id:
-            state.out.pop()  # it gave way, and it is its turn again: the worker need not know
-        else:
-            state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
+        _unpark(state, replica, request)
+
+
+def _unpark(state: State, replica: Replica, request: Request) -> None:
+    assert request.replica_id == replica.replica_id, "its KV is elsewhere"
+    replica.parked.pop(request.request_id)
+    forget_kv(state, request)
+    last = state.out[-1] if state.out else None
+    if isinstance(last, do.PauseRow) and last.request_id == request.request_id:
+        state.out.pop()  # it gave way, and it is its turn again: the worker need not know
+    else:
+        state.out.append(do.UnpauseRow(request.request_id, replica.replica_id, request.reason))
 
 
 def _why_there(replica: Replica, request: Request) -> str:
     """A model has one replica that takes new requests."""
+    if request.state is RequestState.SUSPENDED:
+        return "computed again" if request.snapshot_bytes is None else "from its snapshot"
     if request.state is not RequestState.WAITING:
         return "where its KV is"
     if replica.since_ns >= request.arrived_ns:
@@ -90,37 +126,63 @@ def _why_there(replica: Replica, request: Request) -> str:
 
 
 def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
-    """Park the running request that should yield to the head, if there is one.
+    """Have the running request that should yield to the head give up its row, if there is one.
 
-    A new request adds one to the parked. Turns among equals fill half of that room at most, or a
-    saturated lower class would leave a higher one nobody to take a row from.
+    It is parked. Turns among equals fill half of the room for that at most, or a saturated lower
+    class would leave a higher one nobody to take a row from; when there is no room at all, a
+    higher class has it suspended.
     """
-    queue = state.queue(replica.model.model_id)
-    head = state.requests[queue.peek().request_id]
-    is_new = head.state is RequestState.WAITING
-    if is_new and len(replica.parked) >= state.limits.max_parked:
+    model_id = replica.model.model_id
+    head = state.requests[state.queue(model_id).peek().request_id]
+    highest = max(int(head.waiting.service_class), state.backlogs[model_id].highest())
+    found = _pick_victim(state, replica, head, highest, now_ns)
+    if found is None:
         return False
-    is_tight = is_new and len(replica.parked) >= state.limits.max_turned
-    running = [state.requests[request_id] for request_id in replica.running]
-    if is_tight:
-        highest = state.backlogs[replica.model.model_id].highest()
-        running = [r for r in running if r.waiting.service_class < highest]
-    best: tuple[tuple[int, int], Request, str] | None = None
-    for request in running:
-        if request.state is not RequestState.RUNNING:
+    victim, reason = found
+    if victim.waiting.service_class < highest and not victim.is_on_credit:
+        victim.num_preempted += 1
+        victim.comes_first = True
+    if _may_park(state, replica, victim, head):
+        leave_row(state, victim, RequestState.PARKED, reason, now_ns)
+        victim.comes_back(now_ns)
+        enqueue(state, victim)
+    else:
+        suspend(state, victim, reason, now_ns)
+    return True
+
+
+def _pick_victim(
+    state: State, replica: Replica, head: Request, highest: int, now_ns: int
+) -> tuple[Request, str] | None:
+    """The lowest class first, then whose row was taken least often, then the longest slice."""
+    queue = state.queue(replica.model.model_id)
+    is_tight = head.state in ROWLESS and len(replica.parked) >= state.limits.max_turned
+    best: tuple[tuple[int, int, int], Request, str] | None = None
+    for request_id in replica.running:
+        request = state.requests[request_id]
+        is_lower = request.waiting.service_class < highest
+        if request.state is not RequestState.RUNNING or (is_tight and not is_lower):
+            continue
+        has_given = request.num_preempted >= state.limits.max_preemptions
+        if is_lower and has_given and not request.is_on_credit:
             continue
         reason = queue.yields(request.waiting, request.slice_tokens)
-        if reason is not None:
-            rank = (request.waiting.service_class, -request.slice_tokens)
-            if best is None or rank < best[0]:
-                best = (rank, request, reason)
-    if best is None:
+        if reason is None:
+            continue
+        may_leave = is_lower and replica.model.snapshots and may_suspend(request, now_ns)
+        if not may_leave and not _may_park(state, replica, request, head):
+            continue
+        rank = (int(request.waiting.service_class), request.num_preempted, -request.slice_tokens)
+        if best is None or rank < best[0]:
+            best = (rank, request, reason)
+    return None if best is None else best[1:]
+
+
+def _may_park(state: State, replica: Replica, request: Request, head: Request) -> bool:
+    """Whether its KV has a place beside the rows; a parked head leaves it its own."""
+    if not has_room_for_kv(state, request, replica.model):
         return False
-    _, victim, reason = best
-    leave_row(state, victim, RequestState.PARKED, reason, now_ns)
-    victim.comes_back(now_ns)
-    enqueue(state, victim)
-    return True
+    return head.state not in ROWLESS or len(replica.parked) < state.limits.max_parked
 
 
 def _resume_parked(state: State, replica: Replica, now_ns: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from llmos.abi.policy import Policy
@@ -12,10 +12,11 @@ from llmos.kernel.core.cost import Backlog, CostModel, Fresh, LoadTimes, no_fres
 from llmos.kernel.core.decisions import Decision
 from llmos.kernel.core.fault import Fault
 from llmos.kernel.core.jobs import Board
+from llmos.kernel.core.ledger import Ledger
 from llmos.kernel.core.limits import Limits
-from llmos.kernel.core.memory import Ledger
-from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
+from llmos.kernel.core.replica import HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.request import Request
+from llmos.kernel.core.reuse import Demand
 
 ALARM_GRID_NS = 50_000_000
 
@@ -24,13 +25,18 @@ ALARM_GRID_NS = 50_000_000
 class State:
     """Owned by one loop. `dirty` are models to schedule at the end of the step, `lacking` those
     that need a replica, and since when. `due` is a heap of when to look at a request again.
+    `ledgers` are by device, `headroom` what was measured of each since bytes were last given out or
+    came back; a device that was never measured is as its ledger says. `learned` is what a loaded
+    model was found to need, by device, `parked` what it kept of the host, `lack_reason` what was
+    last said of why a model waits for room, `keep_alive` what was asked for a model by hand.
+    `first` are queued requests, by model, that are next in their class.
 
     Sets that are iterated are dicts: their order must not depend on the process's hash seed.
     """
 
     limits: Limits
     make_policy: Callable[[], Policy]
-    ledger: Ledger
+    ledgers: dict[str, Ledger]
     jobs: Board
     requests: dict[str, Request] = field(default_factory=dict)
     replicas: dict[str, Replica] = field(default_factory=dict)
@@ -38,6 +44,7 @@ class State:
     queues: dict[str, Policy] = field(default_factory=dict)
     costs: dict[str, CostModel] = field(default_factory=lambda: defaultdict(CostModel))
     loads: LoadTimes = field(default_factory=LoadTimes)
+    unparks: LoadTimes = field(default_factory=lambda: LoadTimes(0.2))
     backlogs: dict[str, Backlog] = field(default_factory=lambda: defaultdict(Backlog))
     fresh: Fresh = field(default_factory=no_fresh)
     open_of_tenant: dict[str, int] = field(default_factory=dict)
@@ -49,10 +56,77 @@ class State:
     timers: list[int] = field(default_factory=list)
     due: list[tuple[int, str]] = field(default_factory=list)
     alarms: set[int] = field(default_factory=set)
+    headroom: dict[str, int] = field(default_factory=dict)
+    learned: dict[str, dict[str, int]] = field(default_factory=dict)
+    parked: dict[str, int] = field(default_factory=dict)
+    lack_reason: dict[str, str] = field(default_factory=dict)
+    first: dict[str, dict[str, None]] = field(default_factory=dict)
+    keep_alive: dict[str, int] = field(default_factory=dict)
+    demand: Demand = field(default_factory=Demand)
+    snapshot_memory_bytes: int = 0
     num_waiting: int = 0
     num_replicas_made: int = 0
     draining: bool = False
     out: list[Decision] = field(default_factory=list)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the host."""
+        return self.ledgers[HOST]
+
+    def free_bytes(self, device: str) -> int:
+        """What may be given out: by the ledger, and as far as it was measured to be there."""
+        free_bytes = self.ledgers[device].free_bytes
+        return min(free_bytes, self.headroom.get(device, free_bytes))
+
+    def needs(self, model: ModelFacts) -> dict[str, int]:
+        """By device, what a replica of it needs: estimated, or as it was found to need."""
+        return self.learned.get(model.model_id) or model.needs
+
+    def parked_bytes(self, model: ModelFacts) -> int:
+        """Of the host, what a parked replica of it keeps."""
+        return self.parked.get(model.model_id, model.parked_bytes)
+
+    def reserve(self, owner: str, needs: Mapping[str, int]) -> None:
+        """By device. What is given out is not there any more until the next measurement."""
+        for device, size in needs.items():
+            self.ledgers[device].reserve(owner, size)
+            self._take(device, size)
+
+    def grow(self, owner: str, needs: Mapping[str, int]) -> None:
+        """To these sizes, by device."""
+        for device, size in needs.items():
+            ledger = self.ledgers[device]
+            self._take(device, size - ledger.holds(owner))
+            ledger.grow(owner, size)
+
+    def swell(self, owner: str, needs: Mapping[str, int]) -> None:
+        """To these sizes, which it takes already, whether they fit or not."""
+        for device, size in needs.items():
+            ledger = self.ledgers[device]
+            self._take(device, max(0, size - ledger.holds(owner)))
+            ledger.swell(owner, size)
+
+    def resize(self, owner: str, device: str, size: int) -> None:
+        """To what was measured, be it less or more."""
+        ledger = self.ledgers[device]
+        if size > ledger.holds(owner):
+            self.swell(owner, {device: size})
+        else:
+            ledger.shrink(owner, size)
+
+    def release(self, owner: str) -> int:
+        """On every device; how many bytes of the host that were."""
+        freed = {
+            device: ledger.release(owner)
+            for device, ledger in self.ledgers.items()
+            if owner in ledger.owners()
+        }
+        return freed.get(HOST, 0)
+
+    def _take(self, device: str, size: int) -> None:
+        if device in self.headroom:
+            self.headroom[device] -= size
 
     def queue(self, model_id: str) -> Policy:
         """The model's own queue."""
@@ -96,4 +170,6 @@ class State:
 
 def initial(limits: Limits, make_policy: Callable[[], Policy]) -> State:
     """An empty machine; `make_policy` is called once per model."""
-    return State(limits, make_policy, Ledger(limits.memory_budget_bytes), Board(make_policy))
+    budgets = {HOST: limits.memory_budget_bytes, **dict(limits.device_budgets)}
+    ledgers = {device: Ledger(size) for device, size in budgets.items()}
+    return State(limits, make_policy, ledgers, Board(make_policy))

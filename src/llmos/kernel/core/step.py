@@ -14,8 +14,11 @@ from llmos.kernel.core import (
     jobs_life,
     jobs_queue,
     lifecycle,
+    replicas,
     residency,
     sched,
+    suspend,
+    unload,
 )
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -56,6 +59,8 @@ def _schedule(state: State, model_id: str, now_ns: int) -> None:
     for replica in state.replicas_of(model_id):
         if replica.state in (ReplicaState.READY, ReplicaState.DRAINING):
             sched.fill_rows(state, replica, now_ns)
+        if replica.state is ReplicaState.DRAINING:
+            unload.hurry(state, replica, now_ns)
         if replica.is_empty:
             _rest(state, replica, now_ns)
     residency.note_lacking(state, model_id, now_ns)
@@ -64,13 +69,14 @@ def _schedule(state: State, model_id: str, now_ns: int) -> None:
 def _rest(state: State, replica: Replica, now_ns: int) -> None:
     """A replica without work: a drained one stops, an idle one sets its alarm."""
     if replica.state is ReplicaState.DRAINING:
-        residency.stop(state, replica, replica.reason)
+        unload.rest(state, replica, replica.reason)
     elif state.is_idle(replica):
         state.wake_at(now_ns + replica.keep_alive_ns)
 
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
     state.draining = True
+    suspend.hold_survivors(state, now_ns)
     jobs_life.draining(state, now_ns)
 
 
@@ -93,16 +99,28 @@ def _tick(state: State, event: ev.Tick, now_ns: int) -> None:
 
 _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.Arrived: admission.arrived,
+    ev.Restored: admission.restored,
     ev.Cancelled: lifecycle.cancelled,
     ev.Ended: lifecycle.ended,
     ev.Progressed: lifecycle.progressed,
     ev.Reniced: lifecycle.reniced,
+    ev.RequestHeld: suspend.held,
+    ev.RequestReleased: suspend.released,
+    ev.Suspended: suspend.suspended,
+    ev.SuspendFailed: suspend.suspend_failed,
+    ev.SnapshotLost: suspend.snapshot_lost,
+    ev.Spilled: suspend.spilled,
     ev.ReaderStalled: lifecycle.reader_stalled,
     ev.ReaderResumed: lifecycle.reader_resumed,
-    ev.ReplicaUp: residency.replica_up,
-    ev.ReplicaRefused: residency.replica_refused,
-    ev.ReplicaGone: residency.replica_gone,
+    ev.ReplicaUp: replicas.replica_up,
+    ev.ReplicaRefused: replicas.replica_refused,
+    ev.ReplicaGone: replicas.replica_gone,
+    ev.ReplicaParked: replicas.replica_parked,
+    ev.ReplicaUnparked: replicas.replica_unparked,
+    ev.ReplicaMeasured: replicas.replica_measured,
+    ev.MemoryMeasured: replicas.memory_measured,
     ev.ModelWanted: residency.model_wanted,
+    ev.ModelUnpinned: residency.model_unpinned,
     ev.ModelUnwanted: residency.model_unwanted,
     ev.JobClaimed: jobs_life.claimed,
     ev.JobDropped: jobs_life.dropped,

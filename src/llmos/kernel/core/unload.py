@@ -1,0 +1,76 @@
+"""How a replica leaves: drained of what it runs, then parked or stopped."""
+
+from __future__ import annotations
+
+from llmos.kernel.core import decisions as do
+from llmos.kernel.core.queueing import dequeue, is_queued
+from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.request import RequestState
+from llmos.kernel.core.state import State
+from llmos.kernel.core.suspend import may_suspend, suspend
+
+
+def stop(state: State, replica: Replica, reason: str) -> None:
+    """End the process; the bytes come free when it is gone."""
+    if replica.state is not ReplicaState.STOPPING:
+        replica.move(ReplicaState.STOPPING, reason)
+        state.out.append(do.StopReplica(replica.replica_id, reason))
+
+
+def drain(
+    state: State,
+    replica: Replica,
+    reason: str,
+    *,
+    to_park: bool = False,
+    by_ns: int | None = None,
+    above: int = -1,
+) -> None:
+    """Nothing new runs on it; it is parked or stopped when what runs has ended.
+
+    What still runs `by_ns` is suspended (None: it is waited for); of a class below `above` it
+    counts as pre-empted.
+    """
+    if replica.state is ReplicaState.STARTING:
+        stop(state, replica, reason)
+        return
+    if replica.state is not ReplicaState.READY:
+        if replica.state in (ReplicaState.PARKED, ReplicaState.UNPARKING):
+            stop(state, replica, reason)
+        return
+    replica.is_to_park, replica.drain_by_ns, replica.drains_for = to_park, by_ns, above
+    if replica.is_empty:
+        rest(state, replica, reason)
+        return
+    replica.move(ReplicaState.DRAINING, reason)
+    for request_id in replica.parked:  # theirs is this replica: they leave the model's queue
+        if is_queued(state, state.requests[request_id]):
+            dequeue(state, state.requests[request_id])
+    state.dirty[replica.model.model_id] = None
+
+
+def rest(state: State, replica: Replica, reason: str) -> None:
+    """It is empty: it gives back its memory."""
+    if not replica.is_to_park:
+        stop(state, replica, reason)
+    elif replica.state is not ReplicaState.PARKING:
+        replica.move(ReplicaState.PARKING, reason)
+        state.out.append(do.ParkReplica(replica.replica_id, reason))
+
+
+def hurry(state: State, replica: Replica, now_ns: int) -> None:
+    """Of a draining one: who has no row is suspended, and once its time is over everybody."""
+    if replica.drain_by_ns is None:
+        return
+    is_over = now_ns >= replica.drain_by_ns
+    if not is_over:
+        state.wake_at(replica.drain_by_ns)
+    reason = f"its model gives way: {replica.reason}"
+    for request_id in replica.requests:
+        request = state.requests[request_id]
+        if not (is_over or request_id in replica.parked) or not may_suspend(request, now_ns):
+            continue
+        if request.waiting.service_class < replica.drains_for:
+            request.num_preempted += 1
+        request.comes_first = request.state is not RequestState.STALLED
+        suspend(state, request, reason, now_ns)
