@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from llmos.abi.syscall import DeviceMemory, Holding, LackOfRoom, MemoryInfo, ReplicaInfo
 
 HOLDINGS = ("OWNER", "KIND", "WHAT", "STATE", "RESERVED", "MEASURED")
-REPLICAS = ("REPLICA", "MODEL", "STATE", "ROWS", "WAITING", "KV USED", "DTYPE", "KEPT", "REASON")
-MORE = ("PAUSED", "RESERVED", "RESIDENT", "WEIGHTS", "DEVICE", "RESTARTS", "AGE")
+REPLICAS = ("REPLICA", "MODEL", "STATE", "ROWS", "WAIT", "KV USED", "KEPT", "REASON")
+MORE = ("PAUSED", "RESERVED", "RESIDENT", "WEIGHTS", "DEVICE", "DTYPE", "RESTARTS", "AGE")
 MAX_OWNER_CHARS = 12
 _WHAT = HOLDINGS.index("WHAT")
 _MODEL = REPLICAS.index("MODEL")
@@ -93,7 +93,6 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
         f"{r.num_running}/{r.num_slots}",
         str(r.num_waiting),
         size(memory.kv_used_bytes if memory else None),
-        r.dtype,
         kept(r),
     )
     if not wide:
@@ -105,6 +104,7 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
         size(memory.rss_bytes if memory else None),
         size(memory.weights_bytes if memory else None),
         r.device,
+        r.dtype,
         str(r.num_restarts),
         age(r.since_ns),
         r.reason,
