@@ -13,11 +13,28 @@ from llmos.shapes.strict_json import parse_object
 
 async def read_json(call: Call) -> dict[str, Any]:
     """The JSON object of a body. Raises InvalidRequest, PayloadTooLarge, ClientGone."""
+    _check_kind(call)
+    return parse_object(await _read_all(call))
+
+
+async def read_optional_json(call: Call) -> dict[str, Any]:
+    """As `read_json`; no body at all is an empty object."""
+    body = await _read_all(call)
+    if not body:
+        return {}
+    _check_kind(call)
+    return parse_object(body)
+
+
+def _check_kind(call: Call) -> None:
     kind = call.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if kind != b"application/json":
         raise InvalidRequest("The content-type must be application/json.", param="content-type")
+
+
+async def _read_all(call: Call) -> bytes:
     config = call.edge.config
-    return parse_object(await read_body(call, config.max_body_bytes, config.body_timeout_s))
+    return await read_body(call, config.max_body_bytes, config.body_timeout_s)
 
 
 async def read_body(call: Call, max_bytes: int, timeout_s: float) -> bytes:

@@ -19,7 +19,7 @@ from llmos.api.resume import NumberedFrames, ResumePoint
 from llmos.api.streams import InferStream
 from llmos.errors import Cancelled, LLMOSError, from_info
 from llmos.shapes.options import InferenceBody
-from llmos.shapes.outcomes import Choice
+from llmos.shapes.outcomes import Choice, how_served
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ def report(call: Call, stream: InferStream, outcome: Outcome) -> dict[str, Any]:
             "queued_ms": None if served is None else _millis(served.queued_s),
             "total_ms": _millis(time.perf_counter() - began_s),
         },
-        "preemptions": None if served is None else served.num_preemptions,
+        **how_served(served),
     }
 
 

@@ -62,7 +62,8 @@ def _operation(route: RouteSpec, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if route.body is not None:
         body = _schema(route.body, schemas, "validation")
-        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        content = {"application/json": {"schema": body}}
+        made["requestBody"] = {"required": route.needs_body, "content": content}
     elif route.form is not None:
         made["requestBody"] = {
             "required": True,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmos.sdk import Client
 
 CLASSES = ("interactive", "default", "batch")
-STATES = ("running", "paused", "waiting", "preparing")
+STATES = ("running", "paused", "suspending", "waiting", "preparing", "suspended")
 BAR_WIDTH = 16
 WIDE = 110
 MIN_PROCESS_LINES = 5
@@ -145,9 +145,9 @@ def _processes(
 ) -> Iterator[Line]:
     wide = width >= WIDE
     titles: tuple[str, ...] = ("PROCESS", "CLASS", "NI", "STATE", "MODEL", "TOKENS", "ETA")
-    widths: tuple[int, ...] = (8, 11, 3, 9, 12, 6, 6)
+    widths: tuple[int, ...] = (8, 11, 3, 10, 12, 6, 6)
     if wide:
-        titles, widths = (*titles, "AGE", "BY"), (8, 11, 3, 9, 20, 6, 6, 6, 12)
+        titles, widths = (*titles, "AGE", "BY"), (8, 11, 3, 10, 20, 6, 6, 6, 12)
     yield Line(_row((*titles, "REASON"), widths), "title")
     for i, p in enumerate(processes, first):
         cells = [

@@ -77,9 +77,10 @@ _COMMANDS = (
     (models.ls, ("llmos ls", "llmos ls --json")),
     (models.show, ("llmos show pilot", "llmos show pilot:1 --json")),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
-    (models.load, ("llmos load pilot",)),
+    (models.load, ("llmos load pilot", "llmos load pilot --keep-alive 2h")),
+    (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),
-    (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory")),
+    (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory --wide")),
     (top.top, ("llmos top", "llmos top --once", "llmos top --json --interval 5")),
     (
         processes.nice,

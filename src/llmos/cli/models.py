@@ -1,4 +1,4 @@
-"""`pull ls show rm load unload`: the models of a server."""
+"""`pull ls show rm load pin unload`: the models of a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmos.cli.duration import parse_duration
 from llmos.cli.options import Json, Ref
 
 if TYPE_CHECKING:
@@ -153,24 +154,56 @@ def rm(
         emit(f"removed {removed.ref}")
 
 
-def load(ref: Ref, json: Json = False) -> None:
+def load(
+    ref: Ref,
+    keep_alive: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="TIME",
+            help="How long it then stays unused: 90s, 10m, 2h, 0, forever.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Make a model resident now, not at its first request."""
     from llmos.cli.output import emit, emit_json
     from llmos.cli.progress import spinner
     from llmos.cli.session import connect
 
     with connect() as client, spinner(f"loading {ref}"):
-        done = client.models.load(ref)
+        done = client.models.load(ref, keep_alive)
     if json:
         emit_json({"done": done.what})
     else:
         emit(f"loaded {ref}")
 
 
+def pin(
+    ref: Ref,
+    off: Annotated[bool, typer.Option("--off", help="Keep it no longer than any other.")] = False,
+    json: Json = False,
+) -> None:
+    """Load a model and keep it, whatever else needs room.
+
+    It lasts until --off, until the model is unloaded, or until the server stops.
+    """
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.progress import spinner
+    from llmos.cli.session import connect
+
+    with connect() as client, spinner(f"{'unpinning' if off else 'pinning'} {ref}"):
+        done = client.models.unpin(ref) if off else client.models.pin(ref)
+    if json:
+        emit_json({"done": done.what})
+    else:
+        emit(f"{'unpinned' if off else 'pinned'} {ref}")
+
+
 def unload(ref: Ref, json: Json = False) -> None:
     """Take a model out of memory.
 
-    Its running requests finish first.
+    Its running requests finish first, or are suspended; a pin ends with it.
     """
     from llmos.cli.output import emit, emit_json
     from llmos.cli.progress import spinner

@@ -33,6 +33,13 @@ def emit_table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str
         note(empty)
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that people read this on; None when it goes elsewhere."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def note(text: str) -> None:
     """A remark for the person at the terminal; never part of the output."""
     sys.stdout.flush()

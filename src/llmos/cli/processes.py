@@ -10,7 +10,7 @@ import typer
 from llmos.cli.options import ClassName, Json, ProcessID
 
 if TYPE_CHECKING:
-    from llmos.abi.syscall import ProcessInfo, ProcessStory, ReplicaInfo
+    from llmos.abi.syscall import ProcessInfo, ProcessStory
     from llmos.sdk import Client
 
 
@@ -21,13 +21,16 @@ def ps(
     ] = False,
     state: Annotated[
         list[str] | None,
-        typer.Option(help="Only these: waiting, running, paused, failed ...; repeatable."),
+        typer.Option(help="Only these: waiting, running, suspended, failed ...; repeatable."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only of this tenant's id.")] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Only those of this key.")] = False,
     memory: Annotated[
-        bool, typer.Option("--memory", "-m", help="Show replicas and their memory instead.")
+        bool, typer.Option("--memory", "-m", help="Show who holds the memory instead.")
+    ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", "-w", help="With --memory: every column, nothing cut off.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -38,20 +41,14 @@ def ps(
     from llmos.cli.output import emit_json, emit_table
     from llmos.cli.session import connect
 
+    if memory:
+        _show_memory(wide=wide, json=json)
+        return
     with connect() as client:
-        if memory:
-            replicas = client.replicas()
-        else:
-            states = state or (() if every else "live")
-            processes = client.processes.list(state=states, model=model, tenant=tenant, mine=mine)
+        states = state or (() if every else "live")
+        processes = client.processes.list(state=states, model=model, tenant=tenant, mine=mine)
     if json:
-        emit_json({"replicas": replicas} if memory else {"processes": processes})
-    elif memory:
-        headers = (
-            *("REPLICA", "MODEL", "STATE", "SLOTS", "RUNNING", "WAITING", "RESERVED", "RESIDENT"),
-            *("WEIGHTS", "KV USED", "DEVICE", "DTYPE", "RESTARTS", "AGE", "REASON"),
-        )
-        emit_table(headers, [_replica_row(r) for r in replicas], "no replica is resident")
+        emit_json({"processes": processes})
     else:
         titles = (
             *("PROCESS", "KIND", "STATE", "CLASS", "NICE", "MODEL", "TENANT", "BY"),
@@ -59,6 +56,20 @@ def ps(
         )
         empty = "no such process" if every or state else "no live process; --all shows ended ones"
         emit_table(titles, [_process_row(p) for p in processes], empty)
+
+
+def _show_memory(*, wide: bool, json: bool) -> None:
+    from llmos.cli.memory import blocks
+    from llmos.cli.output import emit, emit_json, terminal_width
+    from llmos.cli.session import connect
+    from llmos.sdk.wire import to_wire
+
+    with connect() as client:
+        memory, replicas = client.memory(), client.replicas()
+    if json:
+        emit_json({"memory": to_wire(memory), "replicas": replicas})
+    else:
+        emit("\n\n".join(blocks(memory, replicas, terminal_width(), wide=wide)))
 
 
 def _process_row(p: ProcessInfo) -> tuple[str, ...]:
@@ -78,28 +89,6 @@ def _process_row(p: ProcessInfo) -> tuple[str, ...]:
         age(p.created_ns),
         seconds(p.eta_s),
         p.reason,
-    )
-
-
-def _replica_row(r: ReplicaInfo) -> tuple[str, ...]:
-    from llmos.cli.text import age, size
-
-    return (
-        r.replica_id,
-        r.model,
-        r.state,
-        str(r.num_slots),
-        str(r.num_running),
-        str(r.num_waiting),
-        size(r.reserved_bytes),
-        size(r.memory.rss_bytes if r.memory else None),
-        size(r.memory.weights_bytes if r.memory else None),
-        size(r.memory.kv_used_bytes if r.memory else None),
-        r.device,
-        r.dtype,
-        str(r.num_restarts),
-        age(r.since_ns),
-        r.reason,
     )
 
 
@@ -158,15 +147,16 @@ def kill(
 
 
 def suspend(process_id: ProcessID, json: Json = False) -> None:
-    """Take a job off the machine until it is resumed.
+    """Take a request or a job off the machine until it is resumed.
 
-    By its checkpoint where its program makes them, else frozen where it is.
+    A request by an exact snapshot of its state, a job by its checkpoint where its program makes
+    them, else frozen.
     """
     _switch(process_id, "suspend", json)
 
 
 def resume(process_id: ProcessID, json: Json = False) -> None:
-    """Let a suspended job go on from where it was."""
+    """Let a suspended request or job go on from where it was."""
     _switch(process_id, "resume", json)
 
 

@@ -51,7 +51,7 @@ def timeline(story: ProcessStory) -> Iterator[str]:
     yield f"{info.prompt_tokens} tokens of prompt, {info.completion_tokens} of answer"
     for decided in story.decisions:
         after_s = (decided.at_ns - info.created_ns) / NS
-        yield one_line(f"{after_s:+10.3f} s  {decided.state:<9}  {decided.reason}")
+        yield one_line(f"{after_s:+10.3f} s  {decided.state:<10}  {decided.reason}")
     yield _sums(info)
 
 
@@ -98,7 +98,7 @@ def log_line(process_id: str, decided: Decided) -> str:
 
     at = datetime.fromtimestamp(decided.at_ns / NS, UTC).isoformat(timespec="milliseconds")
     at = at.removesuffix("+00:00")
-    return one_line(f"{at}Z  {process_id}  {decided.state:<9}  {decided.reason}")
+    return one_line(f"{at}Z  {process_id}  {decided.state:<10}  {decided.reason}")
 
 
 def _decisions(client: Client, process_id: str, *, follow: bool) -> Iterator[Decided]:

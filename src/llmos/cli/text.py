@@ -93,6 +93,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def narrowed(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int, elastic: Sequence[int]
+) -> list[list[str]]:
+    """The rows with their `elastic` columns cut, in that order, until a table of them fits `width`.
+
+    No column is cut below its header, so a very narrow screen still wraps.
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    wants = [max(_width(line[i]) for line in (headers, *cells)) for i in range(len(headers))]
+    over = sum(wants) + 2 * (len(wants) - 1) - width
+    for column in elastic:
+        room = max(_width(headers[column]), wants[column] - max(0, over))
+        over -= wants[column] - room
+        for row in cells:
+            if _width(row[column]) > room:
+                row[column] = fit(row[column], room).rstrip()
+    return cells
+
+
 def _width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")

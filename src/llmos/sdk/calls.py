@@ -14,6 +14,7 @@ from llmos.abi.syscall import (
     Done,
     HealthReport,
     KeyList,
+    MemoryInfo,
     ModelList,
     NewKey,
     ProcessInfo,
@@ -70,21 +71,43 @@ def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
     return _call(config, request, lambda body: decode(body, ModelVersion))
 
 
-def load_model(config: ClientConfig, ref: str) -> Call[Done]:
-    """Make a replica resident; answered when it is ready. Raises LoadFailed, ModelTooLarge."""
-    request = Request("POST", model_path(ref, "/load"), None, Patience.LONG)
-    return _call(config, request, _done)
+def load_model(config: ClientConfig, ref: str, keep_alive_s: float | None = None) -> Call[Done]:
+    """Make a replica resident; answered when it is ready.
+
+    `keep_alive_s`: how long it then stays unused; None: as it was. Raises LoadFailed,
+    ModelTooLarge, InvalidRequest.
+    """
+    body = None if keep_alive_s is None else encode({"keep_alive_s": keep_alive_s})
+    return _call(config, Request("POST", model_path(ref, "/load"), body, Patience.LONG), _done)
+
+
+def pin_model(config: ClientConfig, ref: str) -> Call[Done]:
+    """Load a model and keep it, whatever else needs room; answered when it is ready.
+
+    Raises as `load_model`.
+    """
+    return _call(config, Request("POST", model_path(ref, "/pin"), None, Patience.LONG), _done)
+
+
+def unpin_model(config: ClientConfig, ref: str) -> Call[Done]:
+    """Keep a model no longer than any other; it is not stopped by this."""
+    return _call(config, Request("DELETE", model_path(ref, "/pin")), _done)
 
 
 def unload_model(config: ClientConfig, ref: str) -> Call[Done]:
-    """Stop the model's replicas once idle."""
+    """Stop the model's replicas once idle; a pin ends with it."""
     request = Request("POST", model_path(ref, "/unload"), None, Patience.LONG)
     return _call(config, request, _done)
 
 
 def list_replicas(config: ClientConfig) -> Call[list[ReplicaInfo]]:
-    """Resident, starting and failed replicas."""
+    """Resident, starting, parked and failed replicas."""
     return _get(config, "/os/v1/replicas", lambda body: decode(body, ReplicaList).replicas)
+
+
+def show_memory(config: ClientConfig) -> Call[MemoryInfo]:
+    """Every device's ledger, who waits for room, and the snapshots on the disk."""
+    return _get(config, "/os/v1/memory", lambda body: decode(body, MemoryInfo))
 
 
 def list_workers(config: ClientConfig) -> Call[list[WorkerInfo]]:
@@ -102,8 +125,9 @@ def list_processes(
 ) -> Call[list[ProcessInfo]]:
     """Requests and jobs, waiting, running and lately ended.
 
-    `state` is one or several of preparing, waiting, running, paused, finished, failed, aborted, or
-    `live` and `ended` for those groups; `model` is a name or `name:version`. Raises InvalidRequest.
+    `state` is one or several of preparing, waiting, running, paused, suspending, suspended,
+    finished, failed, aborted, or `live` and `ended` for those groups; `model` is a name or
+    `name:version`. Raises InvalidRequest.
     """
     states = [state] if isinstance(state, str) else state
     fields = {"state": ",".join(states), "model": model, "tenant": tenant}

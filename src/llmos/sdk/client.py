@@ -110,6 +110,8 @@ class Models(_Group):
     show = _Sync(calls.show_model)
     remove = _Sync(calls.remove_model)
     load = _Sync(calls.load_model)
+    pin = _Sync(calls.pin_model)
+    unpin = _Sync(calls.unpin_model)
     unload = _Sync(calls.unload_model)
 
     def pull(
@@ -131,6 +133,8 @@ class AsyncModels(_AsyncGroup):
     show = _Async(calls.show_model)
     remove = _Async(calls.remove_model)
     load = _Async(calls.load_model)
+    pin = _Async(calls.pin_model)
+    unpin = _Async(calls.unpin_model)
     unload = _Async(calls.unload_model)
 
     async def pull(
@@ -284,6 +288,7 @@ class Client:
     status = _Sync(calls.status)
     replicas = _Sync(calls.list_replicas)
     workers = _Sync(calls.list_workers)
+    memory = _Sync(calls.show_memory)
     health = _Sync(calls.health)
     ready = _Sync(calls.ready)
     metrics = _Sync(calls.metrics)
@@ -373,6 +378,7 @@ class AsyncClient:
     status = _Async(calls.status)
     replicas = _Async(calls.list_replicas)
     workers = _Async(calls.list_workers)
+    memory = _Async(calls.show_memory)
     health = _Async(calls.health)
     ready = _Async(calls.ready)
     metrics = _Async(calls.metrics)

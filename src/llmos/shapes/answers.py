@@ -46,6 +46,11 @@ class LlmosAnswer(Answer):
     service_class: Literal["batch", "default", "interactive"] = Field(alias="class")
     timing: Timing | None = Field(description="None for a call of a job")
     preemptions: int | None = Field(description="How often it gave up its row")
+    suspensions: int | None = Field(description="How often it was taken off its worker")
+    context: Literal["kept", "snapshot", "recomputed"] | None = Field(
+        description="Whether it never left its worker, went on from snapshots, or had to be "
+        "computed again"
+    )
 
 
 class AnswerMessage(Answer):

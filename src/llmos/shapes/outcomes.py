@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from llmos.abi.events import Served
 from llmos.abi.inference import Usage
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer
@@ -111,5 +112,22 @@ def report(answer: Answer) -> dict[str, Any]:
         "deterministic": answer.deterministic,
         "class": ServiceClass(answer.service_class if ended_as is None else ended_as).name.lower(),
         "timing": None,
-        "preemptions": None if answer.served is None else answer.served.num_preemptions,
+        **how_served(answer.served),
     }
+
+
+def how_served(served: Served | None) -> dict[str, Any]:
+    """What the `llmos` object tells of rows and memory given up; None where nobody knows."""
+    if served is None:
+        return {"preemptions": None, "suspensions": None, "context": None}
+    return {
+        "preemptions": served.num_preemptions,
+        "suspensions": served.num_suspensions,
+        "context": _context(served),
+    }
+
+
+def _context(served: Served) -> str:
+    if served.num_recomputed:
+        return "recomputed"
+    return "snapshot" if served.num_suspensions else "kept"

@@ -12,6 +12,7 @@ import pytest
 from llmos.abi.events import Served
 from llmos.abi.jobs import JobState
 from llmos.abi.principal import ServiceClass
+from llmos.abi.program import Answer
 from llmos.abi.syscall import (
     Decided,
     Done,
@@ -36,7 +37,14 @@ from llmos.errors import (
 )
 from llmos.kernel.process import Phase
 from llmos.kernel.sys_processes import MAX_WAIT_S as KERNEL_MAX_WAIT_S
-from llmos.shapes.answers import ChatAnswer, ChatChunk, CompletionAnswer, ErrorAnswer
+from llmos.shapes.answers import (
+    ChatAnswer,
+    ChatChunk,
+    CompletionAnswer,
+    ErrorAnswer,
+    LlmosAnswer,
+)
+from llmos.shapes.outcomes import how_served, report
 from tests.unit.api.fake_gate import (
     CREATED_NS,
     FakeGate,
@@ -263,7 +271,7 @@ def test_urgency_goes_to_the_kernel_from_every_inference_route() -> None:
 def test_an_answer_tells_how_it_was_served() -> None:
     async def served(gate: FakeGate, call: Syscall) -> None:
         gate.accept(call)
-        served = Served(0.25, 2, ServiceClass.BATCH)
+        served = Served(0.25, 2, ServiceClass.BATCH, 3, 1)
         end = msgspec.structs.replace(finished(), served=served)
         gate.emit(call, *tokens("a"), end)
 
@@ -272,14 +280,40 @@ def test_an_answer_tells_how_it_was_served() -> None:
             answer = ChatAnswer.model_validate_json((await e.chat()).content)
             assert answer.llmos.timing.queued_ms == 250.0
             assert answer.llmos.preemptions == 2
+            assert (answer.llmos.suspensions, answer.llmos.context) == (3, "recomputed")
             last = [*events_of((await e.chat(stream=True)).text)][-2]
             told = ChatChunk.model_validate_json(last).llmos
             assert told is not None
             assert told.preemptions == 2
+            assert (told.suspensions, told.context) == (3, "recomputed")
             assert told.service_class == answer.llmos.service_class == "batch"  # reniced meanwhile
             assert ChatChunk.model_validate_json(last).service_tier == "priority"
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("served", "told"),
+    [
+        (None, {"preemptions": None, "suspensions": None, "context": None}),
+        (Served(0.1, 2), {"preemptions": 2, "suspensions": 0, "context": "kept"}),
+        (
+            Served(0.1, 0, None, 2),
+            {"preemptions": 0, "suspensions": 2, "context": "snapshot"},
+        ),
+        (
+            Served(0.1, 1, None, 2, 1),
+            {"preemptions": 1, "suspensions": 2, "context": "recomputed"},
+        ),
+    ],
+)
+def test_an_answer_tells_what_became_of_its_context(
+    served: Served | None, told: dict[str, Any]
+) -> None:
+    assert how_served(served) == told
+    batch = report(Answer("req_1", "echo:1", served=served))
+    assert {name: batch[name] for name in told} == told
+    LlmosAnswer.model_validate(batch)
 
 
 @pytest.mark.parametrize(

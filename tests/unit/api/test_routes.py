@@ -15,18 +15,23 @@ from llmos.abi.principal import Key, Role, ServiceClass
 from llmos.abi.registry import PullProgress
 from llmos.abi.syscall import (
     AddKey,
+    DeviceMemory,
     Done,
     Health,
     HealthReport,
+    Holding,
     KeyList,
     KillProcess,
+    LackOfRoom,
     ListKeys,
     ListProcesses,
     ListReplicas,
     ListWorkers,
     LoadModel,
+    MemoryInfo,
     Model,
     NewKey,
+    PinModel,
     ProcessInfo,
     ProcessList,
     PullModel,
@@ -35,6 +40,7 @@ from llmos.abi.syscall import (
     ReplicaList,
     RevokedKey,
     RevokeKey,
+    ShowMemory,
     ShowModel,
     Status,
     StatusInfo,
@@ -68,6 +74,10 @@ PROCESS = ProcessInfo(
     CREATED_NS, None, None, "",
 )  # fmt: skip
 STATUS = StatusInfo(True, [], "0.1", 1, CREATED_NS, 0, 0, 10, 9, 8)
+MEMORY = MemoryInfo(
+    [DeviceMemory("cpu", 10, 9, 8, None, [Holding("rep_1", "replica", "echo:1", 8)])],
+    [LackOfRoom("pilot:1", 5, 1.5, "echo:1 is pinned")],
+)
 
 CASES: list[tuple[str, str, Any, dict[type, Script], Any]] = [
     ("GET", "/os/v1/models/echo:1", None, {}, ("ref", None)),
@@ -79,6 +89,15 @@ CASES: list[tuple[str, str, Any, dict[type, Script], Any]] = [
         ("done", "rep_1"),
     ),
     ("POST", "/os/v1/models/echo/unload", None, {UnloadModel: _says(Done("x"))}, ("done", "x")),
+    (
+        "POST",
+        "/os/v1/models/org/echo:1/pin",
+        None,
+        {PinModel: _says(Done("rep_1"))},
+        ("done", "rep_1"),
+    ),
+    ("DELETE", "/os/v1/models/echo/pin", None, {PinModel: _says(Done("x"))}, ("done", "x")),
+    ("GET", "/os/v1/memory", None, {ShowMemory: _says(MEMORY)}, ("devices", None)),
     (
         "DELETE",
         "/os/v1/models/echo:1",
@@ -170,6 +189,73 @@ def test_refs_with_slashes_and_colons_arrive_whole() -> None:
             await e.client.post("/os/v1/models/org/name:1/load")
             await e.client.post("/os/v1/models/org%2Fname%3A1/load")
             assert e.gate.bodies == [LoadModel("org/name:1")] * 2
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("request_body", "keep_alive_s"),
+    [
+        ({}, None),
+        ({"content": b""}, None),
+        ({"content": b"", "headers": {"content-type": "application/json"}}, None),
+        ({"json": {}}, None),
+        ({"json": {"keep_alive_s": None}}, None),
+        ({"json": {"keep_alive_s": 0}}, 0.0),
+        ({"json": {"keep_alive_s": 3_153_600_000}}, 3_153_600_000.0),
+    ],
+)
+def test_a_load_may_say_how_long_to_stay(
+    request_body: dict[str, Any], keep_alive_s: float | None
+) -> None:
+    async def scene() -> None:
+        async with edge({LoadModel: _says(Done())}) as e:
+            response = await e.client.post("/os/v1/models/echo/load", **request_body)
+            assert response.status_code == 200, response.text
+            assert e.gate.bodies == [LoadModel("echo", keep_alive_s)]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("request_body", "param"),
+    [
+        ({"json": {"keep_alive_s": -1}}, "keep_alive_s"),
+        ({"json": {"keep_alive_s": 1e300}}, "keep_alive_s"),
+        ({"json": {"keep_alive_s": "10m"}}, "keep_alive_s"),
+        ({"json": {"keep_alive_s": True}}, "keep_alive_s"),
+        ({"json": {"keep_alive": 5}}, "keep_alive"),
+        ({"content": b"{}"}, "content-type"),
+    ],
+)
+def test_a_bad_load_is_400_naming_the_field(request_body: dict[str, Any], param: str) -> None:
+    async def scene() -> None:
+        async with edge({LoadModel: _says(Done())}) as e:
+            response = await e.client.post("/os/v1/models/echo/load", **request_body)
+            assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+            assert e.gate.bodies == []
+
+    asyncio.run(scene())
+
+
+def test_a_pin_is_set_and_taken_away() -> None:
+    async def scene() -> None:
+        async with edge({PinModel: _says(Done())}) as e:
+            await e.client.post("/os/v1/models/org/name:1/pin")
+            await e.client.delete("/os/v1/models/org/name:1/pin")
+            assert e.gate.bodies == [PinModel("org/name:1"), PinModel("org/name:1", pinned=False)]
+
+    asyncio.run(scene())
+
+
+def test_the_ledger_is_told_whole() -> None:
+    async def scene() -> None:
+        async with edge({ShowMemory: _says(MEMORY)}) as e:
+            made = (await e.client.get("/os/v1/memory")).json()
+            (device,) = made["devices"]
+            assert (device["available_bytes"], device["holdings"][0]["kind"]) == (None, "replica")
+            assert made["lacking"][0]["reason"] == "echo:1 is pinned"
+            assert made["disk_free_bytes"] == 0
 
     asyncio.run(scene())
 
@@ -480,6 +566,10 @@ def test_the_openapi_document_names_every_route() -> None:
             assert {r.rpartition("/")[2] for r in refs} <= set(made["components"]["schemas"])
             chat = made["components"]["schemas"]["ChatBody"]["properties"]
             assert {"messages", "llmos", "top_k"} <= set(chat)
+            load = made["paths"]["/os/v1/models/{ref}/load"]["post"]["requestBody"]
+            assert not load["required"]
+            pull = made["paths"]["/os/v1/models"]["post"]["requestBody"]
+            assert pull["required"]
 
     asyncio.run(scene())
 

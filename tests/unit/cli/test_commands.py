@@ -10,7 +10,6 @@ import pytest
 
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk.fake import KEY, MODEL, PROCESS, STATUS, Server, refusal, sse
-from tests.unit.sdk.test_calls import REPLICA
 
 HOSTILE = {**MODEL, "name": "p\x1b[31m", "architecture": "[red]x[/]"}
 
@@ -81,12 +80,34 @@ def test_load_and_unload(llmos: Run, server: Server, verb: str) -> None:
 
 def test_ps(llmos: Run, server: Server) -> None:
     server.routes["GET /os/v1/processes"] = ok({"processes": [PROCESS]})
-    server.routes["GET /os/v1/replicas"] = ok({"replicas": [REPLICA]})
     assert "interactive" in llmos("ps").out
     assert server.requests[-1].url.query == b"state=live"
     assert llmos("ps", "--json").json == {"processes": [PROCESS]}
-    assert "rep_1" in llmos("ps", "--memory").out
-    assert llmos("ps", "--memory", "--json").json["replicas"][0]["memory"]["rss_bytes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90s", 90.0), ("10m", 600.0), ("2h", 7200.0), ("0", 0.0)]
+)
+def test_load_with_a_time_to_stay(llmos: Run, server: Server, given: str, seconds: float) -> None:
+    server.routes["POST /os/v1/models/pilot/load"] = ok({"done": "load"})
+    assert llmos("load", "pilot", "--keep-alive", given).code == 0
+    assert server.body() == {"keep_alive_s": seconds}
+
+
+def test_load_does_not_take_what_is_no_time(llmos: Run, server: Server) -> None:
+    done = llmos("load", "pilot", "--keep-alive", "soon")
+    assert done.code == 2
+    assert "10m" in done.err
+    assert server.requests == []
+
+
+def test_pin(llmos: Run, server: Server) -> None:
+    server.routes["POST /os/v1/models/pilot/pin"] = ok({"done": "kept"})
+    server.routes["DELETE /os/v1/models/pilot/pin"] = ok({"done": "not kept"})
+    assert llmos("pin", "pilot").out == "pinned pilot\n"
+    assert llmos("pin", "pilot", "--json").json == {"done": "kept"}
+    assert llmos("pin", "pilot", "--off").out == "unpinned pilot\n"
+    assert [r.method for r in server.requests] == ["POST", "POST", "DELETE"]
 
 
 def test_status(llmos: Run, server: Server, home: Path) -> None:

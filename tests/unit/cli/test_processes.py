@@ -182,11 +182,11 @@ def test_logs_are_lines_and_follow_to_the_end(llmos: Run, two: Server) -> None:
     two.routes[f"GET /os/v1/processes/{FIRST}"] = ok(STORY)
     two.routes[f"GET /os/v1/processes/{FIRST}/wait"] = lambda _: ok(ENDED)
     printed = llmos("logs", FIRST).out.splitlines()
-    assert printed[0].startswith(f"2023-11-14T22:13:20.000Z  {FIRST}  waiting    accepted")
+    assert printed[0].startswith(f"2023-11-14T22:13:20.000Z  {FIRST}  waiting     accepted")
     assert len(printed) == 2
     followed = llmos("logs", FIRST, "-f").out.splitlines()
     assert followed[:2] == printed
-    assert followed[2].endswith("finished   stop")
+    assert followed[2].endswith("finished    stop")
     lines = [json.loads(x) for x in llmos("logs", FIRST, "-f", "--json").out.splitlines()]
     assert [line["state"] for line in lines] == ["waiting", "running", "finished"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmos.cli.text import age, count, one_line, size, table, visible
+from llmos.cli.text import _width, age, count, narrowed, one_line, size, table, visible
 
 
 @settings(max_examples=100, deadline=None)
@@ -72,3 +72,18 @@ def test_counts_and_ages() -> None:
 def test_columns_line_up_also_in_chinese() -> None:
     text = table(("NAME", "SIZE"), [("模型", "1"), ("a\nb", "22")])
     assert text.splitlines() == ["NAME  SIZE", "模型  1", "a\\nb  22"]
+
+
+def test_a_table_is_narrowed_by_its_elastic_columns_alone() -> None:
+    headers = ("ID", "WHAT", "WHY")
+    rows = [("1", "模型模型模型", "because\nit is"), ("22", "x", "")]
+
+    def shown(width: int) -> list[str]:
+        return table(headers, narrowed(headers, rows, width, (2, 1))).splitlines()
+
+    assert shown(80) == table(headers, rows).splitlines()
+    for width in (22, 18, 13):
+        assert max(map(_width, shown(width))) <= width
+    assert shown(22)[1] == "1   模型模型模型  bec…"
+    assert shown(13)[1] == "1   模…   be…"
+    assert max(map(_width, shown(3))) == 13  # no column below its header

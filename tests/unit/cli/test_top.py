@@ -83,12 +83,15 @@ def test_processes_stand_in_the_order_of_their_claim(served: Server) -> None:
         {**PROCESS, "process_id": "soon", "state": "waiting", "eta_s": 1.0},
         {**PROCESS, "process_id": "low", "state": "waiting", "service_class": "batch"},
         {**PROCESS, "process_id": "runs", "state": "running", "service_class": "batch"},
+        {**PROCESS, "process_id": "held", "state": "suspended"},
+        {**PROCESS, "process_id": "leaves", "state": "suspending"},
         {**PROCESS, "process_id": "new", "state": "from another version"},
     ]
     served.routes["GET /os/v1/processes"] = httpx.Response(200, json={"processes": shuffled})
     with served.client() as client:
         seen = Meter(client).look()
-    assert [p.process_id for p in seen.processes] == ["runs", "soon", "late", "low", "new"]
+    found = [p.process_id for p in seen.processes]
+    assert found == ["runs", "leaves", "soon", "late", "low", "held", "new"]
 
 
 def test_speed_is_the_tokens_between_two_looks_at_the_same_server(served: Server) -> None:

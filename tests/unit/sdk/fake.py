@@ -95,6 +95,54 @@ STATUS: dict[str, Any] = {
     "num_tokens": 100,
 }
 
+MEMORY: dict[str, Any] = {
+    "devices": [
+        {
+            "device": "cpu",
+            "total_bytes": 8_000_000_000,
+            "budget_bytes": 6_000_000_000,
+            "reserved_bytes": 3_100_000_000,
+            "available_bytes": 4_200_000_000,
+            "holdings": [
+                {
+                    "owner": "req_0193aaaaaaaaaaaaaaaaaaaaaaaa00000001",
+                    "kind": "snapshot",
+                    "what": "pilot:1",
+                    "reserved_bytes": 100_000_000,
+                    "measured_bytes": None,
+                    "state": "suspended",
+                },
+                {
+                    "owner": "rep_1",
+                    "kind": "replica",
+                    "what": "pilot:1",
+                    "reserved_bytes": 3_000_000_000,
+                    "measured_bytes": 2_900_000_000,
+                    "state": "ready",
+                },
+            ],
+        },
+        {
+            "device": "cuda:0",
+            "total_bytes": 150_000_000_000,
+            "budget_bytes": 140_000_000_000,
+            "reserved_bytes": 0,
+            "available_bytes": None,
+            "holdings": [],
+        },
+    ],
+    "lacking": [
+        {
+            "model": "other:1",
+            "need_bytes": 4_000_000_000,
+            "waited_s": 12.0,
+            "reason": "pilot:1 serves until its minimum residency",
+        }
+    ],
+    "num_snapshots": 2,
+    "disk_snapshot_bytes": 250_000_000,
+    "disk_free_bytes": 40_000_000_000,
+}
 
 DISK: dict[str, Any] = {
     "total_bytes": 1_000_000_000,

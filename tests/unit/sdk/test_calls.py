@@ -30,6 +30,7 @@ from tests.unit.sdk.fake import (
     BACKUP,
     DISK,
     KEY,
+    MEMORY,
     MODEL,
     PROCESS,
     STATUS,
@@ -74,8 +75,12 @@ CASES: list[tuple[str, Any, Ask, Ask]] = [
     ("GET /os/v1/models/org/p:1", MODEL, lambda c: c.models.show("org/p:1"), lambda r: r.name),
     ("DELETE /os/v1/models/p:1", MODEL, lambda c: c.models.remove("p:1"), lambda r: r.version),
     ("POST /os/v1/models/p:1/load", {"done": "x"}, lambda c: c.models.load("p:1"), None),
+    ("POST /os/v1/models/p/load", {"done": "x"}, lambda c: c.models.load("p", 0), None),
+    ("POST /os/v1/models/o/p:1/pin", {"done": "x"}, lambda c: c.models.pin("o/p:1"), None),
+    ("DELETE /os/v1/models/p/pin", {"done": "x"}, lambda c: c.models.unpin("p"), None),
     ("POST /os/v1/models/p/unload", {"done": ""}, lambda c: c.models.unload("p"), None),
     ("GET /os/v1/replicas", {"replicas": [REPLICA]}, lambda c: c.replicas(), None),
+    ("GET /os/v1/memory", MEMORY, lambda c: c.memory(), None),
     ("GET /os/v1/workers", {"workers": [WORKER]}, lambda c: c.workers(), None),
     ("GET /os/v1/processes", {"processes": [PROCESS]}, lambda c: c.processes.list(), None),
     ("GET /os/v1/processes/r", STORY, lambda c: c.processes.show("r"), None),
@@ -124,6 +129,25 @@ def test_the_two_clients_have_the_same_methods() -> None:
     with Client("http://x") as client:
         assert "Raises ModelNotFound" in (inspect.getdoc(client.models.show) or "")
         assert list(inspect.signature(client.models.show).parameters) == ["ref"]
+
+
+def test_a_load_says_how_long_to_stay_only_when_asked() -> None:
+    server = Server({"POST /os/v1/models/p/load": httpx.Response(200, json={"done": "x"})})
+    with server.client() as client:
+        client.models.load("p")
+        assert server.requests[-1].content == b""
+        client.models.load("p", keep_alive_s=0)
+        assert server.body() == {"keep_alive_s": 0}
+        with pytest.raises(InvalidRequest):
+            client.models.load("p", float("inf"))
+
+
+def test_memory_is_read_whole() -> None:
+    with Server({"GET /os/v1/memory": httpx.Response(200, json=MEMORY)}).client() as client:
+        memory = client.memory()
+    assert to_wire(memory) == MEMORY
+    assert [len(device.holdings) for device in memory.devices] == [2, 0]
+    assert memory.devices[1].available_bytes is None
 
 
 def test_service_classes_cross_by_name_in_both_directions() -> None:

@@ -7,10 +7,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
-from llmos.abi.syscall import AddKey, NiceProcess, PullModel
+from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
 from llmos.shapes.options import CLASSES
+
+MAX_KEEP_ALIVE_S = 3_153_600_000
+"""A hundred years: for ever, in nanoseconds of 64 bits."""
 
 
 class PullBody(Shape):
@@ -21,6 +24,15 @@ class PullBody(Shape):
 
     def to_call(self) -> PullModel:
         return PullModel(self.source, self.name)
+
+
+class LoadBody(Shape):
+    """`keep_alive_s`: how long the model then stays unused; absent: as it was."""
+
+    keep_alive_s: float | None = Field(default=None, ge=0, le=MAX_KEEP_ALIVE_S)
+
+    def to_call(self, ref: str) -> LoadModel:
+        return LoadModel(ref, self.keep_alive_s)
 
 
 class NiceBody(Shape):

@@ -10,12 +10,13 @@ from llmos.abi.syscall import (
     LoadModel,
     Model,
     ModelList,
+    PinModel,
     RemoveModel,
     ShowModel,
     UnloadModel,
 )
-from llmos.api.bodies.admin import PullBody
-from llmos.api.body import read_json
+from llmos.api.bodies.admin import LoadBody, PullBody
+from llmos.api.body import read_json, read_optional_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
 from llmos.api.routes.spec import RouteSpec
@@ -46,7 +47,8 @@ async def remove_model(call: Call) -> None:
 
 async def load_model(call: Call) -> None:
     """Answered when the replica is ready."""
-    await _done(call, LoadModel(ref_of(call)))
+    body = read_plain(LoadBody, await read_optional_json(call))
+    await _done(call, body.to_call(ref_of(call)))
 
 
 async def unload_model(call: Call) -> None:
@@ -54,7 +56,17 @@ async def unload_model(call: Call) -> None:
     await _done(call, UnloadModel(ref_of(call)))
 
 
-async def _done(call: Call, body: LoadModel | UnloadModel) -> None:
+async def pin_model(call: Call) -> None:
+    """Answered when the replica is ready; nothing makes it leave from then on."""
+    await _done(call, PinModel(ref_of(call)))
+
+
+async def unpin_model(call: Call) -> None:
+    """It stays as long as any other model would."""
+    await _done(call, PinModel(ref_of(call), pinned=False))
+
+
+async def _done(call: Call, body: LoadModel | UnloadModel | PinModel) -> None:
     await call.send_json({"done": (await ask(call, body, Done)).what})
 
 
@@ -112,8 +124,17 @@ ROUTES = [
         body=PullBody,
         answer_type="text/event-stream",
     ),
-    RouteSpec("POST", _ONE + "/load", load_model, "Make a replica resident."),
+    RouteSpec(
+        "POST",
+        _ONE + "/load",
+        load_model,
+        "Make a replica resident.",
+        body=LoadBody,
+        needs_body=False,
+    ),
     RouteSpec("POST", _ONE + "/unload", unload_model, "Stop a model's replicas once idle."),
+    RouteSpec("POST", _ONE + "/pin", pin_model, "Load a model and keep it resident."),
+    RouteSpec("DELETE", _ONE + "/pin", unpin_model, "Keep a model no longer than any other."),
     RouteSpec("GET", _ONE, show_model, "One model version."),
     RouteSpec("DELETE", _ONE, remove_model, "Forget a model version."),
 ]

@@ -24,7 +24,10 @@ from llmos.api.routes.unary import answer, ask, ref_of
 from llmos.api.wire import to_wire
 from llmos.shapes.inputs import read_plain
 
-LIVE = ("preparing", "waiting", "running", "paused", "blocked", "pending", "suspended")
+LIVE = (
+    *("preparing", "waiting", "running", "paused", "suspending", "suspended"),
+    *("blocked", "pending"),
+)
 ENDED = ("finished", "failed", "aborted", "succeeded", "cancelled", "dead")
 GROUPS = {"live": frozenset(LIVE), "ended": frozenset(ENDED)}
 """Names for several states at once."""
@@ -92,7 +95,7 @@ def _query(call: Call, names: tuple[str, ...]) -> Query:
 
 
 async def suspend_process(call: Call) -> None:
-    """Off the machine until it is resumed."""
+    """Off the machine until it is resumed; of a request, answered when its state is safe."""
     done = await ask(call, SuspendProcess(ref_of(call, "process_id")), Done)
     await call.send_json({"done": done.what})
 

@@ -11,7 +11,8 @@ from llmos.api.call import Handler
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one.
+    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one; a body may
+    be left out where it is not needed.
 
     `query` names what may stand after the `?`; `form` has the fields of a multipart body and the
     format of each; `headers` are those that change what is done.
@@ -23,6 +24,7 @@ class RouteSpec:
     summary: str
     needs_key: bool = True
     body: type[pydantic.BaseModel] | None = None
+    needs_body: bool = True
     answer: type[pydantic.BaseModel] | None = None
     answer_type: str = "application/json"
     query: tuple[str, ...] = ()
