@@ -7,6 +7,7 @@ only if this user made it, nobody else may look into it, and no other server has
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -21,12 +22,13 @@ log = logging.getLogger("llmos.storage")
 
 SHARED = Path("/dev/shm")  # noqa: S108  what is found there is checked
 MOUNTS = Path("/proc/self/mountinfo")
+_PREFIX = "llmos"
 _HASH_CHARS = 16
+_ATTEMPTS = 10
 
 
 class MemoryFolder:
-    """An open one, locked. `close` empties and releases it; the end of the process only the latter,
-    and then the next server of this home empties it."""
+    """An open one, locked. `close` removes it; after a sudden end the next server does."""
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path
@@ -45,6 +47,7 @@ def find_memory_folder(home: Path) -> MemoryFolder | None:
     such memory, or where what is there is not ours alone."""
     try:
         _check_shared(SHARED)
+        _remove_dead(f"{_PREFIX}-{os.geteuid()}-")
         path = SHARED / _name(home)
         return MemoryFolder(path, _locked(path))
     except (OSError, StorageError) as error:
@@ -54,7 +57,16 @@ def find_memory_folder(home: Path) -> MemoryFolder | None:
 
 def _name(home: Path) -> str:
     digest = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()
-    return f"llmos-{os.geteuid()}-{digest[:_HASH_CHARS]}"
+    return f"{_PREFIX}-{os.geteuid()}-{digest[:_HASH_CHARS]}"
+
+
+def _remove_dead(prefix: str) -> None:
+    """Memory that servers of this user left when they were killed, whichever home they had."""
+    for entry in list(os.scandir(SHARED)):
+        if entry.name.startswith(prefix):
+            path = Path(entry.path)
+            with contextlib.suppress(OSError, StorageError):  # it lives, or is not ours
+                MemoryFolder(path, _lock(path)).close()
 
 
 def _check_shared(folder: Path) -> None:
@@ -80,10 +92,17 @@ def _is_tmpfs(device: int) -> bool:
 
 def _locked(path: Path) -> int:
     """Make or open the folder, and lock it. The lock's descriptor."""
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags)
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # another server took it for a dead one's
+            return _lock(path)
+    raise StorageError(f"{path} is removed as often as it is made")
+
+
+def _lock(path: Path) -> int:
+    """Raises OSError, FileNotFoundError if it is gone, StorageError if it is not ours alone."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
@@ -91,11 +110,10 @@ def _locked(path: Path) -> int:
         # another container may share this memory and have a home of the same name
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(status, path.lstat()):
-            raise StorageError(f"{path} was removed by another server just now")
-    except BlockingIOError:
+            raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(path))
+    except BaseException as error:
         os.close(fd)
-        raise StorageError(f"{path} is in use by another server") from None
-    except BaseException:
-        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise StorageError(f"{path} is in use by another server") from None
         raise
     return fd
