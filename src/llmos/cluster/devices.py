@@ -27,6 +27,7 @@ RETRY_S = 60.0
 """After no answer: a broken device may keep the tool for ever, and one of it is enough."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _MIB = 1 << 20
+_MAX_DIGITS = 12
 
 
 class Devices:
@@ -113,7 +114,7 @@ def _chosen(visible: str, found: Mapping[str, object]) -> list[str]:
     for word in (word.strip() for word in visible.split(",")):
         if not word:
             break
-        exact = str(int(word)) if word.isdecimal() else word
+        exact = word.lstrip("0") or "0" if word.isdecimal() else word
         matches = [name for name in found if name == exact]
         if not exact.isdecimal():  # a UUID may be cut short
             matches = [name for name in found if name.startswith(exact)]
@@ -125,4 +126,4 @@ def _chosen(visible: str, found: Mapping[str, object]) -> list[str]:
 
 def _bytes(mib: str) -> int | None:
     """Of `81559`; None of `[N/A]`, which the tool says where memory is the host's."""
-    return int(mib) * _MIB if mib.isdecimal() else None
+    return int(mib) * _MIB if mib.isdecimal() and len(mib) < _MAX_DIGITS else None

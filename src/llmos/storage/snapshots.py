@@ -221,8 +221,9 @@ class Snapshots:
             found = {record_name(r.request_id): r for r in self._read_records()}
             reached("snapshots.recover.read")
             snapshots = {Path(r.snapshot.path).name for r in found.values() if r.snapshot}
-            for folder in self._folders.values():
-                _delete_all_but(folder, snapshots | found.keys())
+            _delete_all_but(self._folders[Tier.DISK], snapshots | found.keys())
+            if Tier.MEMORY in self._folders:  # no record is of what is there
+                _delete_all_but(self._folders[Tier.MEMORY], set())
         return [found[name] for name in sorted(found)]
 
     def _read_records(self) -> Iterator[SuspendedRequest]:
