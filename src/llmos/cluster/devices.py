@@ -40,7 +40,7 @@ class Devices:
         self._fresh_until_s = -math.inf
         self._asking = asyncio.Lock()
 
-    async def list(self) -> list[DeviceInfo]:
+    async def current(self) -> list[DeviceInfo]:
         """See `abi.NodeAgent`. Those that were there before and of which nothing is heard now have
         no `available_bytes`."""
         async with self._asking:

@@ -161,7 +161,7 @@ class LocalNode:
 
     async def devices(self) -> list[DeviceInfo]:
         """NVIDIA's, those that workers see."""
-        return await self._devices.list()
+        return await self._devices.current()
 
 
 def _prefer_to_kill(pid: int) -> None:

@@ -71,18 +71,18 @@ def test_a_tool_that_does_not_answer_is_left_alone_for_a_while(
     found = Devices(tool(tmp_path, telling(TWO)), timeout_s=5.0)
 
     async def main() -> None:
-        assert len(await found.list()) == 2
+        assert len(await found.current()) == 2
         tool(tmp_path, BROKEN[way])
         if way == "is no program":
             (tmp_path / "nvidia-smi").write_bytes(b"\x7fELF nothing")
         found._fresh_until_s, found._timeout_s = 0.0, 0.3
         expected = [DeviceInfo("cuda:0", FIRST[0]), DeviceInfo("cuda:1", SECOND[0])]
-        assert await found.list() == expected
-        assert await found.list() == expected
+        assert await found.current() == expected
+        assert await found.current() == expected
         assert caplog.text.count("nvidia-smi does not answer") == 1
         tool(tmp_path, telling(TWO))
         found._fresh_until_s, found._timeout_s = 0.0, 5.0
-        assert (await found.list())[1].available_bytes == SECOND[1]
+        assert (await found.current())[1].available_bytes == SECOND[1]
 
     asyncio.run(main())
 
@@ -122,7 +122,7 @@ def test_whoever_gives_up_leaves_no_process(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pid")
 
     async def main() -> int:
-        task = asyncio.ensure_future(found.list())
+        task = asyncio.ensure_future(found.current())
         pid = int(await asyncio.to_thread((tmp_path / "pid").read_text))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
