@@ -38,9 +38,11 @@ from llmos.settings import Settings, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
 from llmos.storage.files import Files
+from llmos.storage.footprints import SqlFootprintLog, open_footprints
 from llmos.storage.home import Home, open_home
 from llmos.storage.housekeeping import HomeKeeper
 from llmos.storage.jobs import SqlJobStore, SqlRequestLog, close_job_store, open_job_store
+from llmos.storage.snapshots import Snapshots
 from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
@@ -119,11 +121,13 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
         authorizer = RoleAuthorizer()
+        node = _open_node(home)
+        snapshots, footprints = await _open_memory(settings, home, database, node, stack)
         services = Services(
             registry=registry,
             authorizer=authorizer,
             keys=keys,
-            node=_open_node(home),
+            node=node,
             driver_of=driver_entry,
             make_policy=policy_named(settings.kernel.policy),
             probe_store=_prover(database, disk.jobs),
@@ -136,6 +140,8 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
+            snapshots=snapshots,
+            footprints=footprints,
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
@@ -169,6 +175,18 @@ def _open_node(home: Home) -> LocalNode:
     node = LocalNode(worker_env(), home.run)
     node.reap()
     return node
+
+
+async def _open_memory(
+    settings: Settings, home: Home, database: Database, node: LocalNode, stack: AsyncExitStack
+) -> tuple[Snapshots, SqlFootprintLog]:
+    """What suspended requests lie in, and what models were seen to take."""
+    config = settings.storage
+    footprints = await open_footprints(database, config)
+    stack.push_async_callback(footprints.close)
+    snapshots = Snapshots(home, config, lambda: node.measure().available_bytes)
+    stack.callback(snapshots.close)
+    return snapshots, footprints
 
 
 def _calm_collector() -> None:

@@ -24,6 +24,7 @@ class DiskReport(msgspec.Struct, frozen=True, tag="r.disk"):
 
     `floor_bytes` of the free ones are never used; `freed_bytes` by the last collection. `missing`
     are the first of `num_missing` digests that are referred to and not there: lost bytes.
+    `snapshot_bytes` are of suspended requests, their records included.
     """
 
     total_bytes: int
@@ -37,6 +38,7 @@ class DiskReport(msgspec.Struct, frozen=True, tag="r.disk"):
     freed_bytes: int = 0
     num_missing: int = 0
     missing: list[str] = []
+    snapshot_bytes: int = 0
 
 
 class Housekeeping(Protocol):

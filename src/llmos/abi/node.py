@@ -22,6 +22,27 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
 
 
+class NodeMemory(msgspec.Struct, frozen=True):
+    """The node's memory, within the container's own limit where there is one.
+
+    `total_bytes` 0 and the others None: there is no answer. `available_bytes` is what can still be
+    taken without the system having to kill, caches given up; `num_oom_kills` how many processes
+    it has killed for want of memory: since when is its own affair, so only a rise says something.
+    """
+
+    total_bytes: int
+    available_bytes: int | None = None
+    num_oom_kills: int | None = None
+
+
+class DeviceInfo(msgspec.Struct, frozen=True):
+    """An accelerator that workers see under `name`, such as `cuda:0`. None: no answer now."""
+
+    name: str
+    total_bytes: int
+    available_bytes: int | None = None
+
+
 class WorkerHandle(Protocol):
     """A started worker. It dies with its parent."""
 
@@ -65,12 +86,21 @@ class WorkerHandle(Protocol):
 
 
 class NodeAgent(Protocol):
-    """Knows one node: its processes and its memory."""
+    """Knows one node: its processes, its memory and its devices."""
 
     async def start(self, spec: WorkerSpec) -> WorkerHandle:
         """Raises WorkerError when the process cannot be started."""
         ...
 
+    def measure(self) -> NodeMemory:
+        """Its memory now. Reads a few small files; never raises."""
+        ...
+
     def memory_bytes(self) -> tuple[int, int]:
-        """(total, available) memory of the node for workers, in bytes."""
+        """Of `measure`, total and available bytes; 0 where there is no answer."""
+        ...
+
+    async def devices(self) -> list[DeviceInfo]:
+        """Its accelerators and their memory, as of at most a second ago; empty when there are none
+        or nobody can tell. Never raises."""
         ...

@@ -50,6 +50,7 @@ def _tell(report: DiskReport) -> None:
     rows = [
         *uses,
         ("unused", report.unused_bytes),
+        ("suspended requests", report.snapshot_bytes),
         ("database", report.database_bytes),
         ("free", report.free_bytes),
         ("  of these never used", report.floor_bytes),

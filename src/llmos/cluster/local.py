@@ -10,8 +10,9 @@ import socket
 import sys
 from pathlib import Path
 
-from llmos.abi.node import WorkerSpec
-from llmos.cluster import proc
+from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
+from llmos.cluster import memory, proc
+from llmos.cluster.devices import Devices
 from llmos.cluster.leftovers import Notebook
 from llmos.errors import WorkerError
 from llmos.ipc.codec import kernel_codec
@@ -105,6 +106,7 @@ class LocalNode:
 
     def __init__(self, env: dict[str, str], run: Path | None = None) -> None:
         self._env = env
+        self._devices = Devices(env)
         self._notebook = None if run is None else Notebook(run / "workers")
 
     def reap(self) -> int:
@@ -148,9 +150,18 @@ class LocalNode:
             await process.wait()
             raise WorkerError(f"a worker cannot be reached: {error}") from error
 
+    def measure(self) -> NodeMemory:
+        """From /proc and the container's own limits."""
+        return memory.measure()
+
     def memory_bytes(self) -> tuple[int, int]:
-        """From /proc/meminfo, within the container's own limit where there is one."""
-        return proc.memory_bytes()
+        """See `abi.NodeAgent`."""
+        found = self.measure()
+        return found.total_bytes, found.available_bytes or 0
+
+    async def devices(self) -> list[DeviceInfo]:
+        """NVIDIA's, those that workers see."""
+        return await self._devices.current()
 
 
 def _prefer_to_kill(pid: int) -> None:

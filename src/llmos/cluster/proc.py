@@ -78,23 +78,3 @@ def _children(pid: int) -> list[int]:
             with contextlib.suppress(OSError, ValueError):
                 found += map(int, (task / "children").read_text("ascii").split())
     return found
-
-
-def memory_bytes() -> tuple[int, int]:
-    """(total, available), within the container's own limit where there is one."""
-    fields = {}
-    for line in (PROC / "meminfo").read_text("ascii").splitlines():
-        name, _, value = line.partition(":")
-        fields[name] = int(value.split()[0]) * 1024
-    total, available = fields["MemTotal"], fields["MemAvailable"]
-    limit = _cgroup_limit()
-    return (total, available) if limit is None else (min(total, limit), min(available, limit))
-
-
-def _cgroup_limit() -> int | None:
-    """The memory limit of cgroup v2 or v1 in bytes; None when there is none."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(path).read_text("ascii"))
-            return limit if limit < 1 << 60 else None
-    return None

@@ -17,6 +17,7 @@ from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
 from llmos.abi.events import Aborted, Failed, Terminal
 from llmos.abi.files import FileStore
+from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
 from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
@@ -25,6 +26,7 @@ from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.program import ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
+from llmos.abi.suspended import SnapshotStore
 from llmos.abi.syscall import Accepted, Refused, Reply
 from llmos.errors import ErrorInfo, from_info
 from llmos.ipc import memory
@@ -79,6 +81,8 @@ class Services:
     housekeeping: Housekeeping
     program_of: Callable[[str], ProgramEntry]
     programs: Callable[[], list[ProgramEntry]]
+    snapshots: SnapshotStore
+    footprints: FootprintLog
 
 
 class Kernel:

@@ -13,6 +13,12 @@ class StorageConfig(BaseModel):
     min_free_bytes: int = Field(
         default=256 << 20, ge=0, description="Writes that would leave less free disk are refused."
     )
+    max_snapshot_bytes: int = Field(
+        default=16 << 30, ge=0, description="Most disk that suspended requests use."
+    )
+    max_footprints: int = Field(
+        default=1000, gt=0, description="Measurements of models that are kept; the oldest go."
+    )
     max_upload_bytes: int = Field(
         default=64 << 30, gt=0, description="Most bytes in one upload, all its files together."
     )

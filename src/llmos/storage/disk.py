@@ -62,6 +62,17 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def folder_bytes(folder: Path) -> int:
+    """Of the files right in a folder; what is gone meanwhile counts as nothing. Raises OSError."""
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
 def write_atomic(path: Path, data: bytes, mode: int) -> None:
     """The whole file or none of it, durable, with `mode` from its first moment."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

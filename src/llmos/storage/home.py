@@ -6,6 +6,7 @@ token       the admin token, 0600
 db/         the database
 blobs/      sha256/ab/HEX, content-addressed, read-only
 models/     one folder per model version, hard links to blobs
+snapshots/  suspended requests, and the records to go on with them from
 uploads/    unfinished uploads       } emptied
 scratch/    of workers and pulls     } at open
 logs/ run/
@@ -27,7 +28,10 @@ from llmos.storage.disk import mapped, remove_tree, sync_folder, write_atomic
 FORMAT = 1
 """Layout written by this release."""
 
-FOLDERS = ("db", "blobs", "blobs/sha256", "models", "uploads", "scratch", "logs", "run")
+FOLDERS = (
+    *("db", "blobs", "blobs/sha256", "models", "snapshots"),
+    *("uploads", "scratch", "logs", "run"),
+)
 VOLATILE = ("uploads", "scratch")
 KNOWN = {folder.split("/")[0] for folder in FOLDERS} | {"lock", "format", "token"}
 
@@ -52,6 +56,7 @@ class Home:
         self.db = path / "db"
         self.blobs = path / "blobs" / "sha256"
         self.models = path / "models"
+        self.snapshots = path / "snapshots"
         self.uploads = path / "uploads"
         self.scratch = path / "scratch"
         self.logs = path / "logs"

@@ -21,7 +21,7 @@ from llmos.storage.backup import BackupWriter, check_target
 from llmos.storage.blobs import Blobs, Sweep
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database
-from llmos.storage.disk import whole
+from llmos.storage.disk import folder_bytes, whole
 from llmos.storage.files import FilesDatabase
 from llmos.storage.home import FORMAT as HOME_FORMAT
 from llmos.storage.home import Home
@@ -211,6 +211,7 @@ class HomeKeeper:
             database_bytes=_database_bytes(self._database.path),
             unused_bytes=sum(left.values()),
             freed_bytes=self._freed_bytes,
+            snapshot_bytes=folder_bytes(self._home.snapshots),
         )
         return report, missing
 

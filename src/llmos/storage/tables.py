@@ -331,3 +331,24 @@ leaders = Table(
     Column("epoch", Integer, nullable=False),
 )
 """Row 1: the server run that may claim, where several share a database."""
+
+footprints = Table(
+    "footprints",
+    metadata,
+    Column("model_id", String(240), primary_key=True),
+    Column("dtype", String(240), primary_key=True),
+    Column("device", String(240), primary_key=True),
+    Column("context_length", BigInteger, primary_key=True, autoincrement=False),
+    Column("num_slots", BigInteger, primary_key=True, autoincrement=False),
+    Column("driver", String(240), primary_key=True),
+    Column("engine", String(240), primary_key=True),
+    Column("bound_bytes", BigInteger, nullable=False),
+    Column("peak_bytes", BigInteger, nullable=False),
+    Column("device_bytes", BigInteger, nullable=False),
+    Column("parked_bytes", BigInteger),
+    Column("load_s", Float, nullable=False),
+    Column("unpark_s", Float),
+    Column("num_loads", BigInteger, nullable=False),
+    Column("measured_ns", BigInteger, nullable=False, index=True),
+)
+"""What models were measured to take: one row for all that changes it."""

@@ -58,6 +58,7 @@ def test_disk(llmos: Run, server: Server) -> None:
     rows = [line.split("  ") for line in llmos("disk").out.splitlines()]
     shown = {row[0]: row[-1].strip() for row in rows if row[0]}
     assert (shown["models"], shown["files"], shown["database"]) == ("10.0 MB", "2.0 MB", "300 kB")
+    assert shown["suspended requests"] == "7.0 MB"
     assert llmos("disk", "--json").json == DISK
 
 

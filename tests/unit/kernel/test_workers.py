@@ -12,7 +12,7 @@ from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.driver import Capabilities, DriverEntry, LoadReport, MemoryReport, ReplicaSpec
-from llmos.abi.node import WorkerSpec
+from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
 from llmos.errors import ErrorInfo, WorkerError
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
@@ -78,8 +78,14 @@ class Node:
             raise WorkerError("no more processes")
         return Handle(behaviour)
 
+    def measure(self) -> NodeMemory:
+        return NodeMemory(1, 1)
+
     def memory_bytes(self) -> tuple[int, int]:
         return 1, 1
+
+    async def devices(self) -> list[DeviceInfo]:
+        return []
 
 
 async def until(condition: Callable[[], Any]) -> None:

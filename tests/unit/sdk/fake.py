@@ -152,6 +152,7 @@ DISK: dict[str, Any] = {
     "blob_bytes": 12_000_000,
     "by_use": {"models": 10_000_000, "files": 2_000_000, "held": 0},
     "database_bytes": 300_000,
+    "snapshot_bytes": 7_000_000,
     "unused_bytes": 0,
     "freed_bytes": 5_000_000,
     "num_missing": 0,

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmos.storage import tmpfs
 from llmos.storage.blobs import Blobs
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
@@ -34,6 +36,17 @@ def database(opened: Home, migrated: Path) -> Iterator[Database]:
 @pytest.fixture
 def blobs(opened: Home) -> Blobs:
     return Blobs(opened, SMALL)
+
+
+@pytest.fixture
+def shm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in memory that stands for the one all users share."""
+    if not tmpfs.SHARED.is_dir() or not tmpfs._is_tmpfs(tmpfs.SHARED.stat().st_dev):
+        pytest.skip("this machine shares no memory as files")
+    folder = Path(tempfile.mkdtemp(dir=tmpfs.SHARED))
+    monkeypatch.setattr(tmpfs, "SHARED", folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def job_row(**fields: Any) -> dict[str, Any]:

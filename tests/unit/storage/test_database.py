@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, func, insert, select
 
 from llmos.errors import ConfigError, Conflict, DiskFull, QueueFull, StorageError
+from llmos.storage import migrations
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database, open_database
 from llmos.storage.home import Home
@@ -231,10 +232,11 @@ def test_the_copy_before_an_upgrade(
 ) -> None:
     database.write_now(lambda c: c.execute(_add("a")))
     database.close()
-    monkeypatch.setattr("llmos.storage.migrations.HEAD", "0003")
+    head = migrations.HEAD
+    monkeypatch.setattr("llmos.storage.migrations.HEAD", "9999")
     monkeypatch.setattr("llmos.storage.migrations.upgrade", lambda _: None)
     open_database(opened.db).close()
-    copy = opened.db / "llmos.db.0002.bak"
+    copy = opened.db / f"llmos.db.{head}.bak"
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     raw = sqlite3.connect(copy)
     assert raw.execute("SELECT count(*) FROM tenants").fetchone() == (2,)

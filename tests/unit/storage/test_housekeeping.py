@@ -300,6 +300,8 @@ def test_the_ledger(world: World) -> None:
         world.refer("file", shared, 1)
         world.refer("file", world.put(b"123"), 2)
         unused = world.put(b"1")
+        (world.home.snapshots / "snp_1.snap").write_bytes(b"123456")
+        (world.home.snapshots / "link").symlink_to(world.home.path / "token")
         with world.blobs.hold() as hold:
             world.blobs.keep([world.put(b"12")], hold)
             report = await world.keeper.disk()
@@ -311,6 +313,7 @@ def test_the_ledger(world: World) -> None:
             "held": 2,
         }
         assert (report.num_blobs, report.blob_bytes, report.unused_bytes) == (4, 11, 1)
+        assert report.snapshot_bytes == 6
         assert report.database_bytes > 0 and report.total_bytes > report.free_bytes > 0
         assert world.has(unused)
 
