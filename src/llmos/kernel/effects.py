@@ -11,9 +11,8 @@ import msgspec
 
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
-from llmos.abi.driver import LoadReport
-from llmos.abi.events import Failed, Finished, Terminal, Tokens
-from llmos.abi.inference import WorkItem
+from llmos.abi.driver import LoadReport, MemoryReport
+from llmos.abi.events import Aborted, Failed, Finished, Terminal, Tokens
 from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -21,9 +20,19 @@ from llmos.kernel.core.state import State
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.switch import Switch
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
+
+
+MAX_TOLD = 100
+"""Processes whose story tells that their model waits for memory, of very many."""
+
+
+def held_bytes(memory: MemoryReport) -> tuple[int, int]:
+    """Of the host and of the device, what a worker may come to hold."""
+    return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
 
 
 class Callers(Protocol):
@@ -55,6 +64,7 @@ class Effects:
         tokenizer: Tokenizer,
         placement: Placement,
         metrics: Metrics,
+        switch: Switch,
         *,
         record: Callable[[Process, Terminal], None],
     ) -> None:
@@ -64,6 +74,7 @@ class Effects:
         self._tokenizer = tokenizer
         self._placement = placement
         self._metrics = metrics
+        self._switch = switch
         self.loads: dict[str, LoadReport] = {}
         self.closing = False
         self.num_tokens = 0
@@ -77,7 +88,11 @@ class Effects:
             do.Close: self._close,
             do.StartReplica: self._start,
             do.StopReplica: self._stop,
+            do.ParkReplica: self._park,
+            do.UnparkReplica: self._unpark,
+            do.LacksRoom: self._lacks_room,
             do.Resident: self._resident,
+            **switch.appliers,
         }
 
     def connect(self, loop: Loop, workers: Workers, callers: Callers) -> None:
@@ -87,6 +102,9 @@ class Effects:
     def also(self, appliers: dict[type, Callable[[Any], None]]) -> None:
         """Who carries out the decisions about jobs."""
         self._appliers |= appliers
+
+    def on_memory(self) -> None:
+        """Bytes came free, they say: it is measured again. Set by the kernel."""
 
     def apply(self, decision: do.Decision) -> None:
         """Carry out one decision."""
@@ -109,25 +127,15 @@ class Effects:
 
     def _dispatch(self, decision: do.Dispatch) -> None:
         process = self._table.live[decision.request_id]
-        prepared, options = process.prepared, process.body.options
-        assert prepared is not None
         process.phase = Phase.RUNNING
         process.note(f"runs on {decision.replica_id}: {decision.reason}")
-        process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
-        waited_s = (process.started_mono - process.created_mono) / 1e9
-        self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
-        item = WorkItem(
-            request_id=process.request_id,
-            tokens=prepared.tokens,
-            sampling=process.body.sampling,
-            cache_salt=options.cache_salt or process.principal.tenant_id,
-            trace_parent=process.trace_parent,
-            deterministic=options.deterministic,
-            options=options.driver,
-            service_class=process.service_class,
-        )
+        if process.started_ns is None:
+            process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
+            waited_s = (process.started_mono - process.created_mono) / 1e9
+            self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
         try:
-            self.workers.send(decision.replica_id, msg.Submit([item]))
+            message = self._switch.submission(process, decision)
+            self.workers.send(decision.replica_id, message)
         except ProtocolViolation as error:  # the worker will never know of it
             failed = Failed(decision.request_id, error.to_info())
             self.loop.post(ev.Ended(decision.request_id, failed))
@@ -135,7 +143,7 @@ class Effects:
     def _pause(self, decision: do.PauseRow) -> None:
         self._phase(decision.request_id, Phase.PAUSED, f"gave up its row: {decision.reason}")
         process = self._table.live[decision.request_id]
-        if decision.kind is do.Pause.PREEMPTED:
+        if decision.kind in (do.Pause.PREEMPTED, do.Pause.TURN):
             process.num_preemptions += 1
             self._metrics.preemptions.labels(process.version.ref).inc()
         self.workers.send(decision.replica_id, msg.Pause([decision.request_id]))
@@ -162,14 +170,36 @@ class Effects:
         self._count(process, event)
         self._record(process, event)
         self._table.retire(process)
+        self._switch.closed(process)
         self.callers.closed(process)
 
     def _start(self, decision: do.StartReplica) -> None:
+        self._metrics.model_switches.labels("start").inc()
         driver, spec = self._placement.spec(decision.model, decision.replica_id)
         self.workers.start_replica(decision.replica_id, driver, spec)
 
     def _stop(self, decision: do.StopReplica) -> None:
+        self._metrics.model_switches.labels("stop").inc()
         self.workers.stop_replica(decision.replica_id)
+
+    def _park(self, decision: do.ParkReplica) -> None:
+        self._metrics.model_switches.labels("park").inc()
+        self.workers.park_replica(decision.replica_id)
+
+    def _unpark(self, decision: do.UnparkReplica) -> None:
+        self._metrics.model_switches.labels("unpark").inc()
+        self.workers.unpark_replica(decision.replica_id)
+
+    def _lacks_room(self, decision: do.LacksRoom) -> None:
+        """Whoever waits for the model is told, as far as they are few."""
+        queue = self._state.queue(decision.model_id)
+        told = 0
+        for process in self._table.live.values():
+            if process.version.model_id == decision.model_id and process.request_id in queue:
+                process.note(decision.reason)
+                told += 1
+                if told >= MAX_TOLD:
+                    break
 
     def _resident(self, decision: do.Resident) -> None:
         self.callers.resident(decision.model_id, decision.error)
@@ -178,7 +208,30 @@ class Effects:
 
     def on_loaded(self, replica_id: str, report: LoadReport) -> None:
         self.loads[replica_id] = report
-        self.loop.post(ev.ReplicaUp(replica_id, report.num_slots, report.memory.rss_bytes))
+        memory = report.memory
+        used, device_used = self._placement.learn(replica_id, report)
+        self.loop.post(
+            ev.ReplicaUp(replica_id, report.num_slots, used, device_used, memory.peak_bytes)
+        )
+
+    def on_parked(self, replica_id: str, message: msg.Parked) -> None:
+        used, device_used = held_bytes(message.memory)
+        self.loop.post(ev.ReplicaParked(replica_id, used, device_used, message.error))
+        self.on_memory()
+
+    def on_unparked(self, replica_id: str, message: msg.Unparked) -> None:
+        used, device_used = held_bytes(message.memory)
+        self.loop.post(ev.ReplicaUnparked(replica_id, used, device_used))
+
+    def on_report(self, replica_id: str, memory: MemoryReport) -> None:
+        """It may hold more than it was thought to."""
+        replica = self._state.replicas.get(replica_id)
+        used, device_used = held_bytes(memory)
+        if replica is not None and used > self._state.reserved_of(replica):
+            self.loop.post(ev.ReplicaMeasured(replica_id, used, device_used))
+
+    def on_suspended(self, replica_id: str, message: msg.Suspended) -> None:
+        self._switch.on_suspended(message)
 
     def on_refused(self, replica_id: str, error: ErrorInfo) -> None:
         self.loop.post(ev.ReplicaRefused(replica_id, error))
@@ -186,13 +239,14 @@ class Effects:
     def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None:
         self.loads.pop(replica_id, None)
         self.loop.post(ev.ReplicaGone(replica_id, error))
+        self.on_memory()
 
     def on_step(self, replica_id: str, step: msg.Step) -> None:
         """The hot path: tokens go straight to their streams, ends go through the core."""
         now_mono = time.monotonic_ns()
         live = self._table.live
         made: list[tuple[str, int]] = []
-        ends: list[ev.Ended] = []
+        ends: list[Terminal] = []
         for event in step.events:
             if isinstance(event, Tokens):
                 process = live.get(event.request_id)
@@ -200,13 +254,23 @@ class Effects:
                     made.append((event.request_id, len(event.token_ids)))
                     self._tokens(process, event, now_mono)
             else:
-                ends.append(ev.Ended(event.request_id, event))
+                ends.append(event)
         if made:
             self.loop.post(ev.Progressed(replica_id, made))
         for end in ends:
-            self.loop.post(end)
+            self._ended(end)
         if replica := self._state.replicas.get(replica_id):
             self._metrics.step_time.labels(replica.model.ref).observe(step.step_s)
+
+    def _ended(self, event: Terminal) -> None:
+        """Through the core, but for what is no end: a request that is off to go on elsewhere."""
+        process = self._table.live.get(event.request_id)
+        if process is not None and process.is_forgotten and isinstance(event, Aborted):
+            self._switch.on_forgotten(process)
+        elif process is None or not (
+            isinstance(event, Failed) and self._switch.on_rejected(process, event)
+        ):
+            self.loop.post(ev.Ended(event.request_id, event))
 
     def _tokens(self, process: Process, event: Tokens, now_mono: int) -> None:
         name = process.version.ref
@@ -217,6 +281,7 @@ class Effects:
             self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
         process.last_token_mono = now_mono
         process.num_tokens += len(event.token_ids)
+        process.generated.extend(event.token_ids)
         self.num_tokens += len(event.token_ids)
         process.stream.deliver(event)
 

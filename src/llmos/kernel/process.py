@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from array import array
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
+from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
-from llmos.abi.inference import Prepared, Usage
+from llmos.abi.inference import Prepared, Usage, WorkItem
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import Decided, Infer, ProcessInfo, ProcessStory
@@ -25,6 +27,8 @@ class Phase(enum.StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
     FINISHED = "finished"
     FAILED = "failed"
     ABORTED = "aborted"
@@ -32,7 +36,13 @@ class Phase(enum.StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One request. Times are UTC in ns for people, `*_mono` monotonic ns for durations."""
+    """One request. Times are UTC in ns for people, `*_mono` monotonic ns for durations.
+
+    `generated` are its tokens so far, `resubmitted` those it was last submitted with, when it had
+    to be computed again. `snapshot` is the file it can go on from; `is_recorded`: the next server
+    would go on with it. `is_forgotten`: its worker was told to drop it without one.
+    `is_recomputing`: its snapshot was refused. `filing` is held while its files change.
+    """
 
     request_id: str
     principal: Principal
@@ -54,6 +64,17 @@ class Process:
     last_token_mono: int = 0
     num_tokens: int = 0
     num_preemptions: int = 0
+    generated: array[int] = field(default_factory=lambda: array("i"))
+    resubmitted: bytes = b""
+    snapshot: SnapshotRef | None = None
+    suspending_mono: int = 0
+    num_suspensions: int = 0
+    num_recomputed: int = 0
+    is_held: bool = False
+    is_recorded: bool = False
+    is_forgotten: bool = False
+    is_recomputing: bool = False
+    filing: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended_ns: int | None = None
     cancel_reason: str | None = None
     expected_start_ns: int | None = None
@@ -90,7 +111,34 @@ class Process:
     def served(self) -> Served:
         """For its client, at the end."""
         queued_s = (self.started_mono - self.created_mono) / 1e9
-        return Served(queued_s, self.num_preemptions, self.service_class)
+        return Served(
+            queued_s,
+            self.num_preemptions,
+            self.service_class,
+            self.num_suspensions,
+            self.num_recomputed,
+        )
+
+    def item(self) -> WorkItem:
+        """For its worker, the same each time but for what it had made when it was last submitted."""
+        options, prepared = self.body.options, self.prepared
+        assert prepared is not None
+        return WorkItem(
+            request_id=self.request_id,
+            tokens=prepared.tokens,
+            sampling=self.body.sampling,
+            cache_salt=options.cache_salt or self.principal.tenant_id,
+            trace_parent=self.trace_parent,
+            deterministic=options.deterministic,
+            options=options.driver,
+            service_class=self.service_class,
+            generated=self.resubmitted,
+        )
+
+    def recomputed(self) -> WorkItem:
+        """As `item`, to go on after the tokens there are."""
+        self.resubmitted = self.generated.tobytes()
+        return self.item()
 
     def info(self) -> ProcessInfo:
         return ProcessInfo(

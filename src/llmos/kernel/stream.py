@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from llmos.abi.events import Event, Terminal
+from llmos.abi.events import Event, Terminal, Tokens
 from llmos.abi.syscall import Accepted, Emit
 from llmos.errors import OffsetLost
 from llmos.kernel.front import Call
@@ -23,13 +23,17 @@ class Bounds:
 class Kept:
     """The last events of a stream, numbered from 1, for a reader who comes back."""
 
-    def __init__(self, max_events: int) -> None:
-        self._events: deque[Event] = deque(maxlen=max_events)
-        self.num_events = 0
+    def __init__(self, max_events: int, events: Iterable[Event] = (), num_events: int = 0) -> None:
+        self._events: deque[Event] = deque(events, maxlen=max_events)
+        self.num_events = num_events
 
     def add(self, event: Event) -> None:
         self._events.append(event)
         self.num_events += 1
+
+    def tokens(self) -> list[Tokens]:
+        """Of a stream that has not ended, all that is kept."""
+        return [event for event in self._events if isinstance(event, Tokens)]
 
     def after(self, number: int) -> list[Event]:
         """What follows event `number`. Raises OffsetLost when some of it is no longer kept."""
@@ -53,7 +57,7 @@ class Stream:
 
     def __init__(
         self,
-        call: Call,
+        call: Call | None,
         request_id: str,
         bounds: Bounds,
         on_change: Callable[[str, bool], None],

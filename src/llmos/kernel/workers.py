@@ -4,100 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel, ChannelClosed
-from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.driver import DriverEntry, MemoryReport, ReplicaSpec
 from llmos.abi.ids import new_id
-from llmos.abi.node import NodeAgent, WorkerHandle, WorkerSpec
+from llmos.abi.node import NodeAgent, WorkerSpec
 from llmos.abi.syscall import WorkerInfo
 from llmos.errors import ErrorInfo, LLMOSError, LoadFailed, ProtocolViolation, WorkerLost
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.worker import Observer, Programs, Worker, WorkerState
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Who is told what workers say. Called on the event loop's thread; must not block."""
-
-    def on_loaded(self, replica_id: str, report: LoadReport) -> None: ...
-
-    def on_refused(self, replica_id: str, error: ErrorInfo) -> None: ...
-
-    def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None: ...
-
-    def on_step(self, replica_id: str, step: msg.Step) -> None: ...
-
-    def on_prepared(self, results: msg.PrepareResults) -> None: ...
-
-    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
-
-
-class Programs(Protocol):
-    """Who is told what program workers say. As `Observer`."""
-
-    def on_program_up(self, job_id: str) -> None: ...
-
-    def on_program(self, job_id: str, message: Any) -> None: ...
-
-    def on_program_gone(self, job_id: str, error: ErrorInfo | None) -> None: ...
-
-    def on_spare_gone(self, error: ErrorInfo | None) -> None: ...
-
-
-class WorkerState(enum.StrEnum):
-    """STARTING → SPARE → LOADING → SERVING → STOPPING → gone; tokenizers and programs load
-    nothing."""
-
-    STARTING = "starting"
-    SPARE = "spare"
-    LOADING = "loading"
-    SERVING = "serving"
-    STOPPING = "stopping"
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One process. `death` is why we killed it, when we did."""
-
-    worker_id: str
-    role: msg.WorkerRole
-    driver: DriverEntry | None
-    started_ns: int
-    state: WorkerState = WorkerState.STARTING
-    handle: WorkerHandle | None = None
-    python: str = ""
-    replica_id: str | None = None
-    load: ReplicaSpec | None = None
-    job_id: str | None = None
-    run: msg.Run | None = None
-    is_frozen: bool = False
-    load_timer: asyncio.TimerHandle | None = None
-    last_heard_ns: int = 0
-    probe_sent: float | None = None
-    stopped_s: float | None = None
-    memory: MemoryReport | None = None
-    death: LLMOSError | None = None
-
-    def info(self) -> WorkerInfo:
-        return WorkerInfo(
-            worker_id=self.worker_id,
-            role=self.role,
-            pid=self.handle.pid if self.handle else 0,
-            state=self.state,
-            replica_id=self.replica_id,
-            started_ns=self.started_ns,
-            last_heard_ns=self.last_heard_ns,
-        )
 
 
 class Workers:
@@ -131,6 +56,9 @@ class Workers:
             msg.PrepareResults: self._on_prepared,
             msg.Loaded: self._on_loaded,
             msg.LoadError: self._on_load_error,
+            msg.Parked: self._on_parked,
+            msg.Unparked: self._on_unparked,
+            msg.Suspended: self._on_suspended,
             msg.Report: self._on_report,
             msg.Progress: self._on_progress,
             msg.Fatal: self._on_fatal,
@@ -181,6 +109,17 @@ class Workers:
             self._observer.on_gone(replica_id, None)
         else:
             self._stop(worker)
+
+    def park_replica(self, replica_id: str) -> None:
+        """`on_parked` follows, or its end."""
+        self.send(replica_id, msg.Park())
+
+    def unpark_replica(self, replica_id: str) -> None:
+        """`on_unparked`, `on_refused` or its end follows, within the time of a load."""
+        worker = self._replicas.get(replica_id)
+        if worker is not None:
+            self.send(replica_id, msg.Unpark())
+            self._arm_load(worker)
 
     def start_program(self, job_id: str, python: str, run: msg.Run, *, takes_spare: bool) -> None:
         """In a worker of its own, or in the warm spare if that is still there."""
@@ -354,6 +293,11 @@ class Workers:
         worker.state = WorkerState.LOADING
         with contextlib.suppress(ChannelClosed):
             worker.handle.channel.send(msg.Load(worker.load))
+        self._arm_load(worker)
+
+    def _arm_load(self, worker: Worker) -> None:
+        """It is killed when it takes longer than its size allows."""
+        assert worker.load is not None
         size_gib = _folder_bytes(worker.load.folder) / (1 << 30)
         timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
         late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
@@ -435,9 +379,27 @@ class Workers:
         if worker.replica_id is not None:
             self._observer.on_refused(worker.replica_id, message.error)
 
+    def _on_parked(self, worker: Worker, message: msg.Parked) -> None:
+        worker.memory = message.memory
+        if worker.replica_id is not None:
+            self._observer.on_parked(worker.replica_id, message)
+
+    def _on_unparked(self, worker: Worker, message: msg.Unparked) -> None:
+        if worker.load_timer is not None:
+            worker.load_timer.cancel()
+        worker.memory = message.memory
+        if worker.replica_id is not None:
+            self._observer.on_unparked(worker.replica_id, message)
+
+    def _on_suspended(self, worker: Worker, message: msg.Suspended) -> None:
+        if worker.replica_id is not None:
+            self._observer.on_suspended(worker.replica_id, message)
+
     def _on_report(self, worker: Worker, message: msg.Report) -> None:
         worker.probe_sent = None
         worker.memory = message.memory
+        if worker.replica_id is not None and worker.state is WorkerState.SERVING:
+            self._observer.on_report(worker.replica_id, message.memory)
 
     def _on_program(self, worker: Worker, message: Any) -> None:
         if worker.job_id is not None:

@@ -14,6 +14,7 @@ _REQUEST_S = (0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30,
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 _STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _WRITE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = tuple(float(1 << bits) for bits in range(14, 36, 2))
 _MODEL = "model_name"
 
 
@@ -69,6 +70,21 @@ class Metrics:
         )
         self.preemptions = counter(
             "vllm:num_preemptions", "Rows taken from requests for others.", _MODEL
+        )
+        self.resumes = counter(
+            "llmos:resumes", "Suspended requests that went on: snapshot or recomputed.", "how"
+        )
+        self.suspend_time = histogram(
+            "llmos:suspend_seconds", "From the order to suspend to the snapshot.", _STEP_S
+        )
+        self.snapshot_bytes = histogram(
+            "llmos:snapshot_size_bytes", "Of one suspended request.", _SIZES
+        )
+        self.model_switches = counter(
+            "llmos:model_switches", "Replicas started, parked, unparked and stopped.", "what"
+        )
+        self.available_bytes = gauge(
+            "llmos:memory_available_bytes", "Measured; negative: no answer.", "device"
         )
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
         self.jobs = gauge("llmos:jobs", "Jobs of this server by phase.", "phase")

@@ -87,6 +87,12 @@ class State:
         """Of the host, what a parked replica of it keeps."""
         return self.parked.get(model.model_id, model.parked_bytes)
 
+    def reserved_of(self, replica: Replica) -> int:
+        """Of the host, with what its paused requests keep beside the rows."""
+        on_host = replica.model.device == HOST
+        kv = (f"kv:{r}" for r in (*replica.parked, *replica.leaving)) if on_host else ()
+        return self.ledger.holds(replica.replica_id) + sum(map(self.ledger.holds, kv))
+
     def reserve(self, owner: str, needs: Mapping[str, int]) -> None:
         """By device. What is given out is not there any more until the next measurement."""
         for device, size in needs.items():

@@ -40,7 +40,8 @@ def suspend(state: State, request: Request, reason: str, now_ns: int) -> None:
     request.num_suspensions += 1
     tier = None  # its driver takes no snapshots
     if replica.model.snapshots:
-        in_memory = hold_snapshot(state, request, replica.model)
+        # what is to outlive this server is on the disk from the first
+        in_memory = not request.survives and hold_snapshot(state, request, replica.model)
         tier = Tier.MEMORY if in_memory else Tier.DISK
     state.dirty[request.model_id] = None
     state.out.append(do.SuspendRow(request.request_id, replica.replica_id, reason, tier))

@@ -1,0 +1,97 @@
+"""One worker process as the kernel knows it, and who is told what workers say."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmos.abi import worker as msg
+from llmos.abi.channel import Channel
+from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.node import WorkerHandle
+from llmos.abi.syscall import WorkerInfo
+from llmos.errors import ErrorInfo, LLMOSError
+
+
+class Observer(Protocol):
+    """Who is told what workers say. Called on the event loop's thread; must not block."""
+
+    def on_loaded(self, replica_id: str, report: LoadReport) -> None: ...
+
+    def on_refused(self, replica_id: str, error: ErrorInfo) -> None: ...
+
+    def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None: ...
+
+    def on_parked(self, replica_id: str, message: msg.Parked) -> None: ...
+
+    def on_unparked(self, replica_id: str, message: msg.Unparked) -> None: ...
+
+    def on_suspended(self, replica_id: str, message: msg.Suspended) -> None: ...
+
+    def on_report(self, replica_id: str, memory: MemoryReport) -> None: ...
+
+    def on_step(self, replica_id: str, step: msg.Step) -> None: ...
+
+    def on_prepared(self, results: msg.PrepareResults) -> None: ...
+
+    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
+
+
+class Programs(Protocol):
+    """Who is told what program workers say. As `Observer`."""
+
+    def on_program_up(self, job_id: str) -> None: ...
+
+    def on_program(self, job_id: str, message: Any) -> None: ...
+
+    def on_program_gone(self, job_id: str, error: ErrorInfo | None) -> None: ...
+
+    def on_spare_gone(self, error: ErrorInfo | None) -> None: ...
+
+
+class WorkerState(enum.StrEnum):
+    """STARTING → SPARE → LOADING → SERVING → STOPPING → gone; tokenizers and programs load
+    nothing."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    LOADING = "loading"
+    SERVING = "serving"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process. `death` is why we killed it, when we did."""
+
+    worker_id: str
+    role: msg.WorkerRole
+    driver: DriverEntry | None
+    started_ns: int
+    state: WorkerState = WorkerState.STARTING
+    handle: WorkerHandle | None = None
+    python: str = ""
+    replica_id: str | None = None
+    load: ReplicaSpec | None = None
+    job_id: str | None = None
+    run: msg.Run | None = None
+    is_frozen: bool = False
+    load_timer: asyncio.TimerHandle | None = None
+    last_heard_ns: int = 0
+    probe_sent: float | None = None
+    stopped_s: float | None = None
+    memory: MemoryReport | None = None
+    death: LLMOSError | None = None
+
+    def info(self) -> WorkerInfo:
+        return WorkerInfo(
+            worker_id=self.worker_id,
+            role=self.role,
+            pid=self.handle.pid if self.handle else 0,
+            state=self.state,
+            replica_id=self.replica_id,
+            started_ns=self.started_ns,
+            last_heard_ns=self.last_heard_ns,
+        )
