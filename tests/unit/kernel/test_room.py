@@ -150,6 +150,8 @@ def test_larger_plans_hold_what_they_promise() -> None:
         assert (plan is not None) == covers(everything, missing)
         if plan is not None:
             check_plan(missing, candidates, plan)
+            cost = sum(choice.cost for choice in plan)
+            assert cost <= sum(c.cost for c in greedy(missing, candidates)) * (1 + 1e-12)
             rng.shuffle(candidates)
             assert plan_room(missing, candidates) == plan
 
