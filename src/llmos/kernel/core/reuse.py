@@ -56,7 +56,7 @@ class Demand:
             self._sweep(now_ns)
 
     def rate_per_s(self, model_id: str, now_ns: int) -> float:
-        """Of steady arrivals that would have led to the count that there is: count ln 2 / half-life."""
+        """Of steady arrivals that would have led to the count there is: count ln 2 / half-life."""
         return self._count(model_id, now_ns) * math.log(2) / (self._half_life_ns / 1e9)
 
     def probability(self, model_id: str, horizon_ns: int, now_ns: int) -> float:
