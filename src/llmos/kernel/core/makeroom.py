@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmos.kernel.core.eviction import Eviction, Idle, cost_of, order_of
+from llmos.kernel.core.eviction import Eviction, Idle, cost_of, rank_of
 from llmos.kernel.core.jobs import SPARE, Ending, Job
 from llmos.kernel.core.jobs_leave import send_away
 from llmos.kernel.core.jobs_room import (
@@ -112,8 +112,9 @@ def _candidates(state: State, need: Need, now_ns: int) -> list[list[Choice]]:
     if spare_is_kept(state):
         found.append([Choice(SPARE, Act.SPARE, {HOST: state.limits.jobs.spare_bytes}, 1e6)])
     idle = [r for r in state.replicas.values() if _may_go(state, r, need, now_ns)]
-    ranked = order_of(state.limits.eviction, [_idle(state, r, need, now_ns) for r in idle])
-    found += [_of_replica(state, state.replicas[entry.owner], entry) for entry in ranked]
+    rule, entries = state.limits.eviction, [_idle(state, r, need, now_ns) for r in idle]
+    entries.sort(key=lambda entry: rank_of(entry, rule))
+    found += [_of_replica(state, state.replicas[entry.owner], entry) for entry in entries]
     found += _snapshots(state, now_ns)
     found += [[_of_job(job, now_ns)] for job in yielding(state, need.service_class)]
     busy = [r for r in state.replicas.values() if _must_go(state, r, need, now_ns)]
