@@ -24,9 +24,9 @@ class Tier(enum.StrEnum):
 class SuspendedRequest(msgspec.Struct, frozen=True):
     """All that another server of the same home needs to go on with a request.
 
-    `snapshot` None: it never ran, or is to be recomputed from `generated` (int32, little-endian).
-    `events` are those its reader may still ask for, the newest with number `num_events`. Times are
-    UTC in ns; `away_s` of them nobody has read it when this was written.
+    `snapshot` None: it never ran, or is to be recomputed from `generated` (int32, little-endian);
+    `resubmitted` are those of them that its item in the snapshot has. `events` are those its reader
+    may still ask for, the newest with number `num_events`. Times are UTC in ns.
     """
 
     request_id: str
@@ -49,6 +49,7 @@ class SuspendedRequest(msgspec.Struct, frozen=True):
     num_suspensions: int = 0
     num_recomputed: int = 0
     trace_parent: str | None = None
+    resubmitted: bytes = b""
 
 
 class SnapshotStore(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmos.kernel.core.eviction import Eviction
+
 
 class KernelConfig(BaseModel):
     """Frozen once the server runs."""
@@ -41,6 +43,11 @@ class KernelConfig(BaseModel):
         ge=0,
         description="Requests of a replica that keep their KV without a row; turns fill half.",
     )
+    max_preemptions: int = Field(
+        default=3,
+        ge=0,
+        description="How often a higher class may take a request's row; then it is left alone.",
+    )
     num_slots: int = Field(
         default=16, ge=1, le=1024, description="Requests a replica batches at once."
     )
@@ -59,6 +66,41 @@ class KernelConfig(BaseModel):
     )
     memory_fraction: float = Field(
         default=0.8, gt=0, le=1, description="Part of the machine's memory for models."
+    )
+    device: str = Field(
+        default="cpu", description="Where models are: cpu, or an accelerator such as cuda:0."
+    )
+    memory_floor_bytes: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="What is left free of the memory that is there, as measured.",
+    )
+    max_snapshot_memory_bytes: int = Field(
+        default=1 << 30,
+        ge=0,
+        description="Snapshots of suspended requests in memory; the others are on the disk.",
+    )
+    parking: bool = Field(
+        default=True,
+        description="Models that make room keep their process, where their driver can.",
+    )
+    eviction: Eviction = Field(
+        default=Eviction.COST,
+        description="Which unused model goes first: cost (of its return), lru, keep-alive.",
+    )
+    min_residency_s: float = Field(
+        default=2.0,
+        ge=0,
+        description="What a model in use has before it makes room; at least twice its load time.",
+    )
+    turn_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="How long requests go on when their model makes room for an equal; then they "
+        "are suspended.",
+    )
+    room_timeout_s: float = Field(
+        default=60.0, gt=0, description="How long a model waits for memory nobody can give: 503."
     )
     keep_alive_s: float = Field(
         default=300.0, ge=0, description="How long an unused model stays resident, in seconds."

@@ -18,21 +18,15 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import State
 from llmos.kernel.loop import Loop
-from llmos.kernel.placement import Placement
+from llmos.kernel.placement import Placement, held_bytes
 from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.switch import Switch
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
-
 MAX_TOLD = 100
 """Processes whose story tells that their model waits for memory, of very many."""
-
-
-def held_bytes(memory: MemoryReport) -> tuple[int, int]:
-    """Of the host and of the device, what a worker may come to hold."""
-    return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
 
 
 class Callers(Protocol):
@@ -208,11 +202,12 @@ class Effects:
 
     def on_loaded(self, replica_id: str, report: LoadReport) -> None:
         self.loads[replica_id] = report
-        memory = report.memory
-        used, device_used = self._placement.learn(replica_id, report)
-        self.loop.post(
-            ev.ReplicaUp(replica_id, report.num_slots, used, device_used, memory.peak_bytes)
-        )
+        used, device_used = held_bytes(report.memory)
+        peak = report.memory.peak_bytes
+        if replica := self._state.replicas.get(replica_id):
+            load_s = (time.monotonic_ns() - replica.since_ns) / 1e9
+            self._placement.learn(replica.model, report, load_s)
+        self.loop.post(ev.ReplicaUp(replica_id, report.num_slots, used, device_used, peak))
 
     def on_parked(self, replica_id: str, message: msg.Parked) -> None:
         used, device_used = held_bytes(message.memory)

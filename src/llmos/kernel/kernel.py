@@ -7,15 +7,15 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry
-from llmos.abi.events import Aborted, Failed, Terminal
+from llmos.abi.events import Aborted, Event, Failed, Terminal
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
@@ -26,7 +26,7 @@ from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.program import ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
-from llmos.abi.suspended import SnapshotStore
+from llmos.abi.suspended import SnapshotStore, Tier
 from llmos.abi.syscall import Accepted, Refused, Reply
 from llmos.errors import ErrorInfo, from_info
 from llmos.ipc import memory
@@ -34,27 +34,35 @@ from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
 from llmos.kernel.core.limits import JobLimits, Limits
-from llmos.kernel.core.replica import ReplicaState
+from llmos.kernel.core.replica import HOST, ReplicaState
+from llmos.kernel.core.request import ROWLESS
 from llmos.kernel.core.state import initial
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
+from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.records import row_of
+from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
-from llmos.kernel.stream import Bounds, Stream
+from llmos.kernel.stream import Bounds, Kept, Stream
+from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.vitals import Vitals
 from llmos.kernel.watch import Watch
-from llmos.kernel.workers import Worker, Workers
+from llmos.kernel.worker import Worker
+from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+DRAIN_POLL_S = 0.02
+"""How often a stopping server looks whether what runs has ended or was put away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +114,45 @@ class Kernel:
         self.started_ns = time.time_ns()
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        budget_bytes = self._budget_bytes()
+        budgets = {HOST: self._budget_bytes()}
         tuning = Tuning(config.slice_tokens, int(config.nice_step_s * 1e9), config.lowest_share)
 
         def make_policy() -> Policy:
             return services.make_policy(tuning)
 
-        self.state = initial(_limits(config, budget_bytes, jobs.limits()), make_policy)
+        limits = _limits(config, budgets, jobs.limits())
+        if not services.snapshots.folder(Tier.MEMORY):
+            limits = replace(limits, max_snapshot_memory_bytes=0)
+        self.state = initial(limits, make_policy)
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
-        self.placement = Placement(config, budget_bytes, services.driver_of, services.scratch)
+        self.placement = Placement(
+            config, budgets, services.driver_of, services.scratch, services.footprints
+        )
+        self.snapshots = services.snapshots
+        self.switch = Switch(
+            services.snapshots,
+            self.table,
+            lambda event: self.loop.post(event),  # noqa: PLW0108 (it is made below)
+            metrics,
+        )
         self._requests = services.requests
         self.effects = Effects(
-            self.state, self.table, self.tokenizer, self.placement, metrics, record=self._record
+            self.state,
+            self.table,
+            self.tokenizer,
+            self.placement,
+            metrics,
+            self.switch,
+            record=self._record,
         )
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
+        self.switch.workers = self.workers
+        self.memory = MemoryWatch(
+            services.node, self.workers, self.state, self.loop.post, config, metrics
+        )
+        self.effects.on_memory = self.memory.look_soon
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
         self.vitals = Vitals(
             self.loop.prove,
@@ -160,6 +191,8 @@ class Kernel:
         Raises ModelNotFound and ModelTooLarge for what cannot be preloaded.
         """
         self.metrics.budget_bytes.set(self.state.ledger.budget_bytes)
+        await self.memory.look()
+        await restore(self)
         for ref in preload:
             facts = self.placement.facts(self.registry.resolve(ref))
             if too_large := check_size(self.state, facts):
@@ -169,6 +202,7 @@ class Kernel:
         self.jobs.start()
         self._task(self._live())
         self._task(self._watch())
+        self._task(self.memory.run())
 
     async def stop(self) -> None:
         """Nothing new, a bounded time for what runs, then the workers."""
@@ -176,6 +210,7 @@ class Kernel:
         self.loop.post(ev.Draining())
         await self.jobs.stop_claiming()
         await asyncio.gather(self._drain_requests(), self._drain_jobs())
+        await self.switch.settle()
         self.jobs.hub.close()
         self.effects.closing = True
         self.loop.post(ev.Closing())
@@ -186,9 +221,15 @@ class Kernel:
         self.loop.stop()
 
     async def _drain_requests(self) -> None:
+        """Those that go on with the next server are not waited for."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.drain_timeout_s):
-                await self.table.empty.wait()
+                while not all(map(self._is_put_away, self.table.live.values())):
+                    await asyncio.sleep(DRAIN_POLL_S)
+
+    def _is_put_away(self, process: Process) -> bool:
+        request = self.state.requests.get(process.request_id)
+        return request is not None and request.is_held and request.state in ROWLESS
 
     async def _drain_jobs(self) -> None:
         """For those that make a checkpoint; the others come back with the next server."""
@@ -236,6 +277,11 @@ class Kernel:
         """Raises InvalidRequest and QuotaExceeded for one that shall outlive its reader."""
         kept = self.resumable.keep(resume_s, call.principal.tenant_id)
         return Stream(call, request_id, self._bounds, self._reader_changed, kept)
+
+    def old_stream(self, request_id: str, events: Sequence[Event], num_events: int) -> Stream:
+        """Of a request that an earlier server had: nobody reads it yet."""
+        kept = Kept(self.config.kept_events, events, num_events)
+        return Stream(None, request_id, self._bounds, self._reader_changed, kept)
 
     def next_arrival(self) -> int:
         """A number that grows with every request."""
@@ -363,14 +409,22 @@ class Kernel:
             metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
 
 
-def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:
+def _limits(config: KernelConfig, budgets: dict[str, int], jobs: JobLimits) -> Limits:
     return Limits(
+        max_preemptions=config.max_preemptions,
+        max_snapshot_memory_bytes=config.max_snapshot_memory_bytes,
+        min_residency_ns=int(config.min_residency_s * 1e9),
+        turn_ns=int(config.turn_s * 1e9),
+        room_timeout_ns=int(config.room_timeout_s * 1e9),
+        parking=config.parking,
+        eviction=config.eviction,
+        device_budgets=tuple((d, size) for d, size in budgets.items() if d != HOST),
         max_waiting=config.max_waiting,
         max_waiting_per_model=config.max_waiting_per_model,
         max_waiting_tokens=config.max_waiting_tokens,
         max_open_per_tenant=config.max_open_per_tenant,
         max_parked=config.max_parked,
-        memory_budget_bytes=budget_bytes,
+        memory_budget_bytes=budgets[HOST],
         keep_alive_ns=int(config.keep_alive_s * 1e9),
         stall_timeout_ns=int(config.stall_timeout_s * 1e9),
         patience_ns=int(config.patience_s * 1e9),

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmos.abi.driver import DriverEntry, ReplicaSpec
+from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
 from llmos.abi.registry import ModelVersion
 from llmos.kernel.config import KernelConfig
-from llmos.kernel.core.replica import ModelFacts
+from llmos.kernel.core.admission import in_gib
+from llmos.kernel.core.replica import HOST, ModelFacts
+
+MARGIN = 50
+"""One part in so many is added to what was measured."""
+
+
+def held_bytes(memory: MemoryReport) -> tuple[int, int]:
+    """Of the host and of the device, what a worker may come to hold."""
+    return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
 
 
 class Placement:
-    """Remembers the versions it was asked about, to carry out what is decided about them."""
+    """Remembers the versions it was asked about, to carry out what is decided about them.
+
+    `budgets` are bytes by device.
+    """
 
     def __init__(
         self,
         config: KernelConfig,
-        budget_bytes: int,
+        budgets: dict[str, int],
         driver_of: Callable[[str], DriverEntry],
         scratch: Path,
+        footprints: FootprintLog,
     ) -> None:
         self._config = config
-        self._budget_bytes = budget_bytes
+        self._budgets = budgets
         self._driver_of = driver_of
         self._scratch = scratch
+        self._footprints = footprints
+        self._known = {entry.key: entry for entry in footprints.all()}
         self._versions: dict[str, ModelVersion] = {}
         self._facts: dict[str, ModelFacts] = {}
 
@@ -34,7 +51,8 @@ class Placement:
         return min(version.context_length, self._config.max_context_tokens)
 
     def facts(self, version: ModelVersion) -> ModelFacts:
-        """What to reserve: an upper bound. Fewer slots when all would not fit the budget."""
+        """What to reserve: an upper bound, or what it was found to take on this machine. Fewer
+        slots when all would not fit the budget."""
         known = self._facts.get(version.model_id)
         if known is None:
             self._versions[version.model_id] = version
@@ -52,17 +70,91 @@ class Placement:
             context_length=self.context_length(version),
             num_slots=model.num_slots,
             num_threads=self._num_threads(),
+            device=self._config.device,
             options=version.options,
         )
         return self._driver_of(version.driver), spec
 
+    def learn(self, model: ModelFacts, report: LoadReport, load_s: float) -> None:
+        """From a replica that came up: the next server knows it too."""
+        version = self._versions[model.model_id]
+        held, device_held = held_bytes(report.memory)
+        key = self._key(version, model.num_slots)
+        before = self._known.get(key)
+        found = Footprint(
+            key,
+            bound_bytes=held,
+            peak_bytes=max(held, report.memory.peak_bytes),
+            load_s=load_s,
+            measured_ns=time.time_ns(),
+            device_bytes=device_held,
+            num_loads=1 if before is None else before.num_loads + 1,
+        )
+        self._known[key] = found
+        self._footprints.learn(found)
+
+    def _key(self, version: ModelVersion, num_slots: int) -> FootprintKey:
+        """The engine counts by the version of its driver's interpreter: its own is not known here."""
+        return FootprintKey(
+            version.model_id,
+            version.dtype,
+            self._config.device,
+            self.context_length(version),
+            num_slots,
+            version.driver,
+            self._driver_of(version.driver).python,
+        )
+
     def _plan(self, version: ModelVersion) -> ModelFacts:
-        fixed_bytes = version.footprint_bytes + self._driver_of(version.driver).base_bytes
+        driver, on_host = self._driver_of(version.driver), self._config.device == "cpu"
+        device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
+        fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)
+        budget = self._budgets.get(device, 0)
         slots = self._config.num_slots
         if slot_bytes:
-            slots = max(1, min(slots, (self._budget_bytes - fixed_bytes) // slot_bytes))
-        return ModelFacts(version.model_id, version.ref, fixed_bytes + slots * slot_bytes, slots)
+            slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))
+        need = fixed_bytes + slots * slot_bytes
+        host_bytes, device_bytes = (need, 0) if on_host else (driver.base_bytes, need)
+        known = self._known.get(self._key(version, slots))
+        why = self._why(version, driver.base_bytes, slots)
+        if known is not None:
+            host_bytes = min(host_bytes, known.peak_bytes + known.peak_bytes // MARGIN)
+            device_bytes = min(device_bytes, known.device_bytes + known.device_bytes // MARGIN)
+            why = f"as measured at {known.num_loads} loads"
+        return ModelFacts(
+            version.model_id,
+            version.ref,
+            host_bytes,
+            slots,
+            kv_bytes_per_token=version.kv_bytes_per_token,
+            snapshots=driver.snapshots,
+            parks=driver.parks,
+            device=device,
+            device_bytes=device_bytes,
+            parked_bytes=driver.base_bytes,
+            why=why,
+            advice=self._advice(version, budget, fixed_bytes),
+        )
+
+    def _why(self, version: ModelVersion, base_bytes: int, slots: int) -> str:
+        context = self.context_length(version)
+        kv_bytes = slots * context * version.kv_bytes_per_token
+        parts = [f"weights and loading {in_gib(version.footprint_bytes)}"]
+        if kv_bytes:
+            parts.append(f"keys and values of {slots} x {context} tokens {in_gib(kv_bytes)}")
+        parts.append(f"its worker {in_gib(base_bytes)}")
+        return ", ".join(parts)
+
+    def _advice(self, version: ModelVersion, budget: int, fixed_bytes: int) -> str:
+        """What of it would fit, or which size of model does."""
+        left = budget - fixed_bytes
+        if version.kv_bytes_per_token and left >= 16 * version.kv_bytes_per_token:
+            tokens = left // version.kv_bytes_per_token
+            return f"it would fit with kernel.max_context_tokens of {tokens} at most"
+        base_bytes = self._driver_of(version.driver).base_bytes
+        most = max(0, budget - base_bytes) // 2 / 1.2
+        return f"about {most / 1e9:.1f} B parameters in 16 bits would fit"
 
     def _num_threads(self) -> int:
         """One core is left to the server and its clients.

@@ -281,5 +281,5 @@ def record_of(process: Process, snapshot: SnapshotRef | None) -> SuspendedReques
         num_suspensions=process.num_suspensions,
         num_recomputed=process.num_recomputed,
         trace_parent=process.trace_parent,
+        resubmitted=process.resubmitted,
     )
-

@@ -154,4 +154,5 @@ def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
     )
     facts = kernel.placement.facts(process.version)
     max_tokens = process.body.sampling.max_tokens
-    return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns)
+    survives = process.stream.kept is not None
+    return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns, survives)

@@ -9,7 +9,7 @@ from llmos.abi import worker as msg
 from llmos.abi.channel import ChannelClosed
 from llmos.errors import LLMOSError, WorkerLost
 from llmos.kernel.config import KernelConfig
-from llmos.kernel.workers import Worker, WorkerState
+from llmos.kernel.worker import Worker, WorkerState
 
 _AT_WORK = (WorkerState.LOADING, WorkerState.SERVING)
 

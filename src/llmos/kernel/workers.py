@@ -198,6 +198,14 @@ class Workers:
             if worker.handle is not None and worker.state is WorkerState.SERVING
         ]
 
+    def resident_bytes(self) -> dict[str, int]:
+        """What each replica's worker takes now, in bytes."""
+        return {
+            replica_id: worker.handle.rss_bytes()
+            for replica_id, worker in self._replicas.items()
+            if worker.handle is not None
+        }
+
     def report_of(self, replica_id: str) -> tuple[Worker | None, MemoryReport | None]:
         """The worker of a replica and what it last measured."""
         worker = self._replicas.get(replica_id)

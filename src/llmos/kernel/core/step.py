@@ -23,6 +23,7 @@ from llmos.kernel.core import (
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.request import ROWLESS
 from llmos.kernel.core.state import State
 
 
@@ -88,6 +89,9 @@ def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
     state.pinned.clear()
     state.lacking.clear()
     for request_id in list(state.requests):
+        request = state.requests[request_id]
+        if request.survives and request.is_held and request.state in ROWLESS:
+            continue  # the next server goes on with it
         error = ShuttingDown("the server is stopping").to_info()
         lifecycle.close(state, request_id, Failed(request_id, error), now_ns)
     jobs_life.closing(state)
