@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmos.abi import syscall as sc
 from llmos.abi.principal import ServiceClass
-from llmos.errors import InvalidRequest, NotFound
+from llmos.errors import Conflict, NotFound
 from llmos.kernel.core import events as ev
 from llmos.kernel.jobs.control import JobControl
 from llmos.kernel.jobs.view import is_job_id, job_id_of
+from llmos.kernel.process import Phase, Process
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 class Control(Protocol):
     """One process. The verbs return what was done, in words; they raise Conflict or NotFound when
-    it has ended, and InvalidRequest for what its kind does not know."""
+    it has ended, or is not in a state for that."""
 
     process_id: str
     tenant_id: str
@@ -72,9 +73,7 @@ class RequestControl:
         return await self.story()
 
     async def renice(self, nice: int | None, service_class: ServiceClass | None, by: str) -> str:
-        process = self._kernel.table.live.get(self.process_id)
-        if process is None:
-            raise self._not_live()
+        process = self._live()
         process.renice(nice, service_class, by)
         self._kernel.loop.post(ev.Reniced(self.process_id, nice, service_class))
         return process.reason
@@ -86,10 +85,32 @@ class RequestControl:
         return "is being ended"
 
     async def suspend(self, by: str) -> str:
-        raise InvalidRequest("only jobs are suspended by hand", param="process_id")
+        """Answers when its state is safe. Raises DiskFull, StorageError: then it goes on."""
+        process = self._live()
+        if process.is_held:
+            raise Conflict(f"{self.process_id} is suspended already", param="process_id")
+        if process.phase is Phase.PREPARING:
+            raise Conflict(f"{self.process_id} is still being read", param="process_id")
+        process.is_held = True
+        held = self._kernel.switch.when_held(self.process_id)
+        self._kernel.loop.post(ev.RequestHeld(self.process_id, f"suspended by {by}"))
+        await held
+        return f"is suspended, {len(process.generated)} tokens are made"
 
     async def resume(self, by: str) -> str:
-        raise InvalidRequest("only jobs are resumed by hand", param="process_id")
+        process = self._live()
+        if not process.is_held:
+            raise Conflict(f"{self.process_id} is not suspended by hand", param="process_id")
+        process.is_held = False
+        process.note(f"resumed by {by}")
+        self._kernel.loop.post(ev.RequestReleased(self.process_id))
+        return "goes on when it has a row"
+
+    def _live(self) -> Process:
+        process = self._kernel.table.live.get(self.process_id)
+        if process is None:
+            raise self._not_live()
+        return process
 
     def _not_live(self) -> NotFound:
         state = self._story.info.state

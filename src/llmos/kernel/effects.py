@@ -58,8 +58,8 @@ class Effects:
         tokenizer: Tokenizer,
         placement: Placement,
         metrics: Metrics,
-        switch: Switch,
         *,
+        switch: Switch,
         record: Callable[[Process, Terminal], None],
     ) -> None:
         self._state = state
@@ -71,6 +71,8 @@ class Effects:
         self._switch = switch
         self.loads: dict[str, LoadReport] = {}
         self.closing = False
+        self.freed: Callable[[], None] = lambda: None
+        """Bytes came free, they say: it is measured again. Set by the kernel."""
         self.num_tokens = 0
         self._appliers: dict[type, Callable[[Any], None]] = {
             do.Accept: self._accept,
@@ -96,9 +98,6 @@ class Effects:
     def also(self, appliers: dict[type, Callable[[Any], None]]) -> None:
         """Who carries out the decisions about jobs."""
         self._appliers |= appliers
-
-    def on_memory(self) -> None:
-        """Bytes came free, they say: it is measured again. Set by the kernel."""
 
     def apply(self, decision: do.Decision) -> None:
         """Carry out one decision."""
@@ -212,7 +211,7 @@ class Effects:
     def on_parked(self, replica_id: str, message: msg.Parked) -> None:
         used, device_used = held_bytes(message.memory)
         self.loop.post(ev.ReplicaParked(replica_id, used, device_used, message.error))
-        self.on_memory()
+        self.freed()
 
     def on_unparked(self, replica_id: str, message: msg.Unparked) -> None:
         used, device_used = held_bytes(message.memory)
@@ -234,7 +233,7 @@ class Effects:
     def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None:
         self.loads.pop(replica_id, None)
         self.loop.post(ev.ReplicaGone(replica_id, error))
-        self.on_memory()
+        self.freed()
 
     def on_step(self, replica_id: str, step: msg.Step) -> None:
         """The hot path: tokens go straight to their streams, ends go through the core."""

@@ -35,7 +35,6 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
 from llmos.kernel.core.limits import JobLimits, Limits
 from llmos.kernel.core.replica import HOST, ReplicaState
-from llmos.kernel.core.request import ROWLESS
 from llmos.kernel.core.state import initial
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
@@ -60,9 +59,6 @@ from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-DRAIN_POLL_S = 0.02
-"""How often a stopping server looks whether what runs has ended or was put away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +139,16 @@ class Kernel:
             self.tokenizer,
             self.placement,
             metrics,
-            self.switch,
+            switch=self.switch,
             record=self._record,
         )
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
         self.switch.workers = self.workers
         self.memory = MemoryWatch(
-            services.node, self.workers, self.state, self.loop.post, config, metrics
+            services.node, self.workers, self.state, self.loop.post, config=config, metrics=metrics
         )
-        self.effects.on_memory = self.memory.look_soon
+        self.effects.freed = self.memory.look_soon
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
         self.vitals = Vitals(
             self.loop.prove,
@@ -224,12 +220,7 @@ class Kernel:
         """Those that go on with the next server are not waited for."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.drain_timeout_s):
-                while not all(map(self._is_put_away, self.table.live.values())):
-                    await asyncio.sleep(DRAIN_POLL_S)
-
-    def _is_put_away(self, process: Process) -> bool:
-        request = self.state.requests.get(process.request_id)
-        return request is not None and request.is_held and request.state in ROWLESS
+                await self.table.empty.wait()
 
     async def _drain_jobs(self) -> None:
         """For those that make a checkpoint; the others come back with the next server."""
@@ -359,7 +350,7 @@ class Kernel:
     # inside
 
     def _budget_bytes(self) -> int:
-        total_bytes, _ = self.node.memory_bytes()
+        total_bytes = self.node.measure().total_bytes
         return self.config.memory_budget_bytes or int(total_bytes * self.config.memory_fraction)
 
     def _left(self, stream: Stream, reason: str) -> None:

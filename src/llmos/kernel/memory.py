@@ -28,6 +28,7 @@ class MemoryWatch:
         workers: Workers,
         state: State,
         post: Callable[[CoreEvent], None],
+        *,
         config: KernelConfig,
         metrics: Metrics,
     ) -> None:
@@ -60,9 +61,9 @@ class MemoryWatch:
         measured = self._node.measure()
         self.total[HOST], self.available[HOST] = measured.total_bytes, measured.available_bytes
         if len(self._state.ledgers) > 1:
-            for device in await self._node.devices():
-                self.total[device.name] = device.total_bytes
-                self.available[device.name] = device.available_bytes
+            for found in await self._node.devices():
+                self.total[found.name] = found.total_bytes
+                self.available[found.name] = found.available_bytes
         headroom = {device: self._headroom(device) for device in self._state.ledgers}
         for device, available in self.available.items():
             self._metrics.available_bytes.labels(device).set(-1 if available is None else available)

@@ -94,7 +94,7 @@ class Placement:
         self._footprints.learn(found)
 
     def _key(self, version: ModelVersion, num_slots: int) -> FootprintKey:
-        """The engine counts by the version of its driver's interpreter: its own is not known here."""
+        """Of the engine the interpreter is known here, not its version: a load tells it anew."""
         return FootprintKey(
             version.model_id,
             version.dtype,

@@ -120,7 +120,7 @@ class Process:
         )
 
     def item(self) -> WorkItem:
-        """For its worker, the same each time but for what it had made when it was last submitted."""
+        """For its worker: the same each time, but for what it had made when it was recomputed."""
         options, prepared = self.body.options, self.prepared
         assert prepared is not None
         return WorkItem(
@@ -182,13 +182,31 @@ class ProcessTable:
         self._ended_kept_ns = int(ended_kept_s * 1e9)
         self._watchers: dict[str, list[asyncio.Future[ProcessStory]]] = {}
         self._num_of_tenant: Counter[str] = Counter()
+        self._away: set[str] = set()
         self.empty = asyncio.Event()
+        """Nothing is live but what was put away for the next server."""
         self.empty.set()
 
     def add(self, process: Process) -> None:
         self.live[process.request_id] = process
         self._num_of_tenant[process.principal.tenant_id] += 1
-        self.empty.clear()
+        self._see_empty()
+
+    def put_away(self, request_id: str) -> None:
+        """It is held, and the next server can go on with it: a stopping one need not wait."""
+        self._away.add(request_id)
+        self._see_empty()
+
+    def come_back(self, request_id: str) -> None:
+        """It is wanted here again."""
+        self._away.discard(request_id)
+        self._see_empty()
+
+    def _see_empty(self) -> None:
+        if len(self._away) == len(self.live):
+            self.empty.set()
+        else:
+            self.empty.clear()
 
     def num_live_of(self, tenant_id: str) -> int:
         """How many of a tenant's live, in any state."""
@@ -206,8 +224,7 @@ class ProcessTable:
             for watcher in self._watchers.pop(process.request_id, ()):
                 if not watcher.done():
                     watcher.set_result(story)
-        if not self.live:
-            self.empty.set()
+        self.come_back(process.request_id)
 
     def _count_down(self, tenant_id: str) -> None:
         self._num_of_tenant[tenant_id] -= 1

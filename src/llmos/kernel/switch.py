@@ -109,7 +109,9 @@ class Switch:
         self.workers.send(decision.replica_id, message)
 
     def _hold(self, decision: do.HoldRequest) -> None:
-        self._off(decision.request_id, decision.reason)
+        process = self._off(decision.request_id, decision.reason)
+        if process.stream.kept is not None:
+            self._table.put_away(decision.request_id)
         self._tell(decision.request_id, None)
 
     def _refuse_hold(self, decision: do.RefuseHold) -> None:
@@ -120,9 +122,10 @@ class Switch:
         self._tell(decision.request_id, decision.error)
 
     def _requeue(self, decision: do.Requeue) -> None:
+        self._table.come_back(decision.request_id)
         self._off(decision.request_id, decision.reason)
 
-    def _off(self, request_id: str, reason: str) -> None:
+    def _off(self, request_id: str, reason: str) -> Process:
         """It is on no worker. What outlives this server is put on record."""
         process = self._table.live[request_id]
         process.phase = Phase.SUSPENDED if process.started_ns else Phase.WAITING
@@ -131,6 +134,7 @@ class Switch:
         process.note(reason)
         if process.stream.kept is not None:
             self._task(self._keep(process))
+        return process
 
     def _drop(self, decision: do.DropSnapshot) -> None:
         process = self._table.live[decision.request_id]

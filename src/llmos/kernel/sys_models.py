@@ -1,15 +1,14 @@
-"""System calls on models: list, show, pull, remove, load, unload."""
+"""System calls on models: list, show, pull, remove, load, pin, unload."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
-from llmos.abi.registry import PullProgress
+from llmos.abi.registry import ModelVersion, PullProgress
 from llmos.errors import Conflict
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
-from llmos.kernel.core.replica import ReplicaState
 from llmos.kernel.front import Call
 
 if TYPE_CHECKING:
@@ -44,17 +43,32 @@ async def remove_model(kernel: Kernel, call: Call, body: sc.RemoveModel) -> sc.M
 
 
 async def load_model(kernel: Kernel, call: Call, body: sc.LoadModel) -> sc.Done:
-    """Answers when a replica is ready. Raises ModelTooLarge and what the load raised."""
+    """Answered when a replica is ready. Raises ModelTooLarge, OutOfMemory, what the load raised."""
     version = kernel.registry.resolve(body.ref)
+    keep_ns = None if body.keep_alive_s is None else round(body.keep_alive_s * 1e9)
+    await _make_resident(kernel, version, keep_alive_ns=keep_ns)
+    return sc.Done(f"{version.ref} is loaded")
+
+
+async def pin_model(kernel: Kernel, call: Call, body: sc.PinModel) -> sc.Done:
+    """As `load_model`. It stays until it is unpinned or unloaded, or the server ends."""
+    version = kernel.registry.resolve(body.ref)
+    if not body.pinned:
+        kernel.loop.post(ev.ModelUnpinned(version.model_id))
+        return sc.Done(f"{version.ref} is not pinned any more")
+    await _make_resident(kernel, version, pin=True)
+    return sc.Done(f"{version.ref} is pinned")
+
+
+async def _make_resident(
+    kernel: Kernel, version: ModelVersion, *, pin: bool = False, keep_alive_ns: int | None = None
+) -> None:
     facts = kernel.placement.facts(version)
     if too_large := check_size(kernel.state, facts):
         raise too_large
-    replicas = kernel.state.replicas_of(version.model_id)
-    if not any(replica.state is ReplicaState.READY for replica in replicas):
-        resident = kernel.when_resident(version.model_id)
-        kernel.loop.post(ev.ModelWanted(facts, pin=False))
-        await resident
-    return sc.Done(f"{version.ref} is loaded")
+    resident = kernel.when_resident(version.model_id)
+    kernel.loop.post(ev.ModelWanted(facts, pin, keep_alive_ns))
+    await resident
 
 
 async def unload_model(kernel: Kernel, call: Call, body: sc.UnloadModel) -> sc.Done:

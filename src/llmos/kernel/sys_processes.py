@@ -65,13 +65,13 @@ async def kill_process(kernel: Kernel, call: Call, body: sc.KillProcess) -> sc.D
 
 
 async def suspend_process(kernel: Kernel, call: Call, body: sc.SuspendProcess) -> sc.Done:
-    """Raises NotFound, PermissionDenied, Conflict, InvalidRequest (a request)."""
+    """Raises NotFound, PermissionDenied, Conflict, DiskFull, StorageError."""
     process = await _control(kernel, call, body.process_id)
     return sc.Done(f"{process.process_id} {await process.suspend(call.principal.name)}")
 
 
 async def resume_process(kernel: Kernel, call: Call, body: sc.ResumeProcess) -> sc.Done:
-    """Raises NotFound, PermissionDenied, Conflict (it is not suspended), InvalidRequest."""
+    """Raises NotFound, PermissionDenied, Conflict (it is not suspended)."""
     process = await _control(kernel, call, body.process_id)
     return sc.Done(f"{process.process_id} {await process.resume(call.principal.name)}")
 

@@ -43,6 +43,9 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         since_ns=time.time_ns() - int(since_s * 1e9),
         reason=replica.reason,
         num_restarts=fault.num_failures if fault else 0,
+        num_paused=len(replica.parked),
+        keep_alive_s=replica.keep_alive_ns / 1e9,
+        pinned=model_id in kernel.state.pinned,
     )
 
 
@@ -54,7 +57,7 @@ async def list_workers(kernel: Kernel, call: Call, body: sc.ListWorkers) -> sc.W
 async def status(kernel: Kernel, call: Call, body: sc.Status) -> sc.StatusInfo:
     """The machine in one look."""
     state, ledger, problems = kernel.state, kernel.state.ledger, kernel.problems()
-    total_bytes, _ = kernel.node.memory_bytes()
+    total_bytes = kernel.node.measure().total_bytes
     waiting = Counter(
         r.waiting.service_class.name.lower() for r in state.requests.values() if r.state in QUEUED
     )

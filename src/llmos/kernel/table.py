@@ -10,6 +10,7 @@ from llmos.kernel import (
     sys_infer,
     sys_jobs,
     sys_keys,
+    sys_memory,
     sys_models,
     sys_processes,
     sys_streams,
@@ -49,6 +50,10 @@ SYSCALLS: dict[type, Entry] = {
     sc.UnloadModel: Entry(
         sys_models.unload_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),
+    sc.PinModel: Entry(
+        sys_models.pin_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
+    sc.ShowMemory: Entry(sys_memory.show_memory, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.ListProcesses: Entry(sys_processes.list_processes, Action.READ_PROCESSES, _process),
     sc.ShowProcess: Entry(sys_processes.show_process, Action.READ_PROCESSES, _process),
     sc.WaitProcess: Entry(sys_processes.wait_process, Action.READ_PROCESSES, _process),
