@@ -92,8 +92,8 @@ class Snapshots:
             processor=processor_name(loaded.device),
         )
 
-    def write(self, request: Request) -> SnapshotRef:
-        """The request as it is now. Raises DiskFull, StorageError."""
+    def write(self, request: Request, folder: str = "") -> SnapshotRef:
+        """The request as it is now, to a folder (empty: the replica's own). Raises DiskFull, StorageError."""
         state = NativeState(
             seed=request.sampler.seed,
             max_new=request.max_new,
@@ -111,6 +111,7 @@ class Snapshots:
             state,
             _bytes_of(self._tensors(request)),
             num_cached * self._kv.bytes_per_token,
+            folder,
         )
 
     def _tensors(self, request: Request) -> Iterable[torch.Tensor]:
