@@ -61,7 +61,7 @@ class Shelf:
         self._identity = identity
         self._written: OrderedDict[str, tuple[str, Usage]] = OrderedDict()
 
-    def write(
+    def write(  # noqa: PLR0917 (all that a file holds, and where)
         self,
         item: WorkItem,
         progress: Progress,
