@@ -279,7 +279,7 @@ def driver_entry(name: str) -> DriverEntry:
     spec = DRIVERS.get(name)
     if spec is None:
         raise ConfigError(f"no driver is called {name!r}; there are {', '.join(sorted(DRIVERS))}")
-    return DriverEntry(name, spec.entry, spec.python, spec.base_bytes)
+    return DriverEntry(name, spec.entry, spec.python, spec.base_bytes, spec.snapshots, spec.parks)
 
 
 def _announcer(home: Home) -> Callable[[str], None]:

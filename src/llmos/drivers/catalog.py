@@ -18,7 +18,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there. `base_bytes` is what its worker takes before a model is loaded.
+    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
+    `parks` are the driver's capabilities, known without importing it.
     """
 
     entry: str
@@ -26,6 +27,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     python: str = ""
     distributions: list[str] = []
     base_bytes: int = 0
+    snapshots: bool = False
+    parks: bool = False
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -42,11 +45,15 @@ DRIVERS: dict[str, DriverSpec] = {
         prepare=PREPARE_TEXT,
         distributions=["torch", "transformers", "safetensors", "tokenizers"],
         base_bytes=640 << 20,
+        snapshots=True,
+        parks=True,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
         prepare="llmos.drivers.echo:make",
         base_bytes=48 << 20,
+        snapshots=True,
+        parks=True,
     ),
 }
 """Every driver by its name."""

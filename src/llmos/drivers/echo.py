@@ -7,6 +7,7 @@ against LLMOS needs a model that is free, instant and fails on command.
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -14,7 +15,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +31,7 @@ from llmos.abi.inference import (
     Usage,
     WorkItem,
 )
+from llmos.drivers.resident import page_bytes, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
     Conflict,
@@ -44,6 +45,9 @@ from llmos.errors import (
 
 VOCAB_SIZE = 0x110000
 """Every code point is a token."""
+
+ROOM_BYTES = 4 << 20
+"""More than the requests of a batch take."""
 
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -76,11 +80,24 @@ class EchoState(msgspec.Struct, frozen=True):
     wait_s: float
 
 
-class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What loading does. `load_error`: fail with this message."""
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 
-    load_delay_ms: float = 0.0
+
+class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What loading and parking do. `*_error`: fail with this message.
+
+    A loaded echo holds `resident_bytes` of memory that it has written to, a parked one
+    `park_bytes`. `load_kill`: it is killed while it loads, with its memory taken, as the system
+    does to a process when memory is out.
+    """
+
+    load_delay_ms: Millis = 0.0
     load_error: str | None = None
+    load_kill: bool = False
+    resident_bytes: Size = 0
+    park_bytes: Size = 0
+    unpark_delay_ms: Millis = 0.0
+    unpark_error: str | None = None
 
 
 @dataclass(slots=True)
@@ -96,6 +113,7 @@ class _Row:
     wait_s: float
     due_s: float = 0.0
     emitted: int = 0
+    recomputed: bool = False
     usage: Usage = field(default_factory=Usage)
 
     def next_tokens(self) -> list[int]:
@@ -120,6 +138,43 @@ def _script(options: dict[str, Any]) -> Script:
         raise UnsupportedParameter(f"echo: {error}", param="llmos.driver") from error
 
 
+def _load_script(options: dict[str, Any]) -> LoadScript:
+    try:
+        return msgspec.convert(options, LoadScript)
+    except msgspec.ValidationError as error:
+        raise LoadFailed(f"echo: {error}") from error
+
+
+def _generated(item: WorkItem) -> array[int]:
+    """Tokens of the answer that were drawn before. Raises InvalidRequest."""
+    if len(item.generated) % 4:
+        raise InvalidRequest("generated holds part of a token", param="generated")
+    tokens = array("i", item.generated)
+    if not all(_is_character(i) for i in tokens):
+        raise InvalidRequest("generated has a token that is no character", param="generated")
+    return tokens
+
+
+def _is_character(token_id: int) -> bool:
+    return 0 <= token_id < VOCAB_SIZE and token_id not in _SURROGATES
+
+
+class _Ballast:
+    """Memory that a process really holds, so that a ledger has something to count."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._map: mmap.mmap | None = None
+        if size_bytes:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._map = mmap.mmap(-1, size_bytes, flags=flags)
+            for at in range(0, size_bytes, page_bytes()):
+                self._map[at] = 1
+
+    def drop(self) -> None:
+        if self._map is not None:
+            self._map.close()
+
+
 def _text(ids: list[int]) -> str:
     return "".join(map(chr, ids))
 
@@ -127,7 +182,9 @@ def _text(ids: list[int]) -> str:
 class EchoDriver:
     """Behind `abi.Driver`. Needs no engine, no files, and next to no memory."""
 
-    capabilities = Capabilities(driver="echo", kinds=["generate"], formats=["none"], snapshots=True)
+    capabilities = Capabilities(
+        driver="echo", kinds=["generate"], formats=["none"], snapshots=True, parks=True
+    )
 
     def __init__(self) -> None:
         self._num_slots = 1
@@ -137,11 +194,17 @@ class EchoDriver:
         self._waiting: deque[_Row] = deque()
         self._ended: list[Event] = []
         self._shelf: Shelf | None = None
+        self._loading = LoadScript()
+        self._ballast = _Ballast(0)
+        self._parked = False
 
     def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
-        script = msgspec.convert(spec.options, LoadScript)
+        script = self._loading = _load_script(spec.options)
         progress(0.0, "echo")
         time.sleep(script.load_delay_ms / 1000)
+        self._hold(script.resident_bytes)
+        if script.load_kill:
+            os.kill(os.getpid(), signal.SIGKILL)
         if script.load_error is not None:
             raise LoadFailed(script.load_error)
         self._num_slots = spec.num_slots
@@ -156,6 +219,31 @@ class EchoDriver:
         self._rows.clear()
         self._paused.clear()
         self._waiting.clear()
+        self._ballast.drop()
+
+    def _hold(self, size_bytes: int) -> None:
+        """So much memory instead of what it held."""
+        self._ballast.drop()
+        self._ballast = _Ballast(size_bytes)
+
+    def park(self) -> MemoryReport:
+        if self._shelf is None:
+            raise EngineFailed("no model is loaded")
+        if self._rows or self._paused or self._waiting or self._ended:
+            raise Conflict("a request is in the batch")
+        if not self._parked:
+            self._hold(self._loading.park_bytes)
+            self._parked = True
+        return self.memory()
+
+    def unpark(self) -> MemoryReport:
+        if self._parked:
+            time.sleep(self._loading.unpark_delay_ms / 1000)
+            if self._loading.unpark_error is not None:
+                raise LoadFailed(self._loading.unpark_error)
+            self._hold(self._loading.resident_bytes)
+            self._parked = False
+        return self.memory()
 
     def submit(self, item: WorkItem) -> None:
         self._waiting.append(self._make(item))
@@ -170,7 +258,11 @@ class EchoDriver:
             raise InvalidRequest("an empty prompt has no echo", param="prompt")
         if len(prompt) + wanted > self._context_length:
             raise ContextLengthExceeded(f"{len(prompt)} + {wanted} > {self._context_length} tokens")
-        return _Row(item, script, prompt, wanted, script.first_delay_ms / 1000)
+        before = len(_generated(item))
+        if before > wanted:
+            raise InvalidRequest(f"{before} tokens generated of {wanted}", param="generated")
+        wait_s = script.first_delay_ms / 1000
+        return _Row(item, script, prompt, wanted, wait_s, emitted=before, recomputed=before > 0)
 
     def step(self) -> list[Event]:
         now_s = time.monotonic()
@@ -205,7 +297,7 @@ class EchoDriver:
             events.append(Tokens(request_id, ids, _text(ids)))
         if row.emitted >= row.num_tokens and row.emitted not in self._breaks(script):
             reason = self._reason(row)
-            done = Finished(request_id, reason, row.count(), deterministic=True)
+            done = Finished(request_id, reason, row.count(), deterministic=not row.recomputed)
             self._end(request_id, done, events)
 
     @staticmethod
@@ -263,14 +355,14 @@ class EchoDriver:
             self._waiting.remove(row)
         return row
 
-    def suspend(self, request_id: str) -> SnapshotRef:
+    def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
         """Of an echo: how far it is, and what is left of a delay."""
         row = self._where(request_id)
         if row is None or self._shelf is None:
             raise NotFound(f"{request_id} is not in the batch")
         left_s = max(0.0, row.due_s - time.monotonic()) if request_id in self._rows else row.wait_s
         progress = Progress([row.token(i) for i in range(row.emitted)], 0)
-        ref = self._shelf.write(row.item, progress, EchoState(left_s), (), 0)
+        ref = self._shelf.write(row.item, progress, EchoState(left_s), (), 0, folder)
         self._take(request_id)
         return ref
 
@@ -295,8 +387,10 @@ class EchoDriver:
         return Health(True, len(self._rows), len(self._paused))
 
     def memory(self) -> MemoryReport:
-        resident_pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        return MemoryReport(rss_bytes=resident_pages * os.sysconf("SC_PAGE_SIZE"))
+        now = read_resident()
+        # it takes all of its memory at once; requests need next to none
+        bound_bytes = now.rss_bytes + (0 if self._parked else ROOM_BYTES)
+        return MemoryReport(now.rss_bytes, bound_bytes=bound_bytes, peak_bytes=now.peak_bytes)
 
 
 class EchoPreparer:
@@ -305,7 +399,7 @@ class EchoPreparer:
     def prepare(self, item: PrepareItem) -> Prepared:
         ids = self._ids(item)
         for i in ids:
-            if not 0 <= i < VOCAB_SIZE or i in _SURROGATES:
+            if not _is_character(i):
                 raise InvalidRequest(f"token id {i} is not a character", param="prompt")
         if not ids:
             raise InvalidRequest("the prompt is empty", param="prompt")

@@ -10,7 +10,7 @@ from typing import Any
 from llmos.abi import worker as msg
 from llmos.abi.driver import Driver
 from llmos.abi.events import Event, Failed
-from llmos.errors import EngineFailed, LLMOSError
+from llmos.errors import Conflict, EngineFailed, LLMOSError
 from llmos.ipc.blocking import BlockingChannel
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ class ReplicaLoop:
         self._driver = driver
         self._refused: list[Event] = []
         self._loaded = False
+        self._parked = False
         self._running = True
         self._handlers: dict[type, Callable[[Any], None]] = {
             msg.Load: self._load,
@@ -33,6 +34,8 @@ class ReplicaLoop:
             msg.Abort: self._abort,
             msg.Suspend: self._suspend,
             msg.Resume: self._resume,
+            msg.Park: self._park,
+            msg.Unpark: self._unpark,
             msg.Probe: self._probe,
             msg.Shutdown: self._shutdown,
         }
@@ -42,17 +45,21 @@ class ReplicaLoop:
         while self._running:
             for message in self._channel.receive(self._wait_s()):
                 self._handlers[type(message)](message)
-            if self._loaded:
+            if self._refused or self._serving:
                 self._step()
+
+    @property
+    def _serving(self) -> bool:
+        return self._loaded and not self._parked
 
     def _wait_s(self) -> float | None:
         if self._refused:
             return 0.0
-        return self._driver.wait_s() if self._loaded else None
+        return self._driver.wait_s() if self._serving else None
 
     def _step(self) -> None:
         begun = time.perf_counter()
-        events = self._driver.step()
+        events = self._driver.step() if self._serving else []
         if self._refused:
             events = self._refused + events
             self._refused = []
@@ -74,27 +81,59 @@ class ReplicaLoop:
     def _submit(self, message: msg.Submit) -> None:
         for item in message.items:
             try:
+                self._check_awake()
                 self._driver.submit(item)
             except LLMOSError as error:
                 self._refused.append(Failed(item.request_id, error.to_info()))
 
     def _abort(self, message: msg.Abort) -> None:
+        if self._parked:  # nobody is inside
+            return
         for request_id in message.request_ids:
             self._driver.abort(request_id, message.reason)
 
     def _suspend(self, message: msg.Suspend) -> None:
         for request_id in message.request_ids:
             try:
-                reply = msg.Suspended(request_id, self._driver.suspend(request_id))
+                self._check_awake()
+                snapshot = self._driver.suspend(request_id, message.folder)
+                reply = msg.Suspended(request_id, snapshot)
             except LLMOSError as error:
                 reply = msg.Suspended(request_id, None, error.to_info())
             self._channel.send(reply)
 
     def _resume(self, message: msg.Resume) -> None:
         try:
+            self._check_awake()
             self._driver.resume(message.item, message.snapshot)
         except LLMOSError as error:
             self._refused.append(Failed(message.item.request_id, error.to_info()))
+
+    def _park(self, _: msg.Park) -> None:
+        try:
+            if not self._loaded:
+                raise EngineFailed("no model is loaded")
+            reply = msg.Parked(self._driver.park())
+            self._parked = True
+        except LLMOSError as error:
+            reply = msg.Parked(self._driver.memory(), error.to_info())
+        self._channel.send(reply)
+
+    def _unpark(self, _: msg.Unpark) -> None:
+        try:
+            if not self._loaded:
+                raise EngineFailed("no model is loaded")
+            memory = self._driver.unpark()
+        except LLMOSError as error:
+            self._channel.send(msg.LoadError(error.to_info()))
+        else:
+            self._parked = False
+            self._channel.send(msg.Unparked(memory))
+
+    def _check_awake(self) -> None:
+        """The kernel unparks before it submits; what crossed a `Park` on its way is refused."""
+        if self._parked:
+            raise Conflict("the replica is parked")
 
     def _probe(self, message: msg.Probe) -> None:
         driver = self._driver
@@ -105,9 +144,8 @@ class ReplicaLoop:
             self._driver.unload()
         self._running = False
 
-    @staticmethod
-    def _each(verb: Callable[[str], None], request_ids: list[str]) -> None:
-        for request_id in request_ids:
+    def _each(self, verb: Callable[[str], None], request_ids: list[str]) -> None:
+        for request_id in () if self._parked else request_ids:
             verb(request_id)
 
 

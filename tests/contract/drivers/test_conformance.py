@@ -6,6 +6,7 @@ import pytest
 
 from llmos.abi.events import Aborted, Finished, FinishReason
 from llmos.abi.inference import Sampling, TextPrompt, TokensPrompt, WorkItem
+from llmos.boot import driver_entry
 from llmos.drivers.catalog import DRIVERS
 from llmos.errors import InvalidRequest, LLMOSError, UserError
 from tests.contract.drivers.subject import TEXT, Subject, check_stream, num_tokens
@@ -149,7 +150,17 @@ def test_a_refused_item_leaves_the_others_alone(subject: Subject) -> None:
     assert isinstance(check_stream(events["a"]), Finished)
 
 
+def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
+    can = subject.driver.capabilities
+    entry = driver_entry(can.driver)
+    assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
+
+
 def test_capabilities_are_honest(subject: Subject) -> None:
+    if not subject.driver.capabilities.parks:
+        for verb in (subject.driver.park, subject.driver.unpark):
+            with pytest.raises(LLMOSError):
+                verb()
     if not subject.driver.capabilities.snapshots:
         with pytest.raises(LLMOSError):
             subject.driver.suspend("a")

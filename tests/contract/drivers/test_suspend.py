@@ -176,6 +176,19 @@ def test_a_file_may_be_moved(subject: Subject, tmp_path: Path) -> None:
     assert said + subject.run()["a"] == expected
 
 
+def test_it_goes_where_it_is_told_to(subject: Subject, tmp_path: Path) -> None:
+    expected = whole(subject)
+    subject.submit("a", NUM_TOKENS)
+    said = subject.run(4)["a"]
+    folder = tmp_path / "of the kernel" / "kept"
+    ref = subject.driver.suspend("a", str(folder))
+    assert [str(path) for path in folder.iterdir()] == [ref.path]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert subject.files() == []
+    subject.driver.resume(subject.item("a", NUM_TOKENS), ref)
+    assert said + subject.run()["a"] == expected
+
+
 def test_an_abort_deletes_it(subject: Subject) -> None:
     said, ref = suspended(subject, 4)
     subject.driver.abort("a", "no more")

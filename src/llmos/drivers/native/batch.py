@@ -58,6 +58,8 @@ class Batch:
         self, slots: list[int], tokens: list[int], positions: list[int], mode: DecodeMode
     ) -> torch.Tensor:
         """One token each for requests in ascending slots. Logits, BV in their order."""
+        for slot, position in zip(slots, positions, strict=True):
+            self.kv.touch(slot, position + 1)
         if mode is DecodeMode.SINGLE:
             rows = zip(slots, tokens, positions, strict=True)
             return torch.cat([self._single(*row) for row in rows])
@@ -141,10 +143,12 @@ class Batch:
         slots = list(range(self.kv.num_slots))
         vocab = self._loaded.vocab_size
         alike = True
-        for step in range(min(num_steps, self._loaded.context_length)):
+        num_steps = min(num_steps, self._loaded.context_length)
+        for step in range(num_steps):
             token = (step * 7919 + 11) % vocab
             logits = self._fixed(slots, [token] * len(slots), [step] * len(slots))
             alike = alike and bool((logits == logits[:1]).all())
         for slot in slots:
-            self.kv.clear(slot)
+            self.kv.touch(slot, num_steps)
+            self.kv.clear(slot, num_steps)
         return alike

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,15 +15,17 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Aborted, Event
 from llmos.abi.inference import WorkItem
-from llmos.drivers.native import determinism, sampling
+from llmos.drivers.native import determinism, pages, sampling
 from llmos.drivers.native.batch import Batch, DecodeMode
+from llmos.drivers.native.items import check_item
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel, load_model
-from llmos.drivers.native.memory import rss_bytes
+from llmos.drivers.native.memory import Accounts
 from llmos.drivers.native.queue import Seats
 from llmos.drivers.native.request import Request
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.native.snapshot import Snapshots
+from llmos.drivers.resident import read_resident
 from llmos.drivers.text.detokenize import Decoding
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
@@ -35,7 +36,6 @@ from llmos.errors import (
     LLMOSError,
     LoadFailed,
     NotFound,
-    UnsupportedParameter,
 )
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class NativeDriver:
         kinds=["generate"],
         formats=["safetensors"],
         snapshots=True,
+        parks=True,
         deterministic=True,
     )
 
@@ -87,6 +88,8 @@ class NativeDriver:
         self._seats = Seats(self._batch.kv)
         self._snapshots = Snapshots(spec, loaded, self._batch, self._exact_mode, self._decoding)
         self._loaded = loaded
+        pages.trim()
+        self._accounts = Accounts(loaded, self._batch.kv, scratch_of(loaded, self._batch))
         self._exact_by_default = (
             determinism.is_default(loaded.device.type, loaded.dtype)
             if spec.deterministic is None
@@ -105,16 +108,41 @@ class NativeDriver:
     def unload(self) -> None:
         """Forget the model and every request. Idempotent."""
         if self._loaded is not None:
-            del self._batch, self._seats, self._snapshots, self._decoding
+            del self._batch, self._seats, self._snapshots, self._decoding, self._accounts
             self._loaded = None
             self._outbox.clear()
+
+    def park(self) -> MemoryReport:
+        """Without KV and weights until `unpark`. Raises Conflict."""
+        loaded = self._model()
+        if len(self._seats) or self._outbox:
+            raise Conflict("a request is in the batch")
+        if not self._accounts.parked:
+            with _mapped():
+                self._batch.kv.give_back()
+                loaded.weights.park()
+                pages.trim()
+            self._accounts.parked = True
+        return self.memory()
+
+    def unpark(self) -> MemoryReport:
+        """Raises LoadFailed, ModelRejected; then it stays parked."""
+        loaded = self._model()
+        if self._accounts.parked:
+            loaded.weights.unpark()
+            try:
+                self._batch.kv.take()
+            except (RuntimeError, MemoryError, OSError) as error:
+                raise LoadFailed(f"no room for the KV: {error}") from error
+            self._accounts.parked = False
+        return self.memory()
 
     # requests
 
     def submit(self, item: WorkItem) -> None:
         """Raises UserError for what cannot be honoured."""
         loaded = self._model()
-        prompt = _check_item(item, loaded.vocab_size)
+        prompt, generated = check_item(item, loaded.vocab_size)
         if self._seats.find(item.request_id) is not None:
             raise Conflict(f"{item.request_id} is in the batch already")
         room = loaded.context_length - len(prompt)
@@ -125,21 +153,28 @@ class NativeDriver:
                 f"{loaded.context_length} tokens",
                 param="prompt" if room < 1 else "max_tokens",
             )
-        exact = self._exact_by_default if item.deterministic is None else item.deterministic
-        self._num_submitted += 1
-        self._seats.add(
-            Request(
-                item=item,
-                order=self._num_submitted,
-                prompt=prompt,
-                max_new=wanted,
-                eos_ids=frozenset() if item.sampling.ignore_eos else loaded.eos_ids,
-                exact=exact,
-                sampler=RowSampler(item.sampling, prompt),
-                stops=StopStrings(item.sampling.stop),
-                detokenizer=None if self._decoding is None else self._decoding.start(prompt),
+        if len(generated) > wanted:
+            raise InvalidRequest(
+                f"{len(generated)} tokens were generated of {wanted}", param="generated"
             )
+        exact = self._exact_by_default if item.deterministic is None else item.deterministic
+        request = Request(
+            item=item,
+            order=self._num_submitted + 1,
+            prompt=prompt,
+            max_new=wanted,
+            eos_ids=frozenset() if item.sampling.ignore_eos else loaded.eos_ids,
+            exact=exact,
+            sampler=RowSampler(item.sampling, prompt),
+            stops=StopStrings(item.sampling.stop),
+            detokenizer=None if self._decoding is None else self._decoding.start(prompt),
         )
+        ended = request.replay(generated)
+        self._num_submitted += 1
+        if ended is None:
+            self._seats.add(request)
+        else:
+            self._outbox.append(ended)
 
     def pause(self, request_id: str) -> None:
         """From the next step on."""
@@ -161,20 +196,20 @@ class NativeDriver:
         elif usage := self._snapshots.shelf.drop(request_id):
             self._outbox.append(Aborted(request_id, reason, usage))
 
-    def suspend(self, request_id: str) -> SnapshotRef:
+    def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
         """Raises NotFound, DiskFull, StorageError."""
         self._model()
         request = self._seats.find(request_id)
         if request is None:
             raise NotFound(f"{request_id} is not in the batch")
         with _mapped():
-            snapshot = self._snapshots.write(request)
+            snapshot = self._snapshots.write(request, folder)
         self._seats.remove(request)
         return snapshot
 
     def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
         """Raises SnapshotRejected, ContextLengthExceeded, Conflict, UserError as `submit` does."""
-        prompt = _check_item(item, self._model().vocab_size)
+        prompt, _ = check_item(item, self._model().vocab_size)
         if self._seats.find(item.request_id) is not None:
             raise Conflict(f"{item.request_id} is in the batch already")
         with _mapped():
@@ -241,11 +276,11 @@ class NativeDriver:
             last: torch.Tensor | None = None
             while request.prefilling and (num_read == 0 or time.monotonic() < until):
                 start = request.num_cached
-                end = min(len(request.prompt), start + LIMITS.prefill_chunk)
+                end = min(len(request.to_read), start + LIMITS.prefill_chunk)
                 assert request.slot is not None
                 try:
                     with _mapped():
-                        last = self._batch.prefill(request.slot, start, request.prompt[start:end])
+                        last = self._batch.prefill(request.slot, start, request.to_read[start:end])
                 except EngineFailed as error:
                     self._fail(request, error, events)
                     break
@@ -300,7 +335,8 @@ class NativeDriver:
     def _fail(self, request: Request, error: EngineFailed, events: list[Event]) -> None:
         if request.slot is not None:
             # whoever gets the slot next must not meet a NaN in what is masked away
-            self._batch.kv.clear(request.slot)
+            written = request.num_cached + LIMITS.prefill_chunk
+            self._batch.kv.clear(request.slot, written)
         self._seats.remove(request)
         events.append(request.fail(error))
 
@@ -319,22 +355,20 @@ class NativeDriver:
     def memory(self) -> MemoryReport:
         """Measured now."""
         if self._loaded is None:
-            return MemoryReport(rss_bytes())
-        kv = self._batch.kv
-        seats = getattr(self, "_seats", ())
-        parked = sum(r.parked.num_tokens for r in seats if r.parked is not None)
-        used = sum(r.num_cached for r in seats)
-        return MemoryReport(
-            rss_bytes=rss_bytes(),
-            weights_bytes=self._loaded.weights_bytes,
-            kv_reserved_bytes=kv.reserved_bytes + parked * kv.bytes_per_token,
-            kv_used_bytes=used * kv.bytes_per_token,
-        )
+            now = read_resident()
+            return MemoryReport(now.rss_bytes, bound_bytes=now.rss_bytes, peak_bytes=now.peak_bytes)
+        copies = sum(r.parked.size_bytes for r in self._seats if r.parked is not None)
+        used = sum(r.num_cached for r in self._seats) * self._batch.kv.bytes_per_token
+        return self._accounts.report(copies, used)
 
     def _model(self) -> LoadedModel:
         if self._loaded is None:
             raise EngineFailed("no model is loaded")
         return self._loaded
+
+
+def scratch_of(loaded: LoadedModel, batch: Batch) -> int:
+    return 0
 
 
 def _read_decoding(folder: Path) -> Decoding | None:
@@ -345,31 +379,6 @@ def _read_decoding(folder: Path) -> Decoding | None:
         return Decoding(Tokenizer.from_file(str(path)))
     except Exception as error:
         raise LoadFailed(f"tokenizer.json: {error}") from error
-
-
-def _check_item(item: WorkItem, vocab_size: int) -> list[int]:
-    """The prompt's tokens. Raises UserError."""
-    if item.kind != "generate":
-        raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
-    for name in ("adapter", "grammar"):
-        if getattr(item, name) is not None:
-            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
-    if item.options:
-        unknown = ", ".join(sorted(item.options))
-        raise UnsupportedParameter(
-            f"the native driver has no option {unknown}", param="llmos.driver"
-        )
-    sampling.check(item.sampling)
-    if len(item.tokens) % 4 or not item.tokens:
-        raise InvalidRequest("the prompt has no tokens", param="prompt")
-    tokens = array("i")
-    tokens.frombytes(item.tokens)
-    prompt = tokens.tolist()
-    if min(prompt) < 0 or max(prompt) >= vocab_size:
-        raise InvalidRequest(
-            f"the prompt has a token outside the vocabulary of {vocab_size}", param="prompt"
-        )
-    return prompt
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import torch
 
+from llmos.drivers.native.pages import Arena
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -35,6 +37,10 @@ class ParkedKV:
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors())
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Keys and values, layer after layer."""
         for pair in zip(self.keys, self.values, strict=True):
@@ -45,7 +51,9 @@ class KVSlots:
     """`num_slots` slots of `length` tokens for every layer, and a spare row for padding.
 
     Zeroed at first, so that whatever is masked away is finite: what attention multiplies by zero
-    must not be a NaN. A head's tokens lie side by side, which is how attention reads them.
+    must not be a NaN. A head's tokens lie side by side, which is how attention reads them. In host
+    memory they are pages that cost nothing until a token is written to them; a slot keeps what it
+    has touched when its request is gone.
     """
 
     def __init__(
@@ -61,23 +69,59 @@ class KVSlots:
         self.length = length
         self.shapes = shapes
         self.bytes_per_token = sum(s.elements_per_token for s in shapes) * dtype.itemsize
+        self._dtype = dtype
+        self._device = device
+        self._arena: Arena | None = None
+        self._num_touched = [0] * num_slots
+        self.take()
 
-        def rows(num_heads: int, size: int) -> torch.Tensor:
-            num_rows = num_slots * num_heads * length + 1
-            return torch.zeros(num_rows, size, dtype=dtype, device=device)
-
-        self._key_rows = [rows(s.num_heads, s.key_size) for s in shapes]
-        self._value_rows = [rows(s.num_heads, s.value_size) for s in shapes]
+    def take(self) -> None:
+        """Room for all slots, zeroed; what they held is gone."""
+        self.give_back()
+        sizes = [
+            (self.num_slots * s.num_heads * self.length + 1, size)
+            for s in self.shapes
+            for size in (s.key_size, s.value_size)
+        ]
+        if self._device.type == "cpu":
+            self._arena = Arena(sizes, self._dtype)
+            rows = self._arena.tensors
+        else:
+            rows = [torch.zeros(size, dtype=self._dtype, device=self._device) for size in sizes]
+        self._key_rows, self._value_rows = rows[::2], rows[1::2]
         self._keys_SHLD = [self._by_slot(rows) for rows in self._key_rows]
         self._values_SHLD = [self._by_slot(rows) for rows in self._value_rows]
+
+    def give_back(self) -> None:
+        """All memory, until `take`. Only when no slot is in use."""
+        self._key_rows, self._value_rows = [], []
+        self._keys_SHLD, self._values_SHLD = [], []
+        self._arena = None
+        self._num_touched = [0] * self.num_slots
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes that the slots may come to hold, padding and page ends included."""
+        if self._arena is not None:
+            return self._arena.size_bytes
+        return sum(rows.nbytes for rows in (*self._key_rows, *self._value_rows))
+
+    def touch(self, slot: int, num_tokens: int) -> None:
+        """So many first tokens of a slot have been written."""
+        self._num_touched[slot] = max(self._num_touched[slot], num_tokens)
+
+    @property
+    def touched_bytes(self) -> int:
+        """Of these, what holds something: at least so much is resident."""
+        return sum(self._num_touched) * self.bytes_per_token
 
     def _by_slot(self, rows: torch.Tensor) -> torch.Tensor:
         return rows[:-1].view(self.num_slots, -1, self.length, rows.shape[1])
 
     @property
     def reserved_bytes(self) -> int:
-        """Bytes of all slots, used or not."""
-        return self.num_slots * self.length * self.bytes_per_token
+        """Bytes of all slots, used or not; 0 while they are given back."""
+        return self.num_slots * self.length * self.bytes_per_token if self._key_rows else 0
 
     def rows(
         self, num_heads: int, slots_N: torch.Tensor, positions_N: torch.Tensor
@@ -100,6 +144,7 @@ class KVSlots:
     ) -> None:
         """Store consecutive tokens of one slot."""
         end = start + k_HTD.shape[1]
+        self.touch(slot, end)
         self._keys_SHLD[layer][slot, :, start:end].copy_(k_HTD)
         self._values_SHLD[layer][slot, :, start:end].copy_(v_HTD)
 
@@ -136,7 +181,7 @@ class KVSlots:
         for layer, (k_HTD, v_HTD) in enumerate(zip(parked.keys, parked.values, strict=True)):
             self.write_span(layer, slot, 0, k_HTD, v_HTD)
 
-    def clear(self, slot: int) -> None:
-        """Zero a slot whose contents may not be finite."""
+    def clear(self, slot: int, num_tokens: int) -> None:
+        """Zero the first tokens of a slot, whose contents may not be finite."""
         for of_layer in (*self._keys_SHLD, *self._values_SHLD):
-            of_layer[slot].zero_()
+            of_layer[slot, :, :num_tokens].zero_()

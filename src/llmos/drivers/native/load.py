@@ -22,6 +22,7 @@ from llmos.drivers.catalog import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native import attention
 from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
+from llmos.drivers.native.weights import Weights, identities
 from llmos.errors import LLMOSError, LoadFailed, ModelRejected
 
 _log = logging.getLogger(__name__)
@@ -47,16 +48,21 @@ class LoadedModel:
     eos_ids: frozenset[int]
     windows: list[int | None]
     shapes: list[LayerShape]
-    weights_bytes: int
+    weights: Weights
     mixes_rows: bool
 
 
 def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
     """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
+    files = identities(folder)
     config = _read_config(folder)
     chosen_device = _choose_device(device)
     chosen_dtype = _choose_dtype(dtype, config, folder, chosen_device)
-    model = _read_model(folder, config, chosen_dtype, chosen_device)
+
+    def read() -> torch.nn.Module:
+        return _read_model(folder, config, chosen_dtype, chosen_device)
+
+    model = read()
     context_length = _bound_context(config, context_length)
     windows = _layer_windows(config)
     vocab_size, shapes = _probe(model, config, windows, chosen_device)
@@ -69,7 +75,7 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
         eos_ids=_find_eos(folder, config),
         windows=windows,
         shapes=shapes,
-        weights_bytes=_weights_bytes(model),
+        weights=Weights(model, folder, files, read),
         mixes_rows=config.architectures[0] in NATIVE_MIXTURES,
     )
 
@@ -253,15 +259,6 @@ def _find_eos(folder: Path, config: Any) -> frozenset[int]:
         found = getattr(config, "eos_token_id", None)
     ids = found if isinstance(found, list) else [found]
     return frozenset(i for i in ids if isinstance(i, int))
-
-
-def _weights_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all distinct storages: a tied head counts once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in (*model.parameters(), *model.buffers())
-    }
-    return sum(storages.values())
 
 
 def _say(error: BaseException) -> str:

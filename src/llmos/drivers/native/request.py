@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 
 from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
 from llmos.abi.inference import Usage, WorkItem
@@ -10,7 +11,14 @@ from llmos.drivers.native.kv import ParkedKV
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.text.detokenize import Detokenizer
 from llmos.drivers.text.stop import StopStrings
-from llmos.errors import LLMOSError
+from llmos.errors import InvalidRequest, LLMOSError
+
+
+def tokens_of(packed: bytes) -> list[int]:
+    """Token ids of int32, little-endian."""
+    tokens = array("i")
+    tokens.frombytes(packed)
+    return tokens.tolist()
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -19,7 +27,8 @@ class Request:
 
     `order` is its place in the queue. `exact`: it wants deterministic steps; `only_exact`: so far
     it has had no other. `num_cached` tokens of prompt and generation have their KV in
-    `slot`, or in `parked`. Neither: it has not begun.
+    `slot`, or in `parked`. Neither: it has not begun. `to_read`: the prompt, and what was generated
+    before where the request is recomputed; the first token is drawn after it.
     """
 
     item: WorkItem
@@ -37,6 +46,10 @@ class Request:
     parked: ParkedKV | None = None
     paused: bool = False
     only_exact: bool = True
+    to_read: list[int] = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.to_read = self.prompt + tokens_of(self.item.generated)
 
     @property
     def request_id(self) -> str:
@@ -44,11 +57,28 @@ class Request:
 
     @property
     def prefilling(self) -> bool:
-        return self.num_cached < len(self.prompt)
+        return self.num_cached < len(self.to_read)
 
     @property
     def usage(self) -> Usage:
         return Usage(len(self.prompt), len(self.generated))
+
+    def replay(self, generated: list[int]) -> Event | None:
+        """Take tokens that were said before; the terminal event if the last one ended it.
+
+        Raises InvalidRequest: the answer ended before the last of them.
+        """
+        self.only_exact = self.only_exact and not generated
+        for number, token_id in enumerate(generated, 1):
+            made = self.accept(token_id)
+            if len(made) > 1 and number < len(generated):
+                raise InvalidRequest(
+                    f"the answer had ended after {number} of {len(generated)} generated tokens",
+                    param="generated",
+                )
+            if len(made) > 1:
+                return made[-1]
+        return None
 
     def accept(self, token_id: int) -> list[Event]:
         """Take the drawn token: its tokens event, and the terminal one if it was the last."""

@@ -24,6 +24,10 @@ GREEDY_BELOW = 1e-5
 """A temperature under this is zero: the most likely token, the first one of equals."""
 
 
+ELEMENTS_AT_ONCE = 1 << 19
+"""Logits that are drawn from at once, at least one row: what a draw may take follows from it."""
+
+
 def check(sampling: Sampling) -> None:
     """Raises InvalidRequest naming the parameter that is out of range."""
     limits = {
@@ -107,8 +111,22 @@ def uniform(seed: int, index: int) -> float:
 def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[int | None]:
     """The next token of each row, None where its logits are not finite.
 
-    `rows` has each row's sampler and the index of the token to draw. One transfer to the host.
+    `rows` has each row's sampler and the index of the token to draw. In host memory a few rows at a
+    time: drawing takes many times the memory of the logits.
     """
+    num_rows, vocab_size = logits_NV.shape
+    if logits_NV.device.type != "cpu":
+        return _sample(logits_NV, rows)
+    at_once = max(1, ELEMENTS_AT_ONCE // vocab_size)
+    drawn: list[int | None] = []
+    for begin in range(0, num_rows, at_once):
+        block = slice(begin, begin + at_once)
+        drawn += _sample(logits_NV[block], rows[block])
+    return drawn
+
+
+def _sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[int | None]:
+    """With one transfer to the host."""
     if any(sampler.penalized for sampler, _ in rows):
         logits_NV = _penalized(logits_NV, [sampler for sampler, _ in rows])
     best_N, chosen_N = logits_NV.max(dim=-1)

@@ -92,8 +92,11 @@ class Snapshots:
             processor=processor_name(loaded.device),
         )
 
-    def write(self, request: Request) -> SnapshotRef:
-        """The request as it is now. Raises DiskFull, StorageError."""
+    def write(self, request: Request, folder: str = "") -> SnapshotRef:
+        """The request as it is now, to a folder (empty: the replica's own).
+
+        Raises DiskFull, StorageError.
+        """
         state = NativeState(
             seed=request.sampler.seed,
             max_new=request.max_new,
@@ -111,6 +114,7 @@ class Snapshots:
             state,
             _bytes_of(self._tensors(request)),
             num_cached * self._kv.bytes_per_token,
+            folder,
         )
 
     def _tensors(self, request: Request) -> Iterable[torch.Tensor]:
@@ -155,8 +159,10 @@ class Snapshots:
         self, reader: SnapshotReader, num_prompt: int, num_generated: int, max_new: int
     ) -> None:
         cached = reader.header.num_cached
+        num_given = len(reader.header.item.generated) // 4  # a recomputed request's, read anew
         begun = cached == num_prompt + num_generated - 1 and num_generated < max_new
-        whole = begun if num_generated else 0 <= cached < num_prompt
+        reading = num_generated == num_given and 0 <= cached < num_prompt + num_given
+        whole = begun if num_generated > num_given else reading
         if not whole or reader.header.payload_bytes != cached * self._kv.bytes_per_token:
             raise rejected("damaged", f"holds {cached} tokens where it cannot")
 

@@ -61,16 +61,18 @@ class Shelf:
         self._identity = identity
         self._written: OrderedDict[str, tuple[str, Usage]] = OrderedDict()
 
-    def write(
+    def write(  # noqa: PLR0917 (all that a file holds, and where)
         self,
         item: WorkItem,
         progress: Progress,
         state: msgspec.Struct,
         payload: Iterable[memoryview],
         payload_bytes: int,
+        folder: str = "",
     ) -> SnapshotRef:
-        """A new file. Raises DiskFull, StorageError; then there is none."""
-        if not self._folder:
+        """A new file, in `folder` if it is named. Raises DiskFull, StorageError; then none is."""
+        folder = folder or self._folder
+        if not folder:
             raise StorageError("this replica was given no folder for snapshots")
         header = SnapshotHeader(
             snapshot_id=new_id("snp"),
@@ -82,8 +84,8 @@ class Shelf:
             state=msgspec.Raw(msgspec.msgpack.encode(state)),
         )
         name = f"{header.snapshot_id}.snap"
-        size_bytes, digest = file.write(Path(self._folder), name, header, payload)
-        path = str(Path(self._folder) / name)
+        size_bytes, digest = file.write(Path(folder), name, header, payload)
+        path = str(Path(folder) / name)
         usage = Usage(len(item.tokens) // 4, len(progress.generated))
         self._written[item.request_id] = path, usage
         if len(self._written) > MAX_REMEMBERED:
