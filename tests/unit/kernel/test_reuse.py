@@ -62,6 +62,8 @@ def test_models_that_are_as_good_as_never_wanted_are_forgotten() -> None:
     demand.arrived("old", 0)
     demand.arrived("new", 199 * S)
     assert len(demand) == 2
+    assert demand.rate_per_s("old", 200 * S) == approx(2**-20 * LN2 / 10)
+    assert demand.rate_per_s("old", 201 * S) == 0.0  # also before anyone sweeps
     demand.arrived("new", 211 * S)
     assert len(demand) == 1
     assert demand.rate_per_s("old", 211 * S) == 0.0

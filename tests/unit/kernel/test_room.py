@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +184,18 @@ def test_equal_costs_are_settled_by_number_bytes_and_name() -> None:
     assert plan_room({"host": 2}, [[one("b", 2)], [one("a", 2)]]) == [one("a", 2)]
     mild = one("a", 2, 0.0, Act.SPARE)
     assert plan_room({"host": 2}, [[one("a", 2), mild]]) == [mild]
+
+
+def test_costs_of_any_magnitude_are_compared() -> None:
+    """A tiny chance of being wanted makes a tiny cost, which once overflowed as a ratio."""
+    a, b, c = one("a", GIB, 1e-300), one("b", GIB, 1e30), one("c", GIB, 1e300)
+    assert plan_room({"host": GIB}, [[c], [b], [a]]) == [a]
+    assert plan_room({"host": 2 * GIB}, [[c], [b], [a]]) == [a, b]
+    assert plan_room({"host": 1, "cuda:0": -1}, [[c]]) == [c]
+    with pytest.raises(AssertionError, match="finite"):
+        plan_room({"host": 1}, [[one("a", 1, float("inf"))]])
+    with pytest.raises(AssertionError, match="finite"):
+        plan_room({"host": 1}, [[one("a", 1, -1.0)]])
 
 
 def test_devices_may_be_freed_by_alternatives_of_one_owner_only() -> None:

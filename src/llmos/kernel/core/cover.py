@@ -263,10 +263,10 @@ def _hull(at: int, group: Sequence[Option], scale: Need) -> list[_Step]:
     return steps
 
 
-def _slope(group: Sequence[Option], scale: Need) -> tuple[float, int]:
+def _slope(group: Sequence[Option], scale: Need) -> tuple[int, int]:
     """Price per freed unit of the first step, then the cheapest option: an order of branching."""
     step = _hull(0, group, scale)[0]
-    return step.price / step.free, group[0].price
+    return (step.price << 64) // step.free, group[0].price
 
 
 def _tables(groups: Sequence[Sequence[Option]], scale: Need) -> list[_Table]:

@@ -67,13 +67,14 @@ class Demand:
         known = self._counts.get(model_id)
         if known is None:
             return 0.0
-        return known.value * math.exp2(-max(0, now_ns - known.at_ns) / self._half_life_ns)
+        value = known.value * math.exp2(-max(0, now_ns - known.at_ns) / self._half_life_ns)
+        return value if value >= LEAST_COUNT else 0.0
 
     def _sweep(self, now_ns: int) -> None:
         """Forget who is as good as never wanted, and of too many a quarter at once."""
         self._swept_ns = now_ns
         left = {model_id: self._count(model_id, now_ns) for model_id in self._counts}
-        ranked = sorted((m for m in left if left[m] >= LEAST_COUNT), key=lambda m: (-left[m], m))
+        ranked = sorted((m for m in left if left[m]), key=lambda m: (-left[m], m))
         most = MAX_MODELS if len(ranked) <= MAX_MODELS else MAX_MODELS * 3 // 4
         kept = set(ranked[:most])
         self._counts = {m: count for m, count in self._counts.items() if m in kept}

@@ -16,6 +16,9 @@ from llmos.kernel.core.cover import Option, cheapest
 MAX_PARTIAL = 2000
 """Partial plans that are looked into for the cheapest one: 10 to 30 ms at worst."""
 
+COST_STEPS = 1 << 20
+"""Of a nanosecond: costs that differ by less are equal."""
+
 
 class Act(enum.StrEnum):
     """What is done to an owner of memory, from what is hardly felt to what is felt most."""
@@ -104,18 +107,16 @@ def _rank(choice: Choice) -> tuple[str, int, float, list[tuple[str, int]]]:
 def _prices(choices: Sequence[Choice]) -> list[int]:
     """Cost, count, bytes and rank in one number each, so that the cheapest sum is the one wanted.
 
-    Each part has the bits that its largest sum needs. A float is a whole number over a power of
-    two, so costs are added exactly. The rank is a bit of its own: of two sets alike in all else,
-    the one with the first choice that is not in both has the smaller sum.
+    Each part has the bits that its largest sum needs; a cost is counted in steps. The rank is a bit
+    of its own: of two sets alike in all else, the one with the first choice that is not in both has
+    the smaller sum.
     """
     assert all(math.isfinite(c.cost) and c.cost >= 0 for c in choices), "a cost is finite"
-    ratios = [c.cost.as_integer_ratio() for c in choices]
     sizes = [sum(c.frees.values()) for c in choices]
-    scale = max((below for _, below in ratios), default=1)
     num = len(choices)
     count_bits, size_bits = num.bit_length(), sum(sizes).bit_length()
     return [
-        (((above * (scale // below) << count_bits | 1) << size_bits | size_bytes) << num)
+        (((round(choice.cost * COST_STEPS) << count_bits | 1) << size_bits | size_bytes) << num)
         - (1 << num - 1 - rank)
-        for rank, ((above, below), size_bytes) in enumerate(zip(ratios, sizes, strict=True))
+        for rank, (choice, size_bytes) in enumerate(zip(choices, sizes, strict=True))
     ]
