@@ -207,6 +207,7 @@ class Kernel:
         await self.jobs.stop_claiming()
         await asyncio.gather(self._drain_requests(), self._drain_jobs())
         await self.switch.settle()
+        self.resumable.dismiss_all()
         self.jobs.hub.close()
         self.effects.closing = True
         self.loop.post(ev.Closing())

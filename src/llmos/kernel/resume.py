@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from llmos.abi.events import Aborted
+from llmos.abi.events import Aborted, Failed, Terminal
 from llmos.abi.principal import Principal
 from llmos.abi.syscall import Emit, Reply
-from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
+from llmos.errors import InvalidRequest, NotFound, QuotaExceeded, ShuttingDown
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.front import Call
 from llmos.kernel.stream import Kept, Stream
@@ -95,7 +95,8 @@ class Resumable:
         assert stream.kept is not None
         stream.kept.after(after)  # before anything is said or taken from the reader it has
         after = min(after, stream.kept.num_events - stream.is_closed)
-        _dismiss(stream)
+        gone = Aborted(stream.request_id, "another reader goes on with this stream")
+        _dismiss(stream, gone)
         accepted = msgspec.structs.replace(stream.accepted, after=after)
         call.front.send(Reply(call.number, accepted))
         if not stream.is_closed:
@@ -103,6 +104,14 @@ class Resumable:
             if entry.timer is not None:
                 entry.timer.cancel()
         stream.attach(call, after)
+
+    def dismiss_all(self) -> None:
+        """The server ends: who reads is told to come back to the next one."""
+        for entry in self._entries.values():
+            request_id = entry.stream.request_id
+            error = ShuttingDown("the server stops; go on with this stream when it is back")
+            _dismiss(entry.stream, Failed(request_id, error.to_info()))
+            entry.stream.detach()
 
     def _arm(self, entry: _Entry) -> None:
         if entry.timer is not None:
@@ -122,10 +131,9 @@ def half_of(limit: int) -> int:
     return (limit + 1) // 2
 
 
-def _dismiss(stream: Stream) -> None:
-    """The reader it still has, if any, is told that another one goes on."""
+def _dismiss(stream: Stream, event: Terminal) -> None:
+    """The reader it still has, if any, hears this as its last event."""
     old = stream.call
     if old is not None and not stream.is_closed:
         old.front.streams.pop(old.number, None)
-        gone = Aborted(stream.request_id, "another reader goes on with this stream")
-        old.front.send(Emit(old.number, [gone]))
+        old.front.send(Emit(old.number, [event]))

@@ -14,6 +14,7 @@ from llmos.abi import syscall as sc
 from llmos.abi import worker as msg
 from llmos.abi.driver import DriverEntry
 from llmos.abi.events import Finished, FinishReason, Tokens
+from llmos.abi.footprint import Footprint
 from llmos.abi.inference import Prepared, PrepareItem, TextPrompt, Usage
 from llmos.abi.principal import Action, Principal, Resource
 from llmos.abi.registry import ModelVersion
@@ -354,12 +355,28 @@ def version(**changes: Any) -> ModelVersion:
     return ModelVersion(**(fields | changes))
 
 
+class NoFootprints:
+    """Nothing was ever measured."""
+
+    def all(self) -> list[Footprint]:
+        return []
+
+    def learn(self, footprint: Footprint) -> None:
+        raise AssertionError(footprint)
+
+
+def placement_of(
+    config: KernelConfig, budget: int, driver_of: Callable[[str], DriverEntry]
+) -> Placement:
+    return Placement(config, {"host": budget}, driver_of, Path("/scratch"), NoFootprints())
+
+
 def test_what_is_reserved_covers_weights_engine_and_every_slot() -> None:
     def driver_of(name: str) -> DriverEntry:
         return DriverEntry(name, "x:y", base_bytes=500)
 
     config = KernelConfig(num_slots=4, max_context_tokens=1000, num_threads=3)
-    placement = Placement(config, 100_000, driver_of, Path("/scratch"))
+    placement = placement_of(config, 100_000, driver_of)
     facts = placement.facts(version())
     assert facts.reserve_bytes == 1000 + 500 + 4 * 1000
     driver, spec = placement.spec(facts, "rep_1")
@@ -373,7 +390,7 @@ def test_fewer_slots_rather_than_no_model() -> None:
         return DriverEntry(name, "x:y")
 
     config = KernelConfig(num_slots=16, max_context_tokens=1000)
-    tight = Placement(config, 4500, driver_of, Path("/scratch"))
+    tight = placement_of(config, 4500, driver_of)
     assert tight.facts(version()).num_slots == 3
-    tighter = Placement(config, 1500, driver_of, Path("/scratch"))
+    tighter = placement_of(config, 1500, driver_of)
     assert tighter.facts(version()).num_slots == 1  # and the core refuses it with the arithmetic

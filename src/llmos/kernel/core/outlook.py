@@ -119,6 +119,8 @@ def _free_ns(
         rows[kind] = rows.get(kind, 0) + 1
         left_ns = 0.0 if request.state is RequestState.STOPPING else _left_ns(request, now_ns)
         first_ns = min(first_ns, left_ns)
+        if kind < newcomer.service_class and request.num_preempted >= limits.max_preemptions:
+            continue  # it is left alone
         if has_lower_room if kind < newcomer.service_class else has_room:
             turn = queue.gives_way(request.waiting, newcomer)
             if turn is not None:

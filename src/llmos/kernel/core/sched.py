@@ -110,6 +110,7 @@ def _unpark(state: State, replica: Replica, request: Request) -> None:
     last = state.out[-1] if state.out else None
     if isinstance(last, do.PauseRow) and last.request_id == request.request_id:
         state.out.pop()  # it gave way, and it is its turn again: the worker need not know
+        request.num_preempted -= last.kind is do.Pause.PREEMPTED
     else:
         state.out.append(do.UnpauseRow(request.request_id, replica.replica_id, request.reason))
 
@@ -186,8 +187,8 @@ def _may_park(state: State, replica: Replica, request: Request, head: Request) -
 
 
 def _resume_parked(state: State, replica: Replica, now_ns: int) -> None:
-    """A draining replica runs what it holds to its end, oldest first, and nothing new."""
-    for request_id in list(replica.parked):
-        request = state.requests[request_id]
+    """A draining replica runs what it holds to its end, higher classes first, and nothing new."""
+    parked = (state.requests[request_id] for request_id in replica.parked)
+    for request in sorted(parked, key=lambda r: -r.waiting.service_class):
         if replica.num_free_slots > 0 and request.state is RequestState.PARKED:
             _run(state, replica, request, now_ns)
