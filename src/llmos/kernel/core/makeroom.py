@@ -196,7 +196,7 @@ def _of_replica(state: State, replica: Replica, idle: Idle) -> list[Choice]:
 
 
 def _can_park(state: State, replica: Replica) -> bool:
-    if not (state.limits.parking and replica.model.parks):
+    if not (state.limits.parking and replica.model.parks) or replica.cannot_park:
         return False
     return sum(frees(state, replica, Act.PARK).values()) > 0
 

@@ -12,7 +12,7 @@ from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.makeroom import Need, leaving, make_room
 from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
-from llmos.kernel.core.unload import drain, rest, stop
+from llmos.kernel.core.unload import drain, hurry, rest, stop
 
 HEAD_START = 2
 """Times its patience that a class goes ahead of the next lower one in the line for memory."""
@@ -264,10 +264,12 @@ def _tell(state: State, model: ModelFacts, why: str) -> None:
 
 
 def unload_idle(state: State, now_ns: int) -> None:
-    """Stop replicas nobody has used for their keep-alive time, and drained ones."""
+    """Stop replicas nobody has used for their keep-alive time; hurry those that are drained."""
     for replica in list(state.replicas.values()):
-        if replica.state is ReplicaState.DRAINING and replica.is_empty:
-            rest(state, replica, replica.reason)
+        if replica.state is ReplicaState.DRAINING:
+            hurry(state, replica, now_ns)
+            if replica.is_empty:
+                rest(state, replica, replica.reason)
         elif _is_unused(state, replica) and replica.model.model_id not in state.pinned:
             due_ns = replica.idle_since_ns + replica.keep_alive_ns
             if due_ns <= now_ns:
