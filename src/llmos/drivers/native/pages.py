@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
-import gc
 import mmap
 import re
 import sys
@@ -145,7 +144,6 @@ def _advise(r: FileRange, advice: int) -> None:
 
 def trim() -> None:
     """Give back to the system what was freed."""
-    gc.collect()
     libc = _libc()
     trimmer: Callable[[int], Any] | None = getattr(libc, "malloc_trim", None)
     if trimmer is not None:
