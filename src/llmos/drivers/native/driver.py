@@ -80,7 +80,7 @@ class NativeDriver:
             self._batch = Batch(loaded, spec.num_slots)
             # the proof also warms the kernels up
             alike = self._batch.rows_are_alike()
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
         if not alike:
             _log.warning("equal rows differ on this machine: deterministic requests run singly")

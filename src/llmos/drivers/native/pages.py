@@ -143,7 +143,9 @@ def _advise(r: FileRange, advice: int) -> None:
 
 
 def trim() -> None:
-    """Give back to the system what was freed."""
+    """Give back to the system, and to the device, what was freed."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     libc = _libc()
     trimmer: Callable[[int], Any] | None = getattr(libc, "malloc_trim", None)
     if trimmer is not None:
