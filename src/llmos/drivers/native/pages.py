@@ -144,7 +144,7 @@ def _advise(r: FileRange, advice: int) -> None:
 
 def trim() -> None:
     """Give back to the system, and to the device, what was freed."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
     libc = _libc()
     trimmer: Callable[[int], Any] | None = getattr(libc, "malloc_trim", None)
