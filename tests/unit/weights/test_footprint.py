@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmos.drivers.native.load import load_model
+from llmos.drivers.native.driver import NativeDriver
 from llmos.weights import inspect, processor
 from llmos.weights.footprint import (
     CONTEXT_TOKENS,
@@ -19,7 +19,7 @@ from llmos.weights.footprint import (
     scratch_bytes,
     widest,
 )
-from tests.unit.drivers.tiny import make_model
+from tests.unit.drivers.tiny import make_model, make_spec
 
 SHAPE = Shape(
     vocab_size=32000,
@@ -84,7 +84,9 @@ KINDS: dict[str, dict[str, Any]] = {
 def test_an_estimate_covers_what_is_loaded(tmp_path: Path, kind: str, dtype: str) -> None:
     make_model(tmp_path, kind, dtype=dtype, **KINDS[kind])
     facts = inspect(tmp_path)
-    loaded = load_model(tmp_path, dtype="auto", device="cpu", context_length=128)
+    driver = NativeDriver()
+    driver.load(make_spec(tmp_path), lambda fraction, what: None)
+    loaded = driver._model()
     assert str(loaded.dtype) == f"torch.{processor.loaded_dtype(dtype)}"
     scratch = scratch_bytes(loaded.shape(), 16, loaded.context_length)
     least = loaded.weights.size_bytes + scratch + TABLE_BYTES
