@@ -168,6 +168,26 @@ def residency_ns(state: State, replica: Replica) -> int:
     return max(state.limits.min_residency_ns, RESIDENCY_LOADS * replica.load_ns)
 
 
+def who_keeps(state: State, need: Need, now_ns: int) -> str:
+    """In words, why those that are loaded make no room for it now."""
+    found = []
+    for replica in state.replicas.values():
+        ref, model_id = replica.model.ref, replica.model.model_id
+        if model_id == need.owner_id:
+            continue
+        if model_id in state.pinned:
+            found.append(f"{ref} is pinned")
+        elif replica.state in LEAVING:
+            found.append(f"{ref} is on its way out")
+        elif replica.state is not ReplicaState.READY:
+            found.append(f"{ref} is {replica.state}")
+        elif _class_of_use(state, replica) > need.service_class:
+            found.append(f"{ref} serves a higher class")
+        else:
+            found.append(f"{ref} is in use, and has its {residency_ns(state, replica) / NS:.1f} s")
+    return ", ".join(found)
+
+
 def _idle(state: State, replica: Replica, need: Need, now_ns: int) -> Idle:
     model = replica.model
     chance = state.demand.probability(model.model_id, need.horizon_ns, now_ns)

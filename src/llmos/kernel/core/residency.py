@@ -9,7 +9,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.jobs_room import class_of_need
 from llmos.kernel.core.lifecycle import close
-from llmos.kernel.core.makeroom import Need, leaving, make_room
+from llmos.kernel.core.makeroom import Need, leaving, make_room, who_keeps
 from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
 from llmos.kernel.core.unload import drain, hurry, rest, stop
@@ -229,10 +229,10 @@ def _make_room(state: State, model: ModelFacts, short: dict[str, int], now_ns: i
         return True
     state.wake_at(now_ns + patience_ns)
     size, device = max((size, device) for device, size in missing.items())
-    why = f"{model.ref} lacks {in_gib(size)} of {device} memory, and nothing can make room yet"
-    _tell(state, model, why)
+    keepers = who_keeps(state, need, now_ns) or "others on this machine have it"
+    _tell(state, model, f"{model.ref} lacks {in_gib(size)} of {device} memory: {keepers}")
     if waited_ns >= state.limits.room_timeout_ns and not any(coming.values()):
-        _give_up_waiting(state, model, size, now_ns)
+        _give_up_waiting(state, model, size, keepers, now_ns)
         return False
     return is_owed
 
@@ -246,10 +246,10 @@ def _busy_below(state: State, model_id: str, waited_ns: int) -> int:
     return own if waited_ns < LOWER_PATIENCE * patience_ns else max(own, 1 << 8)
 
 
-def _give_up_waiting(state: State, model: ModelFacts, size: int, now_ns: int) -> None:
+def _give_up_waiting(state: State, model: ModelFacts, size: int, why: str, now_ns: int) -> None:
     error: LLMOSError = OutOfMemory(
         f"{model.ref} lacks {in_gib(size)}, and nothing could make room for it in "
-        f"{state.limits.room_timeout_ns / 1e9:g} s",
+        f"{state.limits.room_timeout_ns / 1e9:g} s ({why})",
         retry_after_s=state.limits.room_timeout_ns / 1e9,
     )
     _leave_line(state, model.model_id)
