@@ -146,7 +146,7 @@ class Placement:
         )
 
     def _wider_bytes(self, version: ModelVersion) -> int:
-        """Work space beyond what a version's footprint counts with: so many rows, such a context."""
+        """Work space beyond what a footprint counts with: so many rows, such a context."""
         more_rows = max(0, self._config.num_slots - ROWS)
         more_tokens = max(0, self.context_length(version) - CONTEXT_TOKENS)
         per_token = 2 * version.kv_bytes_per_token  # one layer's heads, repeated: far below this
