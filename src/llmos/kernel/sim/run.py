@@ -13,14 +13,14 @@ from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.replica import ModelFacts
+from llmos.kernel.core.replica import HOST, ModelFacts
 from llmos.kernel.sim.agenda import START_NS, Agenda
 from llmos.kernel.sim.calls import NS, Call
 from llmos.kernel.sim.fairness import Fairness
 from llmos.kernel.sim.hashing import TraceHash
 from llmos.kernel.sim.machine import Machine
 from llmos.kernel.sim.setup import GIB, Setup
-from llmos.kernel.sim.witness import demand
+from llmos.kernel.sim.demand import demand
 
 PATIENCE_NS = 3600 * NS
 
@@ -156,7 +156,20 @@ class Simulation:
 
     def _facts(self, model: str) -> ModelFacts:
         reserve_bytes = self._setup.model_bytes.get(model, GIB)
-        return ModelFacts(f"mdl_{model}", f"{model}:1", reserve_bytes, self._setup.num_slots)
+        setup = self._setup
+        on_device = reserve_bytes // 2 if setup.device != HOST else 0
+        return ModelFacts(
+            f"mdl_{model}",
+            f"{model}:1",
+            reserve_bytes,
+            setup.num_slots,
+            kv_bytes_per_token=setup.kv_bytes_per_token,
+            snapshots=setup.snapshots,
+            parks=setup.parks,
+            device=setup.device,
+            device_bytes=on_device,
+            parked_bytes=setup.parked_bytes,
+        )
 
     def _plan_whims(self, machine: Machine, request_id: str, model: str) -> None:
         """A client that leaves, stops reading (and perhaps reads again), or changes its mind."""
@@ -178,15 +191,37 @@ class Simulation:
             kind = rng.choice([None, *ServiceClass])
             reniced = ev.Reniced(request_id, rng.randrange(-20, 20), kind)
             agenda.after(rng.randrange(span_ns), partial(machine.feed, reniced))
+        self._plan_orders(machine, request_id, model)
+
+    def _plan_orders(self, machine: Machine, request_id: str, model: str) -> None:
+        """An operator, who holds a request and mostly lets it go on, or moves its model; and
+        others on the machine."""
+        rng, faults, agenda = self._rng, self._setup.faults, self._agenda
+        span_ns = self._setup.fault_span_ns
+        if rng.random() < faults.holds:
+            self.ran.injected["holds"] += 1
+            held_ns = rng.randrange(span_ns)
+            end_ns = held_ns + rng.randrange(2 * span_ns)
+            held = ev.RequestHeld(request_id, "an operator holds it")
+            agenda.after(held_ns, partial(machine.feed, held))
+            is_released = rng.random() < 0.8
+            released = ev.RequestReleased(request_id)
+            ends = released if is_released else ev.Cancelled(request_id, "an operator ends it")
+            agenda.after(end_ns, partial(machine.feed, ends))
         if rng.random() < faults.moves:
             self.ran.injected["moves"] += 1
             facts = self._facts(model)
             moves = (
                 ev.ModelUnwanted(facts.model_id),
+                ev.ModelUnpinned(facts.model_id),
                 ev.ModelWanted(facts, pin=False),
+                ev.ModelWanted(facts, pin=False, keep_alive_ns=rng.choice([0, span_ns])),
                 ev.ModelWanted(facts, pin=True),
             )
             agenda.after(rng.randrange(span_ns), partial(machine.feed, rng.choice(moves)))
+        if rng.random() < faults.short:
+            most = 2 * self._setup.limits.memory_budget_bytes
+            machine.press(rng.randrange(most), rng.randrange(1, 2 * span_ns))
 
     # what happened
 
