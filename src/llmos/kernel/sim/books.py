@@ -16,7 +16,7 @@ from llmos.kernel.core.state import ALARM_GRID_NS, State
 from llmos.kernel.sim import rooms
 from llmos.kernel.sim.demand import demand
 from llmos.kernel.sim.order import RULES, Rule
-from llmos.kernel.sim.seen import Seen
+from llmos.kernel.sim.seen import Host, Seen
 from llmos.kernel.sim.witness import Witness
 
 
@@ -35,7 +35,20 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     for replica in state.replicas.values():
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
-            _check_use(state, replica, rule, tuning, now_ns)
+            _check_use(state, replica, rule, tuning, witness, now_ns)
+        _note_free(state, replica, witness.hosts[replica.replica_id])
+
+
+def _note_free(state: State, replica: Replica, host: Host) -> None:
+    """Whatever came free since it last moved, nobody has to have looked at."""
+    free_bytes = _free_bytes(state, replica.model.device)
+    host.free_bytes = free_bytes if host.has_moved else min(host.free_bytes, free_bytes)
+    host.has_moved = False
+
+
+def _free_bytes(state: State, device: str) -> int:
+    """For what is paused: nothing, while a model waits for it."""
+    return -1 if state.lacking else state.free_bytes(device)
 
 
 def _check_request(state: State, request: Request, seen: Seen) -> None:
@@ -171,7 +184,12 @@ _QUIET = (RequestState.STALLED, RequestState.STOPPING)
 
 
 def _check_use(
-    state: State, replica: Replica, rule: Rule | None, tuning: Tuning, now_ns: int
+    state: State,
+    replica: Replica,
+    rule: Rule | None,
+    tuning: Tuning,
+    witness: Witness,
+    now_ns: int,
 ) -> None:
     """No free row while someone waits; nobody keeps a row he should have given up."""
     queue = state.queue(replica.model.model_id)
@@ -185,7 +203,7 @@ def _check_use(
         if r.model_id == head.model_id and is_queued(state, r)
     )
     running = [state.requests[r] for r in replica.running]
-    running = [r for r in running if _may_give(state, replica, r, head, highest, now_ns)]
+    running = [r for r in running if _may_give(state, replica, r, head, highest, witness, now_ns)]
     for request in running:
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
@@ -194,21 +212,32 @@ def _check_use(
 
 
 def _may_give(
-    state: State, replica: Replica, request: Request, head: Request, highest: int, now_ns: int
+    state: State,
+    replica: Replica,
+    request: Request,
+    head: Request,
+    highest: int,
+    witness: Witness,
+    now_ns: int,
 ) -> bool:
     """Whether its row may be taken at all: there is a place for what it has, and to a higher class
     it has not given way too often."""
     limits, model = state.limits, replica.model
     if request.state is not RequestState.RUNNING:
         return False
-    is_lower, is_new = request.waiting.service_class < highest, head.replica_id is None
+    is_lower = request.waiting.service_class < highest
+    is_new = head.replica_id is None or any(
+        r.comes_first and r.replica_id is None and r.model_id == model.model_id
+        for r in state.requests.values()
+    )
     num_parked = len(replica.parked)
     if is_new and not is_lower and num_parked >= limits.max_parked - limits.max_parked // 2:
         return False  # turns leave half of the room to higher classes
     if is_lower and not request.is_on_credit and request.num_preempted >= limits.max_preemptions:
         return False
     size = request.context_tokens * model.kv_bytes_per_token
-    has_room = not size or (not state.lacking and size <= state.free_bytes(model.device))
+    free_bytes = witness.hosts[replica.replica_id].free_bytes
+    has_room = not size or size <= min(free_bytes, _free_bytes(state, model.device))
     if has_room and not (is_new and num_parked >= limits.max_parked):
         return True
     return is_lower and model.snapshots and now_ns >= request.not_before_ns
@@ -320,6 +349,8 @@ def _is_full(state: State, event: ev.Arrived) -> bool | None:
 
 
 def _may_be_shed(request: Request, kind: ServiceClass) -> bool:
+    if request.is_held:
+        return False
     return request.state is RequestState.WAITING and request.waiting.service_class is kind
 
 

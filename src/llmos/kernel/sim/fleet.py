@@ -35,6 +35,7 @@ class Hosted:
     is_dead: bool = False
     is_hung: bool = False
     is_to_park: bool = False
+    is_parking: bool = False
     is_parked: bool = False
     clear_ns: int = 0
 
@@ -165,7 +166,7 @@ class Fleet:
         if hosted.is_dead or hosted.is_hung:
             return
         if self._draws(self._setup.faults.refused, "refused"):
-            hosted.is_to_park = False
+            hosted.is_to_park = hosted.is_parking = False
             error = EngineFailed("drawn").to_info()
             self._say(replica_id, ev.ReplicaParked(replica_id, 0, 0, error))
             return
@@ -178,7 +179,7 @@ class Fleet:
         if self._draws(self._setup.faults.refused, "refused"):
             self._say(replica_id, ev.ReplicaRefused(replica_id, LoadFailed("drawn").to_info()))
             return
-        hosted.is_parked = hosted.is_to_park = False
+        hosted.is_parked = hosted.is_to_park = hosted.is_parking = False
         self._say(replica_id, ev.ReplicaUnparked(replica_id, *self._used(hosted.model, 0.9)))
 
     def _hang(self, replica_id: str) -> None:
@@ -212,7 +213,8 @@ class Fleet:
         spent_ns = hosted.worker.begin()
         if spent_ns:
             self._agenda.after(spent_ns, partial(self._stepped, replica_id, hosted))
-        elif hosted.is_to_park and not hosted.is_parked:
+        elif hosted.is_to_park and not hosted.is_parking:
+            hosted.is_parking = True
             demand(not hosted.worker.rows, "parked with requests on it")
             parked_ns = round(self._setup.park_ns * hosted.life.slowness)
             self._agenda.after(parked_ns, partial(self._parked, replica_id, hosted))

@@ -59,6 +59,7 @@ class Machine:
         self._rule = RULES.get(setup.policy)
         self.state = initial(setup.limits, lambda: setup.make_policy(setup.tuning))
         self.witness = Witness(setup.limits, self._rule, setup.tuning.nice_step_ns)
+        self.witness.is_faultless = not setup.faults.are_any
         fleet = self._fleet
         self._appliers: dict[type, Callable[..., None]] = {
             do.Dispatch: fleet.dispatch,
@@ -90,6 +91,9 @@ class Machine:
         now_ns = self._agenda.now_ns
         self._is_feeding = True
         self.witness.told(events)
+        for event in events:
+            if isinstance(event, ev.Suspended):
+                self._truth.heard(event.request_id)
         decisions = step(self.state, events, now_ns)
         if self._hash is not None:
             self._hash.add(self.number, now_ns, events, decisions)

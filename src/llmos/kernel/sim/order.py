@@ -67,8 +67,15 @@ class Order:
     def back(self, seen: Seen, now_ns: int) -> None:
         """From a row, if it may have another."""
         if self._rule is not None and not seen.is_stalled and not seen.is_held:
-            seen.since_ns = now_ns + self._rule.back * self._nice_step_ns
+            if self._rule.is_by_class:  # else who came first stays first
+                seen.since_ns = now_ns + self._rule.back * self._nice_step_ns
             self.join(seen)
+
+    def rejoin(self, seen: Seen, now_ns: int) -> None:
+        """Released before its first row: where it stood, or at the end where turns count."""
+        if self._rule is not None and self._rule.is_in_turn:
+            seen.since_ns = now_ns
+        self.join(seen)
 
     def leave(self, seen: Seen) -> bool:
         """Whether it waited."""

@@ -16,11 +16,11 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import HOST, ModelFacts
 from llmos.kernel.sim.agenda import START_NS, Agenda
 from llmos.kernel.sim.calls import NS, Call
+from llmos.kernel.sim.demand import demand
 from llmos.kernel.sim.fairness import Fairness
 from llmos.kernel.sim.hashing import TraceHash
 from llmos.kernel.sim.machine import Machine
 from llmos.kernel.sim.setup import GIB, Setup
-from llmos.kernel.sim.demand import demand
 
 PATIENCE_NS = 3600 * NS
 
@@ -261,12 +261,16 @@ class Simulation:
             if outcome.dispatched_ns is None:
                 outcome.dispatched_ns = now_ns
                 fairness.serve(number, call, call.prompt_tokens / 2, now_ns)
-            fairness.run(number, call, now_ns)
-            self._running_since[decision.request_id] = now_ns
+            if decision.request_id not in self._running_since:  # else it is only computed again
+                fairness.run(number, call, now_ns)
+                self._running_since[decision.request_id] = now_ns
         elif isinstance(decision, do.PauseRow):
             outcome.num_preemptions += decision.kind is do.Pause.PREEMPTED
             fairness.wait(number, call, now_ns)
             self._left_row(decision.request_id, now_ns)
+        elif isinstance(decision, do.Requeue | do.HoldRequest):
+            if self._left_row(decision.request_id, now_ns):  # its worker died
+                fairness.wait(number, call, now_ns)
         elif isinstance(decision, do.Close):
             if not self._left_row(decision.request_id, now_ns):
                 fairness.run(number, call, now_ns)

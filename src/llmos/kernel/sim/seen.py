@@ -65,7 +65,8 @@ class Host:
     """A replica from its start to the death of its process.
 
     `ready_ns`: when it was last up or back; `began_ns`: when that was asked for. `leaving`: who is
-    being suspended on it.
+    being suspended on it. `has_made`: an answer, or a part of one, since then. `free_bytes`: the
+    least that was free for what is paused since it last `has_moved`.
     """
 
     model: ModelFacts
@@ -80,6 +81,8 @@ class Host:
     began_draining: bool = False
     has_served: bool = False
     has_made: bool = False
+    has_moved: bool = False
+    free_bytes: int = -1
     up_ns: int | None = None
     ready_ns: int | None = None
     idle_since_ns: int = 0

@@ -66,7 +66,7 @@ def world(seed: int, *, check_every: int = 1, is_hashed: bool = False) -> World:
         load_ns=50 * MS,
         park_ns=5 * MS,
         unpark_ns=10 * MS,
-        spill_ns=5 * MS,
+        spill_ns=rng.choice([5, 50]) * MS,
         measure_ns=50 * MS,
         stop_ns=10 * MS,
         probe_timeout_ns=300 * MS,

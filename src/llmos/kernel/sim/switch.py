@@ -83,7 +83,7 @@ class Switch:
         for request_id, num_tokens in event.tokens:
             seen = self._open.get(request_id)
             if seen is not None and seen.replica_id == event.replica_id:
-                host.has_made = True
+                host.has_made = host.has_moved = True
                 seen.num_tokens += num_tokens
                 self._spend(seen)
 
@@ -102,6 +102,8 @@ class Switch:
         if seen.is_aborted or seen.is_held == isinstance(event, ev.RequestHeld):
             return
         seen.is_held = not seen.is_held
+        if not seen.is_held and seen.is_leaving:
+            seen.may_come_first = seen.has_run
         self._order.leave(seen)
         if seen.is_held and not seen.is_leaving:
             kind = do.HoldRequest if seen.replica_id is None else do.SuspendRow
@@ -114,16 +116,15 @@ class Switch:
                 self._accounts.back(seen.request_id)
 
     def _lost(self, seen: Seen) -> None:
-        if not seen.has_snapshot:
-            return
-        self._spend(seen)
         host = self._hosts.get(seen.replica_id or "")
-        if host is None or seen.is_leaving:
-            return
         if seen.is_aborted:
             self.lost.add(seen.request_id)
             self._must.append((seen.request_id, (do.Close,)))
-        elif seen.request_id in host.running:
+            return
+        self._spend(seen)
+        if host is None or seen.is_leaving:
+            return
+        if seen.request_id in host.running:
             self._relaunch.add(seen.request_id)
             self._must.append((seen.request_id, (do.Dispatch,)))
         else:
@@ -187,7 +188,10 @@ class Switch:
         for host in self._off:
             host.idle_since_ns = now_ns
         for seen in self._back:
-            self._order.back(seen, now_ns)
+            if seen.has_run:
+                self._order.back(seen, now_ns)
+            else:
+                self._order.rejoin(seen, now_ns)
 
     # what the core decides
 
@@ -274,7 +278,8 @@ class Switch:
             self._order.back(seen, now_ns)
         else:
             self._must.append((request_id, (do.SuspendRow,)))
-        if decision.kind is not do.Pause.STALLED and not seen.is_held and not host.is_draining:
+        is_taken = not host.is_draining and decision.kind is not do.Pause.STALLED
+        if is_taken and not seen.is_held and not seen.is_stalled:
             self._paused.setdefault(decision.replica_id, []).append(seen)
         seen.may_come_first = decision.kind in (do.Pause.PREEMPTED, do.Pause.SUSPENDED)
 
@@ -298,7 +303,8 @@ class Switch:
         seen.num_suspensions += 1
         if host.is_draining:
             seen.may_come_first = True
-            seen.comes_first = not (seen.is_held or seen.is_stalled)
+            is_moved = decision.reason.startswith("its model gives way")
+            seen.comes_first = is_moved and not (seen.is_held or seen.is_stalled)
         if decision.tier is Tier.MEMORY:
             seen.leaving_owner = f"snapshot:{seen.request_id}:{seen.num_suspensions}"
             self._tally.write(seen.leaving_owner, seen.model, seen.context_tokens)

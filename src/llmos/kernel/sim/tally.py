@@ -85,7 +85,9 @@ class Tally:
 
     def pause(self, request_id: str, model: ModelFacts, num_tokens: int) -> None:
         """Its KV stays beside the rows."""
-        if size := num_tokens * model.kv_bytes_per_token:
+        size = num_tokens * model.kv_bytes_per_token
+        is_forced = size > self.free_bytes(model.device)  # nobody reads, and it cannot leave yet
+        if size and not is_forced:
             self.give(f"kv:{request_id}", {model.device: size})
 
     def write(self, owner: str, model: ModelFacts, num_tokens: int) -> None:

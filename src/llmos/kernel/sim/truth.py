@@ -24,6 +24,7 @@ class Truth:
     def __init__(self) -> None:
         self.calls: dict[str, Call] = {}
         self.files: dict[str, File] = {}
+        self._written: dict[str, File] = {}
         self._made: Counter[str] = Counter()
         self._has_run: set[str] = set()
 
@@ -60,8 +61,13 @@ class Truth:
         return file
 
     def put_away(self, row: Row) -> None:
-        """Into a file."""
-        self.files[row.request_id] = File(row.prompt_left, row.output_left)
+        """Into a file, of which the core will hear."""
+        self._written[row.request_id] = File(row.prompt_left, row.output_left)
+
+    def heard(self, request_id: str) -> None:
+        """The core knows of the file, which takes the place of any older."""
+        if (file := self._written.pop(request_id, None)) is not None and request_id in self.calls:
+            self.files[request_id] = file
 
     def drop(self, request_id: str) -> None:
         """The core says so."""
@@ -72,5 +78,6 @@ class Truth:
         """Nobody asks any more."""
         self.calls.pop(request_id, None)
         self.files.pop(request_id, None)
+        self._written.pop(request_id, None)
         self._has_run.discard(request_id)
         del self._made[request_id]

@@ -6,7 +6,7 @@ bytes than there are, someone overtaken by more than the policy's bound.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -47,12 +47,13 @@ class Witness:
         self._unwanted: list[str] = []
         self._newcomers: list[ev.Arrived] = []
         self._is_closing = False
-        self.is_draining = False
+        self.is_draining = self.is_faultless = False
         self.pinned: dict[str, ModelFacts] = {}
         self.unpinned: set[str] = set()
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
         self.wanted: set[str] = set()
         self.lacking: dict[str, str] = {}
+        self.num_fruitless: Counter[str] = Counter()
         self.keep_alive: dict[str, int] = {}
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
@@ -132,7 +133,7 @@ class Witness:
                 self._now_stalled.append(seen)
                 self._order.leave(seen)  # when it is back in the queue is not judged
                 self._num_stalled_now += seen.is_stalled
-                if was_stalled and self.is_queued(seen):
+                if was_stalled and not seen.is_stalled and not seen.is_leaving:
                     self._accounts.back(event.request_id)
 
     def _told_of_replica(self, event: ev.CoreEvent) -> None:
@@ -308,6 +309,8 @@ class Witness:
         elif isinstance(decision, do.Close):
             self._close(decision, now_ns)
         elif isinstance(decision, do.Resident):
+            if decision.error is not None and decision.error.code == "out_of_memory":
+                self.lacking.pop(decision.model_id, None)
             demand(decision.model_id in self.wanted, "a model nobody asked for is there")
             self.wanted.discard(decision.model_id)
         elif isinstance(decision, do.LacksRoom):
@@ -365,6 +368,8 @@ class Witness:
         error = getattr(decision.event, "error", None)
         if error is not None and error.code == "model_too_large":
             self._judge_crowding(seen)
+        if error is not None and error.code == "out_of_memory":
+            self.lacking.pop(seen.model_id, None)
         if error is not None and error.code == "queue_full":
             self._judge_shedding(seen)
         self._order.leave(seen)
