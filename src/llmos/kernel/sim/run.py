@@ -44,7 +44,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Ran:
-    """The result of a run. `injected`: faults that came true, by name."""
+    """The result of a run. `injected`: faults that came true, by name.
+
+    `num_moves`: what was decided about replicas and snapshots, by its name. `loading_ns`: of all
+    replicas together, until they were up or back.
+    """
 
     setup: Setup
     outcomes: list[Outcome] = field(default_factory=list)
@@ -53,7 +57,8 @@ class Ran:
     ended_ns: int = START_NS
     row_ns: int = 0
     num_steps: int = 0
-    num_replicas: int = 0
+    num_moves: Counter[str] = field(default_factory=Counter)
+    loading_ns: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     fairness: Fairness = field(default_factory=Fairness)
 
@@ -69,6 +74,7 @@ class Simulation:
         self.ran = Ran(setup)
         self._open: dict[str, Outcome] = {}
         self._running_since: dict[str, int] = {}
+        self._loading_since: dict[tuple[int, str], int] = {}
         self._num_arrivals = 0
         self._work_ns = 0
         self.machines = [
@@ -105,7 +111,6 @@ class Simulation:
         ran = self.ran
         ran.ended_ns = self._agenda.now_ns
         ran.hash = self._hash.hex if self._hash is not None else ""
-        ran.num_replicas = sum(m.state.num_replicas_made for m in self.machines)
         for machine in self.machines:
             ran.injected.update(machine.injected)
         ran.fairness.close(self._agenda.now_ns)
@@ -236,7 +241,16 @@ class Simulation:
         for event in events:
             if isinstance(event, ev.Progressed):
                 self._progressed(number, event, now_ns)
+            elif isinstance(event, ev.ReplicaUp | ev.ReplicaUnparked | ev.ReplicaGone):
+                since_ns = self._loading_since.pop((number, event.replica_id), now_ns)
+                self.ran.loading_ns += now_ns - since_ns
         for decision in decisions:
+            if isinstance(decision, _MOVES):
+                self.ran.num_moves[type(decision).__name__] += 1
+                if isinstance(decision, do.StartReplica | do.UnparkReplica):
+                    self._loading_since[number, decision.replica_id] = now_ns
+                elif isinstance(decision, do.StopReplica) and "makes room" in decision.reason:
+                    self.ran.num_moves["Evicted"] += 1
             outcome = self._open.get(getattr(decision, "request_id", ""))
             if outcome is not None:
                 self._decided(number, decision, outcome, now_ns)
@@ -286,6 +300,12 @@ class Simulation:
             return False
         self.ran.row_ns += now_ns - since_ns
         return True
+
+
+_MOVES = (
+    *(do.StartReplica, do.StopReplica, do.ParkReplica, do.UnparkReplica),
+    *(do.SuspendRow, do.SpillSnapshot),
+)
 
 
 def _close(outcome: Outcome, decision: do.Close, now_ns: int) -> None:
