@@ -270,12 +270,14 @@ def _begin(state: State, choice: Choice, need: Need, now_ns: int) -> None:
 
 def give_way(state: State, replica: Replica, act: Act, need: Need, now_ns: int) -> None:
     """What it runs is suspended at once for a higher class, after a turn for an equal."""
+    above, by_ns = -1, None
     if replica.state is ReplicaState.READY and not replica.is_empty:
-        at_once = _yields_at_once(state, replica, need.service_class)
-        by_ns = now_ns + (0 if at_once else state.limits.turn_ns)
-    else:
-        by_ns = None
-    reason, above = f"makes room for {need.what}", need.service_class
+        by_ns = now_ns + state.limits.turn_ns
+        if _yields_at_once(state, replica, need.service_class):
+            above, by_ns = need.service_class, now_ns
+            for request_id in replica.running:  # once, however often they cannot be suspended
+                state.requests[request_id].num_preempted += 1
+    reason = f"makes room for {need.what}"
     drain(state, replica, reason, to_park=act is Act.PARK, by_ns=by_ns, above=above)
     if replica.state is ReplicaState.DRAINING:
         hurry(state, replica, now_ns)

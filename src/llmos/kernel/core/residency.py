@@ -12,7 +12,7 @@ from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.makeroom import Need, leaving, make_room, who_keeps
 from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
-from llmos.kernel.core.unload import drain, hurry, rest, stop
+from llmos.kernel.core.unload import drain, rest, stop
 
 HEAD_START = 2
 """Times its patience that a class goes ahead of the next lower one in the line for memory."""
@@ -44,6 +44,7 @@ def model_unpinned(state: State, event: ev.ModelUnpinned, now_ns: int) -> None:
         for replica in state.replicas_of(event.model_id):
             replica.idle_since_ns = now_ns
         mark_all(state)
+        state.dirty[event.model_id] = None  # it may lack room that nobody needs any more
 
 
 def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
@@ -267,10 +268,10 @@ def unload_idle(state: State, now_ns: int) -> None:
     """Stop replicas nobody has used for their keep-alive time; hurry those that are drained."""
     for replica in list(state.replicas.values()):
         if replica.state is ReplicaState.DRAINING:
-            hurry(state, replica, now_ns)
+            state.dirty[replica.model.model_id] = None  # its time may be over
             if replica.is_empty:
                 rest(state, replica, replica.reason)
-        elif _is_unused(state, replica) and replica.model.model_id not in state.pinned:
+        elif is_unused(state, replica) and replica.model.model_id not in state.pinned:
             due_ns = replica.idle_since_ns + replica.keep_alive_ns
             if due_ns <= now_ns:
                 stop(state, replica, f"idle for {replica.keep_alive_ns / 1e9:g} s")
@@ -278,7 +279,8 @@ def unload_idle(state: State, now_ns: int) -> None:
                 state.wake_at(due_ns)
 
 
-def _is_unused(state: State, replica: Replica) -> bool:
+def is_unused(state: State, replica: Replica) -> bool:
+    """Nobody uses it, or waits for its model."""
     if replica.state is ReplicaState.PARKED:
         return not is_needed(state, replica.model.model_id)
     return state.is_idle(replica)
