@@ -88,6 +88,10 @@ def _check_lacking(state: State, witness: Witness, model_id: str, now_ns: int) -
     is_leaving = any(r.state in LEAVING for r in state.replicas.values())
     is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
     demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
+    told_ns = state.limits.room_timeout_ns + state.limits.patience_ns + 2 * ALARM_GRID_NS
+    is_over = now_ns - state.lacking[model_id] > told_ns
+    is_paused = now_ns < witness.blames[model_id].retry_ns + told_ns
+    demand(is_leaving or is_paused or not is_over, "it waits for what nobody will give")
     is_pausing = now_ns < witness.blames[model_id].retry_ns + ALARM_GRID_NS
     is_back = any(r.state is ReplicaState.PARKING for r in state.replicas_of(model_id))
     is_told = model_id in witness.lacking
