@@ -232,6 +232,7 @@ class Witness:
         """In the order in which they were made. `draining`: replicas that take nothing new, which
         no decision says. Raises Violation."""
         for replica_id, host in self.hosts.items():
+            host.was_draining = host.is_draining
             host.began_draining = not host.is_draining and replica_id in draining
             host.is_draining = replica_id in draining
         self._accounts.begin(now_ns)
@@ -340,6 +341,8 @@ class Witness:
             host.is_unparking, host.is_parked, host.began_ns = True, False, now_ns
             return
         demand(not host.requests, "stopped or parked with requests on it")
+        is_ordered = host.was_draining or host.model_id in self.unpinned
+        demand(host.model_id not in self.pinned or is_ordered, "a pinned model goes")
         if decision.reason.startswith("idle for"):
             spent_ns = now_ns - host.idle_since_ns
             demand(spent_ns >= self._limits.keep_alive_ns or host.model_id in self.keep_alive,

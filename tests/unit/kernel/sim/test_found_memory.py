@@ -203,7 +203,7 @@ def test_who_stalls_when_it_could_not_be_suspended_is_paused_without_room() -> N
 
 
 def test_a_snapshot_over_which_three_workers_died_is_not_tried_again() -> None:
-    world = serving()
+    world = serving(max_start_failures=10)
     world.arrive("r", BIG)
     world.step(ev.RequestHeld("r", "x"))
     world.step(ev.Suspended("r", 1000))
