@@ -393,7 +393,6 @@ class CoreMachine(RuleBasedStateMachine):
         assert self.world.state.num_waiting == 0
         assert not self.world.state.open_of_tenant
 
-
     def settle(self) -> None:
         """Everybody is answered, and nobody is held."""
         world = self.world

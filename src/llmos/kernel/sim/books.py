@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
@@ -35,7 +36,7 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     for replica in state.replicas.values():
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
-            _check_use(state, replica, rule, tuning, witness, now_ns)
+            _check_use(state, replica, rule, tuning, witness=witness, now_ns=now_ns)
         _note_free(state, replica, witness.hosts[replica.replica_id])
 
 
@@ -72,8 +73,8 @@ def _check_queues(state: State) -> None:
     for request_id, request in state.requests.items():
         if not is_queued(state, request):
             continue
-        there = state.queue(request.model_id)
-        demand(request_id in there, f"{request_id} is in no queue")
+        is_there = request_id in state.queue(request.model_id)
+        demand(is_there, f"{request_id} is in no queue")
         num[request.model_id] += 1
         waiting = request.waiting
         start_ns = request.deadline_ns
@@ -188,6 +189,7 @@ def _check_use(
     replica: Replica,
     rule: Rule | None,
     tuning: Tuning,
+    *,
     witness: Witness,
     now_ns: int,
 ) -> None:
@@ -203,7 +205,10 @@ def _check_use(
         if r.model_id == head.model_id and is_queued(state, r)
     )
     running = [state.requests[r] for r in replica.running]
-    running = [r for r in running if _may_give(state, replica, r, head, highest, witness, now_ns)]
+    may_give = partial(
+        _may_give, state, replica, head=head, highest=highest, witness=witness, now_ns=now_ns
+    )
+    running = [r for r in running if may_give(r)]
     for request in running:
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
@@ -215,6 +220,7 @@ def _may_give(
     state: State,
     replica: Replica,
     request: Request,
+    *,
     head: Request,
     highest: int,
     witness: Witness,
@@ -240,7 +246,7 @@ def _may_give(
     has_room = not size or size <= min(free_bytes, _free_bytes(state, model.device))
     if has_room and not (is_new and num_parked >= limits.max_parked):
         return True
-    return is_lower and model.snapshots and now_ns >= request.not_before_ns
+    return is_lower and model.snapshots and now_ns >= request.not_before_ns + ALARM_GRID_NS
 
 
 def _check_classes(state: State, running: list[Request], model_id: str, tuning: Tuning) -> None:

@@ -92,6 +92,9 @@ def _check_lacking(state: State, witness: Witness, model_id: str, now_ns: int) -
     is_over = now_ns - state.lacking[model_id] > told_ns
     is_paused = now_ns < witness.blames[model_id].retry_ns + told_ns
     demand(is_leaving or is_paused or not is_over, "it waits for what nobody will give")
+    most_ns = bound_ns(state.limits, len(state.models), witness.longest_load_ns)
+    is_starved = witness.is_faultless and now_ns - state.lacking[model_id] > most_ns
+    demand(not is_starved, "a model starves while others come and go")
     is_pausing = now_ns < witness.blames[model_id].retry_ns + ALARM_GRID_NS
     is_back = any(r.state is ReplicaState.PARKING for r in state.replicas_of(model_id))
     is_told = model_id in witness.lacking
@@ -174,4 +177,5 @@ def _check_leave(state: State, witness: Witness, replica: Replica, now_ns: int) 
     if replica.drains_for < 0:
         num = 0 if host.has_made else witness.num_fruitless[model_id] + 1
         witness.num_fruitless[model_id] = num
-        demand(num < 2 or not witness.is_faultless, "it made room twice, and served nobody in between")
+        is_right = num < 2 or not witness.is_faultless
+        demand(is_right, "it made room twice, and served nobody in between")

@@ -53,13 +53,21 @@ class Witness:
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
         self.wanted: set[str] = set()
         self.lacking: dict[str, str] = {}
+        self.longest_load_ns = 0
         self.num_fruitless: Counter[str] = Counter()
         self.keep_alive: dict[str, int] = {}
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
         self.tally = Tally(limits)
         self._order = Order(rule, nice_step_ns, self.open, self.is_queued)
-        self.switch = Switch(limits, self._accounts, self._order, self.open, self.hosts, self.tally)
+        self.switch = Switch(
+            limits,
+            accounts=self._accounts,
+            order=self._order,
+            requests=self.open,
+            hosts=self.hosts,
+            tally=self.tally,
+        )
         self.num_accepted = self.num_closed = self.num_refused = 0
 
     def is_queued(self, seen: Seen) -> bool:
@@ -267,6 +275,7 @@ class Witness:
         for host in self._now_up:
             host.up_ns = host.up_ns or now_ns
             host.ready_ns = now_ns
+            self.longest_load_ns = max(self.longest_load_ns, now_ns - host.began_ns)
         for seen in self._now_stalled:
             seen.stalled_ns = (seen.stalled_ns or now_ns) if seen.is_stalled else None
         for model_id, dead in self._failed:
@@ -414,9 +423,7 @@ class Witness:
             demand(host.model_id != model.model_id or bool(is_leaving), "a second replica starts")
         self.tally.give(decision.replica_id, self.tally.needs(model))
         self.lacking.pop(model.model_id, None)
-        self.hosts[decision.replica_id] = Host(
-            model, model.num_slots, now_ns, idle_since_ns=now_ns
-        )
+        self.hosts[decision.replica_id] = Host(model, model.num_slots, now_ns, idle_since_ns=now_ns)
 
     def _host(self, replica_id: str) -> Host:
         demand(replica_id in self.hosts, f"{replica_id} does not exist")
