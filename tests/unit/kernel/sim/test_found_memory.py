@@ -213,3 +213,13 @@ def test_a_snapshot_over_which_three_workers_died_is_not_tried_again() -> None:
         world.step(ev.Tick(), after_ns=60 * NS)
         world.up(f"rep_{number + 1}", 1)
     assert of(do.Close, world.gone(f"rep_{MAX_RESUMES + 1}"))
+
+
+def test_a_model_that_nobody_uses_any_more_goes_where_more_is_held_than_there_is() -> None:
+    """Seed 1157: nobody could go when it swelled, and nobody looked when somebody could."""
+    world = serving(max_preemptions=0)
+    world.arrive("r", BIG)
+    world.step(ev.ReplicaMeasured("rep_1", 3 * GIB))
+    assert not of(do.StopReplica, world.log)
+    decisions = world.end("r")
+    assert of(do.StopReplica, decisions) or of(do.ParkReplica, decisions)
