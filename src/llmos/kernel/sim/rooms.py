@@ -26,6 +26,7 @@ def check(state: State, witness: Witness, now_ns: int) -> None:
     """Raises Violation."""
     check_ledgers(state, witness)
     _check_models(state, witness, now_ns)
+    _check_overdrawn(state, witness)
     for model_id in witness.lacking.keys() - state.lacking.keys():
         del witness.lacking[model_id]
     for model_id in state.lacking:
@@ -60,6 +61,19 @@ def check_ledgers(state: State, witness: Witness) -> None:
     held = witness.tally.held[HOST]
     snapshots = sum(size for owner, size in held.items() if owner.startswith("snapshot:"))
     demand(snapshots == state.snapshot_memory_bytes, "snapshots in memory are miscounted")
+
+
+def _check_overdrawn(state: State, witness: Witness) -> None:
+    """Where more is held than there is, nobody is idle who could give some back."""
+    is_leaving = any(r.state in LEAVING for r in state.replicas.values())
+    is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
+    for device, held in witness.tally.held.items():
+        if is_leaving or witness.tally.free_bytes(device) >= 0:
+            continue
+        for replica_id in held.keys() & state.replicas.keys():
+            replica = state.replicas[replica_id]
+            is_kept = replica.model.model_id in state.pinned or not held[replica_id]
+            demand(is_kept or not state.is_idle(replica), "overdrawn, and an idle model stays")
 
 
 def _check_models(state: State, witness: Witness, now_ns: int) -> None:
