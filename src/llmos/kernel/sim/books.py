@@ -17,7 +17,7 @@ from llmos.kernel.core.state import ALARM_GRID_NS, State
 from llmos.kernel.sim import rooms
 from llmos.kernel.sim.demand import demand
 from llmos.kernel.sim.order import RULES, Rule
-from llmos.kernel.sim.seen import Host, Seen
+from llmos.kernel.sim.seen import Seen
 from llmos.kernel.sim.witness import Witness
 
 
@@ -37,11 +37,17 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
             _check_use(state, replica, rule, tuning, witness=witness, now_ns=now_ns)
-        _note_free(state, replica, witness.hosts[replica.replica_id])
+        _note_free(state, replica, witness)
+    witness.was_lacking = bool(state.lacking)
 
 
-def _note_free(state: State, replica: Replica, host: Host) -> None:
-    """Whatever came free since it last moved, nobody has to have looked at."""
+def _note_free(state: State, replica: Replica, witness: Witness) -> None:
+    """Whatever came free since it last moved, nobody has to have looked at; nor, when it moved,
+    what a model got in the same step that had waited for room."""
+    host = witness.hosts[replica.replica_id]
+    if host.has_moved and witness.was_lacking:
+        host.free_bytes, host.has_moved = -1, False
+        return
     free_bytes = _free_bytes(state, replica.model.device)
     host.free_bytes = free_bytes if host.has_moved else min(host.free_bytes, free_bytes)
     host.has_moved = False

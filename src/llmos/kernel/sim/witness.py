@@ -47,7 +47,7 @@ class Witness:
         self._unwanted: list[str] = []
         self._newcomers: list[ev.Arrived] = []
         self._is_closing = False
-        self.is_draining = self.is_faultless = False
+        self.is_draining = self.is_faultless = self.was_lacking = False
         self.pinned: dict[str, ModelFacts] = {}
         self.unpinned: set[str] = set()
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
