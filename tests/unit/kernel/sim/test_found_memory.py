@@ -223,3 +223,17 @@ def test_a_model_that_nobody_uses_any_more_goes_where_more_is_held_than_there_is
     assert not of(do.StopReplica, world.log)
     decisions = world.end("r")
     assert of(do.StopReplica, decisions) or of(do.ParkReplica, decisions)
+
+
+def test_a_drained_model_that_has_a_successor_is_not_parked() -> None:
+    """Seed 114515: it could not be, and there were two that took requests."""
+    small = model("big", GIB, 1, snapshots=True, parks=True)
+    world = serving(small, memory_budget_bytes=2 * GIB)
+    world.arrive("r", small)
+    world.arrive("next", OTHER)
+    world.step(ev.Tick(), after_ns=2 * NS)
+    world.step(ev.Cancelled("next", "left"))
+    world.arrive("new", small)
+    assert of(do.StartReplica, world.log)[-1].model is small
+    assert of(do.StopReplica, world.end("r"))
+    assert not of(do.ParkReplica, world.log)
