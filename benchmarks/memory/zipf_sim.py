@@ -29,7 +29,7 @@ ROOM_BYTES = 2 * MODEL_BYTES + 5 * PARKED_BYTES
 PROMPT_TOKENS, OUTPUT_TOKENS = 64.0, 48.0
 MS = NS // 1000
 STEP = StepCost(fixed_ns=40 * MS, per_row_ns=2 * MS, per_prompt_ns=MS // 2)
-LOADS = {"quiet, 0.2 a second": 0.2, "busy, 1 a second": 1.0, "saturated, 3 a second": 3.0}
+LOADS = {"quiet, 0.2 a second": 0.2, "busy, 1 a second": 1.0, "saturated, 6 a second": 6.0}
 SEEDS = range(5)
 NUM_CALLS = 400
 LONG_TURN_NS = 10 * NS

@@ -32,11 +32,6 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): "cooling counts only before `retry_ns`, and whatever sets that sets `cooling` too",
     (
         "residency",
-        "and-or in `if replica.state is ReplicaState.STARTING or replica.is_empty:`",
-    ): "a starting replica is always empty; an empty ready one then drains, and the same step stops"
-    " a drained one that is empty, for the same reason",
-    (
-        "residency",
         "dropped call in `state.wake_at(state.faults[model_id].retry_ns)`",
     ): "whatever sets `retry_ns` has set the alarm for it already",
 }

@@ -68,12 +68,14 @@ def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     from tests.unit.kernel.sim import (
         test_exact,
         test_found,
+        test_found_memory,
         test_outlook,
         test_policies,
         test_shed,
     )
 
-    for module in (test_exact, test_found, test_outlook, test_shed, test_shares, test_policies):
+    own = (test_exact, test_found, test_found_memory, test_outlook, test_shed)
+    for module in (*own, test_shares, test_policies):
         for name, test in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(test):
                 for mark in getattr(test, "pytestmark", []):

@@ -25,6 +25,160 @@ class Plant:
         return Mutant(self.name, self.module, source.replace(self.old, self.new), self.name)
 
 
+SWITCH = (
+    Plant(
+        "no limit on pre-emptions",
+        "sched",
+        "if is_lower and has_given and not request.is_on_credit:",
+        "if False:",
+    ),
+    Plant("pre-emptions are not counted", "sched", "victim.num_preempted += 1", "pass"),
+    Plant("who was pre-empted is not first", "sched", "victim.comes_first = True", "pass"),
+    Plant(
+        "who made room is not first",
+        "unload",
+        "request.comes_first = request.state is not RequestState.STALLED",
+        "pass",
+    ),
+    Plant(
+        "keys and values of who runs again stay in the ledger",
+        "sched",
+        "replica.parked.pop(request.request_id)\n    forget_kv(state, request)\n",
+        "replica.parked.pop(request.request_id)\n",
+    ),
+    Plant(
+        "a parked replica is given requests",
+        "step",
+        "if replica.state in (ReplicaState.READY, ReplicaState.DRAINING):",
+        "if replica.state in (ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.PARKED):",
+    ),
+    Plant(
+        "who is released is forgotten",
+        "suspend",
+        """    if may_queue(state, request):
+        enqueue(state, request)
+    state.dirty[request.model_id] = None
+
+
+def spilled""",
+        """    state.dirty[request.model_id] = None
+
+
+def spilled""",
+    ),
+    Plant(
+        "who is held runs",
+        "queueing",
+        "if request.is_held or request.stalled_ns",
+        "if request.stalled_ns",
+    ),
+    Plant("nobody outlives a worker", "suspend", "return on_worker and", "return False and"),
+    Plant(
+        "a snapshot outlives any number of workers",
+        "suspend",
+        "and request.num_resumes <= MAX_RESUMES",
+        "",
+    ),
+    Plant(
+        "snapshots in memory cost nothing",
+        "holdings",
+        "state.reserve(request.leaving_owner, {HOST: size})",
+        "state.reserve(request.leaving_owner, {HOST: 0})",
+    ),
+    Plant(
+        "a snapshot holds after the next token",
+        "lifecycle",
+        "if request.snapshot_bytes is not None:",
+        "if False:",
+    ),
+    Plant(
+        "a failed suspension is tried at once again",
+        "suspend",
+        "request.not_before_ns = now_ns + state.limits.suspend_retry_ns\n    state.wake_at",
+        "request.not_before_ns = now_ns\n    state.wake_at",
+    ),
+)
+
+ROOM = (
+    Plant(
+        "a pinned model that nobody uses makes room",
+        "makeroom",
+        """    if model_id in state.pinned or model_id == need.owner_id:
+        return False
+    if replica.state is""",
+        """    if model_id == need.owner_id:
+        return False
+    if replica.state is""",
+    ),
+    Plant(
+        "a pinned model in use makes room",
+        "makeroom",
+        """    if model_id in state.pinned or model_id == need.owner_id:
+        return False
+    if _yields""",
+        """    if model_id == need.owner_id:
+        return False
+    if _yields""",
+    ),
+    Plant(
+        "no residency",
+        "makeroom",
+        "return now_ns - replica.ready_ns >= residency_ns(state, replica)",
+        "return True",
+    ),
+    Plant(
+        "a higher class takes a model away any number of times",
+        "makeroom",
+        "return all(r.num_preempted < most and r",
+        "return all(r",
+    ),
+    Plant(
+        "a turn has no end", "unload", "is_over = now_ns >= replica.drain_by_ns", "is_over = False"
+    ),
+    Plant(
+        "a draining model is not looked at",
+        "residency",
+        "state.dirty[replica.model.model_id] = None  # its time may be over",
+        "pass",
+    ),
+    Plant(
+        "what swells is not entered",
+        "state",
+        "            ledger.swell(owner, size)",
+        "            pass",
+    ),
+    Plant(
+        "what is parked keeps its bytes",
+        "state",
+        "            ledger.shrink(owner, size)",
+        "            pass",
+    ),
+    Plant(
+        "what was measured does not count",
+        "state",
+        "return min(free_bytes, self.headroom.get(device, free_bytes))",
+        "return free_bytes",
+    ),
+    Plant(
+        "who waits for room is never told that there is none",
+        "residency",
+        "if waited_ns >= state.limits.room_timeout_ns and",
+        "if False and",
+    ),
+    Plant(
+        "nobody says who waits for room",
+        "residency",
+        "state.out.append(do.LacksRoom(model.model_id, why))",
+        "pass",
+    ),
+    Plant(
+        "who has waited longest for room is not first",
+        "residency",
+        "return state.lacking[model_id] - max",
+        "return 0 - max",
+    ),
+)
+
 PLANTS = (
     Plant(
         "an ended request is not forgotten",
@@ -41,14 +195,14 @@ PLANTS = (
     Plant(
         "one row too many",
         "sched",
-        "replica.num_free_slots > 0 or",
-        "replica.num_free_slots >= 0 or",
+        "if replica.num_free_slots <= 0 and not",
+        "if replica.num_free_slots < 0 and not",
     ),
     Plant(
         "parked requests of a dead worker are forgotten",
-        "residency",
-        "[*replica.running, *replica.parked]",
-        "[*replica.running]",
+        "replica",
+        "[*self.running, *self.parked, *self.leaving]",
+        "[*self.running]",
     ),
     Plant("service is not charged", "policies.shares", "member.counter += tokens", "pass  # "),
     Plant(
@@ -72,7 +226,12 @@ PLANTS = (
     ),
     Plant("last come, first served", "policies.fifo", "(waiting.arrival,)", "(-waiting.arrival,)"),
     Plant("no turns", "policies.round_robin", 'return "its slice', 'return None and "its slice'),
-    Plant("no limit on what is parked", "sched", "if is_new and len(replica.parked) >=", "if 0 >"),
+    Plant(
+        "no limit on what is parked",
+        "sched",
+        "return head.state not in ROWLESS or len(replica.parked) < state.limits.max_parked",
+        "return True",
+    ),
     Plant(
         "turns take all the room",
         "limits",
@@ -82,7 +241,7 @@ PLANTS = (
     Plant(
         "who gave way is lost",
         "sched",
-        "    enqueue(state, victim)\n",
+        "        enqueue(state, victim)\n",
         "",
     ),
     Plant(
@@ -105,22 +264,22 @@ PLANTS = (
     ),
     Plant(
         "an unused model has no alarm",
-        "residency",
+        "replicas",
         "    state.dirty[replica.model.model_id] = None  # if all who",
         "    pass  # if all who",
     ),
     Plant(
         "a drained replica's parked requests stay in the queue",
-        "residency",
+        "unload",
         "dequeue(state, state.requests[request_id])",
         "pass",
     ),
     Plant("no cool-down", "fault", "now_ns + limits.cooldown_ns", "now_ns"),
     Plant(
         "memory is not released",
-        "memory",
-        "self.reserved_bytes -= self._reserved.pop(replica_id)",
-        "self._reserved.pop(replica_id)",
+        "ledger",
+        "self._reserved_bytes -= size_bytes",
+        "pass",
     ),
     Plant(
         "nothing is learned of speed",
@@ -128,4 +287,6 @@ PLANTS = (
         "self.alone_ns.add(token_ns)",
         "pass",
     ),
+    *SWITCH,
+    *ROOM,
 )

@@ -232,7 +232,9 @@ def _show(report: Report) -> None:
         f"fairness {report.jain:.4f} (Jain, {report.num_windows} windows of competing tenants), "
         f"{report.jain_total:.4f} over totals\n"
         f"utilisation {report.utilisation:.1%}, {report.tokens_per_s:.1f} tokens/s, "
-        f"{report.num_preemptions} preemptions\n"
+        f"{report.num_preemptions} preemptions, {report.num_suspensions} suspensions\n"
+        f"{report.num_loads} loads, {report.num_unparks} returns of parked models, "
+        f"{report.num_evictions} evictions, {report.loading_s:.1f} s of loading\n"
         f"{_injected(report)}"
         f"trace hash {report.hash}"
     )

@@ -94,7 +94,7 @@ class KernelConfig(BaseModel):
         description="What a model in use has before it makes room; at least twice its load time.",
     )
     turn_s: float = Field(
-        default=10.0,
+        default=1.0,
         ge=0,
         description="How long requests go on when their model makes room for an equal; then they "
         "are suspended.",

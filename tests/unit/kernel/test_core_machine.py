@@ -51,8 +51,8 @@ hosting = precondition(lambda machine: machine.hosts())
 loading = precondition(lambda machine: machine.hosts(up=False))
 serving = precondition(lambda machine: machine.hosts(up=True))
 leaving = precondition(lambda machine: machine.hosts(stopping=True))
-suspending = precondition(lambda machine: machine.suspending())
-moving = precondition(lambda machine: machine.moving())
+asked_away = precondition(lambda machine: machine.suspending())
+on_the_move = precondition(lambda machine: machine.moving())
 
 
 class Watched(World):
@@ -296,7 +296,7 @@ class CoreMachine(RuleBasedStateMachine):
         event = ev.RequestHeld(request_id, "x") if held else ev.RequestReleased(request_id)
         self.world.step(event)
 
-    @suspending
+    @asked_away
     @rule(index=indexes, how=st.sampled_from(["kept", "kept", "none", "full", "unknown"]))
     def answer(self, index: int, how: str) -> None:
         """A worker that was asked to put a request away."""
@@ -326,7 +326,7 @@ class CoreMachine(RuleBasedStateMachine):
             error = DiskFull("no").to_info() if fails else None
             self.world.step(ev.Spilled(request_id, error))
 
-    @moving
+    @on_the_move
     @rule(index=indexes, fails=st.booleans())
     def move(self, index: int, fails: bool) -> None:
         """Parked or back, or neither."""

@@ -66,7 +66,7 @@ class Limits:
     max_snapshot_memory_bytes: int = 1 << 30
     suspend_retry_ns: int = 5 * NS
     min_residency_ns: int = 2 * NS
-    turn_ns: int = 10 * NS
+    turn_ns: int = NS
     room_timeout_ns: int = 60 * NS
     parking: bool = True
     eviction: Eviction = Eviction.COST

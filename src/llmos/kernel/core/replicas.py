@@ -101,8 +101,7 @@ def _bind(state: State, replica: Replica, used: dict[str, int], now_ns: int) -> 
         if replica.replica_id in state.ledgers[device].owners():
             state.resize(replica.replica_id, device, size)
     replica.reserved_bytes = state.ledger.holds(replica.replica_id)
-    short = {device: -ledger.free_bytes for device, ledger in state.ledgers.items()}
-    relieve(state, short, f"{replica.model.ref}, which takes more than was known", now_ns)
+    relieve_overdrawn(state, f"{replica.model.ref}, which takes more than was known", now_ns)
 
 
 def _serve(state: State, replica: Replica, now_ns: int) -> None:
@@ -178,6 +177,12 @@ def memory_measured(state: State, event: ev.MemoryMeasured, now_ns: int) -> None
     state.dirty.update(dict.fromkeys(state.lacking))
     state.jobs.is_dirty = True
     relieve(state, {d: -size for d, size in state.headroom.items()}, "the machine", now_ns)
+
+
+def relieve_overdrawn(state: State, what: str, now_ns: int) -> None:
+    """Where more is held than there is: nobody could give anything then, and perhaps can now."""
+    short = {device: -ledger.free_bytes for device, ledger in state.ledgers.items()}
+    relieve(state, short, what, now_ns)
 
 
 def relieve(state: State, short: dict[str, int], what: str, now_ns: int) -> None:

@@ -55,10 +55,10 @@ class Request:
     `num_preempted`: how often a higher class took its row; `comes_first`: it is next in its own
     class for that. `is_on_credit`: it has its row for a slice that its class has earned. `is_held`:
     an operator keeps it off the machine. `survives`: its stream outlives this server.
-    `snapshot_bytes` None: there is no file to go on from. `memory_owner` and `leaving_owner` name
-    in the ledger what that file, and one that is being written, take of the host's memory; None: it
-    is on the disk. `num_resumes` since it last moved; `not_before_ns`: something failed, and is
-    tried again then.
+    `snapshot_bytes` None: there is no file to go on from. `memory_owner` and
+    `leaving_owner` name in the ledger what that file, and one that is being written, take of the
+    host's memory; None: it is on the disk. `num_resumes` since it last moved; `not_before_ns`:
+    something failed, and is tried again then.
     """
 
     waiting: Waiting

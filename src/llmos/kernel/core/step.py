@@ -74,6 +74,7 @@ def _rest(state: State, replica: Replica, now_ns: int) -> None:
     elif replica.model.model_id in state.pinned:
         return  # an alarm for nothing, and with no keep-alive for ever the same one
     elif state.is_idle(replica):
+        replicas.relieve_overdrawn(state, "what takes more than was known", now_ns)
         state.wake_at(now_ns + replica.keep_alive_ns)
     elif residency.is_unused(state, replica):  # parked, and nobody waits for it any more
         state.wake_at(max(now_ns, replica.idle_since_ns + replica.keep_alive_ns))

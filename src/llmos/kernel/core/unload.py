@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core.queueing import dequeue, is_queued
-from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.replica import COMING, Replica, ReplicaState
 from llmos.kernel.core.request import RequestState
 from llmos.kernel.core.state import State
 from llmos.kernel.core.suspend import may_suspend, suspend
@@ -50,8 +50,9 @@ def drain(
 
 
 def rest(state: State, replica: Replica, reason: str) -> None:
-    """It is empty: it gives back its memory."""
-    if not replica.is_to_park:
+    """It is empty: it gives back its memory. One that has a successor already is of no more use."""
+    others = [r for r in state.replicas_of(replica.model.model_id) if r is not replica]
+    if not replica.is_to_park or any(r.state in COMING for r in others):
         stop(state, replica, reason)
     elif replica.state is not ReplicaState.PARKING:
         replica.move(ReplicaState.PARKING, reason)

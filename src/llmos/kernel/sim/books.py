@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
@@ -16,7 +17,7 @@ from llmos.kernel.core.state import ALARM_GRID_NS, State
 from llmos.kernel.sim import rooms
 from llmos.kernel.sim.demand import demand
 from llmos.kernel.sim.order import RULES, Rule
-from llmos.kernel.sim.seen import Host, Seen
+from llmos.kernel.sim.seen import Seen
 from llmos.kernel.sim.witness import Witness
 
 
@@ -35,12 +36,18 @@ def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now
     for replica in state.replicas.values():
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
-            _check_use(state, replica, rule, tuning, witness, now_ns)
-        _note_free(state, replica, witness.hosts[replica.replica_id])
+            _check_use(state, replica, rule, tuning, witness=witness, now_ns=now_ns)
+        _note_free(state, replica, witness)
+    witness.was_lacking = bool(state.lacking)
 
 
-def _note_free(state: State, replica: Replica, host: Host) -> None:
-    """Whatever came free since it last moved, nobody has to have looked at."""
+def _note_free(state: State, replica: Replica, witness: Witness) -> None:
+    """Whatever came free since it last moved, nobody has to have looked at; nor, when it moved,
+    what a model got in the same step that had waited for room."""
+    host = witness.hosts[replica.replica_id]
+    if host.has_moved and witness.was_lacking:
+        host.free_bytes, host.has_moved = -1, False
+        return
     free_bytes = _free_bytes(state, replica.model.device)
     host.free_bytes = free_bytes if host.has_moved else min(host.free_bytes, free_bytes)
     host.has_moved = False
@@ -72,8 +79,8 @@ def _check_queues(state: State) -> None:
     for request_id, request in state.requests.items():
         if not is_queued(state, request):
             continue
-        there = state.queue(request.model_id)
-        demand(request_id in there, f"{request_id} is in no queue")
+        is_there = request_id in state.queue(request.model_id)
+        demand(is_there, f"{request_id} is in no queue")
         num[request.model_id] += 1
         waiting = request.waiting
         start_ns = request.deadline_ns
@@ -188,6 +195,7 @@ def _check_use(
     replica: Replica,
     rule: Rule | None,
     tuning: Tuning,
+    *,
     witness: Witness,
     now_ns: int,
 ) -> None:
@@ -203,7 +211,10 @@ def _check_use(
         if r.model_id == head.model_id and is_queued(state, r)
     )
     running = [state.requests[r] for r in replica.running]
-    running = [r for r in running if _may_give(state, replica, r, head, highest, witness, now_ns)]
+    may_give = partial(
+        _may_give, state, replica, head=head, highest=highest, witness=witness, now_ns=now_ns
+    )
+    running = [r for r in running if may_give(r)]
     for request in running:
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
@@ -215,6 +226,7 @@ def _may_give(
     state: State,
     replica: Replica,
     request: Request,
+    *,
     head: Request,
     highest: int,
     witness: Witness,
@@ -240,7 +252,7 @@ def _may_give(
     has_room = not size or size <= min(free_bytes, _free_bytes(state, model.device))
     if has_room and not (is_new and num_parked >= limits.max_parked):
         return True
-    return is_lower and model.snapshots and now_ns >= request.not_before_ns
+    return is_lower and model.snapshots and now_ns >= request.not_before_ns + ALARM_GRID_NS
 
 
 def _check_classes(state: State, running: list[Request], model_id: str, tuning: Tuning) -> None:

@@ -26,6 +26,7 @@ def check(state: State, witness: Witness, now_ns: int) -> None:
     """Raises Violation."""
     check_ledgers(state, witness)
     _check_models(state, witness, now_ns)
+    _check_overdrawn(state, witness)
     for model_id in witness.lacking.keys() - state.lacking.keys():
         del witness.lacking[model_id]
     for model_id in state.lacking:
@@ -62,6 +63,19 @@ def check_ledgers(state: State, witness: Witness) -> None:
     demand(snapshots == state.snapshot_memory_bytes, "snapshots in memory are miscounted")
 
 
+def _check_overdrawn(state: State, witness: Witness) -> None:
+    """Where more is held than there is, nobody is idle who could give some back."""
+    is_leaving = any(r.state in LEAVING for r in state.replicas.values())
+    is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
+    for device, held in witness.tally.held.items():
+        if is_leaving or witness.tally.free_bytes(device) >= 0:
+            continue
+        for replica_id in held.keys() & state.replicas.keys():
+            replica = state.replicas[replica_id]
+            is_kept = replica.model.model_id in state.pinned or not held[replica_id]
+            demand(is_kept or not state.is_idle(replica), "overdrawn, and an idle model stays")
+
+
 def _check_models(state: State, witness: Witness, now_ns: int) -> None:
     """Who is asked for, what failures cost, and who stands in the line for memory."""
     demand(state.draining == witness.is_draining, "it is draining, or is not")
@@ -88,6 +102,13 @@ def _check_lacking(state: State, witness: Witness, model_id: str, now_ns: int) -
     is_leaving = any(r.state in LEAVING for r in state.replicas.values())
     is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
     demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
+    told_ns = state.limits.room_timeout_ns + state.limits.patience_ns + 2 * ALARM_GRID_NS
+    is_over = now_ns - state.lacking[model_id] > told_ns
+    is_paused = now_ns < witness.blames[model_id].retry_ns + told_ns
+    demand(is_leaving or is_paused or not is_over, "it waits for what nobody will give")
+    most_ns = bound_ns(state.limits, len(state.models), witness.longest_load_ns)
+    is_starved = witness.is_faultless and now_ns - state.lacking[model_id] > most_ns
+    demand(not is_starved, "a model starves while others come and go")
     is_pausing = now_ns < witness.blames[model_id].retry_ns + ALARM_GRID_NS
     is_back = any(r.state is ReplicaState.PARKING for r in state.replicas_of(model_id))
     is_told = model_id in witness.lacking
@@ -170,6 +191,5 @@ def _check_leave(state: State, witness: Witness, replica: Replica, now_ns: int) 
     if replica.drains_for < 0:
         num = 0 if host.has_made else witness.num_fruitless[model_id] + 1
         witness.num_fruitless[model_id] = num
-        demand(
-            num < 2 or not witness.is_faultless, "it made room twice, and served nobody in between"
-        )
+        is_right = num < 2 or not witness.is_faultless
+        demand(is_right, "it made room twice, and served nobody in between")

@@ -78,6 +78,7 @@ class Host:
     is_parked: bool = False
     is_unparking: bool = False
     is_draining: bool = False
+    was_draining: bool = False
     began_draining: bool = False
     has_served: bool = False
     has_made: bool = False

@@ -25,16 +25,17 @@ class Switch:
     def __init__(
         self,
         limits: Limits,
+        *,
         accounts: Accounts,
         order: Order,
-        open_: dict[str, Seen],
+        requests: dict[str, Seen],
         hosts: dict[str, Host],
         tally: Tally,
     ) -> None:
         self._limits = limits
         self._accounts = accounts
         self._order = order
-        self._open = open_
+        self._open = requests
         self._hosts = hosts
         self._tally = tally
         self._spilling: dict[str, str | None] = {}
@@ -196,6 +197,7 @@ class Switch:
     # what the core decides
 
     def see(self, decision: do.Decision, now_ns: int) -> None:
+        """One about a request that has been accepted, and has not ended."""
         if isinstance(decision, do.Dispatch):
             self._dispatch(decision, now_ns)
         elif isinstance(decision, do.PauseRow | do.UnpauseRow | do.SuspendRow | do.AbortRow):
@@ -274,11 +276,14 @@ class Switch:
         host.parked.add(request_id)
         self._accounts.paused(request_id, now_ns)
         if decision.kind is not do.Pause.SUSPENDED:
-            self._tally.pause(request_id, seen.model, seen.context_tokens)
+            is_forced = decision.kind is do.Pause.STALLED
+            self._tally.pause(request_id, seen.model, seen.context_tokens, is_forced=is_forced)
             self._order.back(seen, now_ns)
         else:
             self._must.append((request_id, (do.SuspendRow,)))
-        is_taken = not host.is_draining and decision.kind is not do.Pause.STALLED
+        # in turn: it may have had its row on credit in between, which no decision says
+        is_taken = decision.kind in (do.Pause.PREEMPTED, do.Pause.SUSPENDED)
+        is_taken = is_taken and not host.is_draining
         if is_taken and not seen.is_held and not seen.is_stalled:
             self._paused.setdefault(decision.replica_id, []).append(seen)
         seen.may_come_first = decision.kind in (do.Pause.PREEMPTED, do.Pause.SUSPENDED)
@@ -332,19 +337,11 @@ class Switch:
             names = " or ".join(kind.__name__ for kind in kinds)
             is_made = any((request_id, kind) in made for kind in kinds)
             demand(is_made, f"{request_id} lacks a {names}")
-        for request_id in self._survivors:
-            is_told = (request_id, do.Close) in made
-            demand(not is_told or self._is_failing(decisions, request_id, failing),
-                   "it ended with its worker, and its snapshot holds")  # fmt: skip
-
-    @staticmethod
-    def _is_failing(
-        decisions: Sequence[do.Decision], request_id: str, failing: Collection[str]
-    ) -> bool:
-        """Its model does not start any more, and whoever waits for it hears so."""
-        return bool(failing) and any(
-            isinstance(d, do.Close) and d.request_id == request_id for d in decisions
-        )
+        for decision in decisions:
+            if isinstance(decision, do.Close) and decision.request_id in self._survivors:
+                error = getattr(decision.event, "error", None)
+                is_lost = error is not None and error.code == "worker_lost" and not failing
+                demand(not is_lost, "it ended with its worker, and its snapshot holds")
 
 
 _EVENTS = (

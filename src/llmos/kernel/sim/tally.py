@@ -77,19 +77,22 @@ class Tally:
         estimate = model.needs
         measured = _by_device(model, host_bytes, device_bytes)
         return {
-            device: size
-            if size > estimate.get(device, 0)
-            else min(size * 51 // 50, estimate[device])
+            device: max(size, min(size * 51 // 50, estimate.get(device, 0)))
             for device, size in measured.items()
         }
 
     # what requests hold
 
-    def pause(self, request_id: str, model: ModelFacts, num_tokens: int) -> None:
-        """Its KV stays beside the rows."""
+    def pause(
+        self, request_id: str, model: ModelFacts, num_tokens: int, *, is_forced: bool
+    ) -> None:
+        """Its KV stays beside the rows. `is_forced`: whether there is room or not."""
         size = num_tokens * model.kv_bytes_per_token
-        is_forced = size > self.free_bytes(model.device)  # nobody reads, and it cannot leave yet
-        if size and not is_forced:
+        if is_forced and size > self.free_bytes(model.device):
+            return
+        if is_forced and model.device in self.headroom:
+            self.headroom[model.device] = max(size, self.headroom[model.device])
+        if size:
             self.give(f"kv:{request_id}", {model.device: size})
 
     def write(self, owner: str, model: ModelFacts, num_tokens: int) -> None:
@@ -97,9 +100,8 @@ class Tally:
         self.give(owner, {HOST: HEADER_BYTES + num_tokens * model.kv_bytes_per_token})
         held = self.held[HOST]
         snapshots = sum(size for o, size in held.items() if o.startswith("snapshot:"))
-        demand(
-            snapshots <= self._limits.max_snapshot_memory_bytes, "too much of snapshots in memory"
-        )
+        most = self._limits.max_snapshot_memory_bytes
+        demand(snapshots <= most, "too much of snapshots in memory")
 
 
 def _by_device(model: ModelFacts, host_bytes: int, device_bytes: int) -> dict[str, int]:

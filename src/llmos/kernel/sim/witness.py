@@ -47,19 +47,27 @@ class Witness:
         self._unwanted: list[str] = []
         self._newcomers: list[ev.Arrived] = []
         self._is_closing = False
-        self.is_draining = self.is_faultless = False
+        self.is_draining = self.is_faultless = self.was_lacking = False
         self.pinned: dict[str, ModelFacts] = {}
         self.unpinned: set[str] = set()
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
         self.wanted: set[str] = set()
         self.lacking: dict[str, str] = {}
+        self.longest_load_ns = 0
         self.num_fruitless: Counter[str] = Counter()
         self.keep_alive: dict[str, int] = {}
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
         self.tally = Tally(limits)
         self._order = Order(rule, nice_step_ns, self.open, self.is_queued)
-        self.switch = Switch(limits, self._accounts, self._order, self.open, self.hosts, self.tally)
+        self.switch = Switch(
+            limits,
+            accounts=self._accounts,
+            order=self._order,
+            requests=self.open,
+            hosts=self.hosts,
+            tally=self.tally,
+        )
         self.num_accepted = self.num_closed = self.num_refused = 0
 
     def is_queued(self, seen: Seen) -> bool:
@@ -232,6 +240,7 @@ class Witness:
         """In the order in which they were made. `draining`: replicas that take nothing new, which
         no decision says. Raises Violation."""
         for replica_id, host in self.hosts.items():
+            host.was_draining = host.is_draining
             host.began_draining = not host.is_draining and replica_id in draining
             host.is_draining = replica_id in draining
         self._accounts.begin(now_ns)
@@ -266,6 +275,7 @@ class Witness:
         for host in self._now_up:
             host.up_ns = host.up_ns or now_ns
             host.ready_ns = now_ns
+            self.longest_load_ns = max(self.longest_load_ns, now_ns - host.began_ns)
         for seen in self._now_stalled:
             seen.stalled_ns = (seen.stalled_ns or now_ns) if seen.is_stalled else None
         for model_id, dead in self._failed:
@@ -340,6 +350,8 @@ class Witness:
             host.is_unparking, host.is_parked, host.began_ns = True, False, now_ns
             return
         demand(not host.requests, "stopped or parked with requests on it")
+        is_ordered = host.was_draining or host.model_id in self.unpinned
+        demand(host.model_id not in self.pinned or is_ordered, "a pinned model goes")
         if decision.reason.startswith("idle for"):
             spent_ns = now_ns - host.idle_since_ns
             demand(spent_ns >= self._limits.keep_alive_ns or host.model_id in self.keep_alive,

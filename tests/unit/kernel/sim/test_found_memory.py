@@ -203,7 +203,7 @@ def test_who_stalls_when_it_could_not_be_suspended_is_paused_without_room() -> N
 
 
 def test_a_snapshot_over_which_three_workers_died_is_not_tried_again() -> None:
-    world = serving()
+    world = serving(max_start_failures=10)
     world.arrive("r", BIG)
     world.step(ev.RequestHeld("r", "x"))
     world.step(ev.Suspended("r", 1000))
@@ -213,3 +213,27 @@ def test_a_snapshot_over_which_three_workers_died_is_not_tried_again() -> None:
         world.step(ev.Tick(), after_ns=60 * NS)
         world.up(f"rep_{number + 1}", 1)
     assert of(do.Close, world.gone(f"rep_{MAX_RESUMES + 1}"))
+
+
+def test_a_model_that_nobody_uses_any_more_goes_where_more_is_held_than_there_is() -> None:
+    """Seed 1157: nobody could go when it swelled, and nobody looked when somebody could."""
+    world = serving(max_preemptions=0)
+    world.arrive("r", BIG)
+    world.step(ev.ReplicaMeasured("rep_1", 3 * GIB))
+    assert not of(do.StopReplica, world.log)
+    decisions = world.end("r")
+    assert of(do.StopReplica, decisions) or of(do.ParkReplica, decisions)
+
+
+def test_a_drained_model_that_has_a_successor_is_not_parked() -> None:
+    """Seed 114515: it could not be, and there were two that took requests."""
+    small = model("big", GIB, 1, snapshots=True, parks=True)
+    world = serving(small, memory_budget_bytes=2 * GIB)
+    world.arrive("r", small)
+    world.arrive("next", OTHER)
+    world.step(ev.Tick(), after_ns=2 * NS)
+    world.step(ev.Cancelled("next", "left"))
+    world.arrive("new", small)
+    assert of(do.StartReplica, world.log)[-1].model is small
+    assert of(do.StopReplica, world.end("r"))
+    assert not of(do.ParkReplica, world.log)
