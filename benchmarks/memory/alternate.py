@@ -1,4 +1,4 @@
-"""Two 0.4 B models that do not fit together, asked in turn: what a turn takes, and what of it waits.
+"""Two 0.4 B models that do not fit together, asked by turns: how long one takes.
 
 One client, one request at a time. Ours keeps the model that makes room parked. Its peers: the same
 build that stops a model and loads it anew, without and with a warm spare process, and a process for

@@ -11,6 +11,7 @@ import time
 from benchmarks import bench_determinism, models
 from benchmarks.harness import Result, paired
 from benchmarks.memory.system import Options
+from llmos.drivers.native.driver import NativeDriver
 
 WIDTHS = (1, 4, 8, 16)
 DTYPE = "bfloat16"
@@ -31,5 +32,5 @@ def rows(result: Result, options: Options) -> None:
     driver.unload()
 
 
-def _rate(driver: bench_determinism.NativeDriver, width: int, exact: bool) -> float:
+def _rate(driver: NativeDriver, width: int, exact: bool) -> float:
     return bench_determinism.decode_rate(driver, width, NUM_TOKENS, exact, time.process_time)

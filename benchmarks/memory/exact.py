@@ -79,8 +79,7 @@ def run(machine: Machine, waves: list[list[Case]], kind: str) -> list[Pair]:
     suspended = []
     for number, wave in enumerate(waves):
         suspended += asyncio.run(_wave(machine, wave, kind, number))
-    return [(case, s, whole[index]) for index, (case, s) in enumerate(zip(cases, suspended,
-                                                                          strict=True))]  # fmt: skip
+    return [(case, suspended[i], whole[i]) for i, case in enumerate(cases)]
 
 
 async def _read_all(machine: Machine, streams: list[Streamed]) -> None:
@@ -119,15 +118,14 @@ async def _disturbed(
     machine: Machine, wave: list[Case], streams: list[Streamed], kind: str, seed: int
 ) -> None:
     """All leave once; it happens; all go on, leave again and come to their end."""
-    async with machine.async_client() as client:
-        async with asyncio.TaskGroup() as tasks:
-            readers = [tasks.create_task(stream.read(client)) for stream in streams]
-            pairs = zip(wave, streams, strict=True)
-            await asyncio.gather(*(_hold(client, s, case.points[0]) for case, s in pairs))
-            await asyncio.to_thread(HAPPENINGS[kind], machine, wave[0].body["model"])
-            if not kind.startswith("server"):
-                await _go_on(client, wave, streams, seed)
-            await asyncio.gather(*readers)
+    async with machine.async_client() as client, asyncio.TaskGroup() as tasks:
+        readers = [tasks.create_task(stream.read(client)) for stream in streams]
+        pairs = zip(wave, streams, strict=True)
+        await asyncio.gather(*(_hold(client, s, case.points[0]) for case, s in pairs))
+        await asyncio.to_thread(HAPPENINGS[kind], machine, wave[0].body["model"])
+        if not kind.startswith("server"):
+            await _go_on(client, wave, streams, seed)
+        await asyncio.gather(*readers)
     if kind.startswith("server"):
         async with machine.async_client() as client, asyncio.TaskGroup() as tasks:
             for stream in streams:

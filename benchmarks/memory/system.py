@@ -24,7 +24,7 @@ Options = argparse.Namespace
 SETTINGS = ("kernel.num_slots=16", "kernel.num_threads=1", "kernel.warm_spare=false")
 TIMEOUT_S = 180.0
 POLL_S = 0.005
-_SAMPLE = re.compile(r'^([a-z_:]+)(?:\{([^}]*)\})? (\S+)$', re.MULTILINE)
+_SAMPLE = re.compile(r"^([a-z_:]+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
