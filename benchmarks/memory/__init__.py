@@ -1,1 +1,1 @@
-"""What a replica's memory comes to: said before loading, reported while it runs, had again."""
+"""Parts of bench-memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from benchmarks.models import Shape
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and how it is loaded: `dtype` auto is that of the files, as far as the CPU can."""
+    """A model, and how it is loaded. `dtype`: what its config says, empty for that of the files."""
 
     name: str
     shape: Shape
     context_length: int
     num_slots: int
-    dtype: str = "auto"
+    dtype: str = ""
 
     @property
     def folder_name(self) -> str:
@@ -78,4 +79,8 @@ CASES = [
 def folder(case: Case) -> Path:
     """Of the case's model, made if it is not there."""
     models.SHAPES[case.folder_name] = case.shape
-    return models.folder(case.folder_name)
+    made = models.folder(case.folder_name)
+    if case.dtype:
+        path = made / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": case.dtype}))
+    return made

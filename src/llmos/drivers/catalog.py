@@ -44,7 +44,7 @@ DRIVERS: dict[str, DriverSpec] = {
         entry="llmos.drivers.native.driver:NativeDriver",
         prepare=PREPARE_TEXT,
         distributions=["torch", "transformers", "safetensors", "tokenizers"],
-        base_bytes=640 << 20,
+        base_bytes=344 << 20,
         snapshots=True,
         parks=True,
     ),

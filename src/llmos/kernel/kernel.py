@@ -21,21 +21,22 @@ from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
 from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
-from llmos.abi.policy import MakePolicy, Policy, Tuning
+from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.program import ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
 from llmos.abi.suspended import SnapshotStore, Tier
 from llmos.abi.syscall import Accepted, Refused, Reply
-from llmos.errors import ErrorInfo, from_info
+from llmos.errors import ConfigError, ErrorInfo, from_info
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
+from llmos.kernel.core.ledger import Ledger
 from llmos.kernel.core.limits import JobLimits, Limits
 from llmos.kernel.core.replica import HOST, ReplicaState
-from llmos.kernel.core.state import initial
+from llmos.kernel.core.state import State, initial
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
 from llmos.kernel.jobs.config import JobsConfig
@@ -110,29 +111,40 @@ class Kernel:
         self.started_ns = time.time_ns()
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        budgets = {HOST: self._budget_bytes()}
+        self.snapshots = services.snapshots
+        self._requests = services.requests
+        self._budgets = {HOST: self._budget_bytes()}
+        self._num_arrivals = 0
+        self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.state = self._make_state(services, jobs)
+        self._make_requests(services)
+        self._make_machine(services)
+        self._make_jobs(services, jobs)
+        self._gate = Gate(self, SYSCALLS, services.authorizer, self._left)
+
+    def _make_state(self, services: Services, jobs: JobsConfig) -> State:
+        config = self.config
         tuning = Tuning(config.slice_tokens, int(config.nice_step_s * 1e9), config.lowest_share)
-
-        def make_policy() -> Policy:
-            return services.make_policy(tuning)
-
-        limits = _limits(config, budgets, jobs.limits())
+        limits = _limits(config, self._budgets[HOST], jobs.limits())
         if not services.snapshots.folder(Tier.MEMORY):
             limits = replace(limits, max_snapshot_memory_bytes=0)
-        self.state = initial(limits, make_policy)
+        return initial(limits, lambda: services.make_policy(tuning))
+
+    def _make_requests(self, services: Services) -> None:
+        """What requests pass through, each part knowing only those made before it."""
+        config, metrics = self.config, self.metrics
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
         self.placement = Placement(
-            config, budgets, services.driver_of, services.scratch, services.footprints
+            config, self._budgets, services.driver_of, services.scratch, services.footprints
         )
-        self.snapshots = services.snapshots
         self.switch = Switch(
             services.snapshots,
             self.table,
             lambda event: self.loop.post(event),  # noqa: PLW0108 (it is made below)
             metrics,
         )
-        self._requests = services.requests
         self.effects = Effects(
             self.state,
             self.table,
@@ -143,12 +155,19 @@ class Kernel:
             record=self._record,
         )
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
-        self.workers = Workers(services.node, self.effects, config, services.scratch, metrics)
+        self.resumable = Resumable(config, self.cancel)
+        self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
+
+    def _make_machine(self, services: Services) -> None:
+        """Workers, and what looks after them and their memory."""
+        node, config, metrics = services.node, self.config, self.metrics
+        self.workers = Workers(node, self.effects, config, services.scratch, metrics)
         self.switch.workers = self.workers
         self.memory = MemoryWatch(
-            services.node, self.workers, self.state, self.loop.post, config=config, metrics=metrics
+            node, self.workers, self.state, self.loop.post, config=config, metrics=metrics
         )
         self.effects.freed = self.memory.look_soon
+        self.effects.connect(self.loop, self.workers, self)
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
         self.vitals = Vitals(
             self.loop.prove,
@@ -156,7 +175,8 @@ class Kernel:
             fresh_s=config.proof_fresh_s,
             timeout_s=config.proof_timeout_s,
         )
-        self.effects.connect(self.loop, self.workers, self)
+
+    def _make_jobs(self, services: Services, jobs: JobsConfig) -> None:
         self.jobs = Runner(
             JobServices(
                 services.jobs,
@@ -169,24 +189,20 @@ class Kernel:
             post=self.loop.post,
             workers=self.workers,
             config=jobs,
-            metrics=metrics,
+            metrics=self.metrics,
         )
         self.effects.also(self.jobs.appliers)
-        self.resumable = Resumable(config, self.cancel)
-        self._gate = Gate(self, SYSCALLS, services.authorizer, self._left)
-        self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
-        self._num_arrivals = 0
-        self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # life
 
     async def start(self, preload: list[str]) -> None:
         """Returns at once; `problems` says when everything asked for is there.
 
-        Raises ModelNotFound and ModelTooLarge for what cannot be preloaded.
+        Raises ModelNotFound and ModelTooLarge for what cannot be preloaded, ConfigError for a
+        device that is not there.
         """
         self.metrics.budget_bytes.set(self.state.ledger.budget_bytes)
+        await self._find_device()
         await self.memory.look()
         await restore(self)
         for ref in preload:
@@ -199,6 +215,18 @@ class Kernel:
         self._task(self._live())
         self._task(self._watch())
         self._task(self.memory.run())
+
+    async def _find_device(self) -> None:
+        """Its memory has a ledger of its own. Raises ConfigError."""
+        name = self.config.device
+        if name == "cpu":
+            return
+        found = {device.name: device for device in await self.node.devices()}
+        if name not in found:
+            there = ", ".join(sorted(found)) or "none"
+            raise ConfigError(f"kernel.device: this machine has no {name}; there is {there}")
+        budget = int(found[name].total_bytes * self.config.memory_fraction)
+        self.state.ledgers[name], self._budgets[name] = Ledger(budget), budget
 
     async def stop(self) -> None:
         """Nothing new, a bounded time for what runs, then the workers."""
@@ -401,7 +429,7 @@ class Kernel:
             metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
 
 
-def _limits(config: KernelConfig, budgets: dict[str, int], jobs: JobLimits) -> Limits:
+def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:
     return Limits(
         max_preemptions=config.max_preemptions,
         max_snapshot_memory_bytes=config.max_snapshot_memory_bytes,
@@ -410,13 +438,12 @@ def _limits(config: KernelConfig, budgets: dict[str, int], jobs: JobLimits) -> L
         room_timeout_ns=int(config.room_timeout_s * 1e9),
         parking=config.parking,
         eviction=config.eviction,
-        device_budgets=tuple((d, size) for d, size in budgets.items() if d != HOST),
         max_waiting=config.max_waiting,
         max_waiting_per_model=config.max_waiting_per_model,
         max_waiting_tokens=config.max_waiting_tokens,
         max_open_per_tenant=config.max_open_per_tenant,
         max_parked=config.max_parked,
-        memory_budget_bytes=budgets[HOST],
+        memory_budget_bytes=budget_bytes,
         keep_alive_ns=int(config.keep_alive_s * 1e9),
         stall_timeout_ns=int(config.stall_timeout_s * 1e9),
         patience_ns=int(config.patience_s * 1e9),

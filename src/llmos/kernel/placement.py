@@ -18,6 +18,13 @@ MARGIN = 50
 """One part in so many is added to what was measured."""
 
 
+ROWS, CONTEXT_TOKENS = 16, 8192
+"""Up to which `ModelVersion.footprint_bytes` is an upper bound."""
+
+LOGIT_BYTES = 11
+"""Of work space for each logit of a row more."""
+
+
 def held_bytes(memory: MemoryReport) -> tuple[int, int]:
     """Of the host and of the device, what a worker may come to hold."""
     return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
@@ -110,6 +117,7 @@ class Placement:
         device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
         fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)
+        fixed_bytes += self._wider_bytes(version)
         budget = self._budgets.get(device, 0)
         slots = self._config.num_slots
         if slot_bytes:
@@ -136,6 +144,13 @@ class Placement:
             why=why,
             advice=self._advice(version, budget, fixed_bytes),
         )
+
+    def _wider_bytes(self, version: ModelVersion) -> int:
+        """Work space beyond what a footprint counts with: so many rows, such a context."""
+        more_rows = max(0, self._config.num_slots - ROWS)
+        more_tokens = max(0, self.context_length(version) - CONTEXT_TOKENS)
+        per_token = 2 * version.kv_bytes_per_token  # one layer's heads, repeated: far below this
+        return more_rows * version.vocab_size * LOGIT_BYTES + more_tokens * per_token
 
     def _why(self, version: ModelVersion, base_bytes: int, slots: int) -> str:
         context = self.context_length(version)

@@ -11,9 +11,10 @@ from typing import Any
 from llmos.abi import worker as msg
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Failed
-from llmos.abi.suspended import SnapshotStore, SuspendedRequest
+from llmos.abi.suspended import SnapshotStore, SuspendedRequest, Tier
 from llmos.errors import (
     Conflict,
+    DiskFull,
     ErrorInfo,
     LLMOSError,
     NotFound,
@@ -24,6 +25,7 @@ from llmos.errors import (
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.events import CoreEvent
+from llmos.kernel.core.holdings import HEADER_BYTES
 from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
@@ -99,6 +101,9 @@ class Switch:
         process = self._table.live[decision.request_id]
         process.phase = Phase.SUSPENDING
         process.suspending_mono = time.monotonic_ns()
+        if decision.tier is Tier.DISK and (full := self._lacks_disk(process)):
+            self._post(ev.SuspendFailed(decision.request_id, full.to_info()))
+            return
         how = "recompute" if decision.tier is None else f"snapshot to {decision.tier}"
         process.note(f"leaves its worker ({how}): {decision.reason}")
         if decision.tier is None:
@@ -107,6 +112,17 @@ class Switch:
         else:
             message = msg.Suspend([decision.request_id], self._store.folder(decision.tier))
         self.workers.send(decision.replica_id, message)
+
+    def _lacks_disk(self, process: Process) -> DiskFull | None:
+        """What a snapshot may come to is not left of what snapshots may have of the disk."""
+        num_tokens = len(process.generated) + (
+            process.prepared.num_tokens if process.prepared else 0
+        )
+        size = HEADER_BYTES + num_tokens * process.version.kv_bytes_per_token
+        free_bytes = self._store.free_bytes(Tier.DISK)
+        if size <= free_bytes:
+            return None
+        return DiskFull(f"its snapshot takes about {size} bytes, {free_bytes} are left for such")
 
     def _hold(self, decision: do.HoldRequest) -> None:
         process = self._off(decision.request_id, decision.reason)

@@ -64,7 +64,8 @@ class WorkerState(enum.StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One process. `death` is why we killed it, when we did."""
+    """One process. `death` is why we killed it, when we did; `num_oom_kills` how many processes
+    the system had killed for want of memory when it began."""
 
     worker_id: str
     role: msg.WorkerRole
@@ -83,6 +84,7 @@ class Worker:
     probe_sent: float | None = None
     stopped_s: float | None = None
     memory: MemoryReport | None = None
+    num_oom_kills: int | None = None
     death: LLMOSError | None = None
 
     def info(self) -> WorkerInfo:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from llmos.abi.driver import DriverEntry, MemoryReport, ReplicaSpec
 from llmos.abi.ids import new_id
 from llmos.abi.node import NodeAgent, WorkerSpec
 from llmos.abi.syscall import WorkerInfo
-from llmos.errors import ErrorInfo, LLMOSError, LoadFailed, ProtocolViolation, WorkerLost
+from llmos.errors import (
+    ErrorInfo,
+    LLMOSError,
+    LoadFailed,
+    OutOfMemory,
+    ProtocolViolation,
+    WorkerLost,
+)
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.worker import Observer, Programs, Worker, WorkerState
 from llmos.telemetry.metrics import Metrics
@@ -239,6 +247,7 @@ class Workers:
         try:
             scratch = str(self._scratch / worker.worker_id)
             python = worker.driver.python if worker.driver else worker.python
+            worker.num_oom_kills = self._node.measure().num_oom_kills
             worker.handle = await self._node.start(WorkerSpec(worker.worker_id, scratch, python))
             await self._greet(worker, worker.handle.channel)
             await self._listen(worker, worker.handle.channel)
@@ -339,11 +348,19 @@ class Workers:
     def _obituary(
         self, worker: Worker, error: LLMOSError | None, exit_status: int | None, last_words: str
     ) -> ErrorInfo:
-        cause = worker.death or error or WorkerLost(f"the worker died ({_status(exit_status)})")
+        cause = worker.death or error or self._cause(worker, exit_status)
         self._metrics.worker_deaths.labels(worker.role).inc()
         extra = {"worker": worker.worker_id, "replica": worker.replica_id, "stderr": last_words}
         log.warning("worker lost: %s", cause.message, extra=extra)
         return cause.to_info()
+
+    def _cause(self, worker: Worker, exit_status: int | None) -> LLMOSError:
+        """Of a death by itself. The system kills for want of memory, and only counts that."""
+        before, now = worker.num_oom_kills, self._node.measure().num_oom_kills
+        was_counted = before is not None and now is not None and now > before
+        if exit_status == -signal.SIGKILL and was_counted:
+            return OutOfMemory("the system killed the worker: the machine had no memory left")
+        return WorkerLost(f"the worker died ({_status(exit_status)})")
 
     def _stop(self, worker: Worker) -> None:
         if worker.state is WorkerState.STOPPING:

@@ -22,19 +22,27 @@ class Metrics:
     """All of them, in a registry of their own. Durations in seconds."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._of_requests()
+        self._of_memory()
+        self._of_jobs()
+        self._of_home()
 
-        def histogram(name: str, doc: str, bounds: tuple[float, ...]) -> FastHistogram:
-            made = FastHistogram(name, doc, _MODEL, bounds)
-            registry.register(made)
-            return made
+    def _histogram(
+        self, name: str, doc: str, bounds: tuple[float, ...], label: str = _MODEL
+    ) -> FastHistogram:
+        made = FastHistogram(name, doc, label, bounds)
+        self.registry.register(made)
+        return made
 
-        def counter(name: str, doc: str, *labels: str) -> Counter:
-            return Counter(name, doc, labels, registry=registry)
+    def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        return Counter(name, doc, labels, registry=self.registry)
 
-        def gauge(name: str, doc: str, *labels: str) -> Gauge:
-            return Gauge(name, doc, labels, registry=registry)
+    def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
+        return Gauge(name, doc, labels, registry=self.registry)
 
+    def _of_requests(self) -> None:
+        histogram, counter, gauge = self._histogram, self._counter, self._gauge
         self.ttft = histogram(
             "vllm:time_to_first_token_seconds",
             "Arrival to first token.",
@@ -71,6 +79,9 @@ class Metrics:
         self.preemptions = counter(
             "vllm:num_preemptions", "Rows taken from requests for others.", _MODEL
         )
+
+    def _of_memory(self) -> None:
+        histogram, counter, gauge = self._histogram, self._counter, self._gauge
         self.resumes = counter(
             "llmos:resumes", "Suspended requests that went on: snapshot or recomputed.", "how"
         )
@@ -86,19 +97,24 @@ class Metrics:
         self.available_bytes = gauge(
             "llmos:memory_available_bytes", "Measured; negative: no answer.", "device"
         )
+        self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
+        self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
+        self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
+
+    def _of_jobs(self) -> None:
+        counter, gauge = self._counter, self._gauge
         self.jobs = gauge("llmos:jobs", "Jobs of this server by phase.", "phase")
         self.job_attempts = counter("llmos:job_attempts", "Attempts of jobs begun.", "program")
         self.job_ends = counter("llmos:job_ends", "Jobs ended; dead: dead letters.", "state")
         self.job_deaths = counter("llmos:job_worker_deaths", "Workers that died.", "program")
         self.job_frozen = counter("llmos:job_frozen_seconds", "Time stood frozen.", "program")
-        self.job_writes = FastHistogram(
-            "llmos:job_store_seconds", "Durable writes of jobs.", "operation", _WRITE_S
+        self.job_writes = self._histogram(
+            "llmos:job_store_seconds", "Durable writes of jobs.", _WRITE_S, "operation"
         )
-        registry.register(self.job_writes)
-        self.replicas = gauge("llmos:replicas", "Resident replicas by state.", "state")
-        self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
-        self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")
+
+    def _of_home(self) -> None:
+        counter, gauge = self._counter, self._gauge
         self.disk_free_bytes = gauge("llmos:disk_free_bytes", "Free on the home's disk.")
         self.blob_bytes = gauge("llmos:blob_bytes", "All blobs, when last looked at.")
         self.missing_blobs = gauge("llmos:missing_blobs", "Referred to, but not in the store.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llmos.weights.dtypes import ITEM_BYTES
+from llmos.weights.processor import loaded_dtype
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -12,7 +13,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     `architecture` is the config's first architecture (`LlamaForCausalLM`), `layer_types` its
     attention kind per layer (`full_attention`, `sliding_attention` …; empty: the config does not
-    say). `dtype` is the type the model loads in (`float32`, `bfloat16`, `float16`, `float64`).
+    say). `dtype` is the type the model loads in where the device computes with it (`float32`,
+    `bfloat16`, `float16`, `float64`).
     `weights_bytes` counts tensor data in the files, `footprint_bytes` is an upper bound of what a
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
     method's name, empty for none. `files` are the weight files, in reading order.
@@ -44,9 +46,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Upper bound of key and value bytes of one token over all layers, in `dtype`.
+        """Upper bound of key and value bytes of one token over all layers, as loaded here.
 
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
         per_layer = 2 * self.num_kv_heads * self.head_dim
-        return self.num_layers * per_layer * ITEM_BYTES[self.dtype]
+        return self.num_layers * per_layer * ITEM_BYTES[loaded_dtype(self.dtype)]

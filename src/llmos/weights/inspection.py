@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+
 from llmos.errors import ModelRejected
 from llmos.weights.card import find_license
-from llmos.weights.dtypes import BITS, FLOATS, ITEM_BYTES
+from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
 from llmos.weights.folder import list_files, read_weights, require
+from llmos.weights.footprint import Shape, footprint_bytes, widest
 from llmos.weights.jsonfile import Fields, read_object
-from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, RUNTIME_BYTES
+from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
+from llmos.weights.processor import loaded_dtype
 from llmos.weights.safetensors import Tensor
 
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
@@ -42,7 +45,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         raise ModelRejected(f"config.json: {len(layer_types)} layer_types, {num_layers} layers")
     _check_embedding(tensors, vocab_size, hidden_size)
     weights_bytes = sum(tensor.end - tensor.begin for tensor in tensors)
-    return ModelFacts(
+    facts = ModelFacts(
         format="safetensors",
         architecture=(config.words("architectures", most=16) or [""])[0],
         model_type=config.find_word("model_type"),
@@ -56,7 +59,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         num_kv_heads=text.find_count("num_key_value_heads", high=1 << 16) or num_heads,
         head_dim=text.find_count("head_dim", high=1 << 16) or max(1, hidden_size // num_heads),
         weights_bytes=weights_bytes,
-        footprint_bytes=_footprint_bytes(tensors, dtype),
+        footprint_bytes=0,
         tied=not any(tensor.name.endswith(_HEADS) for tensor in tensors),
         has_tokenizer=True,
         has_chat_template=_has_chat_template(folder, names),
@@ -67,6 +70,8 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         quantization=_quantization(config),
         license=find_license(folder),
     )
+    size_bytes = _footprint_bytes(folder, text, facts, tensors)
+    return msgspec.structs.replace(facts, footprint_bytes=size_bytes)
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -126,14 +131,28 @@ def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -
             )
 
 
-def _footprint_bytes(tensors: list[Tensor], dtype: str) -> int:
-    """Weights as loaded, the largest tensor once more (its copy while it is cast), the runtime."""
-    item_bytes = ITEM_BYTES[dtype]
-    sizes = [
-        tensor.num_elements * (item_bytes if t in FLOATS else math.ceil(BITS[t] / 8))
-        for tensor, t in ((tensor, tensor.dtype) for tensor in tensors)
-    ]
-    return sum(sizes) + max(sizes) + RUNTIME_BYTES
+def _footprint_bytes(folder: Path, text: Fields, facts: ModelFacts, tensors: list[Tensor]) -> int:
+    """What `llmos.weights.footprint` says of these tensors."""
+    loaded = loaded_dtype(facts.dtype)
+    loaded_bytes = cast_bytes = 0
+    for tensor in tensors:
+        in_file = tensor.end - tensor.begin
+        cast = tensor.dtype in FLOATS and FLOATS[tensor.dtype] != loaded
+        loaded_bytes += tensor.num_elements * ITEM_BYTES[loaded] if cast else in_file
+        cast_bytes += in_file if cast else 0
+    shape = Shape(
+        vocab_size=facts.vocab_size,
+        hidden_size=facts.hidden_size,
+        widest=widest([tensor.shape for tensor in tensors], facts.vocab_size),
+        largest=max(tensor.num_elements for tensor in tensors),
+        num_heads=facts.num_heads,
+        head_dim=facts.head_dim,
+        item_bytes=ITEM_BYTES[loaded],
+        capped=text.values.get("attn_logit_softcapping") is not None,
+    )
+    tokenizer_bytes = (folder / "tokenizer.json").stat().st_size
+    context_length = facts.context_length
+    return footprint_bytes(loaded_bytes, cast_bytes, tokenizer_bytes, shape, context_length)
 
 
 def _has_chat_template(folder: Path, names: list[str]) -> bool:

@@ -25,10 +25,3 @@ MAX_DIMENSIONS = 16
 
 MAX_NAME_LENGTH = 1024
 """Longest tensor name in characters."""
-
-RUNTIME_BYTES = 640 << 20
-"""What a replica's process needs besides weights and KV: interpreter, engine, activations.
-
-Measured 0.4 to 0.5 GB resident for Python with torch and transformers on Linux; rounded up, since
-a footprint is an upper bound.
-"""

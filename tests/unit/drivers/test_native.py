@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
-from llmos.abi.events import Aborted, Failed, FinishReason, Tokens
+from llmos.abi.events import Aborted, Failed, Finished, FinishReason, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.principal import ServiceClass
 from llmos.drivers.native.driver import NativeDriver
@@ -33,6 +34,64 @@ from tests.unit.drivers.tiny import (
 )
 
 Load = Callable[..., NativeDriver]
+
+
+@pytest.mark.parametrize("num_before", [1, 60, 63, 64, 150])
+def test_recomputed_golden_text(test_data: Path, load: Load, num_before: int) -> None:
+    """What was drawn before is read with the prompt, and what follows is as if never broken off."""
+    folder = test_data / "models" / "stories260k"
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    expected = golden["ids_after_bos_numpy_reference"][:199]
+    driver = load(folder, context_length=256, num_slots=16)
+    item = make_item("golden", [1], max_tokens=199, stop=["no such text"])
+    before = array("i", expected[:num_before]).tobytes()
+    events = drive(driver, [msgspec.structs.replace(item, generated=before)])["golden"]
+    assert token_ids(events) == expected[num_before:]
+    assert golden["text"].endswith(text(events) + " she")
+    end = finished(events)
+    assert (end.usage, end.deterministic) == (Usage(1, 199), False)
+
+
+def test_recomputing_knows_what_was_said(tiny: Path, load: Load) -> None:
+    """Penalties, the place in the random numbers, stop strings and ends go on where they were."""
+    driver = load(tiny)
+    params: dict[str, Any] = {
+        "temperature": 1.0,
+        "seed": 5,
+        "frequency_penalty": 2.0,
+        "repetition_penalty": 1.5,
+        "max_tokens": 40,
+        "ignore_eos": True,
+    }
+    item = make_item("a", random_prompt(1, 5), **params)
+    whole = drive(driver, [item])["a"]
+    ids, said = token_ids(whole), text(whole)
+    for num_before in (3, 20):
+        before = array("i", ids[:num_before]).tobytes()
+        events = drive(driver, [msgspec.structs.replace(item, generated=before)])["a"]
+        assert token_ids(events) == ids[num_before:]
+        assert said.endswith(text(events))
+    # a stop string that begins in what was said before
+    first = text(whole[:20])
+    stop = said[len(first) - 1 : len(first) + 1]
+    if first and said.index(stop) == len(first) - 1:
+        stopping = make_item("a", random_prompt(1, 5), **(params | {"stop": [stop]}))
+        before = array("i", ids[:20]).tobytes()
+        events = drive(driver, [msgspec.structs.replace(stopping, generated=before)])["a"]
+        assert text(events) == ""
+        assert finished(events).stop == stop
+
+
+def test_an_answer_that_had_ended_cannot_go_on(tiny: Path, load: Load) -> None:
+    driver = load(tiny)
+    item = make_item("a", [5], max_tokens=9, stop_token_ids=[7])
+    over = msgspec.structs.replace(item, generated=array("i", [8, 7, 9]).tobytes())
+    with pytest.raises(InvalidRequest, match="ended after 2 of 3"):
+        driver.submit(over)
+    done = msgspec.structs.replace(item, generated=array("i", [8, 7]).tobytes())
+    (end,) = drive(driver, [done])["a"]
+    assert isinstance(end, Finished)
+    assert (end.reason, end.stop, end.usage) == (FinishReason.STOP, 7, Usage(1, 2))
 
 
 @pytest.mark.parametrize("neighbours", [0, 15])

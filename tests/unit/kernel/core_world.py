@@ -20,8 +20,8 @@ GIB = 1 << 30
 TUNING = Tuning()
 
 
-def model(name: str = "m", size: int = GIB, slots: int = 2) -> ModelFacts:
-    return ModelFacts(f"mdl_{name}", f"{name}:1", size, slots)
+def model(name: str = "m", size: int = GIB, slots: int = 2, **facts: int) -> ModelFacts:
+    return ModelFacts(f"mdl_{name}", f"{name}:1", size, slots, **facts)  # type: ignore[arg-type]
 
 
 def finished(request_id: str) -> Finished:

@@ -24,15 +24,22 @@ from hypothesis.stateful import (
 
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
-from llmos.errors import LoadFailed
+from llmos.errors import DiskFull, LoadFailed, NotFound
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.sim import books
+from llmos.kernel.sim.order import RULES
+from llmos.kernel.sim.rooms import draining
 from llmos.kernel.sim.small import POLICIES
-from llmos.kernel.sim.witness import RULES, Witness
+from llmos.kernel.sim.witness import Witness
 from tests.unit.kernel.core_world import GIB, World, model
 
-MODELS = [model("a", GIB, 2), model("b", 2 * GIB, 1), model("c", GIB // 2, 3)]
+MIB = 1 << 20
+MODELS = [
+    model("a", GIB, 2, kv_bytes_per_token=MIB, snapshots=True, parks=True, parked_bytes=GIB // 8),
+    model("b", 2 * GIB, 1, kv_bytes_per_token=8 * MIB, snapshots=True),
+    model("c", GIB // 2, 3, parks=True),
+]
 WAITS_NS = (1_000_000, 40_000_000, 10**9, 20 * 10**9)
 MS = 1_000_000
 
@@ -44,6 +51,8 @@ hosting = precondition(lambda machine: machine.hosts())
 loading = precondition(lambda machine: machine.hosts(up=False))
 serving = precondition(lambda machine: machine.hosts(up=True))
 leaving = precondition(lambda machine: machine.hosts(stopping=True))
+suspending = precondition(lambda machine: machine.suspending())
+moving = precondition(lambda machine: machine.moving())
 
 
 class Watched(World):
@@ -75,7 +84,7 @@ class Watched(World):
         decisions = super().step(*events)
         if arrived is not None and expected is not None:
             books.check_answer(expected, arrived, decisions[0])
-        self.witness.saw(decisions, at_ns)
+        self.witness.saw(decisions, at_ns, draining(self.state))
         books.check(self.state, self.witness, self.rule, self.tuning, at_ns)
         self.now_ns = now_ns
         return decisions
@@ -93,6 +102,8 @@ class CoreMachine(RuleBasedStateMachine):
         lowest_share=st.sampled_from([0.01, 0.5]),
         max_parked=st.integers(0, 3),
         max_tokens=st.sampled_from([400, 10**6]),
+        max_preemptions=st.integers(0, 2),
+        snapshot_bytes=st.sampled_from([0, GIB]),
     )
     def begin(
         self,
@@ -101,6 +112,8 @@ class CoreMachine(RuleBasedStateMachine):
         lowest_share: float,
         max_parked: int,
         max_tokens: int,
+        max_preemptions: int,
+        snapshot_bytes: int,
     ) -> None:
         self.world = Watched(
             self.policy,
@@ -110,6 +123,11 @@ class CoreMachine(RuleBasedStateMachine):
             max_waiting_tokens=max_tokens,
             max_open_per_tenant=8,
             max_parked=max_parked,
+            max_preemptions=max_preemptions,
+            max_snapshot_memory_bytes=snapshot_bytes,
+            min_residency_ns=10**9,
+            turn_ns=10**9,
+            suspend_retry_ns=10**9,
             healthy_ns=10**9,
             keep_alive_ns=15 * 10**9,
             max_backoff_ns=4 * 10**9,
@@ -124,7 +142,15 @@ class CoreMachine(RuleBasedStateMachine):
 
     def on_worker(self) -> list[str]:
         hosts = self.world.witness.hosts.values()
-        return sorted(r for host in hosts for r in (*host.running, *host.parked))
+        return sorted(r for host in hosts for r in host.requests)
+
+    def suspending(self) -> list[str]:
+        return sorted(r for host in self.world.witness.hosts.values() for r in host.leaving)
+
+    def moving(self) -> list[str]:
+        """Replicas that are being parked, or come back."""
+        hosts = self.world.witness.hosts.items()
+        return [r for r, host in hosts if host.is_parking or host.is_unparking]
 
     def pick(self, pool: Sequence[str], index: int) -> str | None:
         return pool[index % len(pool)] if pool else None
@@ -264,13 +290,78 @@ class CoreMachine(RuleBasedStateMachine):
     def renice(self, index: int, nice: int | None, service_class: ServiceClass | None) -> None:
         self.world.step(ev.Reniced(self.anyone(index), nice, service_class))
 
+    @rule(index=indexes, held=st.booleans())
+    def hold(self, index: int, held: bool) -> None:
+        request_id = self.anyone(index)
+        event = ev.RequestHeld(request_id, "x") if held else ev.RequestReleased(request_id)
+        self.world.step(event)
+
+    @suspending
+    @rule(index=indexes, how=st.sampled_from(["kept", "kept", "none", "full", "unknown"]))
+    def answer(self, index: int, how: str) -> None:
+        """A worker that was asked to put a request away."""
+        if (request_id := self.pick(self.suspending(), index)) is None:
+            return
+        if how in ("kept", "none"):
+            model = self.world.witness.open[request_id].model
+            size = MIB * (index + 1) if how == "kept" and model.snapshots else None
+            self.world.step(ev.Suspended(request_id, size))
+        else:
+            error = DiskFull("no") if how == "full" else NotFound("not here")
+            self.world.step(ev.SuspendFailed(request_id, error.to_info()))
+
+    @busy
+    @rule(index=indexes)
+    def lose(self, index: int) -> None:
+        """One that was resumed, and has said nothing since."""
+        open_ = self.world.witness.open
+        pool = [r for r in self.on_worker() if open_[r].has_snapshot and not open_[r].is_leaving]
+        if request_id := self.pick(pool, index):
+            self.world.step(ev.SnapshotLost(request_id, "damaged"))
+
+    @rule(index=indexes, fails=st.booleans())
+    def move_to_disk(self, index: int, fails: bool) -> None:
+        pool = [r.request_id for r in self.world.state.requests.values() if r.is_spilling]
+        if request_id := self.pick(pool, index):
+            error = DiskFull("no").to_info() if fails else None
+            self.world.step(ev.Spilled(request_id, error))
+
+    @moving
+    @rule(index=indexes, fails=st.booleans())
+    def move(self, index: int, fails: bool) -> None:
+        """Parked or back, or neither."""
+        if (replica_id := self.pick(self.moving(), index)) is None:
+            return
+        no = LoadFailed("no").to_info() if fails else None
+        if self.world.witness.hosts[replica_id].is_parking:
+            self.world.step(ev.ReplicaParked(replica_id, GIB // 16, error=no))
+        elif no is not None:
+            self.world.step(ev.ReplicaRefused(replica_id, no))
+        else:
+            self.world.step(ev.ReplicaUnparked(replica_id, GIB // 4))
+
+    @serving
+    @rule(index=indexes, used_bytes=st.sampled_from([GIB // 4, GIB, 3 * GIB]))
+    def swell(self, index: int, used_bytes: int) -> None:
+        if replica_id := self.pick(self.hosts(up=True), index):
+            self.world.step(ev.ReplicaMeasured(replica_id, used_bytes))
+
+    @rule(free_bytes=st.sampled_from([-GIB, 0, GIB, 9 * GIB]))
+    def measure(self, free_bytes: int) -> None:
+        self.world.step(ev.MemoryMeasured({"host": free_bytes}))
+
+    @rule(i=st.integers(0, 2))
+    def unpin(self, i: int) -> None:
+        self.world.step(ev.ModelUnpinned(MODELS[i].model_id))
+
     @rule(wait_ns=st.sampled_from(WAITS_NS))
     def wait(self, wait_ns: int) -> None:
         self.world.step(ev.Tick(), after_ns=wait_ns)
 
-    @rule(i=st.integers(0, 2), pin=st.booleans())
-    def want(self, i: int, pin: bool) -> None:
-        self.world.step(ev.ModelWanted(MODELS[i], pin))
+    @rule(i=st.integers(0, 2), pin=st.booleans(), keep_s=st.sampled_from([None, None, 0, 3]))
+    def want(self, i: int, pin: bool, keep_s: int | None) -> None:
+        keep_alive_ns = None if keep_s is None else keep_s * 10**9
+        self.world.step(ev.ModelWanted(MODELS[i], pin, keep_alive_ns))
 
     @rule(i=st.integers(0, 2))
     def unwant(self, i: int) -> None:
@@ -294,14 +385,29 @@ class CoreMachine(RuleBasedStateMachine):
                 self.world.gone(replica_id, None)
             for replica_id in self.hosts(up=False, stopping=False):
                 self.world.up(replica_id, self.world.witness.hosts[replica_id].num_slots, GIB // 4)
-            for request_id in self.on_worker():
-                self.world.end(request_id)
+            self.settle()
             self.world.step(ev.Tick(), after_ns=10**9)
         witness = self.world.witness
         assert not self.world.state.requests, "starved"
         assert witness.num_accepted == witness.num_closed
         assert self.world.state.num_waiting == 0
         assert not self.world.state.open_of_tenant
+
+    def settle(self) -> None:
+        """Everybody is answered, and nobody is held."""
+        world = self.world
+        if world.state.headroom:
+            world.step(ev.MemoryMeasured({"host": world.state.ledger.free_bytes}))
+        for request_id, request in list(world.state.requests.items()):
+            if request.is_held:
+                world.step(ev.RequestReleased(request_id))
+        for replica_id in self.moving():
+            if world.witness.hosts[replica_id].is_parking:
+                world.step(ev.ReplicaParked(replica_id, 0))
+            else:
+                world.step(ev.ReplicaUnparked(replica_id, GIB // 4))
+        for request_id in self.on_worker():
+            world.end(request_id)
 
 
 def profile(max_examples: int, num_steps: int) -> settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -162,6 +163,98 @@ def test_a_request_that_cannot_be_suspended_goes_on(wire: Wire, tmp_path: Path) 
     assert refused.error is not None
     assert refused.error.code == "storage_error"
     assert isinstance(wire.events()[-1], Finished)
+
+
+def test_a_suspended_request_goes_where_the_kernel_says(wire: Wire, tmp_path: Path) -> None:
+    wire.send(msg.Load(SPEC))
+    wire.send(msg.Submit([item("a", "abc", first_delay_ms=60_000)]))
+    wire.send(msg.Suspend(["a"], str(tmp_path / "kept")))
+    answer = suspended(wire)
+    assert answer.snapshot is not None
+    assert Path(answer.snapshot.path).parent == tmp_path / "kept"
+
+
+def parked(wire: Wire) -> msg.Parked:
+    answer = wire.until(msg.Parked)
+    assert isinstance(answer, msg.Parked)
+    return answer
+
+
+def report(wire: Wire) -> msg.Report:
+    wire.send(msg.Probe(1))
+    answer = wire.until(msg.Report)
+    assert isinstance(answer, msg.Report)
+    return answer
+
+
+def test_a_parked_replica_answers_probes_and_serves_again(wire: Wire) -> None:
+    options = {"resident_bytes": 64 << 20, "park_bytes": 1 << 20}
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, options=options)))
+    loaded = wire.until(msg.Loaded)
+    assert isinstance(loaded, msg.Loaded)
+    wire.send(msg.Park())
+    answer = parked(wire)
+    assert answer.error is None
+    assert answer.memory.rss_bytes < loaded.report.memory.rss_bytes - (50 << 20)
+    assert report(wire).health.ok
+    wire.send(msg.Submit([item("early", "ok")]))
+    (refused,) = wire.events()
+    assert isinstance(refused, Failed)
+    assert refused.error.code == "conflict"
+    for message in (msg.Abort(["early"], "x"), msg.Pause(["early"]), msg.Unpause(["early"])):
+        wire.send(message)
+    wire.send(msg.Suspend(["early"]))
+    assert suspended(wire).error is not None
+    wire.send(msg.Unpark())
+    back = wire.until(msg.Unparked)
+    assert isinstance(back, msg.Unparked)
+    assert back.memory.rss_bytes > answer.memory.rss_bytes + (50 << 20)
+    wire.send(msg.Submit([item("late", "ok")]))
+    assert isinstance(wire.events()[-1], Finished)
+
+
+def test_a_replica_in_use_is_not_parked(wire: Wire) -> None:
+    wire.send(msg.Park())
+    nothing = parked(wire)
+    assert nothing.error is not None
+    wire.send(msg.Load(SPEC))
+    wire.send(msg.Submit([item("a", "abc", first_delay_ms=100)]))
+    wire.send(msg.Park())
+    refused = parked(wire)
+    assert refused.error is not None
+    assert refused.error.code == "conflict"
+    assert isinstance(wire.events()[-1], Finished)
+    wire.send(msg.Park())
+    assert parked(wire).error is None
+
+
+def test_a_failed_unpark_is_told(wire: Wire) -> None:
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, options={"unpark_error": "folder gone"})))
+    wire.send(msg.Park())
+    assert parked(wire).error is None
+    wire.send(msg.Unpark())
+    failed = wire.until(msg.LoadError)
+    assert isinstance(failed, msg.LoadError)
+    assert (failed.error.code, failed.error.message) == ("load_failed", "folder gone")
+    assert report(wire).health.ok
+
+
+def test_an_unknown_word_of_a_load_script_is_refused(wire: Wire) -> None:
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, options={"resident_byte": 1})))
+    refused = wire.until(msg.LoadError)
+    assert isinstance(refused, msg.LoadError)
+    assert "resident_byte" in refused.error.message
+
+
+def test_a_worker_may_be_killed_while_it_loads() -> None:
+    process, wire, sock = start_process()
+    entry = "llmos.drivers.echo:EchoDriver"
+    wire.send(msg.Hello(ABI_VERSION, "wrk_1", msg.WorkerRole.REPLICA, entry))
+    wire.until(msg.Ready)
+    options = {"load_kill": True, "resident_bytes": 1 << 20}
+    wire.send(msg.Load(msgspec.structs.replace(SPEC, options=options)))
+    assert process.wait(10) == -signal.SIGKILL
+    sock.close()
 
 
 def test_the_tokenizer_loop_answers_each_prompt_in_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -79,7 +80,7 @@ class NativeDriver:
             self._batch = Batch(loaded, spec.num_slots)
             # the proof also warms the kernels up
             alike = self._batch.rows_are_alike()
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
         if not alike:
             _log.warning("equal rows differ on this machine: deterministic requests run singly")
@@ -89,7 +90,7 @@ class NativeDriver:
         self._snapshots = Snapshots(spec, loaded, self._batch, self._exact_mode, self._decoding)
         self._loaded = loaded
         pages.trim()
-        self._accounts = Accounts(loaded, self._batch.kv, scratch_of(loaded, self._batch))
+        self._accounts = Accounts(loaded, self._batch.kv)
         self._exact_by_default = (
             determinism.is_default(loaded.device.type, loaded.dtype)
             if spec.deterministic is None
@@ -121,6 +122,7 @@ class NativeDriver:
             with _mapped():
                 self._batch.kv.give_back()
                 loaded.weights.park()
+                gc.collect()  # what a load left behind holds weights, too
                 pages.trim()
             self._accounts.parked = True
         return self.memory()
@@ -165,7 +167,7 @@ class NativeDriver:
             max_new=wanted,
             eos_ids=frozenset() if item.sampling.ignore_eos else loaded.eos_ids,
             exact=exact,
-            sampler=RowSampler(item.sampling, prompt),
+            sampler=RowSampler(item.sampling, prompt, generated=generated),
             stops=StopStrings(item.sampling.stop),
             detokenizer=None if self._decoding is None else self._decoding.start(prompt),
         )
@@ -365,10 +367,6 @@ class NativeDriver:
         if self._loaded is None:
             raise EngineFailed("no model is loaded")
         return self._loaded
-
-
-def scratch_of(loaded: LoadedModel, batch: Batch) -> int:
-    return 0
 
 
 def _read_decoding(folder: Path) -> Decoding | None:

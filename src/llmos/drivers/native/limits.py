@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from llmos.weights.footprint import CHUNK_TOKENS, ROWS
+
 
 class NativeLimits(msgspec.Struct, frozen=True):
     """`prefill_chunk` and `width_grid` are part of what makes results exact.
@@ -15,9 +17,9 @@ class NativeLimits(msgspec.Struct, frozen=True):
     prompts may hold up running requests.
     """
 
-    prefill_chunk: int = 64
+    prefill_chunk: int = CHUNK_TOKENS
     length_grid: int = 32
-    width_grid: int = 16
+    width_grid: int = ROWS
     prefill_s_per_step: float = 0.05
     urgent_prefill_s_per_step: float = 0.25
     arrival_order_every: int = 8

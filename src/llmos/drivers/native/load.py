@@ -24,6 +24,8 @@ from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
 from llmos.drivers.native.weights import Weights, identities
 from llmos.errors import LLMOSError, LoadFailed, ModelRejected
+from llmos.weights.footprint import Shape, widest
+from llmos.weights.processor import computes
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,22 @@ class LoadedModel:
     shapes: list[LayerShape]
     weights: Weights
     mixes_rows: bool
+
+    def shape(self) -> Shape:
+        """What the scratch of a forward depends on."""
+        config: Any = self.model.config
+        sizes = [parameter.shape for parameter in self.model.parameters()]
+        heads = int(config.num_attention_heads)
+        return Shape(
+            vocab_size=self.vocab_size,
+            hidden_size=int(config.hidden_size),
+            widest=widest(sizes, self.vocab_size),
+            largest=max(size.numel() for size in sizes),
+            num_heads=heads,
+            head_dim=max(max(s.key_size, s.value_size) for s in self.shapes),
+            item_bytes=self.dtype.itemsize,
+            capped=getattr(config, "attn_logit_softcapping", None) is not None,
+        )
 
 
 def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
@@ -144,10 +162,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 
 def _cpu_has(dtype: torch.dtype) -> bool:
-    capable = torch.cpu.get_capabilities()
-    if dtype is torch.bfloat16:
-        return bool(capable.get("avx512_bf16") or capable.get("amx_bf16") or capable.get("bf16"))
-    return bool(capable.get("avx512_fp16") or capable.get("amx_fp16"))
+    return computes(str(dtype).removeprefix("torch."))
 
 
 def _read_model(

@@ -13,16 +13,16 @@ from llmos.abi.driver import MemoryReport
 from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.resident import Resident, read_resident
-from llmos.weights.footprint import LIBRARY_BYTES
+from llmos.weights.footprint import LIBRARY_BYTES, scratch_bytes
 
 
 class Accounts:
     """Of one loaded model. `settle` is called where the process is at rest: loaded, nothing run."""
 
-    def __init__(self, loaded: LoadedModel, kv: KVSlots, scratch_bytes: int) -> None:
+    def __init__(self, loaded: LoadedModel, kv: KVSlots) -> None:
         self._loaded = loaded
         self._kv = kv
-        self._scratch_bytes = scratch_bytes
+        self._scratch_bytes = scratch_bytes(loaded.shape(), kv.num_slots, loaded.context_length)
         self._on_host = loaded.device.type == "cpu"
         self.parked = False
         self.settle()

@@ -19,13 +19,10 @@ import torch
 
 from llmos.abi.inference import Sampling
 from llmos.errors import InvalidRequest
+from llmos.weights.footprint import DRAW_ELEMENTS
 
 GREEDY_BELOW = 1e-5
 """A temperature under this is zero: the most likely token, the first one of equals."""
-
-
-ELEMENTS_AT_ONCE = 1 << 19
-"""Logits that are drawn from at once, at least one row: what a draw may take follows from it."""
 
 
 def check(sampling: Sampling) -> None:
@@ -117,7 +114,7 @@ def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[
     num_rows, vocab_size = logits_NV.shape
     if logits_NV.device.type != "cpu":
         return _sample(logits_NV, rows)
-    at_once = max(1, ELEMENTS_AT_ONCE // vocab_size)
+    at_once = max(1, DRAW_ELEMENTS // vocab_size)
     drawn: list[int | None] = []
     for begin in range(0, num_rows, at_once):
         block = slice(begin, begin + at_once)

@@ -53,12 +53,16 @@ class Weights:
         self._locate()
 
     def _locate(self) -> None:
-        """Which storages lie in mappings of files, and how large the others are."""
+        """Which storages lie in mappings of files, and how large those are.
+
+        `size_bytes` are all, on whatever device; `own_bytes` those of no file, in host memory.
+        """
         found = pages.file_ranges(self._folder)
         self._ranges: list[FileRange] = []
         self._own: set[int] = set()
-        self.mapped_bytes = self.own_bytes = 0
+        self.size_bytes = self.mapped_bytes = self.own_bytes = 0
         for address, storage in self._storages().items():
+            self.size_bytes += storage.nbytes()
             home = next((r for r in found if r.begin <= address < r.end), None)
             if home is None:
                 self._own.add(address)
@@ -75,11 +79,6 @@ class Weights:
         """By address: a tied head counts once."""
         storages = (tensor.untyped_storage() for _, tensor in self._tensors(self._model))
         return {storage.data_ptr(): storage for storage in storages if storage.nbytes()}
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all distinct storages, on whatever device."""
-        return sum(storage.nbytes() for storage in self._storages().values())
 
     def resident_bytes(self) -> int:
         """Of the mappings. Takes milliseconds."""

@@ -205,9 +205,9 @@ def _make_place(
     The lower the class, the earlier its share of a bound is used up.
     """
     model, kind = event.model, event.waiting.service_class
-    if not outlook.is_full and not len(state.queue(model.model_id)):
+    if outlook.num_free > len(state.queue(model.model_id)):
         return []
-    lack = Lack(state, model, kind, tokens)
+    lack = Lack(state, model, kind, tokens, outlook.num_free)
     if not lack.is_any:
         return []
     name, backlog = kind.name.lower(), state.backlogs[model.model_id]

@@ -17,9 +17,12 @@ def kv_owner(request: Request) -> str:
 
 
 def hold_kv(state: State, request: Request, replica: Replica) -> None:
-    """It is paused: its row may go to another, and its KV beside the rows."""
+    """It is paused: its row may go to another, and its KV beside the rows.
+
+    Who stalls and cannot be suspended again yet is paused whether there is room or not.
+    """
     size = request.context_tokens * replica.model.kv_bytes_per_token
-    if size:
+    if 0 < size <= state.ledgers[replica.model.device].free_bytes:
         state.reserve(kv_owner(request), {replica.model.device: size})
 
 
@@ -36,10 +39,12 @@ def forget_kv(state: State, request: Request) -> None:
 
 def hold_snapshot(state: State, request: Request, model: ModelFacts) -> bool:
     """Room in memory for the snapshot it is about to leave, while nobody waits for such; False:
-    then it goes to the disk."""
+    then it goes to the disk. So it does while an older one is on its way there."""
     size = HEADER_BYTES + request.context_tokens * model.kv_bytes_per_token
     limit = state.limits.max_snapshot_memory_bytes
-    if state.lacking or state.snapshot_memory_bytes + size > limit or state.free_bytes(HOST) < size:
+    if request.is_spilling or state.lacking:
+        return False
+    if state.snapshot_memory_bytes + size > limit or state.free_bytes(HOST) < size:
         return False
     request.leaving_owner = f"snapshot:{request.request_id}:{request.num_suspensions}"
     state.reserve(request.leaving_owner, {HOST: size})

@@ -10,13 +10,13 @@ from llmos.abi.events import Aborted, Failed, Finished, Terminal
 from llmos.errors import DeadlineExceeded, ReaderStalled
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
+from llmos.kernel.core import suspend
 from llmos.kernel.core.cost import Measured
 from llmos.kernel.core.holdings import drop_snapshot, free_all, has_room_for_kv, hold_kv
 from llmos.kernel.core.limits import NS
 from llmos.kernel.core.queueing import dequeue, enqueue, is_queued, may_queue
 from llmos.kernel.core.request import ROWLESS, Request, RequestState
 from llmos.kernel.core.state import State
-from llmos.kernel.core.suspend import may_suspend, suspend
 
 OUTPUT_COST = 2.0
 """A token of the answer counts as two of the prompt (the paper's weights)."""
@@ -47,6 +47,15 @@ def ended(state: State, event: ev.Ended, now_ns: int) -> None:
     close(state, event.request_id, event.event, now_ns)
 
 
+def snapshot_lost(state: State, event: ev.SnapshotLost, now_ns: int) -> None:
+    """Also of one that is being aborted: its worker does not know it, so it may never answer."""
+    request = state.requests.get(event.request_id)
+    if request is not None and request.state is RequestState.STOPPING:
+        close(state, event.request_id, Aborted(event.request_id, request.reason), now_ns)
+    else:
+        suspend.snapshot_lost(state, event, now_ns)
+
+
 def progressed(state: State, event: ev.Progressed, now_ns: int) -> None:
     """Charge what was made; let slices end where others wait."""
     replica = state.replicas.get(event.replica_id)
@@ -55,8 +64,8 @@ def progressed(state: State, event: ev.Progressed, now_ns: int) -> None:
     queue, load = state.queue(replica.model.model_id), len(replica.running)
     for request_id, num_tokens in event.tokens:
         request = state.requests.get(request_id)
-        if request is None:
-            continue
+        if request is None or request.replica_id != event.replica_id:
+            continue  # it has ended, or is elsewhere by now
         if request.first_ns is None:
             request.first_ns = now_ns
         if request.snapshot_bytes is not None:
@@ -108,6 +117,7 @@ def reader_stalled(state: State, event: ev.ReaderStalled, now_ns: int) -> None:
         _give_up_row(state, request, now_ns)
     elif request.state is RequestState.PARKED:
         request.move(RequestState.STALLED, "the client does not read", now_ns)
+    state.dirty[request.model_id] = None  # nobody else may wait for it
     state.look_at(event.request_id, now_ns + state.limits.stall_timeout_ns)
 
 
@@ -115,10 +125,10 @@ def _give_up_row(state: State, request: Request, now_ns: int) -> None:
     """Nobody reads: its KV stays where it is, if there is room for it beside the rows."""
     assert request.replica_id is not None
     reason, model = "the client does not read", state.replicas[request.replica_id].model
-    if has_room_for_kv(state, request, model) or not may_suspend(request, now_ns):
+    if has_room_for_kv(state, request, model) or not suspend.may_suspend(request, now_ns):
         leave_row(state, request, RequestState.STALLED, reason, now_ns)
     else:
-        suspend(state, request, reason, now_ns)
+        suspend.suspend(state, request, reason, now_ns)
 
 
 def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
@@ -129,8 +139,9 @@ def reader_resumed(state: State, event: ev.ReaderResumed, now_ns: int) -> None:
     request.stalled_ns = None
     if request.state is RequestState.STALLED:
         request.move(RequestState.PARKED, "the client reads again", now_ns)
-    if may_queue(state, request):
+    if request.state is not RequestState.SUSPENDING:  # else it comes back when that is over
         request.comes_back(now_ns)
+    if may_queue(state, request):
         enqueue(state, request)
     state.dirty[request.model_id] = None
 

@@ -168,6 +168,26 @@ def residency_ns(state: State, replica: Replica) -> int:
     return max(state.limits.min_residency_ns, RESIDENCY_LOADS * replica.load_ns)
 
 
+def who_keeps(state: State, need: Need, now_ns: int) -> str:
+    """In words, why those that are loaded make no room for it now."""
+    found = []
+    for replica in state.replicas.values():
+        ref, model_id = replica.model.ref, replica.model.model_id
+        if model_id == need.owner_id:
+            continue
+        if model_id in state.pinned:
+            found.append(f"{ref} is pinned")
+        elif replica.state in LEAVING:
+            found.append(f"{ref} is on its way out")
+        elif replica.state is not ReplicaState.READY:
+            found.append(f"{ref} is {replica.state}")
+        elif _class_of_use(state, replica) > need.service_class:
+            found.append(f"{ref} serves a higher class")
+        else:
+            found.append(f"{ref} is in use, and has its {residency_ns(state, replica) / NS:.1f} s")
+    return ", ".join(found)
+
+
 def _idle(state: State, replica: Replica, need: Need, now_ns: int) -> Idle:
     model = replica.model
     chance = state.demand.probability(model.model_id, need.horizon_ns, now_ns)
@@ -196,7 +216,7 @@ def _of_replica(state: State, replica: Replica, idle: Idle) -> list[Choice]:
 
 
 def _can_park(state: State, replica: Replica) -> bool:
-    if not (state.limits.parking and replica.model.parks):
+    if not (state.limits.parking and replica.model.parks) or replica.cannot_park:
         return False
     return sum(frees(state, replica, Act.PARK).values()) > 0
 
@@ -250,12 +270,14 @@ def _begin(state: State, choice: Choice, need: Need, now_ns: int) -> None:
 
 def give_way(state: State, replica: Replica, act: Act, need: Need, now_ns: int) -> None:
     """What it runs is suspended at once for a higher class, after a turn for an equal."""
+    above, by_ns = -1, None
     if replica.state is ReplicaState.READY and not replica.is_empty:
-        at_once = _yields_at_once(state, replica, need.service_class)
-        by_ns = now_ns + (0 if at_once else state.limits.turn_ns)
-    else:
-        by_ns = None
-    reason, above = f"makes room for {need.what}", need.service_class
+        by_ns = now_ns + state.limits.turn_ns
+        if _yields_at_once(state, replica, need.service_class):
+            above, by_ns = need.service_class, now_ns
+            for request_id in replica.running:  # once, however often they cannot be suspended
+                state.requests[request_id].num_preempted += 1
+    reason = f"makes room for {need.what}"
     drain(state, replica, reason, to_park=act is Act.PARK, by_ns=by_ns, above=above)
     if replica.state is ReplicaState.DRAINING:
         hurry(state, replica, now_ns)

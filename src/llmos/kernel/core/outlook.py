@@ -16,7 +16,7 @@ from llmos.kernel.core.state import State
 @dataclass(slots=True)
 class Outlook:
     """`ahead` counts, by class, who waits and has a row first; `tokens` and `work_ns` are theirs.
-    `rows` counts who has one now; `is_full`: there is none to spare, or no replica.
+    `rows` counts who has one now; `num_free` are to spare, `is_full`: none, or there is no replica.
 
     `wait_ns` is the predicted wait for a row, `known_ns` without what is only guessed of it: how
     long a model loads that never did.
@@ -25,6 +25,7 @@ class Outlook:
     ahead: dict[ServiceClass, int] = field(default_factory=dict)
     rows: dict[ServiceClass, int] = field(default_factory=dict)
     is_full: bool = True
+    num_free: int = 0
     tokens: int = 0
     work_ns: float = 0.0
     wait_ns: float = 0.0
@@ -47,7 +48,8 @@ def look(state: State, model: ModelFacts, newcomer: Waiting, now_ns: int) -> Out
         num_slots = sum(replica.num_slots for replica in ready)
         first_ns = min(_free_ns(state, r, newcomer, found.rows, now_ns) for r in ready)
         found.wait_ns = found.known_ns = first_ns + found.work_ns / num_slots
-        found.is_full = not has_room(ready)
+        found.num_free = sum(max(0, replica.num_free_slots) for replica in ready)
+        found.is_full = not found.num_free
         return found
     queued_ns = found.work_ns / model.num_slots
     load_ns = _loading_ns(state, model, now_ns)
@@ -59,11 +61,6 @@ def look(state: State, model: ModelFacts, newcomer: Waiting, now_ns: int) -> Out
 def ready_replicas(state: State, model_id: str) -> list[Replica]:
     """Those that give rows to new requests."""
     return [r for r in state.replicas_of(model_id) if r.state is ReplicaState.READY]
-
-
-def has_room(ready: list[Replica]) -> bool:
-    """One of them has a row to give."""
-    return any(replica.num_free_slots > 0 for replica in ready)
 
 
 def _ahead(state: State, model: ModelFacts, newcomer: Waiting) -> Outlook:

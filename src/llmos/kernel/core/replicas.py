@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import ErrorInfo, WorkerLost
+from llmos.errors import ErrorInfo, OutOfMemory, WorkerLost
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.lifecycle import close
 from llmos.kernel.core.makeroom import Need, leaving, make_room
@@ -55,7 +55,7 @@ def replica_parked(state: State, event: ev.ReplicaParked, now_ns: int) -> None:
         return
     if event.error is not None:
         replica.move(ReplicaState.READY, f"could not be parked: {event.error.message}")
-        replica.is_to_park = False
+        replica.is_to_park, replica.cannot_park = False, True
         _serve(state, replica, now_ns)
         return
     replica.move(ReplicaState.PARKED, replica.reason)
@@ -158,6 +158,10 @@ def replica_gone(state: State, event: ev.ReplicaGone, now_ns: int) -> None:
 def _died(state: State, replica: Replica, error: ErrorInfo, now_ns: int) -> None:
     model_id = replica.model.model_id
     fault = state.faults[model_id]
+    if error.code == OutOfMemory.code and not replica.ready_ns:
+        fault.refused(error, now_ns, state.limits)  # at once it would be killed again
+        fail_waiting(state, model_id, error, now_ns)
+        return
     ready_ns = now_ns - replica.ready_ns if replica.ready_ns else 0
     proven = replica.served or ready_ns >= state.limits.healthy_ns
     fault.died(error, proven, now_ns, state.limits)

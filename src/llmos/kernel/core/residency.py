@@ -9,7 +9,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.jobs_room import class_of_need
 from llmos.kernel.core.lifecycle import close
-from llmos.kernel.core.makeroom import Need, leaving, make_room
+from llmos.kernel.core.makeroom import Need, leaving, make_room, who_keeps
 from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
 from llmos.kernel.core.unload import drain, rest, stop
@@ -44,6 +44,7 @@ def model_unpinned(state: State, event: ev.ModelUnpinned, now_ns: int) -> None:
         for replica in state.replicas_of(event.model_id):
             replica.idle_since_ns = now_ns
         mark_all(state)
+        state.dirty[event.model_id] = None  # it may lack room that nobody needs any more
 
 
 def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
@@ -229,10 +230,10 @@ def _make_room(state: State, model: ModelFacts, short: dict[str, int], now_ns: i
         return True
     state.wake_at(now_ns + patience_ns)
     size, device = max((size, device) for device, size in missing.items())
-    why = f"{model.ref} lacks {in_gib(size)} of {device} memory, and nothing can make room yet"
-    _tell(state, model, why)
+    keepers = who_keeps(state, need, now_ns) or "others on this machine have it"
+    _tell(state, model, f"{model.ref} lacks {in_gib(size)} of {device} memory: {keepers}")
     if waited_ns >= state.limits.room_timeout_ns and not any(coming.values()):
-        _give_up_waiting(state, model, size, now_ns)
+        _give_up_waiting(state, model, size, keepers, now_ns)
         return False
     return is_owed
 
@@ -246,10 +247,10 @@ def _busy_below(state: State, model_id: str, waited_ns: int) -> int:
     return own if waited_ns < LOWER_PATIENCE * patience_ns else max(own, 1 << 8)
 
 
-def _give_up_waiting(state: State, model: ModelFacts, size: int, now_ns: int) -> None:
+def _give_up_waiting(state: State, model: ModelFacts, size: int, why: str, now_ns: int) -> None:
     error: LLMOSError = OutOfMemory(
         f"{model.ref} lacks {in_gib(size)}, and nothing could make room for it in "
-        f"{state.limits.room_timeout_ns / 1e9:g} s",
+        f"{state.limits.room_timeout_ns / 1e9:g} s ({why})",
         retry_after_s=state.limits.room_timeout_ns / 1e9,
     )
     _leave_line(state, model.model_id)
@@ -264,11 +265,13 @@ def _tell(state: State, model: ModelFacts, why: str) -> None:
 
 
 def unload_idle(state: State, now_ns: int) -> None:
-    """Stop replicas nobody has used for their keep-alive time, and drained ones."""
+    """Stop replicas nobody has used for their keep-alive time; hurry those that are drained."""
     for replica in list(state.replicas.values()):
-        if replica.state is ReplicaState.DRAINING and replica.is_empty:
-            rest(state, replica, replica.reason)
-        elif _is_unused(state, replica) and replica.model.model_id not in state.pinned:
+        if replica.state is ReplicaState.DRAINING:
+            state.dirty[replica.model.model_id] = None  # its time may be over
+            if replica.is_empty:
+                rest(state, replica, replica.reason)
+        elif is_unused(state, replica) and replica.model.model_id not in state.pinned:
             due_ns = replica.idle_since_ns + replica.keep_alive_ns
             if due_ns <= now_ns:
                 stop(state, replica, f"idle for {replica.keep_alive_ns / 1e9:g} s")
@@ -276,7 +279,8 @@ def unload_idle(state: State, now_ns: int) -> None:
                 state.wake_at(due_ns)
 
 
-def _is_unused(state: State, replica: Replica) -> bool:
+def is_unused(state: State, replica: Replica) -> bool:
+    """Nobody uses it, or waits for its model."""
     if replica.state is ReplicaState.PARKED:
         return not is_needed(state, replica.model.model_id)
     return state.is_idle(replica)

@@ -18,13 +18,16 @@ def fill_rows(state: State, replica: Replica, now_ns: int) -> None:
         _resume_parked(state, replica, now_ns)
         return
     queue = state.queue(replica.model.model_id)
-    while len(queue) and (replica.num_free_slots > 0 or _make_way(state, replica, now_ns)):
-        _run_next(state, replica, now_ns)
+    while len(queue):
+        first = _goes_first(state, replica)
+        if replica.num_free_slots <= 0 and not _make_way(state, replica, first, now_ns):
+            return
+        _run_next(state, replica, first, now_ns)
 
 
-def _run_next(state: State, replica: Replica, now_ns: int) -> None:
-    """The head of the queue runs, or ends if its deadline can no longer be met."""
-    if (first := _comes_first(state, replica) or _parked_first(state, replica)) is not None:
+def _run_next(state: State, replica: Replica, first: Request | None, now_ns: int) -> None:
+    """`first`, else the head of the queue, runs, or ends if its deadline can no longer be met."""
+    if first is not None:
         dequeue(state, first)
         _run(state, replica, first, now_ns)
         return
@@ -36,6 +39,11 @@ def _run_next(state: State, replica: Replica, now_ns: int) -> None:
         drop(state, request, now_ns)
     else:
         _run(state, replica, request, now_ns)
+
+
+def _goes_first(state: State, replica: Replica) -> Request | None:
+    """Before the policy's own head."""
+    return _comes_first(state, replica) or _parked_first(state, replica)
 
 
 def _comes_first(state: State, replica: Replica) -> Request | None:
@@ -126,15 +134,16 @@ def _why_there(replica: Replica, request: Request) -> str:
     return "the one replica of its model"
 
 
-def _make_way(state: State, replica: Replica, now_ns: int) -> bool:
-    """Have the running request that should yield to the head give up its row, if there is one.
+def _make_way(state: State, replica: Replica, first: Request | None, now_ns: int) -> bool:
+    """Have the running request that should yield to `first`, else to the head, give up its row, if
+    there is one.
 
     It is parked. Turns among equals fill half of the room for that at most, or a saturated lower
     class would leave a higher one nobody to take a row from; when there is no room at all, a
     higher class has it suspended.
     """
     model_id = replica.model.model_id
-    head = state.requests[state.queue(model_id).peek().request_id]
+    head = first or state.requests[state.queue(model_id).peek().request_id]
     highest = max(int(head.waiting.service_class), state.backlogs[model_id].highest())
     found = _pick_victim(state, replica, head, highest, now_ns)
     if found is None:

@@ -24,14 +24,20 @@ KEPT_SHARE = 0.01
 
 
 class Lack:
-    """By how much a newcomer of `tokens` exceeds what its class may fill of each bound."""
+    """By how much a newcomer of `tokens` exceeds what its class may fill of each bound.
 
-    def __init__(self, state: State, model: ModelFacts, kind: ServiceClass, tokens: int) -> None:
+    `num_free` of those in the queue came just now, and have a row at the end of this step.
+    """
+
+    def __init__(
+        self, state: State, model: ModelFacts, kind: ServiceClass, tokens: int, num_free: int = 0
+    ) -> None:
         limits, share = state.limits, state.limits.share(kind)
         self.model_id = model.model_id
-        self.num_here = len(state.queue(model.model_id)) + 1
+        self.num_here = len(state.queue(model.model_id)) + 1 - num_free
         self.num_here -= math.ceil(limits.max_waiting_per_model * share)
-        self.num_in_all = state.num_waiting + 1 - math.ceil(limits.max_waiting * share)
+        self.num_in_all = state.num_waiting + 1 - num_free
+        self.num_in_all -= math.ceil(limits.max_waiting * share)
         self.tokens = state.backlogs[model.model_id].tokens + tokens
         self.tokens -= math.ceil(limits.max_waiting_tokens * share)
 

@@ -71,8 +71,12 @@ def _rest(state: State, replica: Replica, now_ns: int) -> None:
     """A replica without work: a drained one stops, an idle one sets its alarm."""
     if replica.state is ReplicaState.DRAINING:
         unload.rest(state, replica, replica.reason)
+    elif replica.model.model_id in state.pinned:
+        return  # an alarm for nothing, and with no keep-alive for ever the same one
     elif state.is_idle(replica):
         state.wake_at(now_ns + replica.keep_alive_ns)
+    elif residency.is_unused(state, replica):  # parked, and nobody waits for it any more
+        state.wake_at(max(now_ns, replica.idle_since_ns + replica.keep_alive_ns))
 
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
@@ -112,7 +116,7 @@ _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.RequestReleased: suspend.released,
     ev.Suspended: suspend.suspended,
     ev.SuspendFailed: suspend.suspend_failed,
-    ev.SnapshotLost: suspend.snapshot_lost,
+    ev.SnapshotLost: lifecycle.snapshot_lost,
     ev.Spilled: suspend.spilled,
     ev.ReaderStalled: lifecycle.reader_stalled,
     ev.ReaderResumed: lifecycle.reader_resumed,

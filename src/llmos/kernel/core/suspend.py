@@ -119,7 +119,7 @@ def suspend_failed(state: State, event: ev.SuspendFailed, now_ns: int) -> None:
 def snapshot_lost(state: State, event: ev.SnapshotLost, now_ns: int) -> None:
     """The replica could not read it: it is computed again from its tokens, in the row it has."""
     request = state.requests.get(event.request_id)
-    if request is None or request.snapshot_bytes is None:
+    if request is None:
         return
     drop_snapshot(state, request)
     reason = f"computed again: {event.reason}"
@@ -176,12 +176,12 @@ def held(state: State, event: ev.RequestHeld, now_ns: int) -> None:
 def released(state: State, event: ev.RequestReleased, now_ns: int) -> None:
     """It waits for a row again, first in its class if it had one."""
     request = state.requests.get(event.request_id)
-    if request is None or not request.is_held:
+    if request is None or not request.is_held or request.state is RequestState.STOPPING:
         return
-    request.is_held = False
+    request.is_held, request.reason = False, "resumed by an operator"
+    request.comes_first = request.started_ns is not None
     if request.state not in ROWLESS:
         return  # it is on its way out, and comes back by itself
-    request.comes_first = request.started_ns is not None
     if request.started_ns is not None:
         request.comes_back(now_ns)
     state.out.append(do.Requeue(event.request_id, "resumed by an operator"))

@@ -28,8 +28,8 @@ def drain(
 ) -> None:
     """Nothing new runs on it; it is parked or stopped when what runs has ended.
 
-    What still runs `by_ns` is suspended (None: it is waited for); of a class below `above` it
-    counts as pre-empted.
+    What still runs `by_ns` is suspended (None: it is waited for), `above` which class (-1: for an
+    equal, in turn).
     """
     if replica.state is ReplicaState.STARTING:
         stop(state, replica, reason)
@@ -70,7 +70,5 @@ def hurry(state: State, replica: Replica, now_ns: int) -> None:
         request = state.requests[request_id]
         if not (is_over or request_id in replica.parked) or not may_suspend(request, now_ns):
             continue
-        if request.waiting.service_class < replica.drains_for:
-            request.num_preempted += 1
         request.comes_first = request.state is not RequestState.STALLED
         suspend(state, request, reason, now_ns)

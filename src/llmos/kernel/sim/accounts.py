@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmos.abi.events import Failed, Finished
@@ -27,6 +27,9 @@ class Times:
     num_slices: int = 0
 
 
+_AGAIN = ("where its KV is", "from its snapshot", "computed again")
+
+
 class Accounts:
     """`told` before a step, `saw` for each decision of it."""
 
@@ -34,15 +37,20 @@ class Accounts:
         self._open: dict[str, Times] = {}
         self._progressed: list[str] = []
         self._resumed: list[str] = []
+        self._left: list[str] = []
 
-    def told(self, events: Sequence[ev.CoreEvent], is_stalled: Callable[[str], bool]) -> None:
-        """`is_stalled`: who gave up a row, or a turn, because nobody read."""
-        self._progressed, self._resumed = [], []
+    def told(self, events: Sequence[ev.CoreEvent]) -> None:
+        """Who made tokens."""
+        self._progressed, self._resumed, self._left = [], [], []
         for event in events:
             if isinstance(event, ev.Progressed):
                 self._progressed += [request_id for request_id, _ in event.tokens]
-            elif isinstance(event, ev.ReaderResumed) and is_stalled(event.request_id):
-                self._resumed.append(event.request_id)
+
+    def back(self, request_id: str, *, from_row: bool = False) -> None:
+        """In this step it wants a row again; `from_row`: it had one until now."""
+        self._resumed.append(request_id)
+        if from_row:
+            self._left.append(request_id)
 
     def begin(self, now_ns: int) -> None:
         """Of what was told, now that the time is known."""
@@ -52,6 +60,9 @@ class Accounts:
         for request_id in self._resumed:
             if (times := self._open.get(request_id)) is not None:
                 times.ready_ns = now_ns
+        for request_id in self._left:
+            if (times := self._open.get(request_id)) is not None:
+                times.left_ns = now_ns
 
     def accepted(self, decision: do.Accept, now_ns: int) -> None:
         self._open[decision.request_id] = Times(now_ns, now_ns, decision.service_ns)
@@ -69,6 +80,7 @@ class Accounts:
         right = f"row {num_running} of {num_slots} after {waited_ms:.0f} ms"
         said, _, why = decision.reason.partition(", ")
         demand(said == right, f"{decision.reason!r}, and it was {right!r}")
+        demand((why in _AGAIN) == (times.started_ns is not None), "another reason to be there")
         is_back = isinstance(decision, do.UnpauseRow)
         demand((why == "where its KV is") == is_back, "another reason for this replica")
         times.num_slices += 1

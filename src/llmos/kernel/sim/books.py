@@ -10,70 +10,57 @@ from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.jobs import SpareState
-from llmos.kernel.core.replica import LEAVING, Replica, ReplicaState
+from llmos.kernel.core.replica import HOST, Replica, ReplicaState
 from llmos.kernel.core.request import QUEUED, Request, RequestState
 from llmos.kernel.core.state import ALARM_GRID_NS, State
-from llmos.kernel.sim.witness import RULES, Rule, Witness, demand
-
-_COMING = (ReplicaState.STARTING, ReplicaState.READY)
+from llmos.kernel.sim import rooms
+from llmos.kernel.sim.demand import demand
+from llmos.kernel.sim.order import RULES, Rule
+from llmos.kernel.sim.seen import Host, Seen
+from llmos.kernel.sim.witness import Witness
 
 
 def check(state: State, witness: Witness, rule: Rule | None, tuning: Tuning, now_ns: int) -> None:
     """Raises Violation. O(open requests)."""
     demand(state.requests.keys() == witness.open.keys(), "open requests differ from the promised")
-    check_memory(state, witness)
+    rooms.check(state, witness, now_ns)
     _check_queues(state)
     _check_tenants(state)
-    _check_models(state, witness, now_ns)
     _check_timers(state, now_ns)
     for seen in witness.open.values():
+        _check_request(state, state.requests[seen.request_id], seen)
         if seen.stalled_ns is not None and not seen.is_aborted:
             until_ns = seen.stalled_ns + state.limits.stall_timeout_ns + ALARM_GRID_NS
             demand(now_ns <= until_ns, "kept though nobody has read for long")
     for replica in state.replicas.values():
-        _check_idle(state, replica, now_ns)
         _check_rows(state, replica, witness)
         if replica.state is ReplicaState.READY:
-            _check_use(state, replica, rule, tuning)
-    coming = Counter(r.model.model_id for r in state.replicas.values() if r.state in _COMING)
-    demand(all(count == 1 for count in coming.values()), "two replicas of one model")
+            _check_use(state, replica, rule, tuning, witness, now_ns)
+        _note_free(state, replica, witness.hosts[replica.replica_id])
 
 
-def check_memory(state: State, witness: Witness) -> None:
-    """The ledger against the replicas, and against what the witness added up."""
-    ledger, replicas = state.ledger, state.replicas
-    demand(0 <= ledger.reserved_bytes <= ledger.budget_bytes, "over-commit of memory")
-    held = {r.replica_id: r.reserved_bytes for r in replicas.values()}
-    jobs = [job.facts.memory_bytes for job in state.jobs.jobs.values() if job.reserved]
-    spare = state.limits.jobs.spare_bytes if state.jobs.spare is not SpareState.NONE else 0
-    total = sum(held.values()) + sum(jobs) + spare
-    demand(total == ledger.reserved_bytes, "the ledger differs from replicas and jobs")
-    seen = {replica_id: host.reserved_bytes for replica_id, host in witness.hosts.items()}
-    demand(held == seen, "replicas differ from those started")
+def _note_free(state: State, replica: Replica, host: Host) -> None:
+    """Whatever came free since it last moved, nobody has to have looked at."""
+    free_bytes = _free_bytes(state, replica.model.device)
+    host.free_bytes = free_bytes if host.has_moved else min(host.free_bytes, free_bytes)
+    host.has_moved = False
 
 
-def _check_models(state: State, witness: Witness, now_ns: int) -> None:
-    """Who is asked for, what failures cost, and who stands in the line for memory."""
-    demand(state.draining == witness.is_draining, "it is draining, or is not")
-    demand(state.wanted.keys() == witness.wanted, "models asked for differ")
-    for model_id in state.wanted:
-        replicas = state.replicas_of(model_id)
-        demand(all(r.state is not ReplicaState.READY for r in replicas), "it is there, untold")
-    for model_id, blame in witness.blames.items():
-        fault = state.faults[model_id]
-        said = (fault.num_failures, fault.retry_ns, fault.is_cooling(now_ns))
-        is_cooling = blame.is_cooling and now_ns < blame.retry_ns
-        demand(said == (blame.num_failures, blame.retry_ns, is_cooling), "failures differ")
-    is_leaving = any(r.state in LEAVING for r in state.replicas.values())
-    for model_id in state.lacking:
-        demand(not any(r.state in _COMING for r in state.replicas_of(model_id)), "it does not lack")
-        waits = len(state.queue(model_id)) or model_id in state.wanted or model_id in state.pinned
-        demand(bool(waits), "memory is kept for what nobody needs")
-        due_ns = max(now_ns + state.limits.patience_ns, witness.blames[model_id].retry_ns)
-        next_ns = state.next_due_ns()
-        is_awaited = next_ns is not None and next_ns <= due_ns + ALARM_GRID_NS
-        demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
+def _free_bytes(state: State, device: str) -> int:
+    """For what is paused: nothing, while a model waits for it."""
+    return -1 if state.lacking else state.free_bytes(device)
+
+
+def _check_request(state: State, request: Request, seen: Seen) -> None:
+    """What is known of it, against what was seen."""
+    demand(request.replica_id == seen.replica_id, "it is thought to be elsewhere")
+    demand(request.is_held == seen.is_held, "it is held, or is not")
+    demand(request.num_tokens == seen.num_tokens, "another number of tokens")
+    demand((request.snapshot_bytes is not None) == seen.has_snapshot, "its snapshot, or none")
+    demand(request.num_suspensions == seen.num_suspensions, "another number of suspensions")
+    demand(seen.num_taken <= request.num_preempted, "a row taken from it was not counted")
+    most = max(state.limits.max_preemptions, 0)
+    demand(request.num_preempted <= most, "it gave way to higher classes too often")
 
 
 def _check_queues(state: State) -> None:
@@ -85,7 +72,8 @@ def _check_queues(state: State) -> None:
     for request_id, request in state.requests.items():
         if not is_queued(state, request):
             continue
-        demand(request_id in state.queue(request.model_id), f"{request_id} is in no queue")
+        there = state.queue(request.model_id)
+        demand(request_id in there, f"{request_id} is in no queue")
         num[request.model_id] += 1
         waiting = request.waiting
         start_ns = request.deadline_ns
@@ -132,7 +120,7 @@ def _check_work(request: Request) -> None:
 
 def is_queued(state: State, request: Request) -> bool:
     """Parked requests of a replica that takes nothing new wait for a row of it, in no queue."""
-    if request.state not in QUEUED:
+    if request.state not in QUEUED or request.is_held or request.stalled_ns is not None:
         return False
     replica = state.replicas.get(request.replica_id or "")
     return replica is None or replica.state is ReplicaState.READY
@@ -171,25 +159,12 @@ def _last_start_ns(request: Request) -> int | None:
     return least
 
 
-def _check_idle(state: State, replica: Replica, now_ns: int) -> None:
-    """Nobody keeps an unused replica, unless it is pinned, past its keep-alive.
-
-    A core that is closing has let go of its pins and starts nothing: its kernel ends every process.
-    """
-    if state.draining and not state.requests:
-        return
-    if state.is_idle(replica) and replica.model.model_id not in state.pinned:
-        kept_ns = now_ns - replica.idle_since_ns
-        demand(kept_ns <= replica.keep_alive_ns + ALARM_GRID_NS, "kept past its keep-alive")
-        next_ns = state.next_due_ns()
-        demand(next_ns is not None, "no wake-up is planned for an idle replica")
-
-
 def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
     host = witness.hosts[replica.replica_id]
     demand(replica.num_slots == host.num_slots, "rows differ from those it came up with")
     demand(replica.running.keys() == host.running, "rows differ from those given")
     demand(replica.parked.keys() == host.parked, "parked requests differ from those paused")
+    demand(replica.leaving.keys() == host.leaving, "others are leaving than were told to")
     demand(len(replica.running) <= replica.num_slots, "more rows than there are")
     for request_id in replica.running:
         request = state.requests[request_id]
@@ -208,32 +183,64 @@ def _check_rows(state: State, replica: Replica, witness: Witness) -> None:
 _QUIET = (RequestState.STALLED, RequestState.STOPPING)
 
 
-def _check_use(state: State, replica: Replica, rule: Rule | None, tuning: Tuning) -> None:
+def _check_use(
+    state: State,
+    replica: Replica,
+    rule: Rule | None,
+    tuning: Tuning,
+    witness: Witness,
+    now_ns: int,
+) -> None:
     """No free row while someone waits; nobody keeps a row he should have given up."""
     queue = state.queue(replica.model.model_id)
     if not len(queue):
         return
     demand(replica.num_free_slots <= 0, "a row is free and someone waits")
     head = state.requests[queue.peek().request_id]
-    is_new = head.state is RequestState.WAITING
-    num_parked, most = len(replica.parked), state.limits.max_parked
-    if is_new and num_parked >= most:
-        return
     highest = max(
         r.waiting.service_class
         for r in state.requests.values()
         if r.model_id == head.model_id and is_queued(state, r)
     )
-    is_tight = is_new and num_parked >= most - most // 2
     running = [state.requests[r] for r in replica.running]
-    running = [r for r in running if r.state is RequestState.RUNNING]
+    running = [r for r in running if _may_give(state, replica, r, head, highest, witness, now_ns)]
     for request in running:
-        if is_tight and request.waiting.service_class >= highest:
-            continue  # turns leave half of the room to higher classes
         reason = queue.yields(request.waiting, request.slice_tokens)
         demand(reason is None, "a row should have been given up")
     if rule is not None and rule.is_by_class:
         _check_classes(state, running, replica.model.model_id, tuning)
+
+
+def _may_give(
+    state: State,
+    replica: Replica,
+    request: Request,
+    head: Request,
+    highest: int,
+    witness: Witness,
+    now_ns: int,
+) -> bool:
+    """Whether its row may be taken at all: there is a place for what it has, and to a higher class
+    it has not given way too often."""
+    limits, model = state.limits, replica.model
+    if request.state is not RequestState.RUNNING:
+        return False
+    is_lower = request.waiting.service_class < highest
+    is_new = head.replica_id is None or any(
+        r.comes_first and r.replica_id is None and r.model_id == model.model_id
+        for r in state.requests.values()
+    )
+    num_parked = len(replica.parked)
+    if is_new and not is_lower and num_parked >= limits.max_parked - limits.max_parked // 2:
+        return False  # turns leave half of the room to higher classes
+    if is_lower and not request.is_on_credit and request.num_preempted >= limits.max_preemptions:
+        return False
+    size = request.context_tokens * model.kv_bytes_per_token
+    free_bytes = witness.hosts[replica.replica_id].free_bytes
+    has_room = not size or size <= min(free_bytes, _free_bytes(state, model.device))
+    if has_room and not (is_new and num_parked >= limits.max_parked):
+        return True
+    return is_lower and model.snapshots and now_ns >= request.not_before_ns
 
 
 def _check_classes(state: State, running: list[Request], model_id: str, tuning: Tuning) -> None:
@@ -292,7 +299,8 @@ def _expected_code(state: State, event: ev.Arrived, now_ns: int) -> str | None:
         return "shutting_down"
     if fault is not None and fault.cooling and now_ns < fault.retry_ns:
         return "load_failed"
-    if event.model.reserve_bytes > limits.memory_budget_bytes:
+    budgets = {HOST: limits.memory_budget_bytes, **dict(limits.device_budgets)}
+    if any(size > budgets.get(d, 0) for d, size in state.needs(event.model).items()):
         return "model_too_large"
     if state.open_of_tenant.get(waiting.tenant_id, 0) >= limits.max_open_per_tenant:
         return "quota_exceeded"
@@ -341,6 +349,8 @@ def _is_full(state: State, event: ev.Arrived) -> bool | None:
 
 
 def _may_be_shed(request: Request, kind: ServiceClass) -> bool:
+    if request.is_held:
+        return False
     return request.state is RequestState.WAITING and request.waiting.service_class is kind
 
 

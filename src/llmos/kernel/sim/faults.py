@@ -16,10 +16,13 @@ NS = 1_000_000_000
 class Faults:
     """Probabilities, 0 to 1.
 
-    Of a replica: `refused` (its load), `slow`, `hung` and `crashed` (at some time of its life; a
-    hung one is killed `probe_timeout_ns` later). Of a message: `late`, `duplicate`. Of a request:
-    its client `leaves`, `stalls`, or `renices` it, or an operator `moves` its model (loads, pins or
-    unloads it).
+    Of a replica: `refused` (its load, being parked, or coming back), `slow`, `hung` and `crashed`
+    (at some time of its life; a hung one is killed `probe_timeout_ns` later), `swells` (it is
+    measured above what it reserved). Of a message: `late`, `duplicate`. Of a request: its client
+    `leaves`, `stalls`, or `renices` it, an operator `holds` it for a while, or `moves` its model
+    (loads, pins, unpins or unloads it). Of a snapshot: `unsaved` (it cannot be written or moved),
+    `rots` (it cannot be read). When a request comes, others on the machine leave it `short` of
+    memory for a while.
     """
 
     refused: float = 0.0
@@ -32,6 +35,11 @@ class Faults:
     stalls: float = 0.0
     renices: float = 0.0
     moves: float = 0.0
+    unsaved: float = 0.0
+    rots: float = 0.0
+    holds: float = 0.0
+    swells: float = 0.0
+    short: float = 0.0
 
     @property
     def are_any(self) -> bool:
@@ -39,8 +47,14 @@ class Faults:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Faults))
-HEAVY = Faults(refused=0.2, crashed=1.0, moves=0.3, leaves=0.2, stalls=0.3)
-ALL = Faults(0.1, 0.2, 0.1, 0.2, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
+HEAVY = Faults(
+    refused=0.2, crashed=1.0, moves=0.3, leaves=0.2, stalls=0.3, holds=0.3, swells=0.5, unsaved=0.3
+)
+ALL = Faults(
+    *(0.1, 0.2, 0.1, 0.2),
+    *(0.05, 0.05, 0.05, 0.05, 0.05, 0.05),
+    *(0.2, 0.3, 0.1, 0.2, 0.02),
+)
 
 
 def parse(text: str) -> Faults:
@@ -70,13 +84,16 @@ def _share(name: str, number: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What will happen to one replica; times in ns from when it is up."""
+    """What will happen to one replica; times in ns from when it is up. `swollen`: so many times
+    what it reserved."""
 
     is_refused: bool = False
     dies_loading: bool = False
     slowness: float = 1.0
     hangs_ns: int | None = None
     crashes_ns: int | None = None
+    swells_ns: int | None = None
+    swollen: float = 1.0
 
 
 def draw_life(rng: random.Random, faults: Faults, span_ns: int) -> Life:
@@ -89,4 +106,6 @@ def draw_life(rng: random.Random, faults: Faults, span_ns: int) -> Life:
         slowness=rng.uniform(2.0, 10.0) if rng.random() < faults.slow else 1.0,
         hangs_ns=rng.randrange(span_ns) if rng.random() < faults.hung else None,
         crashes_ns=rng.randrange(span_ns) if rng.random() < faults.crashed else None,
+        swells_ns=rng.randrange(span_ns) if rng.random() < faults.swells else None,
+        swollen=rng.uniform(0.5, 1.4),
     )

@@ -1,48 +1,34 @@
-"""One simulated machine: a core, its workers, and the wire between them, which may misbehave."""
+"""One simulated machine: a core, what it is told, and what it decides, handed on and watched."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-from llmos.abi.events import Aborted, Finished, FinishReason
-from llmos.abi.inference import Usage
-from llmos.errors import LoadFailed, WorkerLost
+from llmos.errors import DiskFull
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import initial
 from llmos.kernel.core.step import step
 from llmos.kernel.sim import books
 from llmos.kernel.sim.agenda import Agenda
-from llmos.kernel.sim.calls import NS, Call
-from llmos.kernel.sim.faults import Life, draw_life
+from llmos.kernel.sim.calls import Call
+from llmos.kernel.sim.demand import demand
+from llmos.kernel.sim.fleet import Fleet
 from llmos.kernel.sim.hashing import TraceHash
+from llmos.kernel.sim.order import RULES
+from llmos.kernel.sim.rooms import draining
 from llmos.kernel.sim.setup import Setup
-from llmos.kernel.sim.witness import RULES, Witness, demand
-from llmos.kernel.sim.worker import SimWorker
+from llmos.kernel.sim.truth import Truth
+from llmos.kernel.sim.witness import Witness
 
 Watcher = Callable[[Sequence[ev.CoreEvent], Sequence[do.Decision], int], None]
 
 
-@dataclass(slots=True)
-class Hosted:
-    """A worker's process. `clear_ns`: its last message is delivered by then; none overtakes it."""
-
-    worker: SimWorker
-    life: Life
-    reserve_bytes: int
-    num_slots: int
-    is_up: bool = False
-    is_dead: bool = False
-    is_hung: bool = False
-    clear_ns: int = 0
-
-
 class Machine:
-    """Feeds its core and carries out what it decides."""
+    """Feeds its core and has carried out what it decides."""
 
     def __init__(
         self,
@@ -60,48 +46,64 @@ class Machine:
         self._rng = rng
         self._hash = trace_hash
         self._watch = watch
-        self._calls: dict[str, Call] = {}
-        self._workers: dict[str, Hosted] = {}
+        self._truth = Truth()
+        self._fleet = Fleet(setup, agenda, rng, self._truth, feed=self.feed)
         self._tick_ns: int | None = None
         self._ticked_ns = 0
         self._num_ticks_now = 0
         self._num_steps = 0
-        self.injected: Counter[str] = Counter()
+        self._taken: dict[str, int] = {}
+        self._is_measuring = False
+        self._is_feeding = False
+        self.injected: Counter[str] = self._fleet.injected
         self._rule = RULES.get(setup.policy)
         self.state = initial(setup.limits, lambda: setup.make_policy(setup.tuning))
         self.witness = Witness(setup.limits, self._rule, setup.tuning.nice_step_ns)
+        self.witness.is_faultless = not setup.faults.are_any
+        fleet = self._fleet
         self._appliers: dict[type, Callable[..., None]] = {
-            do.Dispatch: self._dispatch,
-            do.PauseRow: self._pause,
-            do.UnpauseRow: self._unpause,
-            do.AbortRow: self._abort,
-            do.Close: self._close,
-            do.StartReplica: self._start,
-            do.StopReplica: self._stop,
+            do.Dispatch: fleet.dispatch,
+            do.PauseRow: fleet.pause,
+            do.UnpauseRow: fleet.unpause,
+            do.AbortRow: fleet.abort,
+            do.SuspendRow: fleet.suspend,
+            do.StartReplica: fleet.start,
+            do.StopReplica: fleet.stop,
+            do.ParkReplica: fleet.park,
+            do.UnparkReplica: fleet.unpark,
+            do.SpillSnapshot: self._spill,
+            do.DropSnapshot: lambda decision: self._truth.drop(decision.request_id),
+            do.Close: lambda decision: self._truth.close(decision.request_id),
         }
 
     def arrive(self, call: Call, event: ev.Arrived) -> None:
         """A call of a client, as the core sees it."""
-        self._calls[event.waiting.request_id] = call
+        self._truth.calls[event.waiting.request_id] = call
         expected = books.expected(self.state, event, self._rule, self._agenda.now_ns)
         decisions = self.feed(event)
         books.check_answer(expected, event, decisions[0])
-        if event.waiting.request_id not in self.state.requests:
-            self._calls.pop(event.waiting.request_id, None)
+        if isinstance(decisions[0], do.Refuse):
+            self._truth.close(event.waiting.request_id)
 
     def feed(self, *events: ev.CoreEvent) -> list[do.Decision]:
         """One turn of the kernel's loop. Raises Violation."""
+        demand(not self._is_feeding, "the simulator feeds while it feeds")
         now_ns = self._agenda.now_ns
+        self._is_feeding = True
         self.witness.told(events)
+        for event in events:
+            if isinstance(event, ev.Suspended):
+                self._truth.heard(event.request_id)
         decisions = step(self.state, events, now_ns)
         if self._hash is not None:
             self._hash.add(self.number, now_ns, events, decisions)
-        self.witness.saw(decisions, now_ns)
+        self.witness.saw(decisions, now_ns, draining(self.state))
         self._watch(events, decisions, now_ns)
         for decision in decisions:
             applier = self._appliers.get(type(decision))
             if applier is not None:
                 applier(decision)
+        self._is_feeding = False
         self._num_steps += 1
         every = self._setup.check_every
         if every and self._num_steps % every == 0:
@@ -130,133 +132,29 @@ class Machine:
         self._tick_ns = None
         self.feed(ev.Tick())
 
-    # what the core decided
+    def _spill(self, decision: do.SpillSnapshot) -> None:
+        """A file that is to be moved, or cannot be."""
+        is_unsaved = self._rng.random() < self._setup.faults.unsaved
+        self.injected["unsaved"] += is_unsaved
+        error = DiskFull("drawn").to_info() if is_unsaved else None
+        spilled = partial(self.feed, ev.Spilled(decision.request_id, error))
+        self._agenda.after(self._setup.spill_ns, spilled)
 
-    def _dispatch(self, decision: do.Dispatch) -> None:
-        call, replica_id = self._calls[decision.request_id], decision.replica_id
-        output = call.output_tokens
-        if call.max_tokens:
-            output = min(output, call.max_tokens)
-        self._workers[replica_id].worker.submit(decision.request_id, call.prompt_tokens, output)
-        self._go_on(replica_id)
+    # the memory of the machine, of which others take some
 
-    def _pause(self, decision: do.PauseRow) -> None:
-        self._workers[decision.replica_id].worker.pause(decision.request_id)
+    def press(self, size_bytes: int, for_ns: int) -> None:
+        """Others on this machine take so much for a while; from then on it is measured."""
+        self.injected["short"] += 1
+        name = str(self.injected["short"])
+        self._taken[name] = size_bytes
+        self._agenda.after(for_ns, partial(self._taken.pop, name))
+        if not self._is_measuring:
+            self._is_measuring = True
+            self._measure()
 
-    def _unpause(self, decision: do.UnpauseRow) -> None:
-        self._workers[decision.replica_id].worker.unpause(decision.request_id)
-        self._go_on(decision.replica_id)
-
-    def _abort(self, decision: do.AbortRow) -> None:
-        self._workers[decision.replica_id].worker.abort(decision.request_id, decision.reason)
-        self._go_on(decision.replica_id)
-
-    def _close(self, decision: do.Close) -> None:
-        self._calls.pop(decision.request_id, None)
-
-    def _start(self, decision: do.StartReplica) -> None:
-        setup, model = self._setup, decision.model
-        life = draw_life(self._rng, setup.faults, setup.fault_span_ns)
-        worker = SimWorker(setup.cost, life.slowness)
-        hosted = Hosted(worker, life, model.reserve_bytes, model.num_slots)
-        self._workers[decision.replica_id] = hosted
-        load_ns = round(setup.load_ns * life.slowness)
-        if life.dies_loading:
-            lost = partial(self._crash, decision.replica_id, "it crashed while it loaded")
-            self._agenda.after(load_ns // 2, lost)
-        self._agenda.after(load_ns, partial(self._loaded, decision.replica_id))
-
-    def _stop(self, decision: do.StopReplica) -> None:
-        if decision.replica_id in self._workers:
-            self._agenda.after(self._setup.stop_ns, partial(self._die, decision.replica_id, None))
-
-    # what workers do
-
-    def _loaded(self, replica_id: str) -> None:
-        hosted = self._workers.get(replica_id)
-        if hosted is None or hosted.is_dead:
-            return
-        life = hosted.life
-        if life.is_refused:
-            self.injected["refused"] += 1
-            self._say(replica_id, ev.ReplicaRefused(replica_id, LoadFailed("drawn").to_info()))
-            return
-        hosted.is_up = True
-        self.injected["slow"] += life.slowness > 1.0
-        used_bytes = hosted.reserve_bytes * 9 // 10
-        self._say(replica_id, ev.ReplicaUp(replica_id, hosted.num_slots, used_bytes))
-        if life.crashes_ns is not None:
-            lost = partial(self._crash, replica_id, "it crashed")
-            self._agenda.after(life.crashes_ns, lost)
-        if life.hangs_ns is not None:
-            self._agenda.after(life.hangs_ns, partial(self._hang, replica_id))
-
-    def _hang(self, replica_id: str) -> None:
-        if hosted := self._workers.get(replica_id):
-            hosted.is_hung = True
-            self.injected["hung"] += 1
-            killed = partial(self._die, replica_id, "it did not answer and was killed")
-            self._agenda.after(self._setup.probe_timeout_ns, killed)
-
-    def _crash(self, replica_id: str, why: str) -> None:
-        self.injected["crashed"] += replica_id in self._workers
-        self._die(replica_id, why)
-
-    def _die(self, replica_id: str, why: str | None) -> None:
-        """Its process ends: whatever it said before is still delivered, and after this nothing."""
-        hosted = self._workers.pop(replica_id, None)
-        if hosted is not None:
-            hosted.is_dead = True
-            error = None if why is None else WorkerLost(why).to_info()
-            self.feed(ev.ReplicaGone(replica_id, error))
-
-    def _go_on(self, replica_id: str) -> None:
-        """Begin a step unless one is under way."""
-        hosted = self._workers.get(replica_id)
-        if hosted is None or hosted.is_hung or hosted.worker.is_stepping:
-            return
-        worker = hosted.worker
-        if worker.aborting:
-            self._say(
-                replica_id,
-                *(ev.Ended(r, Aborted(r, why)) for r, why in worker.take_aborts().items()),
-            )
-        spent_ns = worker.begin()
-        if spent_ns:
-            self._agenda.after(spent_ns, partial(self._stepped, replica_id, hosted))
-
-    def _stepped(self, replica_id: str, hosted: Hosted) -> None:
-        if hosted.is_dead or hosted.is_hung:
-            return
-        made, ended = hosted.worker.finish()
-        events: list[ev.CoreEvent] = []
-        if made:
-            events.append(ev.Progressed(replica_id, made))
-        for request_id in ended:
-            call = self._calls.get(request_id)
-            usage = Usage() if call is None else Usage(call.prompt_tokens, call.output_tokens)
-            events.append(ev.Ended(request_id, Finished(request_id, FinishReason.STOP, usage)))
-        if events:
-            self._say(replica_id, *events)
-        self._go_on(replica_id)
-
-    def _say(self, replica_id: str, *events: ev.CoreEvent) -> None:
-        """Deliver a worker's message: at once, late (and those behind it), or twice."""
-        hosted, faults, now_ns = self._workers[replica_id], self._setup.faults, self._agenda.now_ns
-        if not faults.are_any and now_ns >= hosted.clear_ns and hosted.is_up and _is_safe(events):
-            self.feed(*events)
-            return
-        due_ns = max(now_ns, hosted.clear_ns)
-        if faults.late and self._rng.random() < faults.late:
-            due_ns += self._rng.randrange(2 * NS)
-            self.injected["late"] += 1
-        hosted.clear_ns = due_ns
-        self._agenda.at(due_ns, lambda: self.feed(*events))
-        if faults.duplicate and self._rng.random() < faults.duplicate:
-            self.injected["duplicate"] += 1
-            self._agenda.at(due_ns + self._rng.randrange(NS), lambda: self.feed(*events))
-
-
-def _is_safe(events: Sequence[ev.CoreEvent]) -> bool:
-    """An abort is answered while decisions are being applied: never inside the same turn."""
-    return not any(isinstance(e, ev.Ended) and isinstance(e.event, Aborted) for e in events)
+    def _measure(self) -> None:
+        """What nobody has, and nobody was promised."""
+        taken = sum(self._taken.values())
+        free = {d: ledger.free_bytes - taken for d, ledger in self.state.ledgers.items()}
+        self.feed(ev.MemoryMeasured(free))
+        self._agenda.after(self._setup.measure_ns, self._measure)

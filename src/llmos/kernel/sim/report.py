@@ -32,7 +32,8 @@ class Report:
     """`jain`: over tenants that compete, see `fairness`; `jain_total`: over what each got in all.
 
     `utilisation`: rows held by requests, of all rows from the first arrival to the last end.
-    `injected`: faults that came true, by name.
+    `injected`: faults that came true, by name. `num_evictions`: models stopped to make room.
+    `loading_s`: of all replicas together, until they were up or back.
     """
 
     policy: str
@@ -40,6 +41,12 @@ class Report:
     num_slots: int
     num_calls: int
     num_preemptions: int
+    num_suspensions: int
+    num_loads: int
+    num_parks: int
+    num_unparks: int
+    num_evictions: int
+    loading_s: float
     span_s: float
     tokens_per_s: float
     utilisation: float
@@ -67,6 +74,12 @@ def summarize(ran: Ran) -> Report:
         num_slots=setup.num_slots,
         num_calls=len(outcomes),
         num_preemptions=sum(o.num_preemptions for o in outcomes),
+        num_suspensions=ran.num_moves["SuspendRow"],
+        num_loads=ran.num_moves["StartReplica"],
+        num_parks=ran.num_moves["ParkReplica"],
+        num_unparks=ran.num_moves["UnparkReplica"],
+        num_evictions=ran.num_moves["Evicted"],
+        loading_s=ran.loading_ns / NS,
         span_s=span_ns / NS,
         tokens_per_s=tokens.total() / span_ns * NS,
         utilisation=ran.row_ns / (span_ns * setup.num_slots * setup.num_machines),

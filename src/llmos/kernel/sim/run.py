@@ -13,14 +13,14 @@ from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
-from llmos.kernel.core.replica import ModelFacts
+from llmos.kernel.core.replica import HOST, ModelFacts
 from llmos.kernel.sim.agenda import START_NS, Agenda
 from llmos.kernel.sim.calls import NS, Call
+from llmos.kernel.sim.demand import demand
 from llmos.kernel.sim.fairness import Fairness
 from llmos.kernel.sim.hashing import TraceHash
 from llmos.kernel.sim.machine import Machine
 from llmos.kernel.sim.setup import GIB, Setup
-from llmos.kernel.sim.witness import demand
 
 PATIENCE_NS = 3600 * NS
 
@@ -44,7 +44,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Ran:
-    """The result of a run. `injected`: faults that came true, by name."""
+    """The result of a run. `injected`: faults that came true, by name.
+
+    `num_moves`: what was decided about replicas and snapshots, by its name. `loading_ns`: of all
+    replicas together, until they were up or back.
+    """
 
     setup: Setup
     outcomes: list[Outcome] = field(default_factory=list)
@@ -53,7 +57,8 @@ class Ran:
     ended_ns: int = START_NS
     row_ns: int = 0
     num_steps: int = 0
-    num_replicas: int = 0
+    num_moves: Counter[str] = field(default_factory=Counter)
+    loading_ns: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     fairness: Fairness = field(default_factory=Fairness)
 
@@ -69,6 +74,7 @@ class Simulation:
         self.ran = Ran(setup)
         self._open: dict[str, Outcome] = {}
         self._running_since: dict[str, int] = {}
+        self._loading_since: dict[tuple[int, str], int] = {}
         self._num_arrivals = 0
         self._work_ns = 0
         self.machines = [
@@ -105,7 +111,6 @@ class Simulation:
         ran = self.ran
         ran.ended_ns = self._agenda.now_ns
         ran.hash = self._hash.hex if self._hash is not None else ""
-        ran.num_replicas = sum(m.state.num_replicas_made for m in self.machines)
         for machine in self.machines:
             ran.injected.update(machine.injected)
         ran.fairness.close(self._agenda.now_ns)
@@ -156,7 +161,20 @@ class Simulation:
 
     def _facts(self, model: str) -> ModelFacts:
         reserve_bytes = self._setup.model_bytes.get(model, GIB)
-        return ModelFacts(f"mdl_{model}", f"{model}:1", reserve_bytes, self._setup.num_slots)
+        setup = self._setup
+        on_device = reserve_bytes // 2 if setup.device != HOST else 0
+        return ModelFacts(
+            f"mdl_{model}",
+            f"{model}:1",
+            reserve_bytes,
+            setup.num_slots,
+            kv_bytes_per_token=setup.kv_bytes_per_token,
+            snapshots=setup.snapshots,
+            parks=setup.parks,
+            device=setup.device,
+            device_bytes=on_device,
+            parked_bytes=setup.parked_bytes,
+        )
 
     def _plan_whims(self, machine: Machine, request_id: str, model: str) -> None:
         """A client that leaves, stops reading (and perhaps reads again), or changes its mind."""
@@ -178,15 +196,37 @@ class Simulation:
             kind = rng.choice([None, *ServiceClass])
             reniced = ev.Reniced(request_id, rng.randrange(-20, 20), kind)
             agenda.after(rng.randrange(span_ns), partial(machine.feed, reniced))
+        self._plan_orders(machine, request_id, model)
+
+    def _plan_orders(self, machine: Machine, request_id: str, model: str) -> None:
+        """An operator, who holds a request and mostly lets it go on, or moves its model; and
+        others on the machine."""
+        rng, faults, agenda = self._rng, self._setup.faults, self._agenda
+        span_ns = self._setup.fault_span_ns
+        if rng.random() < faults.holds:
+            self.ran.injected["holds"] += 1
+            held_ns = rng.randrange(span_ns)
+            end_ns = held_ns + rng.randrange(2 * span_ns)
+            held = ev.RequestHeld(request_id, "an operator holds it")
+            agenda.after(held_ns, partial(machine.feed, held))
+            is_released = rng.random() < 0.8
+            released = ev.RequestReleased(request_id)
+            ends = released if is_released else ev.Cancelled(request_id, "an operator ends it")
+            agenda.after(end_ns, partial(machine.feed, ends))
         if rng.random() < faults.moves:
             self.ran.injected["moves"] += 1
             facts = self._facts(model)
             moves = (
                 ev.ModelUnwanted(facts.model_id),
+                ev.ModelUnpinned(facts.model_id),
                 ev.ModelWanted(facts, pin=False),
+                ev.ModelWanted(facts, pin=False, keep_alive_ns=rng.choice([0, span_ns])),
                 ev.ModelWanted(facts, pin=True),
             )
             agenda.after(rng.randrange(span_ns), partial(machine.feed, rng.choice(moves)))
+        if rng.random() < faults.short:
+            most = 2 * self._setup.limits.memory_budget_bytes
+            machine.press(rng.randrange(most), rng.randrange(1, 2 * span_ns))
 
     # what happened
 
@@ -201,7 +241,16 @@ class Simulation:
         for event in events:
             if isinstance(event, ev.Progressed):
                 self._progressed(number, event, now_ns)
+            elif isinstance(event, ev.ReplicaUp | ev.ReplicaUnparked | ev.ReplicaGone):
+                since_ns = self._loading_since.pop((number, event.replica_id), now_ns)
+                self.ran.loading_ns += now_ns - since_ns
         for decision in decisions:
+            if isinstance(decision, _MOVES):
+                self.ran.num_moves[type(decision).__name__] += 1
+                if isinstance(decision, do.StartReplica | do.UnparkReplica):
+                    self._loading_since[number, decision.replica_id] = now_ns
+                elif isinstance(decision, do.StopReplica) and "makes room" in decision.reason:
+                    self.ran.num_moves["Evicted"] += 1
             outcome = self._open.get(getattr(decision, "request_id", ""))
             if outcome is not None:
                 self._decided(number, decision, outcome, now_ns)
@@ -226,12 +275,16 @@ class Simulation:
             if outcome.dispatched_ns is None:
                 outcome.dispatched_ns = now_ns
                 fairness.serve(number, call, call.prompt_tokens / 2, now_ns)
-            fairness.run(number, call, now_ns)
-            self._running_since[decision.request_id] = now_ns
+            if decision.request_id not in self._running_since:  # else it is only computed again
+                fairness.run(number, call, now_ns)
+                self._running_since[decision.request_id] = now_ns
         elif isinstance(decision, do.PauseRow):
             outcome.num_preemptions += decision.kind is do.Pause.PREEMPTED
             fairness.wait(number, call, now_ns)
             self._left_row(decision.request_id, now_ns)
+        elif isinstance(decision, do.Requeue | do.HoldRequest):
+            if self._left_row(decision.request_id, now_ns):  # its worker died
+                fairness.wait(number, call, now_ns)
         elif isinstance(decision, do.Close):
             if not self._left_row(decision.request_id, now_ns):
                 fairness.run(number, call, now_ns)
@@ -247,6 +300,12 @@ class Simulation:
             return False
         self.ran.row_ns += now_ns - since_ns
         return True
+
+
+_MOVES = (
+    *(do.StartReplica, do.StopReplica, do.ParkReplica, do.UnparkReplica),
+    *(do.SuspendRow, do.SpillSnapshot),
+)
 
 
 def _close(outcome: Outcome, decision: do.Close, now_ns: int) -> None:

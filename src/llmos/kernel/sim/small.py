@@ -8,11 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import ServiceClass
+from llmos.kernel.core.eviction import Eviction
 from llmos.kernel.core.limits import Limits
 from llmos.kernel.core.policies import fair, fifo, priority, round_robin
+from llmos.kernel.core.replica import HOST
 from llmos.kernel.sim.calls import Call
 from llmos.kernel.sim.faults import ALL, HEAVY, Faults
 from llmos.kernel.sim.run import Ran, Simulation
@@ -26,6 +29,8 @@ POLICIES: dict[str, MakePolicy] = {
     "fifo": fifo.make,
 }
 MS = 1_000_000
+MIB = 1 << 20
+DEVICE = "gpu"
 MODEL_BYTES = {"a": GIB, "b": 2 * GIB, "c": GIB // 2}
 
 
@@ -57,7 +62,12 @@ def world(seed: int, *, check_every: int = 1, is_hashed: bool = False) -> World:
         ),
         cost=StepCost(2 * MS, MS // 2, MS // 20, rng.choice([16, 64])),
         faults=rng.choice([Faults(), Faults(), Faults(), ALL, ALL, ALL, ALL, ALL, ALL, HEAVY]),
+        **_memory(rng.choice),
         load_ns=50 * MS,
+        park_ns=5 * MS,
+        unpark_ns=10 * MS,
+        spill_ns=rng.choice([5, 50]) * MS,
+        measure_ns=50 * MS,
         stop_ns=10 * MS,
         probe_timeout_ns=300 * MS,
         fault_span_ns=500 * MS,
@@ -68,7 +78,7 @@ def world(seed: int, *, check_every: int = 1, is_hashed: bool = False) -> World:
     return World(setup, _calls(rng), rng)
 
 
-def _limits(choice: Callable[[list[int]], int]) -> Limits:
+def _limits(choice: Callable[[list[Any]], Any]) -> Limits:
     return Limits(
         max_waiting=choice([8, 20, 100]),
         max_waiting_per_model=choice([6, 12, 50]),
@@ -82,7 +92,27 @@ def _limits(choice: Callable[[list[int]], int]) -> Limits:
         min_backoff_ns=50 * MS,
         max_backoff_ns=400 * MS,
         cooldown_ns=500 * MS,
+        max_preemptions=choice([0, 1, 3]),
+        min_residency_ns=choice([20, 100]) * MS,
+        turn_ns=choice([20, 100]) * MS,
+        room_timeout_ns=choice([200, 2000, 60_000]) * MS,
+        suspend_retry_ns=choice([50, 400]) * MS,
+        max_snapshot_memory_bytes=choice([0, GIB // 4, GIB]),
+        parking=choice([True, True, False]),
+        eviction=choice([Eviction.COST, Eviction.COST, Eviction.LRU, Eviction.KEEP_ALIVE]),
+        device_budgets=((DEVICE, choice([1, 2]) * GIB),),
     )
+
+
+def _memory(choice: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """What its models' drivers can do, down to nothing."""
+    return {
+        "device": choice([HOST, HOST, HOST, DEVICE]),
+        "kv_bytes_per_token": choice([0, MIB, 8 * MIB]),
+        "snapshots": choice([True, True, False]),
+        "parks": choice([True, True, False]),
+        "parked_bytes": choice([0, GIB // 8]),
+    }
 
 
 def _calls(rng: random.Random) -> list[Call]:

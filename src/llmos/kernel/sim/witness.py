@@ -6,82 +6,25 @@ bytes than there are, someone overtaken by more than the policy's bound.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+
+import msgspec
 
 from llmos.abi.events import Failed
-from llmos.abi.policy import Waiting
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import Limits
+from llmos.kernel.core.replica import HOST, ModelFacts
 from llmos.kernel.sim.accounts import Accounts
 from llmos.kernel.sim.blame import Blame
 from llmos.kernel.sim.demand import Violation, demand
+from llmos.kernel.sim.order import RULES, Order, Rule
+from llmos.kernel.sim.seen import Host, Seen
+from llmos.kernel.sim.switch import Switch
+from llmos.kernel.sim.tally import Tally
 
 __all__ = ["RULES", "Host", "Rule", "Seen", "Violation", "Witness", "demand"]
-
-NICE_STEPS = 39
-RETURN_STEPS = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Among requests of one `flow`, none first runs before one that came more than `slack` earlier.
-
-    `slack`: in steps of nice, which a deadline cannot exceed either.
-    Who comes back from a row counts as having come then, or up to `back` steps later.
-    `is_in_turn`: who is reniced goes to the end, so his own turn is not judged.
-    """
-
-    flow: Callable[[str, Waiting], Hashable]
-    slack: int
-    back: int = 0
-    is_by_class: bool = True
-    is_in_turn: bool = False
-
-
-RULES: dict[str, Rule] = {
-    "fair": Rule(
-        lambda m, w: (m, w.service_class, w.tenant_id, w.principal_id),
-        NICE_STEPS,
-        RETURN_STEPS,
-    ),
-    "priority": Rule(lambda m, w: (m, w.service_class), NICE_STEPS, RETURN_STEPS),
-    "round-robin": Rule(lambda m, w: (m, w.service_class), 0, is_in_turn=True),
-    "fifo": Rule(lambda m, w: m, 0, is_by_class=False),
-}
-
-
-@dataclass(slots=True)
-class Seen:
-    """An accepted request. `replica_id` None: it has not run. `since_ns`: when it came (back)."""
-
-    waiting: Waiting
-    model_id: str
-    since_ns: int
-    reserve_bytes: int
-    is_reniced: bool = False
-    is_stalled: bool = False
-    stalled_ns: int | None = None
-    is_aborted: bool = False
-    replica_id: str | None = None
-
-
-@dataclass(slots=True)
-class Host:
-    """A replica from its start to the death of its process."""
-
-    model_id: str
-    num_slots: int
-    reserved_bytes: int
-    is_up: bool = False
-    is_stopping: bool = False
-    has_served: bool = False
-    up_ns: int | None = None
-    idle_since_ns: int = 0
-    running: set[str] = field(default_factory=set)
-    parked: set[str] = field(default_factory=set)
 
 
 class Witness:
@@ -89,16 +32,12 @@ class Witness:
 
     def __init__(self, limits: Limits, rule: Rule | None, nice_step_ns: int) -> None:
         self._limits = limits
-        self._rule = rule
-        self._nice_step_ns = nice_step_ns
         self._asked: dict[str, ev.Arrived] = {}
-        self._waiting: dict[Hashable, dict[str, int]] = {}
         self._num_stalled_now = 0
         self._num_parked_before: dict[str, int] = {}
         self._not_before_ns: dict[str, int] = {}
         self._early_deaths: dict[str, int] = {}
         self._ended_badly: list[tuple[str, bool]] = []
-        self._pinned: dict[str, int] = {}
         self._accounts = Accounts()
         self._now_up: list[Host] = []
         self._now_stalled: list[Seen] = []
@@ -108,18 +47,34 @@ class Witness:
         self._unwanted: list[str] = []
         self._newcomers: list[ev.Arrived] = []
         self._is_closing = False
-        self.is_draining = False
+        self.is_draining = self.is_faultless = False
+        self.pinned: dict[str, ModelFacts] = {}
+        self.unpinned: set[str] = set()
         self.blames: defaultdict[str, Blame] = defaultdict(Blame)
         self.wanted: set[str] = set()
+        self.lacking: dict[str, str] = {}
+        self.num_fruitless: Counter[str] = Counter()
+        self.keep_alive: dict[str, int] = {}
         self.open: dict[str, Seen] = {}
         self.hosts: dict[str, Host] = {}
+        self.tally = Tally(limits)
+        self._order = Order(rule, nice_step_ns, self.open, self.is_queued)
+        self.switch = Switch(limits, self._accounts, self._order, self.open, self.hosts, self.tally)
         self.num_accepted = self.num_closed = self.num_refused = 0
+
+    def is_queued(self, seen: Seen) -> bool:
+        """It waits for a row that its model's policy gives."""
+        if seen.is_held or seen.is_stalled or seen.is_aborted or seen.is_leaving:
+            return False
+        host = self.hosts.get(seen.replica_id or "")
+        return host is None or (host.takes_new and seen.request_id not in host.running)
 
     # what the core is told
 
     def told(self, events: Sequence[ev.CoreEvent]) -> None:
         """What the step is about to take in."""
-        self._accounts.told(events, lambda r: r in self.open and self.open[r].is_stalled)
+        self.switch.begin()
+        self._accounts.told(events)
         self._now_up, self._failed, self._ended = [], [], set()
         self._cancelled, self._unwanted, self._now_stalled = [], [], []
         self._newcomers = []
@@ -129,31 +84,35 @@ class Witness:
             if isinstance(event, ev.Arrived):
                 self._asked[event.waiting.request_id] = event
                 self._newcomers.append(event)
-            elif isinstance(event, ev.ReplicaUp):
-                self._up(event)
-            elif isinstance(event, ev.ReplicaGone):
-                self._gone(event)
-            elif isinstance(event, ev.ReplicaRefused):
-                self._refused(event)
-            elif isinstance(event, ev.ModelWanted | ev.ModelUnwanted | ev.Draining | ev.Closing):
-                self._ordered(event)
-            else:
+            elif isinstance(event, _OF_REPLICAS):
+                self._told_of_replica(event)
+            elif isinstance(event, ev.MemoryMeasured):
+                self.tally.headroom = dict(event.headroom)
+            elif not self.switch.told(event):
                 self._told_of_request(event)
+                self._ordered(event)
 
-    def _ordered(self, event: ev.ModelWanted | ev.ModelUnwanted | ev.Draining | ev.Closing) -> None:
+    def _ordered(self, event: ev.CoreEvent) -> None:
         """By an operator."""
         if isinstance(event, ev.ModelWanted):
-            self.wanted.add(event.model.model_id)
+            model_id = event.model.model_id
+            self.wanted.add(model_id)
             if event.pin:
-                self._pinned[event.model.model_id] = event.model.reserve_bytes
-        elif isinstance(event, ev.ModelUnwanted):
-            self._unwanted.append(event.model_id)
-            self._pinned.pop(event.model_id, None)
-        else:
+                self.pinned[model_id] = event.model
+            if event.keep_alive_ns is not None:
+                self.keep_alive[model_id] = event.keep_alive_ns
+        elif isinstance(event, ev.ModelUnwanted | ev.ModelUnpinned):
+            if isinstance(event, ev.ModelUnwanted):
+                self._unwanted.append(event.model_id)
+            self.pinned.pop(event.model_id, None)
+            self.unpinned.add(event.model_id)
+        elif isinstance(event, ev.Draining | ev.Closing):
             self.is_draining = True
             if isinstance(event, ev.Closing):
                 self._is_closing = True
                 self._unwanted += self.wanted
+                self.unpinned |= self.pinned.keys()
+                self.pinned.clear()
 
     def _told_of_request(self, event: ev.CoreEvent) -> None:
         """By its client or its worker."""
@@ -166,14 +125,52 @@ class Witness:
             seen = self.open.get(event.request_id)
             host = self.hosts.get(seen.replica_id or "") if seen is not None else None
             if host is not None and not isinstance(event.event, Failed):
-                host.has_served = True
+                host.has_served = host.has_made = True
         elif isinstance(event, ev.ReaderStalled | ev.ReaderResumed):
             seen = self.open.get(event.request_id)
-            if seen is not None and seen.replica_id is not None:  # else nothing is sent yet
-                seen.is_stalled = isinstance(event, ev.ReaderStalled)
+            if seen is not None and seen.has_run and not seen.is_aborted:  # else nothing is sent
+                was_stalled, seen.is_stalled = seen.is_stalled, isinstance(event, ev.ReaderStalled)
                 self._now_stalled.append(seen)
-                self._leave_flow(seen)  # when it is back in the queue is not judged
+                self._order.leave(seen)  # when it is back in the queue is not judged
                 self._num_stalled_now += seen.is_stalled
+                if was_stalled and not seen.is_stalled and not seen.is_leaving:
+                    self._accounts.back(event.request_id)
+
+    def _told_of_replica(self, event: ev.CoreEvent) -> None:
+        if isinstance(event, ev.ReplicaUp):
+            self._up(event)
+        elif isinstance(event, ev.ReplicaGone):
+            self._gone(event)
+        elif isinstance(event, ev.ReplicaRefused):
+            self._refused(event)
+        elif isinstance(event, ev.ReplicaMeasured):
+            host = self.hosts.get(event.replica_id)
+            if host is not None and host.is_up and not _is_away(host):
+                self.tally.learn_more(host.model, event)
+                used = (event.used_bytes, event.device_used_bytes)
+                for device, size in zip(_devices(host.model), used, strict=False):
+                    if size > self.tally.held[device].get(event.replica_id, 0):
+                        self.tally.measure(event.replica_id, device, size)
+        elif isinstance(event, ev.ReplicaParked | ev.ReplicaUnparked):
+            self._moved(event)
+
+    def _moved(self, event: ev.ReplicaParked | ev.ReplicaUnparked) -> None:
+        """Parked, back again, or not parked after all."""
+        host = self.hosts.get(event.replica_id)
+        if host is None or host.is_stopping:
+            return
+        is_parked = isinstance(event, ev.ReplicaParked)
+        demand(host.is_parking if is_parked else host.is_unparking, "an answer nobody asked for")
+        host.is_parking = host.is_unparking = False
+        if isinstance(event, ev.ReplicaParked) and event.error is None:
+            host.is_parked = True
+        else:
+            host.is_draining = host.is_parked = host.has_made = False
+            self._now_up.append(host)
+            if is_parked:
+                return
+        used = (event.used_bytes, event.device_used_bytes)
+        self.tally.bound(event.replica_id, host.model, *used)
 
     def _up(self, event: ev.ReplicaUp) -> None:
         host = self.hosts.get(event.replica_id)
@@ -184,21 +181,26 @@ class Witness:
         self.blames[host.model_id].is_cooling = False
         self._early_deaths.pop(host.model_id, None)
         host.num_slots = event.num_slots
-        host.reserved_bytes = min(host.reserved_bytes, event.used_bytes)
+        used = (event.used_bytes, event.device_used_bytes)
+        self.tally.bound(event.replica_id, host.model, *used)
+        self.tally.learn(host.model, event)
 
     def _refused(self, event: ev.ReplicaRefused) -> None:
         """Of one that is up or stops, it is a duplicate, or no news."""
         host = self.hosts.get(event.replica_id)
-        if host is not None and not host.is_up and not host.is_stopping:
+        if host is not None and host.is_unparking and not host.is_stopping:
+            self.unpinned.add(host.model_id)  # it goes, and another comes
+        elif host is not None and not host.is_up and not host.is_stopping:
             self._ended_badly.append((host.model_id, True))
             self._failed.append((host.model_id, None))
+            self.unpinned.add(host.model_id)
 
     def _gone(self, event: ev.ReplicaGone) -> None:
         host = self.hosts.pop(event.replica_id, None)
         if host is None:
             return
-        for request_id in (*host.running, *host.parked):
-            self.open[request_id].replica_id = "gone"
+        self.tally.free(event.replica_id)
+        self.switch.worker_died(host)
         if not host.is_stopping:
             self._failed.append((host.model_id, host))
         if not host.is_up and not host.is_stopping:
@@ -209,27 +211,32 @@ class Witness:
 
     def _reniced(self, event: ev.Reniced) -> None:
         if seen := self.open.get(event.request_id):
-            is_waiting = self._leave_flow(seen)
+            is_waiting = self._order.leave(seen)
             old = seen.waiting
-            seen.waiting = Waiting(
-                **{
-                    **{name: getattr(old, name) for name in old.__struct_fields__},
-                    "nice": old.nice if event.nice is None else event.nice,
-                    "service_class": (
-                        old.service_class if event.service_class is None else event.service_class
-                    ),
-                }
+            seen.waiting = msgspec.structs.replace(
+                old,
+                nice=old.nice if event.nice is None else event.nice,
+                service_class=(
+                    old.service_class if event.service_class is None else event.service_class
+                ),
             )
             seen.is_reniced = True
             if is_waiting:
-                self._join_flow(seen)
+                self._order.join(seen)
 
     # what the core decides
 
-    def saw(self, decisions: Sequence[do.Decision], now_ns: int) -> None:
-        """In the order in which they were made. Raises Violation."""
+    def saw(
+        self, decisions: Sequence[do.Decision], now_ns: int, draining: Collection[str] = ()
+    ) -> None:
+        """In the order in which they were made. `draining`: replicas that take nothing new, which
+        no decision says. Raises Violation."""
+        for replica_id, host in self.hosts.items():
+            host.began_draining = not host.is_draining and replica_id in draining
+            host.is_draining = replica_id in draining
         self._accounts.begin(now_ns)
         self._recount(now_ns)
+        self.switch.recount(now_ns)
         for model_id, is_refused in self._ended_badly:
             limits = self._limits
             wait_ns = limits.cooldown_ns if is_refused else limits.min_backoff_ns
@@ -242,24 +249,31 @@ class Witness:
         for decision in decisions:
             self._see(decision, now_ns)
         self._judge_orders()
+        failing = {
+            model_id for model_id, _ in self._failed
+            if self.blames[model_id].num_failures >= self._limits.max_start_failures
+        }  # fmt: skip
+        self.switch.end(decisions, failing)
         for seen in self.open.values():
             demand(seen.replica_id != "gone", "a request outlived its worker")
         for replica_id, host in self.hosts.items():
-            before = self._num_parked_before.get(replica_id, 0) + self._num_stalled_now
+            before = self._num_parked_before.get(replica_id, 0)
+            before += self._num_stalled_now + self.switch.num_failed
             most = max(self._limits.max_parked, before)
             demand(len(host.parked) <= most, f"{len(host.parked)} parked on {replica_id}")
 
     def _recount(self, now_ns: int) -> None:
         for host in self._now_up:
-            host.up_ns = now_ns
+            host.up_ns = host.up_ns or now_ns
+            host.ready_ns = now_ns
         for seen in self._now_stalled:
             seen.stalled_ns = (seen.stalled_ns or now_ns) if seen.is_stalled else None
         for model_id, dead in self._failed:
             if dead is None:
                 self.blames[model_id].refused(now_ns, self._limits)
                 continue
-            up_ns = 0 if dead.up_ns is None else now_ns - dead.up_ns
-            is_proven = dead.has_served or up_ns >= self._limits.healthy_ns
+            ready_ns = 0 if dead.ready_ns is None else now_ns - dead.ready_ns
+            is_proven = dead.has_served or ready_ns >= self._limits.healthy_ns
             self.blames[model_id].died(is_proven, now_ns, self._limits)
 
     def _judge_orders(self) -> None:
@@ -274,7 +288,7 @@ class Witness:
         """After so many failures in a row everyone who waits is told."""
         told = {d.request_id for d in decisions if isinstance(d, do.Close)}
         for request_id, seen in self.open.items():
-            waits = seen.model_id == model_id and seen.replica_id is None
+            waits = seen.model_id == model_id and seen.replica_id is None and self.is_queued(seen)
             demand(not waits or request_id in told, "waits for a model that does not start")
         self._unwanted.append(model_id)
 
@@ -295,34 +309,56 @@ class Witness:
         elif isinstance(decision, do.Close):
             self._close(decision, now_ns)
         elif isinstance(decision, do.Resident):
+            if decision.error is not None and decision.error.code == "out_of_memory":
+                self.lacking.pop(decision.model_id, None)
             demand(decision.model_id in self.wanted, "a model nobody asked for is there")
             self.wanted.discard(decision.model_id)
+        elif isinstance(decision, do.LacksRoom):
+            same = self.lacking.get(decision.model_id) == decision.reason
+            demand(bool(decision.reason) and not same, "told again, or nothing")
+            self.lacking[decision.model_id] = decision.reason
         elif isinstance(decision, do.StartReplica):
             self._start(decision, now_ns)
-        elif isinstance(decision, do.StopReplica):
-            host = self._host(decision.replica_id)
-            demand(not host.is_stopping, "stopped twice")
-            demand(not host.running and not host.parked, "stopped with requests on it")
-            if decision.reason.startswith("idle for"):
-                spent_ns = now_ns - host.idle_since_ns
-                demand(spent_ns >= self._limits.keep_alive_ns, "stopped before its keep-alive")
+        elif isinstance(decision, do.StopReplica | do.ParkReplica | do.UnparkReplica):
+            self._move(decision, now_ns)
+        else:
+            self.switch.see(decision, now_ns)
+
+    def _move(
+        self, decision: do.StopReplica | do.ParkReplica | do.UnparkReplica, now_ns: int
+    ) -> None:
+        host = self._host(decision.replica_id)
+        demand(not host.is_stopping, "stopped twice, or moved when it was")
+        if isinstance(decision, do.UnparkReplica):
+            demand(host.is_parked, "brought back though it is not parked")
+            held = {
+                d: max(size, self.tally.held[d].get(decision.replica_id, 0))
+                for d, size in self.tally.needs(host.model).items()
+            }
+            self.tally.give(decision.replica_id, held)
+            self.lacking.pop(host.model_id, None)
+            host.is_unparking, host.is_parked, host.began_ns = True, False, now_ns
+            return
+        demand(not host.requests, "stopped or parked with requests on it")
+        if decision.reason.startswith("idle for"):
+            spent_ns = now_ns - host.idle_since_ns
+            demand(spent_ns >= self._limits.keep_alive_ns or host.model_id in self.keep_alive,
+                   "stopped before its keep-alive")  # fmt: skip
+        if isinstance(decision, do.StopReplica):
             host.is_stopping = True
-        elif isinstance(decision, do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow):
-            self._row(decision, now_ns)
+        else:
+            demand(host.takes_new or host.is_draining, "parked when it does not serve")
+            demand(host.model.parks and self._limits.parking, "parked though it cannot be")
+            host.is_parking = True
 
     def _accept(self, decision: do.Accept, now_ns: int) -> None:
         demand(decision.request_id in self._asked, "accepted what nobody asked")
         event = self._asked.pop(decision.request_id)
-        seen = Seen(
-            event.waiting,
-            event.model.model_id,
-            now_ns,
-            event.model.reserve_bytes,
-        )
+        seen = Seen(event.waiting, event.model, now_ns)
         self.open[decision.request_id] = seen
         self.num_accepted += 1
         self._accounts.accepted(decision, now_ns)
-        self._join_flow(seen)
+        self._order.join(seen)
 
     def _close(self, decision: do.Close, now_ns: int) -> None:
         request_id = decision.request_id
@@ -332,30 +368,38 @@ class Witness:
         error = getattr(decision.event, "error", None)
         if error is not None and error.code == "model_too_large":
             self._judge_crowding(seen)
+        if error is not None and error.code == "out_of_memory":
+            self.lacking.pop(seen.model_id, None)
         if error is not None and error.code == "queue_full":
             self._judge_shedding(seen)
-        self._leave_flow(seen)
+        self._order.leave(seen)
         self.num_closed += 1
         self._accounts.closed(decision, now_ns)
+        self.switch.closed(seen)
         host = self.hosts.get(seen.replica_id or "")
         if host is not None:
             is_over = request_id in self._ended or seen.is_aborted or self._is_closing
-            demand(is_over, "it ended, and goes on at its worker")
-            host.running.discard(request_id)
-            host.parked.discard(request_id)
+            demand(is_over or request_id in self.switch.lost, "it ended, and goes on at its worker")
+            for there in (host.running, host.parked, host.leaving):
+                there.discard(request_id)
             host.idle_since_ns = now_ns
 
     def _judge_shedding(self, seen: Seen) -> None:
         """Only before its first row, and for one of a higher class."""
-        demand(seen.replica_id is None, "shed after it had begun")
+        demand(not seen.has_run, "shed after it had begun")
         kinds = [event.waiting.service_class for event in self._newcomers]
         demand(max(kinds, default=-1) > seen.waiting.service_class, "shed for nobody")
 
     def _judge_crowding(self, seen: Seen) -> None:
         """An accepted request fits an empty machine, so only pinned models can crowd it out."""
-        others = sum(size for model_id, size in self._pinned.items() if model_id != seen.model_id)
-        too_much = others + seen.reserve_bytes > self._limits.memory_budget_bytes
-        demand(too_much, "refused memory that there is")
+        others = [m for m in self.pinned.values() if m.model_id != seen.model_id]
+        demand(
+            any(
+                size + sum(self.tally.needs(m).get(d, 0) for m in others) > self.tally.budgets[d]
+                for d, size in self.tally.needs(seen.model).items()
+            ),
+            "refused memory that there is",
+        )
 
     def _start(self, decision: do.StartReplica, now_ns: int) -> None:
         demand(decision.replica_id not in self.hosts, "a replica's name was used twice")
@@ -363,91 +407,30 @@ class Witness:
         not_before_ns = self._not_before_ns.get(model.model_id, 0)
         demand(now_ns >= not_before_ns, "started again too soon after a failure")
         for host in self.hosts.values():
-            is_leaving = host.is_stopping or host.running or host.parked or not host.is_up
-            demand(
-                host.model_id != model.model_id or bool(is_leaving), "a second idle replica starts"
-            )
-        used = sum(host.reserved_bytes for host in self.hosts.values())
-        budget = self._limits.memory_budget_bytes
-        demand(used + model.reserve_bytes <= budget, "more bytes than there are")
-        self.hosts[decision.replica_id] = Host(
-            model.model_id, model.num_slots, model.reserve_bytes, idle_since_ns=now_ns
-        )
-
-    def _row(
-        self, decision: do.Dispatch | do.PauseRow | do.UnpauseRow | do.AbortRow, now_ns: int
-    ) -> None:
-        request_id, host = decision.request_id, self._host(decision.replica_id)
-        demand(request_id in self.open, "a decision about a request that has ended")
-        seen = self.open[request_id]
-        if isinstance(decision, do.Dispatch):
-            demand(seen.replica_id is None, "dispatched twice")
-            demand(host.is_up and not host.is_stopping, "dispatched to a replica that is not ready")
-            demand(host.model_id == seen.model_id, "dispatched to another model")
-            self._judge_order(seen, decision.replica_id)
-            seen.replica_id = decision.replica_id
-            self._take_row(host, request_id)
-            self._accounts.runs(decision, len(host.running), host.num_slots, now_ns)
-            return
-        demand(seen.replica_id == decision.replica_id, "a row of another replica")
-        if isinstance(decision, do.PauseRow):
-            demand(request_id in host.running, "paused without a row")
-            host.running.discard(request_id)
-            host.parked.add(request_id)
-            self._accounts.paused(request_id, now_ns)
-            self._comes_back(seen, now_ns)
-            return
-        self._leave_flow(seen)
-        if isinstance(decision, do.UnpauseRow):
-            demand(request_id in host.parked, "unpaused without being paused")
-            demand(not seen.is_stalled, "runs though nobody reads")
-            host.parked.discard(request_id)
-            self._take_row(host, request_id)
-            self._accounts.runs(decision, len(host.running), host.num_slots, now_ns)
-        else:
-            seen.is_aborted = True
-
-    def _take_row(self, host: Host, request_id: str) -> None:
-        host.running.add(request_id)
-        demand(len(host.running) <= host.num_slots, "more rows than there are")
+            is_leaving = host.is_stopping or host.requests
+            demand(host.model_id != model.model_id or bool(is_leaving), "a second replica starts")
+        self.tally.give(decision.replica_id, self.tally.needs(model))
+        self.lacking.pop(model.model_id, None)
+        self.hosts[decision.replica_id] = Host(model, model.num_slots, now_ns, idle_since_ns=now_ns)
 
     def _host(self, replica_id: str) -> Host:
         demand(replica_id in self.hosts, f"{replica_id} does not exist")
         return self.hosts[replica_id]
 
-    # who may go before whom
 
-    def _join_flow(self, seen: Seen) -> None:
-        is_moved = seen.is_reniced and self._rule is not None and self._rule.is_in_turn
-        if self._rule is not None and not is_moved:
-            flow = self._waiting.setdefault(self._rule.flow(seen.model_id, seen.waiting), {})
-            flow[seen.waiting.request_id] = seen.since_ns
+_OF_REPLICAS = (
+    ev.ReplicaUp,
+    ev.ReplicaGone,
+    ev.ReplicaRefused,
+    ev.ReplicaMeasured,
+    ev.ReplicaParked,
+    ev.ReplicaUnparked,
+)
 
-    def _comes_back(self, seen: Seen, now_ns: int) -> None:
-        if self._rule is not None and not seen.is_stalled:
-            seen.since_ns = now_ns + self._rule.back * self._nice_step_ns
-            self._join_flow(seen)
 
-    def _leave_flow(self, seen: Seen) -> bool:
-        if self._rule is None:
-            return False
-        key = self._rule.flow(seen.model_id, seen.waiting)
-        flow = self._waiting.get(key, {})
-        was_in = flow.pop(seen.waiting.request_id, None) is not None
-        if was_in and not flow:
-            del self._waiting[key]
-        return was_in
+def _is_away(host: Host) -> bool:
+    return host.is_stopping or host.is_parking or host.is_parked or host.is_unparking
 
-    def _judge_order(self, seen: Seen, replica_id: str) -> None:
-        """Who is parked on another replica can run nowhere else, so nobody overtakes it."""
-        if self._rule is None:
-            return
-        key = self._rule.flow(seen.model_id, seen.waiting)
-        self._leave_flow(seen)
-        if seen.is_reniced and self._rule.is_in_turn:
-            return
-        others = self._waiting.get(key, {}).items()
-        here = (at for r, at in others if self.open[r].replica_id in (None, replica_id))
-        earliest = min(here, default=seen.since_ns)
-        slack_ns = self._rule.slack * self._nice_step_ns
-        demand(seen.since_ns - earliest <= slack_ns, "overtaken by more than the bound")
+
+def _devices(model: ModelFacts) -> list[str]:
+    return [HOST] if model.device == HOST else [HOST, model.device]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmos.abi.suspended import Tier
+
 NS = 1_000_000_000
 
 
@@ -29,19 +31,36 @@ class Row:
     paused: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """To end a request, or to put its state away (`suspends`, with a snapshot unless `tier` is
+    None)."""
+
+    request_id: str
+    reason: str
+    suspends: bool = False
+    tier: Tier | None = None
+
+
 class SimWorker:
-    """Rows that hold KV. One step at a time; pauses and aborts act between steps."""
+    """Rows that hold KV. One step at a time; pauses and orders act between steps.
+
+    `shelf`: who was suspended here, and has not come back; an abort of such a one is answered.
+    """
 
     def __init__(self, cost: StepCost, slowness: float = 1.0) -> None:
         self._cost = cost
         self._slowness = slowness
         self.rows: dict[str, Row] = {}
-        self.aborting: dict[str, str] = {}
+        self.shelf: set[str] = set()
+        self.orders: list[Order] = []
         self._plan: list[tuple[Row, int]] = []
         self.is_stepping = False
 
     def submit(self, request_id: str, prompt_tokens: int, output_tokens: int) -> None:
+        """Also to go on from a snapshot: then there is less of both."""
         assert request_id not in self.rows, "submitted twice"
+        self.shelf.discard(request_id)
         self.rows[request_id] = Row(request_id, prompt_tokens, output_tokens)
 
     def pause(self, request_id: str) -> None:
@@ -52,9 +71,25 @@ class SimWorker:
         if row := self.rows.get(request_id):
             row.paused = False
 
-    def abort(self, request_id: str, reason: str) -> None:
-        if request_id in self.rows:
-            self.aborting[request_id] = reason
+    def order(self, order: Order) -> None:
+        self.orders.append(order)
+
+    def take_orders(self) -> list[Order]:
+        """Between steps."""
+        taken, self.orders = self.orders, []
+        return taken
+
+    def forget(self, request_id: str) -> bool:
+        """It is aborted. False: it is not known here."""
+        is_known = request_id in self.rows or request_id in self.shelf
+        self.rows.pop(request_id, None)
+        self.shelf.discard(request_id)
+        return is_known
+
+    def put_away(self, request_id: str) -> Row:
+        """Off its row, on the shelf."""
+        self.shelf.add(request_id)
+        return self.rows.pop(request_id)
 
     def begin(self) -> int:
         """Plan a step; how many ns it takes, 0 when nothing can run."""
@@ -94,13 +129,5 @@ class SimWorker:
             if not row.output_left:
                 ended.append(row.request_id)
                 self.rows.pop(row.request_id, None)
-                self.aborting.pop(row.request_id, None)
         self._plan = []
         return made, ended
-
-    def take_aborts(self) -> dict[str, str]:
-        """Between steps: who is gone, and why."""
-        gone, self.aborting = self.aborting, {}
-        for request_id in gone:
-            self.rows.pop(request_id, None)
-        return gone

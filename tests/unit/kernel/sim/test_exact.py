@@ -10,10 +10,10 @@ from llmos.abi.principal import ServiceClass
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.cost import MAX_PRINCIPALS, CostModel, Measured, Prediction
-from llmos.kernel.core.memory import plan_room
 from llmos.kernel.core.policies import fair
 from llmos.kernel.core.policies.shares import Shares
-from llmos.kernel.core.replica import Replica
+from llmos.kernel.core.replica import HOST
+from llmos.kernel.core.room import Act, Choice, plan_in_order, plan_room
 from tests.unit.kernel.core_world import GIB, World, model, of
 
 
@@ -21,23 +21,27 @@ def test_room_is_made_by_no_more_than_it_takes() -> None:
     rng = random.Random(7)
     for _ in range(300):
         sizes = [rng.randrange(1, 6) for _ in range(rng.randrange(6))]
-        idle = [Replica(f"r{i}", model(), size, 0, 0, 1) for i, size in enumerate(sizes)]
-        for replica in idle:
-            replica.idle_since_ns = rng.randrange(4)
-        need, free = rng.randrange(1, 16), rng.randrange(-3, 6)
-        plan = plan_room(need, free, idle)
-        if plan is None:
-            assert sum(sizes) + free < need
+        choices = [
+            Choice(f"r{i}", Act.STOP, {HOST: size}, float(rng.randrange(4)))
+            for i, size in enumerate(sizes)
+        ]
+        need = rng.randrange(1, 16)
+        cheapest, first = plan_room({HOST: need}, [[c] for c in choices]), []
+        ordered = plan_in_order({HOST: need}, choices)
+        if sum(sizes) < need:
+            assert cheapest is ordered is None
             continue
-        held = sum(r.reserved_bytes for r in plan)
-        assert held + free >= need or not plan
-        assert all(held - r.reserved_bytes + free < need for r in plan)
-        longest = sorted(idle, key=lambda r: (r.idle_since_ns, r.replica_id))
-        taken = next(
-            n for n in range(len(sizes) + 1)
-            if sum(r.reserved_bytes for r in longest[:n]) + free >= need
-        )  # fmt: skip
-        assert {r.replica_id for r in plan} <= {r.replica_id for r in longest[:taken]}
+        assert cheapest is not None and ordered is not None
+        sets = [s for n in range(len(choices) + 1) for s in itertools.combinations(choices, n)]
+        enough = [s for s in sets if sum(c.frees[HOST] for c in s) >= need]
+        assert sum(c.cost for c in cheapest) == min(sum(c.cost for c in s) for s in enough)
+        for plan in (cheapest, ordered):
+            held = sum(c.frees[HOST] for c in plan)
+            assert held >= need
+            assert all(held - c.frees[HOST] < need for c in plan)
+        while sum(c.frees[HOST] for c in first) < need:
+            first.append(choices[len(first)])
+        assert {c.owner for c in ordered} <= {c.owner for c in first}
 
 
 def measured(prompt: int, output: int, prefill_ns: int, decode_ns: int, load: int = 1) -> Measured:
@@ -201,7 +205,7 @@ def test_a_prompt_counts_one_a_token_and_an_answer_two() -> None:
 
 
 def test_a_busy_model_makes_room_when_patience_is_over_and_not_before() -> None:
-    world = World(patience_ns=10**9)
+    world = World(patience_ns=10**9, min_residency_ns=1)
     world.step(ev.ModelWanted(model("a", 2 * GIB), pin=False), after_ns=10**9)
     world.up("rep_1", used=2 * GIB)
     world.arrive("busy", model("a", 2 * GIB))
@@ -212,14 +216,14 @@ def test_a_busy_model_makes_room_when_patience_is_over_and_not_before() -> None:
     assert world.state.replicas["rep_1"].state == "draining"
 
 
-def test_a_model_that_came_up_later_is_left_in_peace_as_long() -> None:
+def test_a_model_that_took_long_to_load_is_left_in_peace_for_twice_that() -> None:
     world = World(patience_ns=10**9)
     world.step(ev.ModelWanted(model("a", 2 * GIB), pin=False), after_ns=10**9)
     world.arrive("busy", model("a", 2 * GIB))
     world.arrive("other", model("b", 2 * GIB))
     world.now_ns += 5 * 10**9
     world.up("rep_1", used=2 * GIB)
-    world.step(ev.Tick(), after_ns=10**9 - 1)
+    world.step(ev.Tick(), after_ns=10 * 10**9 - 1)
     assert world.state.replicas["rep_1"].state == "ready"
     world.step(ev.ModelWanted(model("b", 2 * GIB), pin=False), after_ns=1)
     assert world.state.replicas["rep_1"].state == "draining"

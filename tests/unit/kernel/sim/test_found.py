@@ -72,20 +72,18 @@ def test_a_tick_does_not_look_at_everyone() -> None:
     assert len(world.state.due) <= 65
 
 
-def test_a_free_row_goes_to_a_new_request_as_long_as_no_more_is_parked_than_turns_leave() -> None:
+def test_who_lost_its_row_to_a_higher_class_has_the_next_one_of_its_own() -> None:
     world, facts = World(max_parked=2), model(slots=1)
     world.step(ev.ModelWanted(facts, pin=False))
     world.up("rep_1", 1)
-    for name in ("low-1", "low-2", "low-3", "low-4"):
+    for name in ("low-1", "low-2", "low-3"):
         world.arrive(name, facts, ServiceClass.BATCH)
-    world.now_ns += 10**9
-    world.arrive("high-1", facts, ServiceClass.INTERACTIVE)
-    ended = world.end("high-1")  # one is parked: as many as turns may leave
-    assert [d.request_id for d in of(do.Dispatch, ended)] == ["low-2"]
-    world.now_ns += 10**9
-    world.arrive("high-2", facts, ServiceClass.INTERACTIVE)
-    ended = world.end("high-2")  # two are: the one that has been ready for longer goes on
-    assert [d.request_id for d in of(do.UnpauseRow, ended)] == ["low-1"]
+    for high in ("high-1", "high-2"):
+        world.now_ns += 10**9
+        world.arrive(high, facts, ServiceClass.INTERACTIVE)
+        ended = world.end(high)
+        assert [d.request_id for d in of(do.UnpauseRow, ended)] == ["low-1"]
+        assert not of(do.Dispatch, ended)
 
 
 def test_a_model_unloaded_while_it_lacked_memory_loses_its_place_in_the_line() -> None:

@@ -265,12 +265,12 @@ def test_two_models_that_do_not_fit_together_take_turns() -> None:
     calls = [c for i in range(30) for name in "ab" for c in burst(name, 1, 20, i * 0.3, model=name)]
     ran = run("fair", calls, slots=2, model_bytes=sizes, limits={"patience_ns": NS})
     assert {o.end for o in ran.outcomes} == {"finished"}
-    assert 2 <= ran.num_replicas <= 40
+    assert 2 <= ran.num_moves["StartReplica"] <= 40
     assert max(map(ttft_s, ran.outcomes)) < 8.0
 
 
 def test_an_idle_model_is_unloaded_and_comes_back() -> None:
     calls = burst("t", 1, 5) + burst("t", 1, 5, 1.0) + burst("t", 1, 5, 20.0)
     ran = run("fair", calls, limits={"keep_alive_ns": 3 * NS})
-    assert ran.num_replicas == 2
+    assert ran.num_moves["StartReplica"] == 2
     assert ttft_s(ran.outcomes[1]) < 2.5 * STEP_S

@@ -1,0 +1,205 @@
+"""The native driver parked: what is given back, and that it comes back bit by bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmos.abi.driver import MemoryReport
+from llmos.drivers.native import pages
+from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.kv import KVSlots, LayerShape
+from llmos.drivers.resident import read_resident
+from llmos.errors import LoadFailed
+from tests.unit.drivers.tiny import drive, make_item, make_model, make_spec, token_ids
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages are counted on Linux")
+
+WIDE: dict[str, Any] = {"vocab_size": 3000, "hidden_size": 512, "intermediate_size": 2048}
+"""12 million parameters: enough to be seen among a process's pages."""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide")
+    make_model(folder, dtype="bfloat16", **WIDE)
+    return folder
+
+
+@pytest.fixture
+def copy(wide: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(wide, tmp_path / "copy"))
+
+
+def replica(folder: Path, **fields: Any) -> NativeDriver:
+    driver = NativeDriver()
+    driver.load(make_spec(folder, **fields), lambda fraction, what: None)
+    return driver
+
+
+def answers(driver: NativeDriver) -> list[list[int]]:
+    items = [
+        make_item("greedy", [5, 6, 7], max_tokens=20, ignore_eos=True),
+        make_item("drawn", [9], seed=3, temperature=4.0, max_tokens=20, ignore_eos=True),
+    ]
+    events = drive(driver, items)
+    return [token_ids(events[name]) for name in ("greedy", "drawn")]
+
+
+def every_bit(driver: NativeDriver) -> dict[str, bytes]:
+    model = driver._model().model
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {n: t.detach().contiguous().view(torch.uint8).numpy().tobytes() for n, t in named}
+
+
+def test_weights_of_the_files_type_are_pages_of_the_file(wide: Path) -> None:
+    driver = replica(wide, dtype="bfloat16")
+    weights = driver._model().weights
+    size = (wide / "model.safetensors").stat().st_size
+    assert size <= weights.mapped_bytes < size + (1 << 20)
+    assert weights.own_bytes < 1 << 16
+    assert weights.resident_bytes() > 0.9 * size
+    driver.park()
+    assert weights.resident_bytes() < 1 << 20
+    driver.unpark()
+    assert weights.resident_bytes() > 0.9 * size
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_all_comes_back(wide: Path, dtype: str) -> None:
+    """Mapped weights, and cast ones that are read anew."""
+    driver = replica(wide, dtype=dtype)
+    bits, expected = every_bit(driver), answers(driver)
+    before = driver.memory()
+    for _ in range(2):
+        parked = driver.park()
+        # what else this process frees and takes meanwhile is some megabytes
+        assert parked.rss_bytes < before.rss_bytes - 0.3 * before.weights_bytes
+        back = driver.unpark()
+        assert back.weights_bytes == before.weights_bytes
+        assert abs(back.bound_bytes - before.bound_bytes) < 8 << 20
+        assert every_bit(driver) == bits
+        assert answers(driver) == expected
+
+
+def test_tied_heads_stay_tied(tmp_path: Path) -> None:
+    make_model(tmp_path, tie_word_embeddings=True)
+    driver = replica(tmp_path, dtype="bfloat16")  # cast, so read anew
+    expected = answers(driver)
+    model: Any = driver._model().model
+    for _ in range(2):
+        driver.park()
+        driver.unpark()
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert answers(driver) == expected
+
+
+def test_a_page_that_was_written_to_is_kept(wide: Path) -> None:
+    driver = replica(wide, dtype="bfloat16")
+    with torch.no_grad():
+        driver._model().model.get_parameter("lm_head.weight")[5, 5] = 3.0
+    bits = every_bit(driver)
+    driver.park()
+    driver.unpark()
+    assert every_bit(driver) == bits
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def rewrite(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 1 << 20)
+
+
+def configure(folder: Path) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": 5.0}))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("harm", [remove, rewrite, cut, configure])
+def test_another_folder_is_not_the_model(
+    copy: Path, harm: Callable[[Path], None], dtype: str
+) -> None:
+    driver = replica(copy, dtype=dtype)
+    driver.park()
+    harm(copy)
+    with pytest.raises(LoadFailed, match=r"is gone|has changed|No such file"):
+        driver.unpark()
+    driver.unload()
+
+
+def test_links_may_come_and_go(copy: Path, tmp_path: Path) -> None:
+    """A version's files are links to blobs that other versions may share."""
+    driver = replica(copy, dtype="bfloat16")
+    driver.park()
+    other = tmp_path / "other"
+    other.hardlink_to(copy / "model.safetensors")
+    driver.unpark()
+    driver.park()
+    other.unlink()
+    driver.unpark()
+
+
+def test_a_kernel_without_the_advice_touches(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = replica(wide, dtype="bfloat16")
+    driver.park()
+    monkeypatch.setattr(pages, "POPULATE_READ", 12345)
+    driver.unpark()
+    weights = driver._model().weights
+    assert weights.resident_bytes() > 0.9 * weights.mapped_bytes
+
+
+def test_untouched_slots_cost_nothing() -> None:
+    shapes = [LayerShape(4, 64, 64)] * 4
+    device = torch.device("cpu")
+    before = read_resident().anonymous_bytes
+    kv = KVSlots(shapes, num_slots=16, length=4096, dtype=torch.float32, device=device)
+    assert kv.allocated_bytes >= kv.reserved_bytes == 16 * 4096 * 8192
+    assert read_resident().anonymous_bytes - before < 4 << 20
+    tokens = torch.ones(4, 8, 64)
+    for layer in range(4):
+        kv.write_span(layer, 3, 0, tokens, tokens)
+    grown = read_resident().anonymous_bytes - before
+    assert kv.touched_bytes == 8 * 8192
+    assert kv.touched_bytes <= grown < 4 << 20
+    keys, values = kv.read(0, slice(0, 16), slice(0, 4096))
+    assert (int(keys.count_nonzero()), int(values.sum())) == (4 * 8 * 64, 4 * 8 * 64)
+    del keys, values
+    kv.give_back()
+    assert kv.reserved_bytes == kv.allocated_bytes == kv.touched_bytes == 0
+    kv.take()
+    assert not any(tensor.any() for tensor in kv.read_all(3, 4096))
+
+
+def test_a_copy_is_not_in_the_bound(tmp_path: Path) -> None:
+    """KV of paused requests whose rows are taken: the kernel counts it apart."""
+    make_model(tmp_path, num_attention_heads=8, num_key_value_heads=8, head_dim=256)
+    driver = replica(tmp_path, num_slots=1, context_length=256)
+    at_rest = driver.memory()
+    for number in range(9):
+        driver.submit(make_item(f"r{number}", [5] * 200, max_tokens=50, ignore_eos=True))
+        for _ in range(8):
+            driver.step()
+        driver.pause(f"r{number}")
+    held: MemoryReport = driver.memory()
+    copies = held.kv_reserved_bytes - at_rest.kv_reserved_bytes
+    assert copies > 8 * 200 * 32768
+    assert held.bound_bytes - at_rest.bound_bytes < copies / 3
