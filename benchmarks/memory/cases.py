@@ -17,12 +17,13 @@ WIDTHS = (17, 16, 16, 9, 17, 16, 4, 16)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under test and the sizes of what is asked of it."""
+    """A model under test, the sizes of what is asked of it, and its part of the cases."""
 
     name: str
     vocab_size: int
     longest_prompt: int
     num_tokens: int
+    share: float = 0.5
 
 
 @dataclass(frozen=True)

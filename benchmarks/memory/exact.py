@@ -9,6 +9,7 @@ killed; the server is killed or stopped and started again, and the reader comes 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import signal
@@ -26,11 +27,19 @@ from benchmarks.memory.cases import Case, Subject, draw_waves, first_difference
 from benchmarks.memory.stream import Streamed, read_all, resume, suspend
 from benchmarks.memory.system import Machine, Options
 
-SUBJECTS = (Subject("stories260k", 512, 200, 240), Subject("60m", 16384, 200, 64))
+SUBJECTS = (
+    Subject("stories260k", 512, 200, 160, share=0.6),
+    Subject("60m", 16384, 100, 48, share=0.4),
+)
 SETTINGS = ("kernel.max_context_tokens=512", "kernel.max_kept_streams=4096")
-NUM_CASES = {"beside others": 80, "model unloaded": 45, "worker killed": 45,
-             "server killed": 45, "server stopped": 45}  # fmt: skip
-"""Of each model, by what happens while they are suspended."""
+NUM_CASES = {
+    "beside others": 180,
+    "model unloaded": 85,
+    "worker killed": 85,
+    "server killed": 85,
+    "server stopped": 85,
+}
+"""At least, on all models, by what happens while they are suspended."""
 
 FULL_FACTOR = 4
 MAX_AWAY_S = 0.1
@@ -38,18 +47,19 @@ WAVE_TIMEOUT_S = 240.0
 
 
 def rows(result: Result, options: Options) -> None:
-    """All kinds on each model."""
-    found = [name for name in SUBJECTS if folder_of(name.name) is not None]
-    for subject in found:
-        folder = folder_of(subject.name)
-        assert folder is not None
+    """All kinds on each model, and all together."""
+    factor = FULL_FACTOR if options.full else 1
+    counts = Counter[str]()
+    for subject in SUBJECTS:
+        if (folder := folder_of(subject.name)) is None:
+            continue
         with system.started(*SETTINGS, **{subject.name: folder}) as machine:
             for number, (kind, num_cases) in enumerate(NUM_CASES.items()):
-                wanted = num_cases * (FULL_FACTOR if options.full else 1)
-                if getattr(options, "small", False):
-                    wanted = 1
+                wanted = 1 if options.small else math.ceil(num_cases * subject.share) * factor
                 waves = draw_waves(subject, wanted, number + 1)
-                tally(result, f"{subject.name}, {kind}", run(machine, waves, kind))
+                counts += tally(result, f"{subject.name}, {kind}", run(machine, waves, kind))
+    equal, count = counts["equal"], counts["all"]
+    result.add(Row("suspended, all kinds: equal", equal, "requests", "all", count, equal / count))
 
 
 def folder_of(name: str) -> Path | None:
@@ -211,20 +221,17 @@ def _story(machine: Machine, stream: Streamed) -> str:
 # what came of it
 
 
-def tally(result: Result, what: str, pairs: list[Pair]) -> None:
-    """Rows of one kind on one model; every difference in a line."""
+def tally(result: Result, what: str, pairs: list[Pair]) -> Counter[str]:
+    """Rows of one kind on one model; every difference in a line. How many are equal, of all."""
     num_equal, said = 0, Counter[str]()
     for case, ours, theirs in pairs:
         at = first_difference(ours.token_ids, theirs.token_ids)
-        num_equal += at is None and ours.end is not None
+        is_equal = at is None and ours.end is not None
+        num_equal += is_equal
         if ours.end is not None:
             said[ours.end["context"]] += 1
-        if at is not None or ours.end is None:
-            how = "greedy" if case.is_greedy else "seeded"
-            print(
-                f"{what}: {ours.request_id} ({how}, leaves at {case.points}) differs at {at} of "
-                f"{len(theirs.token_ids)}: {ours.error or ours.end}"
-            )
+        if not is_equal:
+            print(f"{what}: {_difference(case, ours, at, len(theirs.token_ids))}")
     count = len(pairs)
     result.add(Row(f"{what}: equal", num_equal, "requests", "all", count, num_equal / count))
     for context in ("snapshot", "recomputed", "kept"):
@@ -232,3 +239,10 @@ def tally(result: Result, what: str, pairs: list[Pair]) -> None:
             result.add(Row(f"{what}: went on from {context}", said[context], "requests"))
     ends = [ours.end for _, ours, _ in pairs if ours.end is not None]
     result.add(Row(f"{what}: suspensions", sum(e["suspensions"] for e in ends), "times"))
+    return Counter(equal=num_equal, all=count)
+
+
+def _difference(case: Case, ours: Streamed, at: int | None, length: int) -> str:
+    how = "greedy" if case.is_greedy else "seeded"
+    what = f"{ours.request_id} ({how}, leaves at {case.points}) differs at {at} of {length}"
+    return f"{what}: {ours.error or ours.end}"

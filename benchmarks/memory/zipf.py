@@ -34,7 +34,7 @@ PROMPT_TOKENS, NUM_TOKENS = 64, 16
 SETTINGS = ("kernel.max_context_tokens=2048",)
 """Long enough that the first estimate of one fits where two fit as measured."""
 
-RATES = {"60m": 0.7, "0.4b": 0.25}
+RATES = {"60m": 0.4, "0.4b": 0.2}
 """Requests per second."""
 
 RULES = {
@@ -76,7 +76,7 @@ def zipf_arrivals(
 def rows(result: Result, options: Options) -> None:
     """The 60 M model, and in full the 0.4 B one."""
     for model in ("60m", "0.4b") if options.full else ("60m",):
-        duration_s, num_runs = (240.0, 3) if options.full else (40.0, 1)
+        duration_s, num_runs = (240.0, 3) if options.full else (60.0, 1)
         if options.small:
             duration_s = 10.0
         with system.machine() as machine:
