@@ -41,6 +41,7 @@ NUM_CASES = {
 }
 """At least, on all models, by what happens while they are suspended."""
 
+CONTEXTS = ("snapshot", "recomputed", "kept")
 FULL_FACTOR = 4
 MAX_AWAY_S = 0.1
 WAVE_TIMEOUT_S = 240.0
@@ -58,8 +59,12 @@ def rows(result: Result, options: Options) -> None:
                 wanted = 1 if options.small else math.ceil(num_cases * subject.share) * factor
                 waves = draw_waves(subject, wanted, number + 1)
                 counts += tally(result, f"{subject.name}, {kind}", run(machine, waves, kind))
-    equal, count = counts["equal"], counts["all"]
-    result.add(Row("suspended, all kinds: equal", equal, "requests", "all", count, equal / count))
+    if not counts["all"]:
+        return
+    _add_equal(result, "suspended, all kinds", counts)
+    for context in CONTEXTS:
+        result.add(Row(f"… context {context}, by the server", counts[context], "requests"))
+    result.add(Row("… suspensions of all of them", counts["suspensions"], "times"))
 
 
 def folder_of(name: str) -> Path | None:
@@ -222,24 +227,25 @@ def _story(machine: Machine, stream: Streamed) -> str:
 
 
 def tally(result: Result, what: str, pairs: list[Pair]) -> Counter[str]:
-    """Rows of one kind on one model; every difference in a line. How many are equal, of all."""
-    num_equal, said = 0, Counter[str]()
+    """A row of one kind on one model, every difference in a line. The counts behind it."""
+    counts = Counter({"all": len(pairs)})
     for case, ours, theirs in pairs:
         at = first_difference(ours.token_ids, theirs.token_ids)
-        is_equal = at is None and ours.end is not None
-        num_equal += is_equal
         if ours.end is not None:
-            said[ours.end["context"]] += 1
-        if not is_equal:
+            counts[ours.end["context"]] += 1
+            counts["suspensions"] += ours.end["suspensions"]
+        if at is None and ours.end is not None:
+            counts["equal"] += 1
+        else:
             print(f"{what}: {_difference(case, ours, at, len(theirs.token_ids))}")
-    count = len(pairs)
-    result.add(Row(f"{what}: equal", num_equal, "requests", "all", count, num_equal / count))
-    for context in ("snapshot", "recomputed", "kept"):
-        if said[context] or context != "kept":
-            result.add(Row(f"{what}: went on from {context}", said[context], "requests"))
-    ends = [ours.end for _, ours, _ in pairs if ours.end is not None]
-    result.add(Row(f"{what}: suspensions", sum(e["suspensions"] for e in ends), "times"))
-    return Counter(equal=num_equal, all=count)
+    _add_equal(result, f"suspended, {what}", counts)
+    print(f"  {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    return counts
+
+
+def _add_equal(result: Result, what: str, counts: Counter[str]) -> None:
+    equal, count = counts["equal"], counts["all"]
+    result.add(Row(f"{what}: equal", equal, "requests", "all", count, equal / count))
 
 
 def _difference(case: Case, ours: Streamed, at: int | None, length: int) -> str:

@@ -189,4 +189,5 @@ def _report(result: Result, model: str, seen: dict[str, Seen]) -> None:
     for name, of_rule in seen.items():
         result.add(Row(f"{what}, {name}: not answered", sum(of_rule.unanswered), "requests"))
         for kind, counts in of_rule.switches.items():
-            result.add(single(f"{what}, {name}: {kind}", "times", counts))
+            if kind in ("start", "unpark") or any(counts):
+                result.add(single(f"{what}, {name}: {kind}", "times", counts))
