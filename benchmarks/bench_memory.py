@@ -53,9 +53,11 @@ def main() -> int:
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
     result = harness.Result("memory", harness.command("memory"))
-    for name in chosen:
-        run_part(name, result, options)
-    print(result.write().relative_to(harness.ROOT))
+    try:
+        for name in chosen:
+            run_part(name, result, options)
+    finally:  # what was measured before one fails is kept
+        print(result.write().relative_to(harness.ROOT))
     return 0
 
 

@@ -37,7 +37,8 @@ SYSTEMS = {
 }
 OURS, COLD, SPARE, PROCESS = SYSTEMS
 AIM = 2.7
-WARM_UP_TURNS = 4
+WARM_UP_TURNS = (4, 2)
+"""Of the first round, and of the others: by then both models have been loaded."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Run:
 
 def rows(result: Result, options: Options) -> None:
     """Each system's turns, ours beside them."""
-    num_rounds, num_turns = (4, 10) if options.full else (2, 8)
+    num_rounds, num_turns = (4, 10) if options.full else (2, 6)
     if options.small:
         num_rounds, num_turns = 1, 2
     with contextlib.ExitStack() as stack:
@@ -80,9 +81,7 @@ def _round(run: Run, number: int, num_turns: int) -> None:
     run.machine.start(*settings, options=_preload(run.name, number, NAMES[1]))
     if number == 0:
         run.machine.pull(**dict.fromkeys(NAMES, models.folder(MODEL)))
-    take = _turns(run, WARM_UP_TURNS if number == 0 else 2)
-    for _ in take:
-        pass
+    list(_turns(run, WARM_UP_TURNS[number > 0]))
     began = time.perf_counter()
     run.turns += _turns(run, num_turns)
     run.rounds_s.append(time.perf_counter() - began)

@@ -94,6 +94,9 @@ def run(machine: Machine, waves: list[list[Case]], kind: str) -> list[Pair]:
     suspended = []
     for number, wave in enumerate(waves):
         suspended += asyncio.run(_wave(machine, wave, kind, number))
+        for stream in suspended[-len(wave) :]:
+            if stream.end is not None and stream.end["context"] == "recomputed":
+                print(f"recomputed, {kind}: {_story(machine, stream)}")
     return [(case, suspended[i], whole[i]) for i, case in enumerate(cases)]
 
 
@@ -214,13 +217,13 @@ HAPPENINGS: dict[str, Callable[[Machine, str], None]] = {
 
 
 def _story(machine: Machine, stream: Streamed) -> str:
-    """The last decisions about a request, for a person."""
+    """Every decision about a request, for a person."""
     with machine.client() as client:
         answer = client.get(f"/os/v1/processes/{stream.request_id}")
     if answer.status_code != 200:
         return f"{stream.request_id}: {answer.text}"
-    last = [f"{d['state']}: {d['reason']}" for d in answer.json()["decisions"][-5:]]
-    return f"{stream.request_id}: {'; '.join(last)}"
+    made = [f"{d['state']}: {d['reason']}" for d in answer.json()["decisions"]]
+    return f"{stream.request_id}: {'; '.join(made)}"
 
 
 # what came of it

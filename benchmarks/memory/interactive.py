@@ -21,7 +21,7 @@ def rows(result: Result, options: Options) -> None:
     """Both ways of giving up a row; the 0.4 B model in full only."""
     for model in ("60m", "0.4b") if options.full else ("60m",):
         context = Context(result, model, options.full)
-        duration_s, times = (240.0, 3) if options.full else (30.0, 2)
+        duration_s, times = (240.0, 3) if options.full else (24.0, 2)
         if options.small:
             duration_s, times = 12.0, 1
         for way, setting in WAYS.items():

@@ -76,7 +76,7 @@ def zipf_arrivals(
 def rows(result: Result, options: Options) -> None:
     """The 60 M model, and in full the 0.4 B one."""
     for model in ("60m", "0.4b") if options.full else ("60m",):
-        duration_s, num_runs = (240.0, 3) if options.full else (60.0, 1)
+        duration_s, num_runs = (240.0, 3) if options.full else (50.0, 1)
         if options.small:
             duration_s = 10.0
         with system.machine() as machine:
