@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import gc
 import logging
 import os
@@ -12,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +282,27 @@ def driver_entry(name: str) -> DriverEntry:
     spec = DRIVERS.get(name)
     if spec is None:
         raise ConfigError(f"no driver is called {name!r}; there are {', '.join(sorted(DRIVERS))}")
-    return DriverEntry(name, spec.entry, spec.python, spec.base_bytes, spec.snapshots, spec.parks)
+    return DriverEntry(
+        name,
+        spec.entry,
+        spec.python,
+        spec.base_bytes,
+        snapshots=spec.snapshots,
+        parks=spec.parks,
+        engine=_engine_of(name),
+    )
+
+
+@functools.cache
+def _engine_of(driver: str) -> str:
+    """What it runs on here; of an environment of its own, which one that is."""
+    spec, found = DRIVERS[driver], [f"llmos {__version__}"]
+    if spec.python:
+        return f"{found[0]}, {spec.python}"
+    for name in spec.distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
 
 
 def _announcer(home: Home) -> Callable[[str], None]:

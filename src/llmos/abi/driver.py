@@ -95,7 +95,8 @@ class Health(msgspec.Struct, frozen=True):
 class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
-    `snapshots` and `parks` are its capabilities, known before a worker of it has started.
+    `snapshots` and `parks` are its capabilities, known before a worker of it has started; `engine`
+    is what it runs on, with versions, as far as that is known: footprints hold for it alone.
     """
 
     name: str
@@ -104,6 +105,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    engine: str = ""
 
 
 class Driver(Protocol):

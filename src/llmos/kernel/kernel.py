@@ -314,6 +314,7 @@ class Kernel:
         event = Aborted(request_id, "not accepted") if error is None else Failed(request_id, error)
         process.end(event, time.time_ns(), "" if error is None else "never accepted")
         self.table.retire(process)
+        self.switch.closed(process)
 
     def cancel(self, request_id: str, reason: str) -> None:
         """In whatever state it is; unknown ids are ignored."""

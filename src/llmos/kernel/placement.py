@@ -101,7 +101,7 @@ class Placement:
         self._footprints.learn(found)
 
     def _key(self, version: ModelVersion, num_slots: int) -> FootprintKey:
-        """Of the engine the interpreter is known here, not its version: a load tells it anew."""
+        """A measurement holds for these alone."""
         return FootprintKey(
             version.model_id,
             version.dtype,
@@ -109,7 +109,7 @@ class Placement:
             self.context_length(version),
             num_slots,
             version.driver,
-            self._driver_of(version.driver).python,
+            self._driver_of(version.driver).engine,
         )
 
     def _plan(self, version: ModelVersion) -> ModelFacts:

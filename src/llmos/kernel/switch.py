@@ -153,8 +153,13 @@ class Switch:
         return process
 
     def _drop(self, decision: do.DropSnapshot) -> None:
-        process = self._table.live[decision.request_id]
-        self._task(self._forget(process, process.request_id))
+        self._lose(self._table.live[decision.request_id])
+
+    def _lose(self, process: Process) -> None:
+        """Its file is taken from it at once: by the time it is deleted there may be a newer one."""
+        ref, process.snapshot = process.snapshot, None
+        if ref is not None or process.is_recorded:
+            self._task(self._forget(process, ref))
 
     def _spill(self, decision: do.SpillSnapshot) -> None:
         process = self._table.live[decision.request_id]
@@ -201,8 +206,7 @@ class Switch:
     def closed(self, process: Process) -> None:
         """It has ended: nothing of it stays."""
         self._tell(process.request_id, NotFound("it ended meanwhile").to_info())
-        if process.snapshot is not None or process.is_recorded:
-            self._task(self._forget(process, process.request_id))
+        self._lose(process)
 
     # files
 
@@ -246,13 +250,12 @@ class Switch:
         elif not process.is_recorded:
             self._store.discard(new)
 
-    async def _forget(self, process: Process, request_id: str) -> None:
+    async def _forget(self, process: Process, ref: SnapshotRef | None) -> None:
         """The record first: it must not name a file that is gone."""
-        ref, process.snapshot = process.snapshot, None
         async with process.filing:
             if process.is_recorded:
                 process.is_recorded = False
-                await self._store.forget(request_id)
+                await self._store.forget(process.request_id)
             if ref is not None:
                 self._store.discard(ref)
 

@@ -67,7 +67,7 @@ def test_a_request_that_waits_is_held_without_a_worker() -> None:
     world.arrive("b", facts(), BATCH)
     (hold,) = world.step(ev.RequestHeld("b", "by me"))
     assert isinstance(hold, do.HoldRequest)
-    assert world.step(ev.RequestHeld("b", "again")) == []
+    assert of(do.HoldRequest, world.step(ev.RequestHeld("b", "again")))
     assert not of(do.Dispatch, world.end("a"))
     dispatch = of(do.Dispatch, world.step(ev.RequestReleased("b")))
     assert [(d.request_id, d.resumes) for d in dispatch] == [("b", False)]
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_computed_again_in_the_row_it_has() -> None:
     assert drop == do.DropSnapshot("a")
     assert (dispatch.resumes, dispatch.replica_id) == (True, "rep_1")
     assert "it is damaged" in dispatch.reason
-    assert world.step(ev.SnapshotLost("a", "twice")) == []
+    assert world.step(ev.SnapshotLost("nobody", "it is gone")) == []
 
 
 def test_a_worker_that_lost_it_over_a_broken_snapshot_cannot_suspend_it() -> None:
@@ -294,3 +294,21 @@ def test_what_an_earlier_server_kept_goes_on_where_it_was() -> None:
     assert state_of(world, "a") is RequestState.SUSPENDED
     world.step(ev.RequestReleased("a"))
     assert "computed again" in of(do.Dispatch, world.up("rep_1", 1))[0].reason
+
+
+def test_one_that_is_forgotten_while_it_is_ended_ends() -> None:
+    world = World(memory_budget_bytes=4 << 30)
+    world.arrive("a", facts(snapshots=False))
+    world.up("rep_1", 1)
+    world.step(ev.RequestHeld("a", "by me"))
+    world.step(ev.Cancelled("a", "left"))
+    (close,) = of(do.Close, world.step(ev.Suspended("a", None)))
+    assert close.event.reason == "left"
+
+
+def test_holding_twice_is_answered_twice() -> None:
+    world = running("a")
+    world.step(ev.RequestHeld("a", "the server stops"))
+    assert world.step(ev.RequestHeld("a", "by me")) == []
+    assert of(do.HoldRequest, world.step(ev.Suspended("a", 9)))
+    assert of(do.HoldRequest, world.step(ev.RequestHeld("a", "by me")))

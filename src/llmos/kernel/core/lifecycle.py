@@ -47,6 +47,16 @@ def ended(state: State, event: ev.Ended, now_ns: int) -> None:
     close(state, event.request_id, event.event, now_ns)
 
 
+def suspended(state: State, event: ev.Suspended, now_ns: int) -> None:
+    """Also of one that is being aborted: a worker that has forgotten it will not say so again."""
+    request = state.requests.get(event.request_id)
+    is_over = request is not None and request.state is RequestState.STOPPING
+    if request is not None and is_over and event.size_bytes is None:
+        close(state, event.request_id, Aborted(event.request_id, request.reason), now_ns)
+    else:
+        suspend.suspended(state, event, now_ns)
+
+
 def snapshot_lost(state: State, event: ev.SnapshotLost, now_ns: int) -> None:
     """Also of one that is being aborted: its worker does not know it, so it may never answer."""
     request = state.requests.get(event.request_id)

@@ -114,7 +114,7 @@ _HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
     ev.Reniced: lifecycle.reniced,
     ev.RequestHeld: suspend.held,
     ev.RequestReleased: suspend.released,
-    ev.Suspended: suspend.suspended,
+    ev.Suspended: lifecycle.suspended,
     ev.SuspendFailed: suspend.suspend_failed,
     ev.SnapshotLost: lifecycle.snapshot_lost,
     ev.Spilled: suspend.spilled,

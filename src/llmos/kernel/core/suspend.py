@@ -160,8 +160,10 @@ def outlive(state: State, request: Request, error: ErrorInfo, now_ns: int) -> No
 def held(state: State, event: ev.RequestHeld, now_ns: int) -> None:
     """Off the machine until it is released. One that is on no worker only leaves its queue."""
     request = state.requests.get(event.request_id)
-    if request is None or request.is_held or request.state is RequestState.STOPPING:
+    if request is None or request.state is RequestState.STOPPING:
         return
+    if request.is_held and request.state not in ROWLESS:
+        return  # it is on its way out already
     request.is_held = True
     if request.state in ROWLESS:
         if is_queued(state, request):
