@@ -23,6 +23,7 @@ import msgspec
 from benchmarks.load import Outcome, Plan
 
 READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
 CLIENT_TIMEOUT_S = 120.0
 HOST = "127.0.0.1"
 
@@ -60,29 +61,40 @@ class Server:
 def serving(*options: str) -> Iterator[tuple[Server, float]]:
     """A ready server with `options`, and the seconds from its start until it was ready."""
     with tempfile.TemporaryDirectory(prefix="llmos-bench-") as folder:
-        home, port = Path(folder) / "home", free_port()
-        log_path = Path(folder) / "log"
-        command = [sys.executable, "-m", "llmos.cli.main", "serve", "--home", str(home)]
-        command += ["--port", str(port), *options]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
         began = time.perf_counter()
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=env, start_new_session=True
-            )
+        server = start(Path(folder) / "home", free_port(), *options)
         try:
-            while not is_ready(port):
-                if process.poll() is not None or time.perf_counter() - began > READY_TIMEOUT_S:
-                    raise RuntimeError(f"serve is not ready:\n{log_path.read_text()}")
-                time.sleep(0.005)
-            yield Server(home, port, process), time.perf_counter() - began
+            yield server, time.perf_counter() - began
         finally:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            stop(server)
+
+
+def start(home: Path, port: int, *options: str) -> Server:
+    """A ready server over a home, its log beside it. Raises RuntimeError with the log."""
+    log_path = home.with_name(home.name + ".log")
+    command = [sys.executable, "-m", "llmos.cli.main", "serve", "--home", str(home)]
+    command += ["--port", str(port), *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+    server, deadline = Server(home, port, process), time.monotonic() + READY_TIMEOUT_S
+    while not is_ready(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            stop(server)
+            raise RuntimeError(f"serve is not ready:\n{log_path.read_text()}")
+        time.sleep(0.005)
+    return server
+
+
+def stop(server: Server, sent: signal.Signals = signal.SIGTERM) -> None:
+    """Signal the server, wait, then kill what is left of its process group."""
+    process = server.process
+    process.send_signal(sent)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def free_port() -> int:

@@ -27,7 +27,7 @@ def measure(context: Context) -> None:
     unloaded_s: list[float] = []
     for policy, times in (("fair", repetitions), ("fifo", 1)):
         with system.native(context.model, f"kernel.policy={policy}") as server:
-            loaded_s, alone_s = _compare(context, server, policy, duration_s, times)
+            loaded_s, alone_s = compare(context, server, policy, duration_s, times)
         unloaded_s = unloaded_s or alone_s
         context.result.add(_row(context, policy, loaded_s, alone_s))
     records = run_barrier(_barrier(context, duration_s))
@@ -36,7 +36,7 @@ def measure(context: Context) -> None:
     context.result.add(_row(context, "barrier batch", found, unloaded_s[:1]))
 
 
-def _compare(
+def compare(
     context: Context, server: Server, policy: str, duration_s: float, times: int
 ) -> tuple[list[float], list[float]]:
     """p95s in ms beside batch work and alone, of runs made in turn."""
