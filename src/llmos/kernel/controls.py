@@ -102,8 +102,7 @@ class RequestControl:
         if not process.is_held:
             raise Conflict(f"{self.process_id} is not suspended by hand", param="process_id")
         process.is_held = False
-        process.note(f"resumed by {by}")
-        self._kernel.loop.post(ev.RequestReleased(self.process_id))
+        self._kernel.loop.post(ev.RequestReleased(self.process_id, f"resumed by {by}"))
         return "goes on when it has a row"
 
     def _live(self) -> Process:

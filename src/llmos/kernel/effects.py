@@ -209,7 +209,8 @@ class Effects:
         self.loop.post(ev.ReplicaUp(replica_id, report.num_slots, used, device_used, peak))
 
     def on_parked(self, replica_id: str, message: msg.Parked) -> None:
-        used, device_used = held_bytes(message.memory)
+        memory = message.memory
+        used, device_used = memory.bound_bytes or memory.rss_bytes, memory.device_bytes
         self.loop.post(ev.ReplicaParked(replica_id, used, device_used, message.error))
         self.freed()
 

@@ -120,15 +120,16 @@ class Placement:
         fixed_bytes += self._wider_bytes(version)
         budget = self._budgets.get(device, 0)
         slots = self._config.num_slots
-        if slot_bytes:
+        known = self._known.get(self._key(version, slots))
+        if slot_bytes and (known is None or _measured(known, device) > budget):
             slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))
+            known = self._known.get(self._key(version, slots))
         need = fixed_bytes + slots * slot_bytes
         host_bytes, device_bytes = (need, 0) if on_host else (driver.base_bytes, need)
-        known = self._known.get(self._key(version, slots))
         why = self._why(version, driver.base_bytes, slots)
         if known is not None:
-            host_bytes = min(host_bytes, known.peak_bytes + known.peak_bytes // MARGIN)
-            device_bytes = min(device_bytes, known.device_bytes + known.device_bytes // MARGIN)
+            host_bytes = min(host_bytes, _measured(known, HOST))
+            device_bytes = min(device_bytes, _measured(known, device))
             why = f"as measured at {known.num_loads} loads"
         return ModelFacts(
             version.model_id,
@@ -178,3 +179,9 @@ class Placement:
         wants a core.
         """
         return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _measured(known: Footprint, device: str) -> int:
+    """With a margin for what the next load takes more."""
+    size = known.peak_bytes if device == HOST else known.device_bytes
+    return size + size // MARGIN

@@ -126,9 +126,10 @@ class Switch:
 
     def _hold(self, decision: do.HoldRequest) -> None:
         process = self._off(decision.request_id, decision.reason)
-        if process.stream.kept is not None:
+        if process.stream.kept is None:
+            self._tell(decision.request_id, None)
+        else:  # who waits for it hears it when it is on record
             self._table.put_away(decision.request_id)
-        self._tell(decision.request_id, None)
 
     def _refuse_hold(self, decision: do.RefuseHold) -> None:
         process = self._table.live[decision.request_id]
@@ -226,6 +227,8 @@ class Switch:
                 process.is_recorded = True
             except LLMOSError as error:
                 log.warning("%s would not outlive this server: %s", process.request_id, error)
+            finally:
+                self._tell(process.request_id, None)
 
     async def _move(self, process: Process) -> None:
         ref, failed = process.snapshot, None

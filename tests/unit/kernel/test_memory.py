@@ -291,3 +291,15 @@ def test_a_model_on_a_device_takes_of_both_ledgers() -> None:
     assert world.state.ledgers["cuda:0"].free_bytes == GIB // 2
     other = dataclasses.replace(on_device, model_id="mdl_b", ref="b:1", device="cuda:1")
     assert world.arrive("s", other)[0].error.code == "model_too_large"
+
+
+def test_a_parked_model_that_is_stopped_gives_back_what_it_kept() -> None:
+    world = loaded("a", size=2 * GIB)
+    world.arrive("r", facts("b", GIB))
+    world.step(ev.ReplicaParked("rep_1", GIB // 5))
+    world.up("rep_2", used=GIB)
+    world.end("r")
+    decisions = world.arrive("s", facts("c", GIB))
+    assert [d.replica_id for d in of(do.StopReplica, decisions)] == ["rep_1"]
+    assert not of(do.ParkReplica, world.step(ev.Tick(), after_ns=NS))  # that is enough
+    assert of(do.StartReplica, world.gone("rep_1", None))[0].model.ref == "c:1"

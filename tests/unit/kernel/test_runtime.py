@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from llmos.abi import syscall as sc
 from llmos.abi import worker as msg
 from llmos.abi.driver import DriverEntry
 from llmos.abi.events import Finished, FinishReason, Tokens
-from llmos.abi.footprint import Footprint
+from llmos.abi.footprint import Footprint, FootprintKey
 from llmos.abi.inference import Prepared, PrepareItem, TextPrompt, Usage
 from llmos.abi.principal import Action, Principal, Resource
 from llmos.abi.registry import ModelVersion
@@ -356,10 +356,12 @@ def version(**changes: Any) -> ModelVersion:
 
 
 class NoFootprints:
-    """Nothing was ever measured."""
+    """Nothing was ever measured, but for what a test says."""
+
+    known: Sequence[Footprint] = ()
 
     def all(self) -> list[Footprint]:
-        return []
+        return list(self.known)
 
     def learn(self, footprint: Footprint) -> None:
         raise AssertionError(footprint)
@@ -383,6 +385,24 @@ def test_what_is_reserved_covers_weights_engine_and_every_slot() -> None:
     assert (driver.name, spec.num_slots, spec.context_length, spec.num_threads) == (
         *("native", 4, 1000, 3),
     )
+
+
+def test_what_was_measured_counts_before_the_estimate_takes_rows_away() -> None:
+    def driver_of(name: str) -> DriverEntry:
+        return DriverEntry(name, "x:y", base_bytes=500, engine="e")
+
+    config = KernelConfig(num_slots=4, max_context_tokens=1000)
+    learned = NoFootprints()
+    key = FootprintKey("mdl_1", "", "cpu", 1000, 4, "native", "e")
+    learned.known = [Footprint(key, bound_bytes=2000, peak_bytes=2000, load_s=1.0, measured_ns=1)]
+    budgets = {"host": 2100}  # the estimate is 5500
+    placement = Placement(config, budgets, driver_of, Path("/scratch"), learned)
+    facts = placement.facts(version())
+    assert (facts.num_slots, facts.reserve_bytes) == (4, 2040)
+    assert "as measured" in facts.why
+    budgets["host"] = 1000  # too small for that, too
+    placement = Placement(config, budgets, driver_of, Path("/scratch"), learned)
+    assert placement.facts(version()).num_slots == 1
 
 
 def test_fewer_slots_rather_than_no_model() -> None:

@@ -243,6 +243,22 @@ def test_what_outlives_the_server_is_on_record_until_it_moves_on() -> None:
     run(go)
 
 
+def test_a_hold_is_told_when_it_is_on_record() -> None:
+    async def go() -> None:
+        world = World(is_kept=True)
+        world.told(REF)
+        world.store.gate.clear()
+        held = world.switch.when_held("req_1")
+        world.apply(do.HoldRequest("req_1", "by me"))
+        await asyncio.sleep(0)
+        assert not held.done()
+        world.store.gate.set()
+        await held
+        assert "req_1" in world.store.records
+
+    run(go)
+
+
 def test_what_cannot_be_put_on_record_is_lost_with_the_server_and_nothing_else() -> None:
     async def go() -> None:
         world = World(is_kept=True)

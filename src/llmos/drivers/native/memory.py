@@ -45,7 +45,8 @@ class Accounts:
         now = read_resident()
         weights = self._loaded.weights
         if self.parked:
-            bound_bytes, weights_bytes = now.rss_bytes, 0
+            # pages of libraries are everybody's, and of files the system takes them when it must
+            bound_bytes, weights_bytes = now.anonymous_bytes, 0
         else:
             bound_bytes, weights_bytes = self._bound_bytes(now, copies_bytes), weights.size_bytes
         return MemoryReport(

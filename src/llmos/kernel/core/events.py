@@ -86,6 +86,7 @@ class RequestReleased:
     """It may go on."""
 
     request_id: str
+    reason: str = "resumed by an operator"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def leaving(state: State) -> dict[str, int]:
     found[HOST] += leaving_bytes(state)
     for replica in state.replicas.values():
         if replica.state in LEAVING:
-            to_park = replica.is_to_park or replica.state is ReplicaState.PARKING
+            to_park = replica.is_to_park and replica.state is not ReplicaState.STOPPING
             for device, size in frees(state, replica, Act.PARK if to_park else Act.STOP).items():
                 found[device] += size
     for request in state.requests.values() if state.snapshot_memory_bytes else ():

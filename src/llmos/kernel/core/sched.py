@@ -129,6 +129,8 @@ def _why_there(replica: Replica, request: Request) -> str:
         return "computed again" if request.snapshot_bytes is None else "from its snapshot"
     if request.state is not RequestState.WAITING:
         return "where its KV is"
+    if replica.since_ns >= request.arrived_ns and replica.parked_ns:
+        return "its replica came back for those who waited"
     if replica.since_ns >= request.arrived_ns:
         return "the replica started for those who waited"
     return "the one replica of its model"

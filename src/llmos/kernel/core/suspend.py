@@ -180,13 +180,13 @@ def released(state: State, event: ev.RequestReleased, now_ns: int) -> None:
     request = state.requests.get(event.request_id)
     if request is None or not request.is_held or request.state is RequestState.STOPPING:
         return
-    request.is_held, request.reason = False, "resumed by an operator"
+    request.is_held, request.reason = False, event.reason
     request.comes_first = request.started_ns is not None
     if request.state not in ROWLESS:
         return  # it is on its way out, and comes back by itself
     if request.started_ns is not None:
         request.comes_back(now_ns)
-    state.out.append(do.Requeue(event.request_id, "resumed by an operator"))
+    state.out.append(do.Requeue(event.request_id, event.reason))
     if may_queue(state, request):
         enqueue(state, request)
     state.dirty[request.model_id] = None

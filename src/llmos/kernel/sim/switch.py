@@ -197,7 +197,7 @@ class Switch:
     # what the core decides
 
     def see(self, decision: do.Decision, now_ns: int) -> None:
-        """One about a request that has been accepted, and has not ended."""
+        """One about a request that has been accepted, and has not ended. Raises Violation."""
         if isinstance(decision, do.Dispatch):
             self._dispatch(decision, now_ns)
         elif isinstance(decision, do.PauseRow | do.UnpauseRow | do.SuspendRow | do.AbortRow):
