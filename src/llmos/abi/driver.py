@@ -59,8 +59,9 @@ class MemoryReport(msgspec.Struct, frozen=True):
     """Measured memory of the host in bytes: resident set, weights, KV reserved and in use.
 
     `bound_bytes`: what the process may come to hold as it is now, which is what is resident and
-    what it has allocated and not touched yet, and for a parked one what it keeps but for clean pages
-    of files; 0: not known. `peak_bytes`: the most it ever held. `device_bytes`: of the device the model is on, where that has memory of its own.
+    what it has allocated and not touched yet; of a parked one, what it keeps but for clean pages of
+    files; 0: not known. `peak_bytes`: the most it ever held. `device_bytes`: of the device the
+    model is on, where that has memory of its own.
     """
 
     rss_bytes: int
