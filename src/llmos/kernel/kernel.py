@@ -209,7 +209,7 @@ class Kernel:
             facts = self.placement.facts(self.registry.resolve(ref))
             if too_large := check_size(self.state, facts):
                 raise too_large
-            self.loop.post(ev.ModelWanted(facts, pin=True))
+            self.loop.post(ev.ModelWanted(facts, pin=True, is_standing=True))
         self.workers.start_tokenizer()
         self.jobs.start()
         self._task(self._live())

@@ -361,7 +361,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(i=st.integers(0, 2), pin=st.booleans(), keep_s=st.sampled_from([None, None, 0, 3]))
     def want(self, i: int, pin: bool, keep_s: int | None) -> None:
         keep_alive_ns = None if keep_s is None else keep_s * 10**9
-        self.world.step(ev.ModelWanted(MODELS[i], pin, keep_alive_ns))
+        self.world.step(ev.ModelWanted(MODELS[i], pin, keep_alive_ns, is_standing=pin))
 
     @rule(i=st.integers(0, 2))
     def unwant(self, i: int) -> None:

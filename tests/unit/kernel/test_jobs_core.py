@@ -135,7 +135,7 @@ def test_a_batch_request_makes_no_batch_job_yield() -> None:
 
 def test_what_kept_models_leave_no_room_for_waits_beside_the_queue() -> None:
     world = JobWorld(budget_bytes=500 * MIB)
-    world.step(ev.ModelWanted(MODEL, pin=True))
+    world.step(ev.ModelWanted(MODEL, pin=True, is_standing=True))
     world.claim("big", memory=200)
     world.claim("small", memory=50)
     assert world.jobs["small"].place == "worker"

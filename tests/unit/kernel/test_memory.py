@@ -86,6 +86,8 @@ def test_what_cannot_be_parked_serves_as_before_and_what_cannot_come_back_is_rep
     world = loaded("a", size=2 * GIB)
     world.arrive("r", facts("b"))
     error = LoadFailed("busy").to_info()
+    for _ in range(2):
+        assert of(do.ParkReplica, world.step(ev.ReplicaParked("rep_1", 0, error=error)))
     assert of(do.StopReplica, world.step(ev.ReplicaParked("rep_1", 0, error=error)))
     world = loaded("a", size=GIB)
     world.arrive("r", facts("b", 2 * GIB - GIB // 8))

@@ -72,13 +72,15 @@ class UnpauseRow:
 class SuspendRow:
     """Put its state away, out of the worker; `Suspended` or `SuspendFailed` follows.
 
-    `tier` None: it leaves no snapshot, and will be recomputed.
+    `tier` None: it leaves no snapshot, and will be recomputed. `is_for_another`: its row, or its
+    model's room, is somebody else's then.
     """
 
     request_id: str
     replica_id: str
     reason: str
     tier: Tier | None
+    is_for_another: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,10 +91,14 @@ class RequestReleased:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Its worker has forgotten it. `size_bytes` None: there is no snapshot, it is recomputed."""
+    """Its worker has forgotten it. `size_bytes` None: there is no snapshot, it is recomputed.
+
+    `is_on_disk`: it lies there, whatever was asked for.
+    """
 
     request_id: str
     size_bytes: int | None
+    is_on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +207,15 @@ class ReplicaGone:
 
 @dataclass(frozen=True, slots=True)
 class ModelWanted:
-    """Make it resident now. `pin`: keep it so, whatever the keep-alive says.
+    """Make it resident now. `pin`: keep it so, whatever the keep-alive says, from when it is there.
 
-    `keep_alive_ns` None: as it was.
+    `is_standing`: it is pinned from now on, there or not. `keep_alive_ns` None: as it was.
     """
 
     model: ModelFacts
     pin: bool
     keep_alive_ns: int | None = None
+    is_standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ def hold_kv(state: State, request: Request, replica: Replica) -> None:
     Who stalls and cannot be suspended again yet is paused whether there is room or not.
     """
     size = request.context_tokens * replica.model.kv_bytes_per_token
-    if 0 < size <= state.ledgers[replica.model.device].free_bytes:
+    ledger = state.ledgers[replica.model.device]
+    if kv_owner(request) not in ledger.owners() and 0 < size <= ledger.free_bytes:
         state.reserve(kv_owner(request), {replica.model.device: size})
 
 

@@ -41,6 +41,12 @@ CLASS_NS = 60 * NS
 RESTART_NS = 2 * NS
 """Of a job's worker, besides what it must do again."""
 
+ABOVE_ALL = 1 << 8
+"""Memory that is used already is not argued about: every class makes room for it."""
+
+MAX_UNPARKED = 3
+"""A replica that could not be parked so often is stopped instead."""
+
 LEAST_CHANCE = 0.02
 """Of a model being wanted again: nobody knows that it will not be."""
 
@@ -52,6 +58,7 @@ class Need:
     `idle_ns`: how long a model must have been unused that goes for it. `busy_below`: models in use
     by lower classes than this may go, once they have had their time. `horizon_ns`: how far ahead a
     victim's use counts. `takes_part`: some of what is missing is better than nothing.
+    `spares_busy`: for models in use it is too early.
     """
 
     what: str
@@ -61,6 +68,7 @@ class Need:
     busy_below: int = -1
     horizon_ns: int = NS
     takes_part: bool = False
+    spares_busy: bool = False
 
 
 def leaving(state: State) -> dict[str, int]:
@@ -98,9 +106,10 @@ def make_room(state: State, missing: Mapping[str, int], need: Need, now_ns: int)
     else:
         plan = plan_in_order(missing, [choices[-1] for choices in candidates])
     if plan is None and need.takes_part:
-        plan = [choices[-1] for choices in candidates]
+        plan = [choices[0] for choices in candidates]
     if plan is None:
         return False
+    state.moved_ns = now_ns
     for choice in plan:
         _begin(state, choice, need, now_ns)
     return True
@@ -138,7 +147,7 @@ def _must_go(state: State, replica: Replica, need: Need, now_ns: int) -> bool:
     """In use by lower classes only, none of whom has given way too often; or by anyone, and it has
     had its time."""
     model_id = replica.model.model_id
-    if replica.state is not ReplicaState.READY or state.is_idle(replica):
+    if replica.state is not ReplicaState.READY or state.is_idle(replica) or need.spares_busy:
         return False
     if model_id in state.pinned or model_id == need.owner_id:
         return False
@@ -216,7 +225,9 @@ def _of_replica(state: State, replica: Replica, idle: Idle) -> list[Choice]:
 
 
 def _can_park(state: State, replica: Replica) -> bool:
-    if not (state.limits.parking and replica.model.parks) or replica.cannot_park:
+    if not (state.limits.parking and replica.model.parks):
+        return False
+    if replica.num_unparked >= MAX_UNPARKED:
         return False
     return sum(frees(state, replica, Act.PARK).values()) > 0
 
@@ -274,10 +285,23 @@ def give_way(state: State, replica: Replica, act: Act, need: Need, now_ns: int) 
     if replica.state is ReplicaState.READY and not replica.is_empty:
         by_ns = now_ns + state.limits.turn_ns
         if _yields_at_once(state, replica, need.service_class):
-            above, by_ns = need.service_class, now_ns
-            for request_id in replica.running:  # once, however often they cannot be suspended
+            by_ns = now_ns
+            above = need.service_class if need.service_class < ABOVE_ALL else -1
+            for request_id in replica.running if above >= 0 else ():  # once, also if it fails
                 state.requests[request_id].num_preempted += 1
     reason = f"makes room for {need.what}"
     drain(state, replica, reason, to_park=act is Act.PARK, by_ns=by_ns, above=above)
     if replica.state is ReplicaState.DRAINING:
         hurry(state, replica, now_ns)
+
+
+def hasten(state: State, need: Need, now_ns: int) -> None:
+    """Models that are drained for nobody's sake, or with time, end in time for this need."""
+    for replica in state.replicas.values():
+        if replica.state is not ReplicaState.DRAINING or replica.model.model_id == need.owner_id:
+            continue
+        at_once = _yields_at_once(state, replica, need.service_class)
+        by_ns = now_ns + (0 if at_once else state.limits.turn_ns)
+        if replica.drain_by_ns is None or by_ns < replica.drain_by_ns:
+            replica.drain_by_ns = by_ns
+            hurry(state, replica, now_ns)

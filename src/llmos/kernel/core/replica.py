@@ -80,8 +80,8 @@ class Replica:
     """`running` hold a row (stopping ones do), `parked` keep their KV without one, `leaving` are
     being suspended.
 
-    A drained one parks itself when it is empty if `is_to_park` (one that failed to is not asked
-    again: `cannot_park`), and suspends what runs on it at
+    A drained one parks itself when it is empty if `is_to_park` (one that failed to so often,
+    `num_unparked`, is not asked again), and suspends what runs on it at
     `drain_by_ns` (None: it waits for its end), for a class `drains_for` (-1: for nobody above it).
     `load_ns`: what its last load, or return from being parked, took.
     """
@@ -97,13 +97,14 @@ class Replica:
     parked: dict[str, None] = field(default_factory=dict)
     leaving: dict[str, None] = field(default_factory=dict)
     is_to_park: bool = False
-    cannot_park: bool = False
     drain_by_ns: int | None = None
     drains_for: int = -1
     load_ns: int = 0
     idle_since_ns: int = 0
     ready_ns: int = 0
     parked_ns: int = 0
+    alarm_ns: int = 0
+    num_unparked: int = 0
     served: bool = False
     reason: str = ""
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from llmos.abi.events import Failed
 from llmos.errors import ErrorInfo, OutOfMemory, WorkerLost
 from llmos.kernel.core import events as ev
+from llmos.kernel.core.admission import check_size
 from llmos.kernel.core.lifecycle import close
-from llmos.kernel.core.makeroom import Need, leaving, make_room
+from llmos.kernel.core.makeroom import ABOVE_ALL, Need, leaving, make_room
 from llmos.kernel.core.replica import HOST, Replica, ReplicaState
 from llmos.kernel.core.residency import fail_waiting, is_resident, mark_all
 from llmos.kernel.core.state import State
 from llmos.kernel.core.suspend import outlive, survives
-from llmos.kernel.core.unload import stop
+from llmos.kernel.core.unload import set_alarm, stop
 
 MARGIN = 50
 """One part in so many is added to what was measured, for what the next load takes more."""
 
-ABOVE_ALL = 1 << 8
-"""Memory that is used already is not argued about: jobs of every class make room for it."""
+SHORT_TIMES = 3
+"""Measurements in a row by which the machine lacks memory before a model in use gives some back."""
 
 
 def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
@@ -33,6 +34,10 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     state.learned[replica.model.model_id] = _learn(replica.model.needs, peak)
     state.faults[replica.model.model_id].cooling = False
     _bind(state, replica, used, now_ns)
+    if too_large := check_size(state, replica.model):  # it takes more than was thought
+        fail_waiting(state, replica.model.model_id, too_large.to_info(), now_ns)
+        stop(state, replica, too_large.message)
+        return
     _serve(state, replica, now_ns)
 
 
@@ -55,16 +60,19 @@ def replica_parked(state: State, event: ev.ReplicaParked, now_ns: int) -> None:
         return
     if event.error is not None:
         replica.move(ReplicaState.READY, f"could not be parked: {event.error.message}")
-        replica.is_to_park, replica.cannot_park = False, True
+        replica.is_to_park, replica.num_unparked = False, replica.num_unparked + 1
         _serve(state, replica, now_ns)
         return
     replica.move(ReplicaState.PARKED, replica.reason)
-    replica.parked_ns = now_ns
+    replica.parked_ns, replica.num_unparked = now_ns, 0
     state.parked[replica.model.model_id] = event.used_bytes
     used = _by_device(replica, event.used_bytes, event.device_used_bytes)
     _bind(state, replica, used, now_ns)
     mark_all(state)
-    state.wake_at(replica.idle_since_ns + replica.keep_alive_ns)
+    if not replica.is_to_park:  # it was unloaded meanwhile
+        stop(state, replica, "unloaded on request")
+    else:
+        set_alarm(state, replica, replica.idle_since_ns + replica.keep_alive_ns, now_ns)
 
 
 def replica_measured(state: State, event: ev.ReplicaMeasured, now_ns: int) -> None:
@@ -176,7 +184,10 @@ def memory_measured(state: State, event: ev.MemoryMeasured, now_ns: int) -> None
     state.headroom = {d: size for d, size in event.headroom.items() if d in state.ledgers}
     state.dirty.update(dict.fromkeys(state.lacking))
     state.jobs.is_dirty = True
-    relieve(state, {d: -size for d, size in state.headroom.items()}, "the machine", now_ns)
+    short = {device: -size for device, size in state.headroom.items()}
+    is_short = any(size > 0 for size in short.values())
+    state.num_short = state.num_short + 1 if is_short else 0
+    relieve(state, short, "the machine", now_ns, spares_busy=state.num_short < SHORT_TIMES)
 
 
 def relieve_overdrawn(state: State, what: str, now_ns: int) -> None:
@@ -185,11 +196,14 @@ def relieve_overdrawn(state: State, what: str, now_ns: int) -> None:
     relieve(state, short, what, now_ns)
 
 
-def relieve(state: State, short: dict[str, int], what: str, now_ns: int) -> None:
+def relieve(
+    state: State, short: dict[str, int], what: str, now_ns: int, *, spares_busy: bool = False
+) -> None:
     """Where so many bytes more are in use than there are, by device: as far as anyone can."""
     if all(size <= 0 for size in short.values()):
         return
     coming = leaving(state)
     missing = {d: size - coming[d] for d, size in short.items() if size > coming[d]}
     if missing:
-        make_room(state, missing, Need(what, ABOVE_ALL, takes_part=True), now_ns)
+        need = Need(what, ABOVE_ALL, takes_part=True, spares_busy=spares_busy)
+        make_room(state, missing, need, now_ns)

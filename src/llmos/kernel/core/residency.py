@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from llmos.abi.events import Failed
-from llmos.errors import Conflict, ErrorInfo, LLMOSError, ModelTooLarge, OutOfMemory
+from llmos.errors import Conflict, ErrorInfo, ModelTooLarge, OutOfMemory
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.jobs_room import class_of_need
 from llmos.kernel.core.lifecycle import close
-from llmos.kernel.core.makeroom import Need, leaving, make_room, who_keeps
+from llmos.kernel.core.makeroom import Need, hasten, leaving, make_room, who_keeps
 from llmos.kernel.core.replica import COMING, HOST, ModelFacts, Replica, ReplicaState
 from llmos.kernel.core.state import State
-from llmos.kernel.core.unload import drain, rest, stop
+from llmos.kernel.core.unload import drain, rest, set_alarm, stop
 
 HEAD_START = 2
 """Times its patience that a class goes ahead of the next lower one in the line for memory."""
@@ -26,8 +26,10 @@ def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
     model_id = event.model.model_id
     state.models[model_id] = event.model
     state.wanted[model_id] = None
-    if event.pin:
+    if event.is_standing:
         state.pinned[model_id] = None
+    elif event.pin:
+        state.pinning[model_id] = None
     if event.keep_alive_ns is not None:
         state.keep_alive[model_id] = event.keep_alive_ns
         for replica in state.replicas_of(model_id):
@@ -39,6 +41,7 @@ def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
 
 def model_unpinned(state: State, event: ev.ModelUnpinned, now_ns: int) -> None:
     """From now on it is kept as any other."""
+    state.pinning.pop(event.model_id, None)
     if event.model_id in state.pinned:
         del state.pinned[event.model_id]
         for replica in state.replicas_of(event.model_id):
@@ -56,7 +59,10 @@ def model_unwanted(state: State, event: ev.ModelUnwanted, now_ns: int) -> None:
 
 
 def is_resident(state: State, model_id: str) -> None:
-    """Who asked for it is told."""
+    """Who asked for it is told; who wanted it kept has it so."""
+    if model_id in state.pinning:
+        del state.pinning[model_id]
+        state.pinned[model_id] = None
     if model_id in state.wanted:
         del state.wanted[model_id]
         state.out.append(do.Resident(model_id, None))
@@ -64,6 +70,7 @@ def is_resident(state: State, model_id: str) -> None:
 
 def give_up(state: State, model_id: str, error: ErrorInfo) -> None:
     """Nobody keeps asking for its residency; who did is told why."""
+    state.pinning.pop(model_id, None)
     if model_id in state.wanted:
         del state.wanted[model_id]
         state.out.append(do.Resident(model_id, error))
@@ -180,6 +187,7 @@ def _start(state: State, model: ModelFacts, now_ns: int) -> None:
     state.num_replicas_made += 1
     replica_id = f"rep_{state.num_replicas_made}"
     needs = state.needs(model)
+    state.moved_ns = now_ns
     state.reserve(replica_id, needs)
     state.replicas[replica_id] = Replica(
         replica_id,
@@ -195,6 +203,7 @@ def _start(state: State, model: ModelFacts, now_ns: int) -> None:
 def _unpark(state: State, replica: Replica, now_ns: int) -> None:
     needs = state.needs(replica.model)
     held = {d: max(size, state.ledgers[d].holds(replica.replica_id)) for d, size in needs.items()}
+    state.moved_ns = now_ns
     state.grow(replica.replica_id, held)
     replica.reserved_bytes, replica.since_ns = held[HOST], now_ns
     replica.is_to_park, replica.drain_by_ns, replica.drains_for = False, None, -1
@@ -212,12 +221,6 @@ def _make_room(state: State, model: ModelFacts, short: dict[str, int], now_ns: i
     """Whether it holds what it needs against those behind it: room is being made, or owed."""
     model_id, patience_ns = model.model_id, state.limits.patience_ns
     waited_ns = now_ns - state.lacking[model_id]
-    is_owed = waited_ns >= patience_ns
-    coming = leaving(state)
-    missing = {d: size - coming[d] for d, size in short.items() if size > coming[d]}
-    if not missing:
-        _tell(state, model, "waits for memory that is being given back")
-        return True
     need = Need(
         model.ref,
         class_of_need(state, model_id),
@@ -225,17 +228,29 @@ def _make_room(state: State, model: ModelFacts, short: dict[str, int], now_ns: i
         horizon_ns=int(state.loads.predict(model)) + state.limits.min_residency_ns,
         busy_below=_busy_below(state, model_id, waited_ns),
     )
-    if make_room(state, missing, need, now_ns):
-        _tell(state, model, "waits for others to make room")
-        return True
+    coming = leaving(state)
+    missing = {d: size - coming[d] for d, size in short.items() if size > coming[d]}
+    if not missing:
+        hasten(state, need, now_ns)
+        why = "waits for memory that is being given back"
+    elif make_room(state, missing, need, now_ns):
+        why = "waits for others to make room"
+    else:
+        size, device = max((size, device) for device, size in missing.items())
+        keepers = who_keeps(state, need, now_ns) or "others on this machine have it"
+        why = f"{model.ref} lacks {in_gib(size)} of {device} memory: {keepers}"
     state.wake_at(now_ns + patience_ns)
-    size, device = max((size, device) for device, size in missing.items())
-    keepers = who_keeps(state, need, now_ns) or "others on this machine have it"
-    _tell(state, model, f"{model.ref} lacks {in_gib(size)} of {device} memory: {keepers}")
-    if waited_ns >= state.limits.room_timeout_ns and not any(coming.values()):
-        _give_up_waiting(state, model, size, keepers, now_ns)
+    if _is_stuck(state, model_id, now_ns):
+        _give_up_waiting(state, model, why, now_ns)
         return False
-    return is_owed
+    _tell(state, model, why)
+    return not missing or waited_ns >= patience_ns or why.startswith("waits")
+
+
+def _is_stuck(state: State, model_id: str, now_ns: int) -> bool:
+    """It has waited for long, and so long nothing was given to anyone, or taken."""
+    since_ns = max(state.lacking[model_id], state.moved_ns)
+    return now_ns - since_ns >= state.limits.room_timeout_ns
 
 
 def _busy_below(state: State, model_id: str, waited_ns: int) -> int:
@@ -247,12 +262,9 @@ def _busy_below(state: State, model_id: str, waited_ns: int) -> int:
     return own if waited_ns < LOWER_PATIENCE * patience_ns else max(own, 1 << 8)
 
 
-def _give_up_waiting(state: State, model: ModelFacts, size: int, why: str, now_ns: int) -> None:
-    error: LLMOSError = OutOfMemory(
-        f"{model.ref} lacks {in_gib(size)}, and nothing could make room for it in "
-        f"{state.limits.room_timeout_ns / 1e9:g} s ({why})",
-        retry_after_s=state.limits.room_timeout_ns / 1e9,
-    )
+def _give_up_waiting(state: State, model: ModelFacts, why: str, now_ns: int) -> None:
+    timeout_s = state.limits.room_timeout_ns / 1e9
+    error = OutOfMemory(f"no room was made in {timeout_s:g} s: {why}", retry_after_s=timeout_s)
     _leave_line(state, model.model_id)
     fail_waiting(state, model.model_id, error.to_info(), now_ns)
 
@@ -276,7 +288,7 @@ def unload_idle(state: State, now_ns: int) -> None:
             if due_ns <= now_ns:
                 stop(state, replica, f"idle for {replica.keep_alive_ns / 1e9:g} s")
             else:
-                state.wake_at(due_ns)
+                set_alarm(state, replica, due_ns, now_ns)
 
 
 def is_unused(state: State, replica: Replica) -> bool:

@@ -159,7 +159,7 @@ def _make_way(state: State, replica: Replica, first: Request | None, now_ns: int
         victim.comes_back(now_ns)
         enqueue(state, victim)
     else:
-        suspend(state, victim, reason, now_ns)
+        suspend(state, victim, reason, now_ns, is_for_another=True)
     return True
 
 

@@ -29,6 +29,8 @@ class State:
     came back; a device that was never measured is as its ledger says. `learned` is what a loaded
     model was found to need, by device, `parked` what it kept of the host, `lack_reason` what was
     last said of why a model waits for room, `keep_alive` what was asked for a model by hand.
+    `pinning` are models that are to be pinned once they are there. `moved_ns`: when room was last
+    begun to be made, or used. `num_short`: how often in a row the machine was short of memory.
     `first` are queued requests, by model, that are next in their class.
 
     Sets that are iterated are dicts: their order must not depend on the process's hash seed.
@@ -51,6 +53,7 @@ class State:
     faults: dict[str, Fault] = field(default_factory=lambda: defaultdict(Fault))
     wanted: dict[str, None] = field(default_factory=dict)
     pinned: dict[str, None] = field(default_factory=dict)
+    pinning: dict[str, None] = field(default_factory=dict)
     lacking: dict[str, int] = field(default_factory=dict)
     dirty: dict[str, None] = field(default_factory=dict)
     timers: list[int] = field(default_factory=list)
@@ -64,6 +67,8 @@ class State:
     keep_alive: dict[str, int] = field(default_factory=dict)
     demand: Demand = field(default_factory=Demand)
     snapshot_memory_bytes: int = 0
+    moved_ns: int = 0
+    num_short: int = 0
     num_waiting: int = 0
     num_replicas_made: int = 0
     draining: bool = False

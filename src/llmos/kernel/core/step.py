@@ -82,7 +82,7 @@ def _rest(state: State, replica: Replica, now_ns: int) -> None:
 
 def _draining(state: State, event: ev.Draining, now_ns: int) -> None:
     state.draining = True
-    suspend.hold_survivors(state, now_ns)
+    suspend.settle_held(state, now_ns)
     jobs_life.draining(state, now_ns)
 
 
@@ -92,6 +92,7 @@ def _closing(state: State, event: ev.Closing, now_ns: int) -> None:
     for model_id in list(state.wanted):
         residency.give_up(state, model_id, ShuttingDown("the server is stopping").to_info())
     state.pinned.clear()
+    state.pinning.clear()
     state.lacking.clear()
     for request_id in list(state.requests):
         request = state.requests[request_id]

@@ -10,6 +10,7 @@ from llmos.kernel.core.holdings import (
     drop_snapshot,
     forget_kv,
     free_snapshot,
+    hold_kv,
     hold_snapshot,
     keep_snapshot,
     lose_leaving,
@@ -25,7 +26,9 @@ MAX_RESUMES = 2
 ON_WORKER = frozenset({RequestState.RUNNING, RequestState.PARKED, RequestState.STALLED})
 
 
-def suspend(state: State, request: Request, reason: str, now_ns: int) -> None:
+def suspend(
+    state: State, request: Request, reason: str, now_ns: int, *, is_for_another: bool = False
+) -> None:
     """Off its worker, from a row or without one. Only for one that is on a worker."""
     replica = _replica(state, request)
     if is_queued(state, request):
@@ -44,7 +47,9 @@ def suspend(state: State, request: Request, reason: str, now_ns: int) -> None:
         in_memory = not request.survives and hold_snapshot(state, request, replica.model)
         tier = Tier.MEMORY if in_memory else Tier.DISK
     state.dirty[request.model_id] = None
-    state.out.append(do.SuspendRow(request.request_id, replica.replica_id, reason, tier))
+    state.out.append(
+        do.SuspendRow(request.request_id, replica.replica_id, reason, tier, is_for_another)
+    )
 
 
 def may_suspend(request: Request, now_ns: int) -> bool:
@@ -67,6 +72,8 @@ def suspended(state: State, event: ev.Suspended, now_ns: int) -> None:
     replica.idle_since_ns = now_ns
     if event.size_bytes is None and request.snapshot_bytes is not None:
         drop_snapshot(state, request)
+    if event.is_on_disk:
+        lose_leaving(state, request)
     keep_snapshot(state, request, event.size_bytes)
     request.num_resumes = 0
     _leave(state, request, request.reason, now_ns)
@@ -102,6 +109,7 @@ def suspend_failed(state: State, event: ev.SuspendFailed, now_ns: int) -> None:
     replica = _replica(state, request)
     del replica.leaving[event.request_id]
     replica.parked[event.request_id] = None
+    hold_kv(state, request, replica)
     request.not_before_ns = now_ns + state.limits.suspend_retry_ns
     state.wake_at(request.not_before_ns)
     is_stalled = request.stalled_ns is not None
@@ -211,9 +219,11 @@ def spill(state: State, request: Request, reason: str) -> None:
     state.out.append(do.SpillSnapshot(request.request_id, reason))
 
 
-def hold_survivors(state: State, now_ns: int) -> None:
-    """The server stops: whose stream outlives it goes on with the next one."""
+def settle_held(state: State, now_ns: int) -> None:
+    """The server stops: whose stream outlives it goes on with the next one, and who is held and
+    would be lost with it may end here."""
     for request in list(state.requests.values()):
         if request.survives and not request.is_held:
-            event = ev.RequestHeld(request.request_id, "the server stops")
-            held(state, event, now_ns)
+            held(state, ev.RequestHeld(request.request_id, "the server stops"), now_ns)
+        elif request.is_held and not request.survives:
+            released(state, ev.RequestReleased(request.request_id, "the server stops"), now_ns)

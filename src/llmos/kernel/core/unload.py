@@ -37,6 +37,8 @@ def drain(
     if replica.state is not ReplicaState.READY:
         if replica.state in (ReplicaState.PARKED, ReplicaState.UNPARKING):
             stop(state, replica, reason)
+        elif not to_park:  # it is on its way to be parked, and is to stop then
+            replica.is_to_park = False
         return
     replica.is_to_park, replica.drain_by_ns, replica.drains_for = to_park, by_ns, above
     if replica.is_empty:
@@ -59,6 +61,13 @@ def rest(state: State, replica: Replica, reason: str) -> None:
         state.out.append(do.ParkReplica(replica.replica_id, reason))
 
 
+def set_alarm(state: State, replica: Replica, due_ns: int, now_ns: int) -> None:
+    """To be looked at by then. One alarm is enough: when it rings, the next one is set."""
+    if not now_ns < replica.alarm_ns <= due_ns:
+        replica.alarm_ns = due_ns
+        state.wake_at(due_ns)
+
+
 def hurry(state: State, replica: Replica, now_ns: int) -> None:
     """Of a draining one: who has no row is suspended, and once its time is over everybody."""
     if replica.drain_by_ns is None:
@@ -72,4 +81,4 @@ def hurry(state: State, replica: Replica, now_ns: int) -> None:
         if not (is_over or request_id in replica.parked) or not may_suspend(request, now_ns):
             continue
         request.comes_first = request.state is not RequestState.STALLED
-        suspend(state, request, reason, now_ns)
+        suspend(state, request, reason, now_ns, is_for_another=True)

@@ -103,7 +103,7 @@ def _check_lacking(state: State, witness: Witness, model_id: str, now_ns: int) -
     is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
     demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
     told_ns = state.limits.room_timeout_ns + state.limits.patience_ns + 2 * ALARM_GRID_NS
-    is_over = now_ns - state.lacking[model_id] > told_ns
+    is_over = now_ns - max(state.lacking[model_id], state.moved_ns) > told_ns
     is_paused = now_ns < witness.blames[model_id].retry_ns + told_ns
     demand(is_leaving or is_paused or not is_over, "it waits for what nobody will give")
     most_ns = bound_ns(state.limits, len(state.models), witness.longest_load_ns)

@@ -221,7 +221,7 @@ class Simulation:
                 ev.ModelUnpinned(facts.model_id),
                 ev.ModelWanted(facts, pin=False),
                 ev.ModelWanted(facts, pin=False, keep_alive_ns=rng.choice([0, span_ns])),
-                ev.ModelWanted(facts, pin=True),
+                ev.ModelWanted(facts, pin=True, is_standing=True),
             )
             agenda.after(rng.randrange(span_ns), partial(machine.feed, rng.choice(moves)))
         if rng.random() < faults.short:

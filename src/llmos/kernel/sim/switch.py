@@ -99,6 +99,11 @@ class Switch:
         self._tally.free(seen.memory_owner or "")
         seen.memory_owner = None
 
+    def drained(self) -> None:
+        """The server stops: whoever is held may end here. (None of them outlives it.)"""
+        for seen in list(self._open.values()):
+            self._operated(seen, ev.RequestReleased(seen.request_id))
+
     def _operated(self, seen: Seen, event: ev.RequestHeld | ev.RequestReleased) -> None:
         if seen.is_aborted or seen.is_held == isinstance(event, ev.RequestHeld):
             return
@@ -140,6 +145,7 @@ class Switch:
             host.leaving.discard(seen.request_id)
             host.parked.add(seen.request_id)
             seen.is_leaving = False
+            self._tally.pause(seen.request_id, seen.model, seen.context_tokens, is_forced=True)
             self._back.append(seen)
             self._accounts.back(seen.request_id)
             if seen.is_held:

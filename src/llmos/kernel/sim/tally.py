@@ -88,6 +88,8 @@ class Tally:
     ) -> None:
         """Its KV stays beside the rows. `is_forced`: whether there is room or not."""
         size = num_tokens * model.kv_bytes_per_token
+        if f"kv:{request_id}" in self.held[model.device]:
+            return  # it was paused before, and could not leave
         if is_forced and size > self.free_bytes(model.device):
             return
         if is_forced and model.device in self.headroom:

@@ -116,6 +116,8 @@ class Witness:
             self.unpinned.add(event.model_id)
         elif isinstance(event, ev.Draining | ev.Closing):
             self.is_draining = True
+            if isinstance(event, ev.Draining):
+                self.switch.drained()
             if isinstance(event, ev.Closing):
                 self._is_closing = True
                 self._unwanted += self.wanted

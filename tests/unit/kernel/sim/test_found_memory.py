@@ -63,7 +63,7 @@ def test_a_model_unpinned_while_it_lacked_room_leaves_the_line() -> None:
     """Seed 152."""
     world = serving()
     world.arrive("r", BIG)
-    world.step(ev.ModelWanted(OTHER, pin=True))
+    world.step(ev.ModelWanted(OTHER, pin=True, is_standing=True))
     world.state.wanted.clear()  # as when its load had failed
     assert "mdl_other" in world.state.lacking
     world.step(ev.ModelUnpinned("mdl_other"))
