@@ -205,6 +205,7 @@ class Kernel:
         await self._find_device()
         await self.memory.look()
         await restore(self)
+        await self.switch.measure()
         for ref in preload:
             facts = self.placement.facts(self.registry.resolve(ref))
             if too_large := check_size(self.state, facts):
@@ -415,6 +416,7 @@ class Kernel:
         while True:
             if not await self.vitals.check():
                 self.jobs.disk.works()
+            await self.switch.measure()
             await asyncio.sleep(self.config.probe_interval_s)
 
     def _gauge(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from llmos.abi.node import NodeAgent
@@ -13,6 +14,8 @@ from llmos.kernel.core.replica import HOST
 from llmos.kernel.core.state import State
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 HURRY_S = 0.05
 """Between two measurements while a model waits for memory that is being given back."""
@@ -54,7 +57,10 @@ class MemoryWatch:
                 async with asyncio.timeout(interval_s):
                     await self._soon.wait()
             self._soon.clear()
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # without measurements nothing more would ever be given out
+                log.exception("memory could not be measured")
 
     async def look(self) -> None:
         """Now."""

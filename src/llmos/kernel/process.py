@@ -14,6 +14,7 @@ from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
 from llmos.abi.inference import Prepared, Usage, WorkItem
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
+from llmos.abi.suspended import Tier
 from llmos.abi.syscall import Decided, Infer, ProcessInfo, ProcessStory
 from llmos.kernel.stream import Stream
 
@@ -39,9 +40,10 @@ class Process:
     """One request. Times are UTC in ns for people, `*_mono` monotonic ns for durations.
 
     `generated` are its tokens so far, `resubmitted` those it was last submitted with, when it had
-    to be computed again. `snapshot` is the file it can go on from; `is_recorded`: the next server
-    would go on with it. `is_forgotten`: its worker was told to drop it without one.
-    `is_recomputing`: its snapshot was refused. `filing` is held while its files change.
+    to be computed again. `snapshot` is the file it can go on from, `snapshot_tier` where it was
+    written; `is_recorded`: the next server would go on with it, `is_filed`: there may be a record.
+    `is_forgotten`: its worker was told to drop it without one. `is_recomputing`: its snapshot was
+    refused. `filing` is held while its files change.
     """
 
     request_id: str
@@ -71,6 +73,8 @@ class Process:
     num_suspensions: int = 0
     num_recomputed: int = 0
     is_held: bool = False
+    snapshot_tier: Tier = Tier.DISK
+    is_filed: bool = False
     is_recorded: bool = False
     is_forgotten: bool = False
     is_recomputing: bool = False

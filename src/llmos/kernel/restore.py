@@ -86,6 +86,7 @@ def _process(kernel: Kernel, record: SuspendedRequest, version: ModelVersion) ->
         num_suspensions=record.num_suspensions,
         num_recomputed=record.num_recomputed,
         is_held=record.is_held,
+        is_filed=True,
         is_recorded=True,
         started_ns=record.started_ns,
         resubmitted=record.resubmitted,
@@ -119,5 +120,12 @@ def _arrived(kernel: Kernel, process: Process) -> ev.Arrived:
         prompt_tokens=prepared.num_tokens,
         expected_tokens=sampling.max_tokens,
     )
-    facts = kernel.placement.facts(process.version)
-    return ev.Arrived(waiting, facts, sampling.max_tokens, survives=True)
+    facts, options = kernel.placement.facts(process.version), process.body.options
+    deadline_ns = keep_alive_ns = None
+    if options.deadline_ms is not None:
+        deadline_ns = process.created_mono + options.deadline_ms * 1_000_000
+    if options.keep_alive_s is not None:
+        keep_alive_ns = int(options.keep_alive_s * 1e9)
+    return ev.Arrived(
+        waiting, facts, sampling.max_tokens, deadline_ns, keep_alive_ns, survives=True
+    )

@@ -54,6 +54,9 @@ class Switch:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._free_bytes: dict[Tier, int] = {}
+        self._promised: dict[Tier, dict[str, int]] = {tier: {} for tier in Tier}
+        self._written: set[str] = set()
         self.appliers: dict[type, Callable[[Any], None]] = {
             do.SuspendRow: self._suspend,
             do.HoldRequest: self._hold,
@@ -89,6 +92,7 @@ class Switch:
         if process.snapshot is not None and not process.is_recomputing:
             process.num_suspensions += 1
             self._metrics.resumes.labels("snapshot").inc()
+            log.info("%s goes on from its snapshot: %s", process.request_id, decision.reason)
             return msg.Resume(process.item(), process.snapshot)
         process.num_suspensions += not process.is_recomputing
         process.num_recomputed += 1
@@ -101,28 +105,54 @@ class Switch:
         process = self._table.live[decision.request_id]
         process.phase = Phase.SUSPENDING
         process.suspending_mono = time.monotonic_ns()
-        if decision.tier is Tier.DISK and (full := self._lacks_disk(process)):
-            self._post(ev.SuspendFailed(decision.request_id, full.to_info()))
-            return
-        how = "recompute" if decision.tier is None else f"snapshot to {decision.tier}"
-        process.note(f"leaves its worker ({how}): {decision.reason}")
+        if decision.is_for_another:
+            process.num_preemptions += 1
+            self._metrics.preemptions.labels(process.version.ref).inc()
         if decision.tier is None:
+            process.note(f"leaves its worker, to be computed again: {decision.reason}")
             process.is_forgotten = True
-            message: msg.ToWorker = msg.Abort([decision.request_id], "suspended")
-        else:
-            message = msg.Suspend([decision.request_id], self._store.folder(decision.tier))
-        self.workers.send(decision.replica_id, message)
+            forget = msg.Abort([decision.request_id], "suspended")
+            self.workers.send(decision.replica_id, forget)
+            return
+        tier = self._find_room(process, decision.tier)
+        if tier is None:
+            full = DiskFull("neither memory nor disk has room for its snapshot").to_info()
+            self._fail(decision.request_id, full)
+            return
+        process.note(f"leaves its worker (snapshot to {tier}): {decision.reason}")
+        process.snapshot_tier = tier
+        suspend = msg.Suspend([decision.request_id], self._store.folder(tier))
+        self.workers.send(decision.replica_id, suspend)
 
-    def _lacks_disk(self, process: Process) -> DiskFull | None:
-        """What a snapshot may come to is not left of what snapshots may have of the disk."""
+    def _find_room(self, process: Process, wanted: Tier) -> Tier | None:
+        """Where its snapshot fits, the disk where memory has no room. It is counted from now on."""
         num_tokens = len(process.generated) + (
             process.prepared.num_tokens if process.prepared else 0
         )
         size = HEADER_BYTES + num_tokens * process.version.kv_bytes_per_token
-        free_bytes = self._store.free_bytes(Tier.DISK)
-        if size <= free_bytes:
-            return None
-        return DiskFull(f"its snapshot takes about {size} bytes, {free_bytes} are left for such")
+        for tier in dict.fromkeys((wanted, Tier.DISK)):
+            if self.free_bytes(tier) >= size:
+                self._promised[tier][process.request_id] = size
+                return tier
+        return None
+
+    def free_bytes(self, tier: Tier) -> int:
+        """As last measured, less what is being written since."""
+        return self._free_bytes.get(tier, 0) - sum(self._promised[tier].values())
+
+    async def measure(self) -> None:
+        """Both tiers, off the loop: a disk may be slow to answer."""
+        written, self._written = self._written, set()
+        for tier in Tier:
+            self._free_bytes[tier] = await asyncio.to_thread(self._store.free_bytes, tier)
+            for request_id in written:  # it was measured with the rest
+                self._promised[tier].pop(request_id, None)
+
+    def _fail(self, request_id: str, error: ErrorInfo) -> None:
+        """It stays on its worker. Who waits for it is told, unless the core knows better."""
+        self._post(ev.SuspendFailed(request_id, error))
+        if error.code != NotFound.code:
+            self._tell(request_id, error)
 
     def _hold(self, decision: do.HoldRequest) -> None:
         process = self._off(decision.request_id, decision.reason)
@@ -140,6 +170,7 @@ class Switch:
 
     def _requeue(self, decision: do.Requeue) -> None:
         self._table.come_back(decision.request_id)
+        self._tell(decision.request_id, Conflict("it was resumed meanwhile").to_info())
         self._off(decision.request_id, decision.reason)
 
     def _off(self, request_id: str, reason: str) -> Process:
@@ -150,6 +181,7 @@ class Switch:
             process.phase = Phase.SUSPENDED
         process.note(reason)
         if process.stream.kept is not None:
+            process.is_filed = True
             self._task(self._keep(process))
         return process
 
@@ -159,7 +191,7 @@ class Switch:
     def _lose(self, process: Process) -> None:
         """Its file is taken from it at once: by the time it is deleted there may be a newer one."""
         ref, process.snapshot = process.snapshot, None
-        if ref is not None or process.is_recorded:
+        if ref is not None or process.is_filed:
             self._task(self._forget(process, ref))
 
     def _spill(self, decision: do.SpillSnapshot) -> None:
@@ -172,6 +204,7 @@ class Switch:
     def on_suspended(self, message: msg.Suspended) -> None:
         """Of a request that has ended meanwhile, the file is nobody's."""
         request_id, snapshot = message.request_id, message.snapshot
+        self._written.add(request_id)
         process = self._table.live.get(request_id)
         if process is None:
             if snapshot is not None:
@@ -179,7 +212,7 @@ class Switch:
             return
         if snapshot is None:
             error = message.error or WorkerLost("no snapshot was written").to_info()
-            self._post(ev.SuspendFailed(request_id, error))
+            self._fail(request_id, error)
             return
         if process.snapshot is not None:
             self._store.discard(process.snapshot)
@@ -187,7 +220,8 @@ class Switch:
         spent_s = (time.monotonic_ns() - process.suspending_mono) / 1e9
         self._metrics.suspend_time.labels(process.version.ref).observe(spent_s)
         self._metrics.snapshot_bytes.labels(process.version.ref).observe(snapshot.size_bytes)
-        self._post(ev.Suspended(request_id, snapshot.size_bytes))
+        is_on_disk = process.snapshot_tier is Tier.DISK
+        self._post(ev.Suspended(request_id, snapshot.size_bytes, is_on_disk))
 
     def on_forgotten(self, process: Process) -> None:
         """Its worker has aborted it, as it was asked to: it leaves no snapshot."""
@@ -206,6 +240,7 @@ class Switch:
 
     def closed(self, process: Process) -> None:
         """It has ended: nothing of it stays."""
+        self._written.add(process.request_id)  # or it never will be
         self._tell(process.request_id, NotFound("it ended meanwhile").to_info())
         self._lose(process)
 
@@ -256,7 +291,7 @@ class Switch:
     async def _forget(self, process: Process, ref: SnapshotRef | None) -> None:
         """The record first: it must not name a file that is gone."""
         async with process.filing:
-            if process.is_recorded:
+            if process.is_filed:  # on record, or about to be when this was asked for
                 process.is_recorded = False
                 await self._store.forget(process.request_id)
             if ref is not None:

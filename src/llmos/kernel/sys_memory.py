@@ -37,7 +37,7 @@ async def show_memory(kernel: Kernel, call: Call, body: sc.ShowMemory) -> sc.Mem
         ],
         num_snapshots=len(on_disk),
         disk_snapshot_bytes=sum(on_disk),
-        disk_free_bytes=kernel.snapshots.free_bytes(Tier.DISK),
+        disk_free_bytes=max(0, kernel.switch.free_bytes(Tier.DISK)),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
 from llmos.abi.registry import ModelVersion, PullProgress
-from llmos.errors import Conflict
+from llmos.errors import Conflict, ShuttingDown
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
 from llmos.kernel.front import Call
@@ -63,6 +63,8 @@ async def pin_model(kernel: Kernel, call: Call, body: sc.PinModel) -> sc.Done:
 async def _make_resident(
     kernel: Kernel, version: ModelVersion, *, pin: bool = False, keep_alive_ns: int | None = None
 ) -> None:
+    if kernel.draining:
+        raise ShuttingDown("the server is stopping")
     facts = kernel.placement.facts(version)
     if too_large := check_size(kernel.state, facts):
         raise too_large

@@ -86,7 +86,10 @@ class Workers:
                 self.kill(worker, WorkerLost("the tokenizer was stuck on a prompt"))
 
     def start_replica(self, replica_id: str, driver: DriverEntry, spec: ReplicaSpec) -> None:
-        """On a warm spare of the driver when there is one."""
+        """On a warm spare of the driver when there is one. Nothing starts once all is to end."""
+        if self._closing:
+            self._observer.on_gone(replica_id, None)
+            return
         spare = next(
             (
                 w

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import stat
+import time
 from pathlib import Path
 
 from llmos.errors import StorageError
@@ -25,6 +26,7 @@ MOUNTS = Path("/proc/self/mountinfo")
 _PREFIX = "llmos"
 _HASH_CHARS = 16
 _ATTEMPTS = 10
+_PAUSE_S = 0.01
 
 
 class MemoryFolder:
@@ -91,13 +93,22 @@ def _is_tmpfs(device: int) -> bool:
 
 
 def _locked(path: Path) -> int:
-    """Make or open the folder, and lock it. The lock's descriptor."""
-    for _ in range(_ATTEMPTS):
+    """Make or open the folder, and lock it. The lock's descriptor.
+
+    Another server that begins may look for a moment whether it is a dead one's, or remove it.
+    """
+    error: Exception = StorageError(f"{path} is removed as often as it is made")
+    for attempt in range(_ATTEMPTS):
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        with contextlib.suppress(FileNotFoundError):  # another server took it for a dead one's
+        try:
             return _lock(path)
-    raise StorageError(f"{path} is removed as often as it is made")
+        except FileNotFoundError:
+            continue
+        except StorageError as busy:
+            error = busy
+        time.sleep(attempt * _PAUSE_S)
+    raise error
 
 
 def _lock(path: Path) -> int:

@@ -15,7 +15,7 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Failed
 from llmos.abi.inference import Prepared
 from llmos.abi.suspended import SuspendedRequest, Tier
-from llmos.errors import DiskFull, NotFound, SnapshotRejected, StorageError
+from llmos.errors import Conflict, DiskFull, NotFound, SnapshotRejected, StorageError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.process import Phase, ProcessTable
@@ -37,7 +37,7 @@ class Store:
         self.discarded: list[str] = []
         self.records: dict[str, SuspendedRequest] = {}
         self.error: Exception | None = None
-        self.free = 1 << 30
+        self.free = dict.fromkeys(Tier, 1 << 30)
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -45,7 +45,7 @@ class Store:
         return f"/{tier}"
 
     def free_bytes(self, tier: Tier) -> int:
-        return self.free
+        return self.free[tier]
 
     async def spill(self, ref: SnapshotRef) -> SnapshotRef:
         await self.gate.wait()
@@ -85,6 +85,11 @@ class World:
         self.process.started_ns = 1
         self.table.add(self.process)
 
+    async def ready(self) -> World:
+        """With both tiers measured."""
+        await self.switch.measure()
+        return self
+
     def apply(self, decision: Any) -> None:
         self.switch.appliers[type(decision)](decision)
 
@@ -108,12 +113,12 @@ def run(test: Test) -> None:
 
 def test_out_and_in_again() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.suspend()
         assert world.sent == [msg.Suspend(["req_1"], "/memory")]
         assert world.process.phase is Phase.SUSPENDING
         world.told(REF)
-        assert world.events == [ev.Suspended("req_1", 9)]
+        assert world.events == [ev.Suspended("req_1", 9, is_on_disk=False)]
         world.apply(do.Requeue("req_1", "why"))
         assert world.process.phase is Phase.SUSPENDED
         resume = world.submission()
@@ -129,7 +134,7 @@ def test_out_and_in_again() -> None:
 
 def test_a_newer_snapshot_is_not_deleted_for_an_older_one() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.suspend()
         world.told(REF)
         world.apply(do.DropSnapshot("req_1"))
@@ -143,7 +148,7 @@ def test_a_newer_snapshot_is_not_deleted_for_an_older_one() -> None:
 
 def test_of_a_request_that_has_ended_nothing_stays() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.suspend()
         world.table.retire(world.process)
         world.told(REF)
@@ -153,22 +158,59 @@ def test_of_a_request_that_has_ended_nothing_stays() -> None:
     run(go)
 
 
-def test_a_full_disk_is_seen_before_a_worker_is_asked() -> None:
+def test_without_room_in_memory_the_disk_is_used_and_without_any_it_stays() -> None:
     async def go() -> None:
-        world = World()
-        world.store.free = 10
-        world.suspend(Tier.DISK)
-        assert world.sent == []
-        assert world.events[0].error.code == "disk_full"
+        world = await World().ready()
+        world.store.free = {Tier.MEMORY: 10, Tier.DISK: 300_000}
+        await world.switch.measure()
         world.suspend(Tier.MEMORY)
-        assert world.sent
+        assert world.sent == [msg.Suspend(["req_1"], "/disk")]
+        world.told(DISK)
+        assert world.events == [ev.Suspended("req_1", 9, is_on_disk=True)]
+        held = world.switch.when_held("req_1")
+        world.suspend(Tier.DISK)  # what was promised before is not there any more
+        assert len(world.sent) == 1
+        assert world.events[-1].error.code == "disk_full"
+        with pytest.raises(DiskFull):
+            await held
+        await world.switch.measure()
+        world.suspend(Tier.DISK)
+        assert len(world.sent) == 2
+
+    run(go)
+
+
+def test_a_hold_that_is_taken_back_is_answered() -> None:
+    async def go() -> None:
+        world = await World().ready()
+        held = world.switch.when_held("req_1")
+        world.apply(do.Requeue("req_1", "resumed"))
+        with pytest.raises(Conflict):
+            await held
+
+    run(go)
+
+
+def test_one_that_ends_while_its_record_is_written_has_none() -> None:
+    async def go() -> None:
+        world = await World(is_kept=True).ready()
+        world.told(REF)
+        world.store.gate.clear()
+        world.apply(do.HoldRequest("req_1", "by me"))
+        await asyncio.sleep(0)
+        world.process.phase = Phase.ABORTED
+        world.switch.closed(world.process)
+        world.store.gate.set()
+        await world.switch.settle()
+        assert world.store.records == {}
+        assert world.process.snapshot is None
 
     run(go)
 
 
 def test_without_snapshots_its_worker_forgets_it_and_it_is_computed_again() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.process.generated.extend([7, 8])
         world.suspend(None)
         assert world.sent == [msg.Abort(["req_1"], "suspended")]
@@ -184,7 +226,7 @@ def test_without_snapshots_its_worker_forgets_it_and_it_is_computed_again() -> N
 
 def test_a_refused_snapshot_is_no_end_but_once() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.suspend()
         world.told(REF)
         world.submission()
@@ -202,7 +244,7 @@ def test_a_refused_snapshot_is_no_end_but_once() -> None:
 
 def test_who_waits_for_a_hold_is_told_how_it_went() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         held, refused, ended = (world.switch.when_held("req_1") for _ in range(3))
         world.apply(do.HoldRequest("req_1", "by me"))
         assert held.done() and refused.done() and ended.done()
@@ -220,7 +262,7 @@ def test_who_waits_for_a_hold_is_told_how_it_went() -> None:
 
 def test_what_outlives_the_server_is_on_record_until_it_moves_on() -> None:
     async def go() -> None:
-        world = World(is_kept=True)
+        world = await World(is_kept=True).ready()
         world.process.generated.extend([7])
         world.told(REF)
         world.process.is_held = True
@@ -245,7 +287,7 @@ def test_what_outlives_the_server_is_on_record_until_it_moves_on() -> None:
 
 def test_a_hold_is_told_when_it_is_on_record() -> None:
     async def go() -> None:
-        world = World(is_kept=True)
+        world = await World(is_kept=True).ready()
         world.told(REF)
         world.store.gate.clear()
         held = world.switch.when_held("req_1")
@@ -261,7 +303,7 @@ def test_a_hold_is_told_when_it_is_on_record() -> None:
 
 def test_what_cannot_be_put_on_record_is_lost_with_the_server_and_nothing_else() -> None:
     async def go() -> None:
-        world = World(is_kept=True)
+        world = await World(is_kept=True).ready()
         world.store.error = StorageError("broken")
         world.told(REF)
         world.apply(do.HoldRequest("req_1", "x"))
@@ -274,7 +316,7 @@ def test_what_cannot_be_put_on_record_is_lost_with_the_server_and_nothing_else()
 
 def test_a_spill_that_comes_too_late_keeps_the_file_in_use() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.told(REF)
         world.process.phase = Phase.SUSPENDED
         world.store.gate.clear()
@@ -292,7 +334,7 @@ def test_a_spill_that_comes_too_late_keeps_the_file_in_use() -> None:
 
 def test_a_spill_frees_the_memory() -> None:
     async def go() -> None:
-        world = World()
+        world = await World().ready()
         world.told(REF)
         world.process.phase = Phase.SUSPENDED
         world.apply(do.SpillSnapshot("req_1", "room"))

@@ -120,8 +120,8 @@ class NativeDriver:
             raise Conflict("a request is in the batch")
         if not self._accounts.parked:
             with _mapped():
-                self._batch.kv.give_back()
                 loaded.weights.park()
+                self._batch.kv.give_back()
                 gc.collect()  # what a load left behind holds weights, too
                 pages.trim()
             self._accounts.parked = True
