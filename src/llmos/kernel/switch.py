@@ -18,7 +18,7 @@ from llmos.errors import (
     ErrorInfo,
     LLMOSError,
     NotFound,
-    SnapshotRejected,
+    WorkerError,
     WorkerLost,
     from_info,
 )
@@ -229,12 +229,14 @@ class Switch:
         self._post(ev.Suspended(process.request_id, None))
 
     def on_rejected(self, process: Process, event: Failed) -> bool:
-        """Whether a failure is its snapshot's: then it is not the request's end."""
-        if event.error.code != SnapshotRejected.code or process.snapshot is None:
+        """Whether a failure is its snapshot's, or of going on from it: then it is not the request's
+        end, but computed again, once."""
+        is_workers = isinstance(from_info(event.error), WorkerError)
+        if process.snapshot is None or process.is_recomputing or not is_workers:
             return False
         log.warning("%s cannot go on from its snapshot: %s", event.request_id, event.error.message)
         process.is_recomputing = True
-        process.note(f"its snapshot is refused: {event.error.message}")
+        process.note(f"it cannot go on from its snapshot: {event.error.message}")
         self._post(ev.SnapshotLost(event.request_id, event.error.message))
         return True
 

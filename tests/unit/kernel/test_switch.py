@@ -15,7 +15,15 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Failed
 from llmos.abi.inference import Prepared
 from llmos.abi.suspended import SuspendedRequest, Tier
-from llmos.errors import Conflict, DiskFull, NotFound, SnapshotRejected, StorageError
+from llmos.errors import (
+    Conflict,
+    DiskFull,
+    EngineFailed,
+    InvalidRequest,
+    NotFound,
+    SnapshotRejected,
+    StorageError,
+)
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.process import Phase, ProcessTable
@@ -238,6 +246,20 @@ def test_a_refused_snapshot_is_no_end_but_once() -> None:
         assert not world.switch.on_rejected(world.process, failed)  # there is none any more
         served = world.process.served()
         assert (served.num_suspensions, served.num_recomputed) == (1, 1)
+
+    run(go)
+
+
+def test_a_failure_of_going_on_is_none_of_the_request_and_one_of_its_own_is() -> None:
+    async def go() -> None:
+        world = await World().ready()
+        world.told(REF)
+        world.submission()
+        bad = Failed("req_1", InvalidRequest("no").to_info())
+        assert not world.switch.on_rejected(world.process, bad)
+        full = Failed("req_1", EngineFailed("out of memory").to_info())
+        assert world.switch.on_rejected(world.process, full)
+        assert not world.switch.on_rejected(world.process, full)
 
     run(go)
 
