@@ -14,6 +14,7 @@ BROAD = {"Exception", "BaseException"}
 BOUNDARIES = {
     # loops: one failure must not end the rest
     "llmos.kernel.loop.Loop._turn",
+    "llmos.kernel.memory.MemoryWatch.run",
     "llmos.kernel.syscall.Gate._run",
     "llmos.kernel.workers.Workers._live",
     "llmos.worker.__main__.main",
