@@ -162,8 +162,8 @@ ROOM = (
     Plant(
         "who waits for room is never told that there is none",
         "residency",
-        "if waited_ns >= state.limits.room_timeout_ns and",
-        "if False and",
+        "return now_ns - since_ns >= state.limits.room_timeout_ns",
+        "return False",
     ),
     Plant(
         "nobody says who waits for room",
