@@ -95,10 +95,13 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
     resumes = request.state is RequestState.SUSPENDED
     request.move(RequestState.RUNNING, f"{row}, {_why_there(replica, request)}", now_ns)
     request.slice_tokens, request.comes_first = 0, False
-    highest = state.backlogs[request.model_id].highest()
-    request.is_on_credit = request.waiting.service_class < highest
     request.num_slices += 1
     replica.running[request_id] = None
+    if not is_new and _never_left(state, request):
+        _take_back(state, replica, request)
+        return
+    highest = state.backlogs[request.model_id].highest()
+    request.is_on_credit = request.waiting.service_class < highest
     if is_new:
         request.replica_id = replica.replica_id
         request.num_resumes += resumes
@@ -115,12 +118,22 @@ def _unpark(state: State, replica: Replica, request: Request) -> None:
     assert request.replica_id == replica.replica_id, "its KV is elsewhere"
     replica.parked.pop(request.request_id)
     forget_kv(state, request)
+    state.out.append(do.UnpauseRow(request.request_id, replica.replica_id, request.reason))
+
+
+def _never_left(state: State, request: Request) -> bool:
+    """It gave way in this very step, and it is its turn again: the worker need not know."""
     last = state.out[-1] if state.out else None
-    if isinstance(last, do.PauseRow) and last.request_id == request.request_id:
-        state.out.pop()  # it gave way, and it is its turn again: the worker need not know
-        request.num_preempted -= last.kind is do.Pause.PREEMPTED
-    else:
-        state.out.append(do.UnpauseRow(request.request_id, replica.replica_id, request.reason))
+    return isinstance(last, do.PauseRow) and last.request_id == request.request_id
+
+
+def _take_back(state: State, replica: Replica, request: Request) -> None:
+    """Its pause, which nobody saw: it has the row for what it had it for before."""
+    replica.parked.pop(request.request_id)
+    forget_kv(state, request)
+    pause = state.out.pop()
+    assert isinstance(pause, do.PauseRow)
+    request.num_preempted -= pause.kind is do.Pause.PREEMPTED
 
 
 def _why_there(replica: Replica, request: Request) -> str:

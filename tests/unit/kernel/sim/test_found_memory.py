@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from llmos.abi.events import Aborted
 from llmos.abi.policy import Tuning
 from llmos.abi.principal import ServiceClass
@@ -10,6 +12,7 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.limits import NS
 from llmos.kernel.core.suspend import MAX_RESUMES
+from llmos.kernel.sim import small
 from tests.unit.kernel.core_world import GIB, World, model, of
 
 MS = NS // 1000
@@ -237,3 +240,9 @@ def test_a_drained_model_that_has_a_successor_is_not_parked() -> None:
     assert of(do.StartReplica, world.log)[-1].model is small
     assert of(do.StopReplica, world.end("r"))
     assert not of(do.ParkReplica, world.log)
+
+
+@pytest.mark.parametrize("seed", [309963, 314037, 314594])
+def test_a_row_that_is_given_up_and_got_back_at_once_is_held_for_what_it_was(seed: int) -> None:
+    """It was had on credit from then on, and the next class that took it did so uncounted."""
+    small.world(seed).run()
