@@ -9,9 +9,22 @@ _HEAP = "if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):"
 _DUE = "if len(self.due) > 64 and len(self.due) > 2 * len(self.requests):"
 _SWEEP = "a sweep earlier or later: dead entries are skipped whether they were swept or not"
 
+_TIGHT = "it steers how tight a bound is, hence how long the search takes, not what it finds"
+
 EQUIVALENT: dict[tuple[str, str], str] = {
     ("policies.order", f"compare in `{_HEAP}`"): _SWEEP,
     ("policies.order", f"and-or in `{_HEAP}`"): _SWEEP,
+    (
+        "policies.order",
+        "dropped assignment in "
+        "`self._heap = [e for e in self._heap if self._live.get(e[2].request_id) == e[1]]`",
+    ): _SWEEP,
+    (
+        "cover",
+        "arithmetic in "
+        "`w * short / max(f, short / 4) for w, short, f in zip(weights, need, freed, strict=True)`",
+    ): _TIGHT,
+    ("cover", "arithmetic in `price += steps[-1].price`"): _TIGHT,
     ("state", f"compare in `{_DUE}`"): _SWEEP,
     ("state", f"and-or in `{_DUE}`"): _SWEEP,
     (

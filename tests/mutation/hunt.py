@@ -63,8 +63,15 @@ def worlds(first: int, last: int) -> None:
 
 
 def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
-    """Tests of policies on simulated workers, and of what was found before."""
-    from tests.unit.kernel import test_shares
+    """Tests of the core, of policies on simulated workers, and of what was found before."""
+    from tests.unit.kernel import (
+        test_core,
+        test_jobs_core,
+        test_memory,
+        test_room,
+        test_sched,
+        test_shares,
+    )
     from tests.unit.kernel.sim import (
         test_exact,
         test_found,
@@ -75,12 +82,15 @@ def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     )
 
     own = (test_exact, test_found, test_found_memory, test_outlook, test_shed)
-    for module in (*own, test_shares, test_policies):
+    plain = (test_core, test_sched, test_memory, test_jobs_core, test_room, test_shares)
+    for module in (*own, *plain, test_policies):
         for name, test in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(test):
                 for mark in getattr(test, "pytestmark", []):
+                    is_one = isinstance(mark.args[0], str)
                     for value in mark.args[1]:
-                        yield name, lambda t=test, v=value: t(v)  # type: ignore[misc]
+                        values = (value,) if is_one else value
+                        yield name, lambda t=test, v=values: t(*v)  # type: ignore[misc]
                 if not getattr(test, "pytestmark", []):
                     yield name, test
 

@@ -13,6 +13,7 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.jobs import JobPhase, Outcome, SpareState
 from llmos.kernel.core.limits import NS, JobLimits
+from llmos.kernel.core.replica import ModelFacts
 from tests.unit.kernel.core_world import finished, of
 from tests.unit.kernel.jobs_world import MIB, MODEL, JobWorld
 
@@ -105,6 +106,20 @@ def test_idle_models_make_room_for_a_job_once_nobody_has_used_them_for_a_while()
     assert "makes room for job a" in stop.reason
     world.step(ev.ReplicaGone("rep_1", None))
     assert world.jobs["a"].place == "worker"
+
+
+def test_what_a_job_on_its_way_out_gives_back_is_waited_for() -> None:
+    world = JobWorld(budget_bytes=600 * MIB)
+    world.request("r", BATCH)
+    world.step(ev.ReplicaUp("rep_1", 2, 400 * MIB))
+    world.run("a", memory=200)
+    world.step(ev.Ended("r", finished("r")), ev.JobCancelled("a", "by its owner"))
+    world.later(5)
+    world.request("other", INTERACTIVE, ModelFacts("mdl_o", "o:1", 200 * MIB, 2))
+    world.later(5)
+    assert not of(do.StopReplica, world.log)
+    world.over("a", Outcome.GAVE_WAY)
+    assert of(do.StartReplica, world.log)[-1].model.model_id == "mdl_o"
 
 
 def test_a_model_that_more_urgent_requests_need_makes_jobs_yield_frozen_ones_too() -> None:

@@ -306,3 +306,36 @@ def test_a_parked_model_that_is_stopped_gives_back_what_it_kept() -> None:
     assert [d.replica_id for d in of(do.StopReplica, decisions)] == ["rep_1"]
     assert leaving(world.state) == {"host": GIB // 5}  # not only what parking would give
     assert of(do.StartReplica, world.gone("rep_1", None))[0].model.ref == "c:1"
+
+
+def test_a_model_in_use_goes_only_where_others_lack_memory_for_long() -> None:
+    world = loaded("a")
+    world.arrive("r", facts("a"))
+    short = ev.MemoryMeasured({"host": -MIB})
+    for measured in (short, short, ev.MemoryMeasured({"host": MIB}), short, short):
+        world.step(measured)
+        assert world.state.replicas["rep_1"].state is ReplicaState.READY
+    world.step(short)
+    assert world.state.replicas["rep_1"].state is ReplicaState.DRAINING
+
+
+def test_what_was_to_be_pinned_and_could_not_be_loaded_is_not_pinned_later() -> None:
+    world = World(max_start_failures=1)
+    world.step(ev.ModelWanted(facts("a"), pin=True))
+    (resident,) = of(do.Resident, world.gone("rep_1"))
+    assert resident.error is not None
+    world.step(ev.Tick(), after_ns=60 * NS)
+    world.arrive("r", facts("a"))
+    world.up("rep_2")
+    assert not world.state.pinned
+
+
+def test_who_waits_is_not_told_that_there_is_no_room_while_it_is_being_made() -> None:
+    world = loaded("a", size=2 * GIB, room_timeout_ns=10 * NS, patience_ns=2 * NS, turn_ns=60 * NS)
+    world.arrive("long", facts("a", 2 * GIB))
+    world.arrive("r", facts("b", 2 * GIB))
+    assert world.state.replicas["rep_1"].state is ReplicaState.READY
+    world.step(ev.Tick(), after_ns=3 * NS)
+    assert world.state.replicas["rep_1"].state is ReplicaState.DRAINING
+    assert not of(do.Close, world.step(ev.Tick(), after_ns=8 * NS))
+    assert of(do.Close, world.step(ev.Tick(), after_ns=3 * NS))

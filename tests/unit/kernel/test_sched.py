@@ -333,6 +333,14 @@ def test_the_queue_is_bounded_in_tokens_too() -> None:
     assert "928 tokens wait" in refuse.error.message
 
 
+def test_a_refusal_names_the_bound_that_is_exceeded() -> None:
+    world = ready_world(max_waiting_per_model=2, max_waiting_tokens=1000)
+    world.arrive("busy", one())
+    assert of(do.Accept, world.arrive("a", one(), prompt=800))  # one more request may wait
+    (refuse,) = world.arrive("b", one(), prompt=10)
+    assert "928 tokens wait" in refuse.error.message
+
+
 def test_a_draining_replica_runs_its_parked_requests_and_nothing_new() -> None:
     world = ready_world()
     world.arrive("low", one(), BATCH)

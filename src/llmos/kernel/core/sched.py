@@ -97,9 +97,10 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
     request.slice_tokens, request.comes_first = 0, False
     request.num_slices += 1
     replica.running[request_id] = None
-    if not is_new and _never_left(state, request):
-        _take_back(state, replica, request)
-        return
+    if not is_new:
+        _unpark(state, replica, request)
+        if _takes_back(state, request):
+            return
     highest = state.backlogs[request.model_id].highest()
     request.is_on_credit = request.waiting.service_class < highest
     if is_new:
@@ -111,29 +112,24 @@ def _run(state: State, replica: Replica, request: Request, now_ns: int) -> None:
             queue.charge(request.waiting, request.waiting.prompt_tokens)
         state.out.append(do.Dispatch(request_id, replica.replica_id, request.reason, resumes))
     else:
-        _unpark(state, replica, request)
+        state.out.append(do.UnpauseRow(request_id, replica.replica_id, request.reason))
 
 
 def _unpark(state: State, replica: Replica, request: Request) -> None:
     assert request.replica_id == replica.replica_id, "its KV is elsewhere"
     replica.parked.pop(request.request_id)
     forget_kv(state, request)
-    state.out.append(do.UnpauseRow(request.request_id, replica.replica_id, request.reason))
 
 
-def _never_left(state: State, request: Request) -> bool:
-    """It gave way in this very step, and it is its turn again: the worker need not know."""
+def _takes_back(state: State, request: Request) -> bool:
+    """Whether it gave way in this very step. Nobody has seen its pause, which is undone: it has
+    the row for what it had it for before."""
     last = state.out[-1] if state.out else None
-    return isinstance(last, do.PauseRow) and last.request_id == request.request_id
-
-
-def _take_back(state: State, replica: Replica, request: Request) -> None:
-    """Its pause, which nobody saw: it has the row for what it had it for before."""
-    replica.parked.pop(request.request_id)
-    forget_kv(state, request)
-    pause = state.out.pop()
-    assert isinstance(pause, do.PauseRow)
-    request.num_preempted -= pause.kind is do.Pause.PREEMPTED
+    if not isinstance(last, do.PauseRow) or last.request_id != request.request_id:
+        return False
+    state.out.pop()
+    request.num_preempted -= last.kind is do.Pause.PREEMPTED
+    return True
 
 
 def _why_there(replica: Replica, request: Request) -> str:
