@@ -104,10 +104,19 @@ def test_an_interrupted_backup_leaves_nothing(own_server: Server, tmp_path: Path
     assert own_server.stop() == 0
 
 
+_AT_A_TERMINAL = """
+import signal, sys
+from llmos.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+"""Of a shell that runs the tests in the background, commands inherit to ignore interrupts."""
+
+
 def _interrupts(server: Server, target: Path) -> bool:
     """Whether a backup was under way when its command was interrupted."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmos.cli.main", "backup", str(target)],
+        [sys.executable, "-c", _AT_A_TERMINAL, "backup", str(target)],
         env={"LLMOS_HOME": str(server.home), "PATH": "/usr/bin:/bin"},
         stderr=subprocess.DEVNULL,
     )
