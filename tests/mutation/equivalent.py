@@ -25,6 +25,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "`w * short / max(f, short / 4) for w, short, f in zip(weights, need, freed, strict=True)`",
     ): _TIGHT,
     ("cover", "arithmetic in `price += steps[-1].price`"): _TIGHT,
+    (
+        "cover",
+        "constant in `return sum([f * s for f, s in zip(frees, scale, strict=True)])`",
+    ): "the two are of the same devices",
     ("state", f"compare in `{_DUE}`"): _SWEEP,
     ("state", f"and-or in `{_DUE}`"): _SWEEP,
     (

@@ -66,11 +66,14 @@ def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     """Tests of the core, of policies on simulated workers, and of what was found before."""
     from tests.unit.kernel import (
         test_core,
+        test_eviction,
         test_jobs_core,
         test_memory,
+        test_reuse,
         test_room,
         test_sched,
         test_shares,
+        test_suspend,
     )
     from tests.unit.kernel.sim import (
         test_exact,
@@ -82,8 +85,9 @@ def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     )
 
     own = (test_exact, test_found, test_found_memory, test_outlook, test_shed)
-    plain = (test_core, test_sched, test_memory, test_jobs_core, test_room, test_shares)
-    for module in (*own, *plain, test_policies):
+    plain = (test_core, test_sched, test_memory, test_suspend, test_eviction, test_reuse)
+    others = (test_jobs_core, test_room, test_shares)
+    for module in (*own, *plain, *others, test_policies):
         for name, test in vars(module).items():
             if name.startswith("test_") and inspect.isfunction(test):
                 for mark in getattr(test, "pytestmark", []):

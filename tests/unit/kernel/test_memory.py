@@ -187,7 +187,8 @@ def test_nothing_is_given_out_that_was_not_measured_to_be_there() -> None:
     world.step(ev.MemoryMeasured({"host": 0}))  # the probe has no answer
     decisions = world.arrive("r", facts("a"))
     assert not of(do.StartReplica, decisions)
-    assert "lacks 1.00 GiB" in of(do.LacksRoom, decisions)[0].reason
+    reason = of(do.LacksRoom, decisions)[0].reason
+    assert reason == "a:1 lacks 1.00 GiB of host memory: others on this machine have it"
     assert of(do.StartReplica, world.step(ev.MemoryMeasured({"host": 3 * GIB})))
 
 
@@ -339,3 +340,13 @@ def test_who_waits_is_not_told_that_there_is_no_room_while_it_is_being_made() ->
     assert world.state.replicas["rep_1"].state is ReplicaState.DRAINING
     assert not of(do.Close, world.step(ev.Tick(), after_ns=8 * NS))
     assert of(do.Close, world.step(ev.Tick(), after_ns=3 * NS))
+
+
+def test_a_model_that_goes_with_time_goes_at_once_for_a_higher_class() -> None:
+    world = loaded("a", size=2 * GIB, patience_ns=2 * NS, turn_ns=60 * NS)
+    world.arrive("long", facts("a", 2 * GIB))
+    world.arrive("r", facts("b", 2 * GIB))
+    assert not of(do.SuspendRow, world.step(ev.Tick(), after_ns=3 * NS))
+    assert world.state.replicas["rep_1"].state is ReplicaState.DRAINING
+    (suspend,) = of(do.SuspendRow, world.arrive("urgent", facts("b", 2 * GIB), INTERACTIVE))
+    assert suspend.request_id == "long"
