@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import logging
 import math
@@ -16,6 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from llmos.abi.footprint import Footprint, FootprintKey
 from llmos.errors import LLMOSError
+from llmos.storage.behind import WriteBehind
 from llmos.storage.config import StorageConfig
 from llmos.storage.database import Database
 from llmos.storage.tables import footprints
@@ -42,8 +41,7 @@ class SqlFootprintLog:
         self._config = config
         self._known = {footprint.key: footprint for footprint in known}
         self._unwritten: dict[FootprintKey, Footprint] = {}
-        self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._behind = WriteBehind("footprint-log", self.flush, retry_s=RETRY_S)
 
     def all(self) -> list[Footprint]:
         """See `abi.FootprintLog`."""
@@ -59,9 +57,7 @@ class SqlFootprintLog:
             oldest = min(self._known.values(), key=lambda known: known.measured_ns)
             del self._known[oldest.key]
             self._unwritten.pop(oldest.key, None)
-        self._came.set()
-        if self._task is None:
-            self._task = asyncio.create_task(self._flush_for_ever(), name="footprint-log")
+        self._behind.wake()
 
     async def flush(self) -> bool:
         """Write all there is; False if the database would not, and it waits."""
@@ -82,26 +78,7 @@ class SqlFootprintLog:
 
     async def close(self) -> None:
         """Write what is left, if that is possible. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-        await self.flush()
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await self._came.wait()
-            self._came.clear()
-            flushing = asyncio.ensure_future(self.flush())
-            try:
-                done = await asyncio.shield(flushing)
-            except asyncio.CancelledError:
-                await flushing
-                raise
-            if not done:
-                self._came.set()
-                await asyncio.sleep(RETRY_S)
+        await self._behind.close()
 
 
 async def open_footprints(database: Database, config: StorageConfig) -> SqlFootprintLog:

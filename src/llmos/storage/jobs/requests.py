@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import logging
 import time
@@ -15,6 +13,7 @@ from sqlalchemy import Connection, select, text
 
 from llmos.abi.requests import RequestFilter, RequestRow
 from llmos.errors import LLMOSError
+from llmos.storage.behind import WriteBehind
 from llmos.storage.config import StorageConfig
 from llmos.storage.jobs.rows import plain
 from llmos.storage.jobs.store import Transactions
@@ -51,17 +50,14 @@ class SqlRequestLog:
         self._config = config
         self._on_drop = on_drop
         self._rows: deque[RequestRow] = deque()
-        self._came = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._behind = WriteBehind("request-log", self.flush, config.request_window_s)
         self._warned_s = -WARN_EVERY_S
 
     def record(self, rows: Sequence[RequestRow]) -> None:
         """See `abi.RequestLog`. Call it on the loop."""
         self._rows.extend(rows)
         self._drop_oldest()
-        self._came.set()
-        if self._task is None:
-            self._task = asyncio.create_task(self._flush_for_ever(), name="request-log")
+        self._behind.wake()
 
     async def page(self, query: RequestFilter) -> list[RequestRow]:
         """See `abi.RequestLog`."""
@@ -82,26 +78,7 @@ class SqlRequestLog:
 
     async def close(self) -> None:
         """Write what is left, if that is possible. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-        await self.flush()
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await self._came.wait()
-            await asyncio.sleep(self._config.request_window_s)
-            self._came.clear()
-            flushing = asyncio.ensure_future(self.flush())
-            try:
-                done = await asyncio.shield(flushing)
-            except asyncio.CancelledError:
-                await flushing
-                raise
-            if not done:
-                self._came.set()
+        await self._behind.close()
 
     def _drop_oldest(self) -> None:
         num = len(self._rows) - self._config.max_request_rows
