@@ -67,7 +67,7 @@ class RopeStyle(enum.StrEnum):
 class Activation(enum.StrEnum):
     """`GELU` is by erf, `GELU_TANH` its tanh form, `QUICK_GELU` x * sigmoid(1.702 x).
 
-    `RELU2` is relu(x)².
+    `RELU2` is relu(x)². `XIELU` (arXiv:2411.13010) has numbers of its own: see `Xielu`.
     """
 
     SILU = "silu"
@@ -76,6 +76,7 @@ class Activation(enum.StrEnum):
     QUICK_GELU = "quick_gelu"
     RELU = "relu"
     RELU2 = "relu2"
+    XIELU = "xielu"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +149,20 @@ class Rope:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Xielu:
+    """Stored numbers of an activation, one element each. softplus(z) = log(1 + exp(z)).
+
+    p = softplus(alpha_p), n = beta + softplus(alpha_n); x > 0: p x² + beta x; else:
+    n (expm1(min(x, eps)) - x) + beta x.
+    """
+
+    alpha_p: Vector
+    alpha_n: Vector
+    beta: Vector
+    eps: Vector
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """One block. Query head h reads key/value head h // (num_heads // num_kv_heads)."""
 
@@ -163,6 +178,7 @@ class Layer:
     down: Linear
     activation: Activation
     gate: Linear | None = None
+    xielu: Xielu | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     norm_over: NormOver = NormOver.HEAD
