@@ -1,0 +1,1 @@
+"""The native driver's own forward on CPU: a described decoder, run by fused kernels."""

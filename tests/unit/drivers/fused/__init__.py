@@ -1,0 +1,1 @@
+"""The description of a decoder, and the forward that follows it."""
