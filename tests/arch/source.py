@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.syntax import parse
+
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src"
 
@@ -51,7 +53,7 @@ def modules() -> tuple[Module, ...]:
         parts = path.relative_to(SRC).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         text = path.read_text()
-        found.append(Module(name, path, text, ast.parse(text, str(path))))
+        found.append(Module(name, path, text, parse(text, str(path))))
     return tuple(found)
 
 

@@ -6,13 +6,14 @@ import ast
 from pathlib import Path
 
 from llmos.telemetry import faults
+from tests.syntax import parse
 
 
 def _uses(repository: Path) -> dict[str, list[str]]:
     """Point to the places that reach it; a name that is no literal is listed under ""."""
     found: dict[str, list[str]] = {}
     for path in sorted((repository / "src" / "llmos").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func

@@ -1,6 +1,7 @@
 """`kernel.core` decides and does nothing else: no clock, chance, loop, file, socket or process.
 
 `kernel.sim` is as pure; chance is given to it, so it may name the class, and nothing of the module.
+The native driver's table of pages decides, too, and touches no tensor.
 """
 
 from __future__ import annotations
@@ -31,18 +32,27 @@ ALLOWED_PACKAGES = ("llmos.abi", "llmos.errors", "llmos.kernel.core")
 IMPURE_BUILTINS = {"open", "input", "print", "exec", "eval", "__import__"}
 IMPURE_NAMES = {("llmos.abi.ids", "new_id")}
 
+PAGES = {"llmos.drivers.native.paging", "llmos.drivers.native.prefix"}
+
 CORE = [m for m in modules() if m.is_in("llmos.kernel.core")]
 SIM = [m for m in modules() if m.is_in("llmos.kernel.sim")]
+PAGING = [m for m in modules() if m.name in PAGES]
 
 
-def test_there_is_a_core_and_a_simulator() -> None:
+def test_there_is_a_core_and_a_simulator_and_a_table_of_pages() -> None:
     assert CORE
     assert SIM
+    assert len(PAGING) == len(PAGES)
 
 
 @pytest.mark.parametrize("module", CORE, ids=lambda m: m.name)
 def test_imports_nothing_with_effects(module: Module) -> None:
     assert not _wrong_imports(module, ALLOWED, ALLOWED_PACKAGES)
+
+
+@pytest.mark.parametrize("module", PAGING, ids=lambda m: m.name)
+def test_the_table_of_pages_imports_nothing_with_effects(module: Module) -> None:
+    assert not _wrong_imports(module, ALLOWED, tuple(PAGES))
 
 
 @pytest.mark.parametrize("module", SIM, ids=lambda m: m.name)
@@ -69,7 +79,7 @@ def _wrong_imports(module: Module, allowed: set[str], packages: tuple[str, ...])
     ]
 
 
-@pytest.mark.parametrize("module", [*CORE, *SIM], ids=lambda m: m.name)
+@pytest.mark.parametrize("module", [*CORE, *SIM, *PAGING], ids=lambda m: m.name)
 def test_calls_nothing_with_effects(module: Module) -> None:
     wrong = [
         f"line {node.lineno}: {node.id}"

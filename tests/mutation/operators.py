@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.syntax import parse
+
 CORE = Path(__file__).resolve().parents[2] / "src" / "llmos" / "kernel" / "core"
 
 _COMPARES: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -120,7 +122,7 @@ class Site:
 
     def mutant_of(self, source: str) -> Mutant:
         """The change made to the module's source."""
-        tree = _Swap(self.number, self.choice).visit(ast.parse(source))
+        tree = _Swap(self.number, self.choice).visit(parse(source))
         text = source.splitlines()[self.line - 1].strip()
         name = f"{self.module}:{self.line}#{self.number} {self.kind}"
         mutated = ast.unparse(ast.fix_missing_locations(tree))
@@ -131,7 +133,7 @@ def sites_in(module: str, source: str) -> list[Site]:
     """Texts of messages and decorators are never touched, nor are loops inverted."""
     found: list[Site] = []
     lines = source.splitlines()
-    nodes = [n for n in _in_order(ast.parse(source)) if any(_changes(n))]
+    nodes = [n for n in _in_order(parse(source)) if any(_changes(n))]
     for number, node in enumerate(nodes):
         line = getattr(node, "lineno", 0)
         if not isinstance(node, ast.While) and not lines[line - 1].lstrip().startswith("@"):

@@ -10,6 +10,7 @@ from tests.mutation.__main__ import judge
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.operators import Mutant, draw, every, modules, read
 from tests.mutation.planted import PLANTS
+from tests.syntax import parse
 
 QUICK = ("one row too many", "memory is not released", "last come, first served")
 
@@ -17,7 +18,7 @@ QUICK = ("one row too many", "memory is not released", "last come, first served"
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda p: p.name)
 def test_every_plant_fits_the_core_as_it_is(plant: object) -> None:
     mutant = plant.mutant()  # type: ignore[attr-defined]
-    ast.parse(mutant.source)
+    parse(mutant.source)
     assert mutant.source != read(mutant.module)
 
 
@@ -36,7 +37,7 @@ def test_drawing_is_repeatable_and_every_drawn_mutant_differs() -> None:
     first, second = draw(7, 12), draw(7, 12)
     assert first == second
     for mutant in first:
-        assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(read(mutant.module)))
+        assert ast.dump(parse(mutant.source)) != ast.dump(parse(read(mutant.module)))
 
 
 def test_every_module_that_decides_is_mutated() -> None:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.syntax import parse
 from tools.pilot import corpus, grammar, paths, probes
 
 GENERATOR = [
@@ -68,7 +69,7 @@ def test_template_choices_nest_and_fill() -> None:
 
 def test_generator_uses_the_standard_library_and_opens_nothing() -> None:
     for path in GENERATOR:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
