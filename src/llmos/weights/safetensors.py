@@ -35,8 +35,21 @@ class Tensor(msgspec.Struct, frozen=True):
         return math.prod(self.shape)
 
 
+class Header(msgspec.Struct, frozen=True):
+    """`tensors` in the order of their data, which begins at byte `data_begin` of the file."""
+
+    tensors: list[Tensor]
+    metadata: dict[str, str]
+    data_begin: int
+
+
 def read_tensors(path: Path) -> list[Tensor]:
     """The tensors of a file in the order of their data. Raises ModelRejected."""
+    return read_header(path).tensors
+
+
+def read_header(path: Path) -> Header:
+    """All that a file says before its data. Raises ModelRejected."""
     try:
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -55,11 +68,12 @@ def read_tensors(path: Path) -> list[Tensor]:
             header = parse_object(f"{path.name}: header", file.read(length))
     except OSError as error:
         raise ModelRejected(f"{path.name}: cannot be read: {error.strerror}") from None
-    _check_metadata(path.name, header.pop("__metadata__", None))
+    metadata = header.pop("__metadata__", None)
+    _check_metadata(path.name, metadata)
     tensors = [_tensor(path.name, name, entry) for name, entry in header.items()]
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     _check_cover(path.name, tensors, size_bytes - 8 - length)
-    return tensors
+    return Header(tensors, metadata or {}, 8 + length)
 
 
 def _check_metadata(file: str, metadata: Any) -> None:
