@@ -26,6 +26,7 @@ from llmos.drivers.native.weights import Weights, identities
 from llmos.errors import LLMOSError, LoadFailed, ModelRejected
 from llmos.weights.footprint import Shape, widest
 from llmos.weights.processor import computes
+from llmos.weights.stored import METHOD
 
 _log = logging.getLogger(__name__)
 
@@ -73,15 +74,17 @@ class LoadedModel:
 def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
     """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
     files = identities(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelRejected("config.json: torch does not read quantized weights of this form")
     chosen_device = _choose_device(device)
-    chosen_dtype = _choose_dtype(dtype, config, folder, chosen_device)
+    chosen_dtype = choose_dtype(dtype, config, folder, chosen_device)
 
     def read() -> torch.nn.Module:
         return _read_model(folder, config, chosen_dtype, chosen_device)
 
     model = read()
-    context_length = _bound_context(config, context_length)
+    context_length = bound_context(config, context_length)
     windows = _layer_windows(config)
     vocab_size, shapes = _probe(model, config, windows, chosen_device)
     return LoadedModel(
@@ -90,7 +93,7 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
         device=chosen_device,
         vocab_size=vocab_size,
         context_length=context_length,
-        eos_ids=_find_eos(folder, config),
+        eos_ids=find_eos(folder, config),
         windows=windows,
         shapes=shapes,
         weights=Weights(model, folder, files, read),
@@ -98,7 +101,8 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
     )
 
 
-def _read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """The Transformers config of an architecture that is read here. Raises ModelRejected."""
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -113,8 +117,9 @@ def _read_config(folder: Path) -> Any:
     except LLMOSError:
         raise
     except Exception as error:
-        raise ModelRejected(f"config.json: {_say(error)}") from error
-    if raw.get("quantization_config"):
+        raise ModelRejected(f"config.json: {say(error)}") from error
+    quantization = raw.get("quantization_config")
+    if quantization and quantization.get("quant_method") != METHOD:
         raise ModelRejected("config.json: quantized weights are not read by the native driver")
     if raw.get("model_type") not in (None, type(config).model_type):
         raise ModelRejected(
@@ -132,23 +137,27 @@ def _choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise LoadFailed(f"device {device!r}: {_say(error)}") from error
+        raise LoadFailed(f"device {device!r}: {say(error)}") from error
     return chosen
 
 
-def _choose_dtype(dtype: str, config: Any, folder: Path, device: torch.device) -> torch.dtype:
+def choose_dtype(dtype: str, config: Any, folder: Path, device: torch.device) -> torch.dtype:
     """The asked type; `auto`: the checkpoint's, float32 where the CPU has no such arithmetic."""
     if dtype != "auto":
         if dtype not in _DTYPES:
             raise LoadFailed(f"dtype {dtype!r}: not one of auto, {', '.join(_DTYPES)}")
         return _DTYPES[dtype]
-    said = getattr(config, "dtype", None)
-    found = said if isinstance(said, torch.dtype) else _stored_dtype(folder)
-    if found not in _DTYPES.values():
-        return torch.float32
+    found = checkpoint_dtype(config, folder)
     if device.type == "cpu" and found is not torch.float32 and not _cpu_has(found):
         return torch.float32
     return found
+
+
+def checkpoint_dtype(config: Any, folder: Path) -> torch.dtype:
+    """What a model's weights are in: as its config says, else as they are; float32 for others."""
+    said = getattr(config, "dtype", None)
+    found = said if isinstance(said, torch.dtype) else _stored_dtype(folder)
+    return found if found in _DTYPES.values() else torch.float32
 
 
 def _stored_dtype(folder: Path) -> torch.dtype:
@@ -185,7 +194,7 @@ def _read_model(
             )
         model = model.to(device).eval().requires_grad_(False)
     except Exception as error:
-        raise LoadFailed(f"{folder.name}: {_say(error)}") from error
+        raise LoadFailed(f"{folder.name}: {say(error)}") from error
     _check_tensors(info)
     return model  # type: ignore[no-any-return]
 
@@ -204,7 +213,7 @@ def _check_tensors(info: dict[str, Any]) -> None:
         _log.warning("%d tensors are not used: %s", len(unexpected), ", ".join(unexpected[:8]))
 
 
-def _bound_context(config: Any, context_length: int) -> int:
+def bound_context(config: Any, context_length: int) -> int:
     """What was asked for, as far as the model's positions reach."""
     limit = getattr(config, "max_position_embeddings", None) or context_length
     rope = getattr(config, "rope_parameters", None) or {}
@@ -243,7 +252,7 @@ def _probe(
         with torch.inference_mode():
             out = model(input_ids=ids, position_ids=positions, use_cache=False, llmos_plan=plan)
     except Exception as error:
-        raise LoadFailed(f"{config.architectures[0]}: {_say(error)}") from error
+        raise LoadFailed(f"{config.architectures[0]}: {say(error)}") from error
     if [call.layer for call in plan.calls] != list(range(len(windows))):
         raise ModelRejected(
             f"{config.architectures[0]}: {len(plan.calls)} attention calls for {len(windows)} "
@@ -263,7 +272,7 @@ def _probe(
     return int(out.logits.shape[-1]), plan.shapes
 
 
-def _find_eos(folder: Path, config: Any) -> frozenset[int]:
+def find_eos(folder: Path, config: Any) -> frozenset[int]:
     """End tokens: of generation_config.json if it names any, else of config.json."""
     found = None
     try:
@@ -276,6 +285,7 @@ def _find_eos(folder: Path, config: Any) -> frozenset[int]:
     return frozenset(i for i in ids if isinstance(i, int))
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
+    """An error of a library, cut to a length that people read."""
     text = str(error).strip() or type(error).__name__
     return text if len(text) <= 500 else text[:500] + " …"

@@ -7,23 +7,54 @@ the weights. Copies of the KV of paused requests are in none of them: the kernel
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from llmos.abi.driver import MemoryReport
-from llmos.drivers.native.kv import KVSlots
-from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.resident import Resident, read_resident
-from llmos.weights.footprint import LIBRARY_BYTES, scratch_bytes
+from llmos.weights.footprint import LIBRARY_BYTES
+
+
+class HeldWeights(Protocol):
+    """Bytes of all weights, of those in mappings of files, of those in memory of their own."""
+
+    size_bytes: int
+    mapped_bytes: int
+    own_bytes: int
+
+    def resident_bytes(self) -> int:
+        """Of the mappings."""
+        ...
+
+
+class HeldKV(Protocol):
+    """Bytes of a KV pool: for tokens, with padding, and what has been written to."""
+
+    @property
+    def reserved_bytes(self) -> int: ...
+
+    @property
+    def allocated_bytes(self) -> int: ...
+
+    @property
+    def touched_bytes(self) -> int: ...
 
 
 class Accounts:
-    """Of one loaded model. `settle` is called where the process is at rest: loaded, nothing run."""
+    """Of one loaded model. `settle` is called where the process is at rest: loaded, nothing run.
 
-    def __init__(self, loaded: LoadedModel, kv: KVSlots) -> None:
-        self._loaded = loaded
+    `scratch_bytes`: what work takes beside weights and KV, and is not held at rest.
+    """
+
+    def __init__(
+        self, weights: HeldWeights, kv: HeldKV, device: torch.device, scratch_bytes: int
+    ) -> None:
+        self._weights = weights
         self._kv = kv
-        self._scratch_bytes = scratch_bytes(loaded.shape(), kv.num_slots, loaded.context_length)
-        self._on_host = loaded.device.type == "cpu"
+        self._device = device
+        self._scratch_bytes = scratch_bytes
+        self._on_host = device.type == "cpu"
         self.parked = False
         self.settle()
 
@@ -31,11 +62,11 @@ class Accounts:
         """Take the measure that bounds refer to."""
         now = read_resident()
         self._rest_bytes = self._anonymous_bytes(now, 0)
-        self._library_bytes = now.file_bytes - self._loaded.weights.resident_bytes()
+        self._library_bytes = now.file_bytes - self._weights.resident_bytes()
 
     def _anonymous_bytes(self, now: Resident, copies_bytes: int) -> int:
         """Memory of no file that is neither KV nor weights."""
-        known = copies_bytes + self._loaded.weights.own_bytes
+        known = copies_bytes + self._weights.own_bytes
         if self._on_host:
             known += self._kv.touched_bytes
         return max(0, now.anonymous_bytes - known)
@@ -43,7 +74,7 @@ class Accounts:
     def report(self, copies_bytes: int, used_bytes: int) -> MemoryReport:
         """Counted now. `copies_bytes`: KV outside of the slots; `used_bytes`: KV of requests."""
         now = read_resident()
-        weights = self._loaded.weights
+        weights = self._weights
         if self.parked:
             # pages of libraries are everybody's, and of files the system takes them when it must
             bound_bytes, weights_bytes = now.anonymous_bytes, 0
@@ -56,11 +87,11 @@ class Accounts:
             kv_used_bytes=used_bytes,
             bound_bytes=bound_bytes,
             peak_bytes=now.peak_bytes,
-            device_bytes=_device_bytes(self._loaded.device),
+            device_bytes=_device_bytes(self._device),
         )
 
     def _bound_bytes(self, now: Resident, copies_bytes: int) -> int:
-        weights = self._loaded.weights
+        weights = self._weights
         engine = max(
             self._anonymous_bytes(now, copies_bytes), self._rest_bytes + self._scratch_bytes
         )

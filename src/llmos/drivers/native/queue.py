@@ -5,19 +5,19 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 
-from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.request import Request
+from llmos.drivers.native.runner import Runner
 
 
 class Seats:
     """Requests in slots and requests in line, in order of arrival.
 
-    A paused request keeps its slot until somebody who waits needs it; then its KV is parked.
+    A paused request keeps its slot until somebody who waits needs it; then its KV is copied out.
     """
 
-    def __init__(self, kv: KVSlots) -> None:
-        self._kv = kv
-        self._slots: list[Request | None] = [None] * kv.num_slots
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._slots: list[Request | None] = [None] * runner.num_slots
         self._waiting: list[Request] = []
         self._by_id: dict[str, Request] = {}
 
@@ -45,10 +45,11 @@ class Seats:
         self._by_id[request.request_id] = request
         self._wait(request)
 
-    def remove(self, request: Request) -> None:
-        """Leave, from wherever it is."""
+    def remove(self, request: Request, *, broken: bool = False) -> None:
+        """Leave, from wherever it is. `broken`: its KV may not be finite."""
         del self._by_id[request.request_id]
         if request.slot is not None:
+            self._runner.leave(request, broken=broken)
             self._slots[request.slot] = None
             request.slot = None
         elif not request.paused:
@@ -74,25 +75,30 @@ class Seats:
         bisect.insort(self._waiting, request, key=lambda waiting: waiting.order)
 
     def fill(self) -> None:
-        """Seat those who wait, first come first, as far as there are slots."""
+        """Seat those who wait, first come first, as far as there is room."""
         while self._waiting:
             slot = self._find_slot()
             if slot is None:
                 return
-            request = self._waiting.pop(0)
+            request = self._waiting[0]
+            while not self._runner.seat(request, slot):
+                if not self._set_one_aside():
+                    return
+            del self._waiting[0]
             request.slot = slot
             self._slots[slot] = request
-            if request.parked is not None:
-                self._kv.restore(slot, request.parked)
-                request.parked = None
 
     def _find_slot(self) -> int | None:
         for slot, request in enumerate(self._slots):
             if request is None:
                 return slot
+        return self._set_one_aside()
+
+    def _set_one_aside(self) -> int | None:
+        """A paused request makes room: the slot that is free now."""
         for slot, request in enumerate(self._slots):
             if request is not None and request.paused:
-                request.parked = self._kv.park(slot, request.num_cached)
-                request.slot = None
+                self._runner.set_aside(request)
+                request.slot = self._slots[slot] = None
                 return slot
         return None

@@ -7,21 +7,15 @@ penalties count and how far the random numbers are follow from the tokens, and a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
-from pathlib import Path
 
 import msgspec
 import torch
-import transformers
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import ReplicaSpec
 from llmos.abi.inference import WorkItem
-from llmos.drivers.native.batch import Batch, DecodeMode
-from llmos.drivers.native.kv import ParkedKV
-from llmos.drivers.native.limits import LIMITS
-from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.native.request import Request
+from llmos.drivers.native.runner import Grounds, KVCopy, Runner
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.snapshots.file import SnapshotReader, rejected
 from llmos.drivers.snapshots.shelf import (
@@ -35,16 +29,6 @@ from llmos.drivers.snapshots.shelf import (
 from llmos.drivers.text.detokenize import Decoding, Detokenizer, DetokenizerState
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import ContextLengthExceeded
-
-
-class Grounds(msgspec.Struct, frozen=True):
-    """What bits rest on besides weights, dtype, device and threads (ADR 5)."""
-
-    decode_mode: str
-    width: int
-    prefill_chunk: int
-    engine: str
-    processor: str
 
 
 class NativeState(msgspec.Struct, frozen=True):
@@ -63,34 +47,18 @@ class NativeState(msgspec.Struct, frozen=True):
 class Snapshots:
     """Of one loaded model."""
 
-    def __init__(
-        self,
-        spec: ReplicaSpec,
-        loaded: LoadedModel,
-        batch: Batch,
-        exact_mode: DecodeMode,
-        decoding: Decoding | None,
-    ) -> None:
+    def __init__(self, spec: ReplicaSpec, runner: Runner, decoding: Decoding | None) -> None:
+        info = runner.info
         identity = Identity(
             driver="native",
             weights_digest=spec.weights_digest,
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            device=loaded.device.type,
-            num_threads=max(1, spec.num_threads),
+            dtype=info.dtype,
+            device=info.device.partition(":")[0],
+            num_threads=runner.num_threads,
         )
         self.shelf = Shelf(spec, identity)
-        self._kv = batch.kv
-        self._context_length = loaded.context_length
-        self._eos_ids = loaded.eos_ids
+        self._runner = runner
         self._decoding = decoding
-        self._layers = [(s.num_heads, s.key_size, s.value_size) for s in batch.kv.shapes]
-        self._grounds = Grounds(
-            decode_mode=exact_mode.value,
-            width=batch.width,
-            prefill_chunk=LIMITS.prefill_chunk,
-            engine=f"torch {torch.__version__}, transformers {transformers.__version__}",
-            processor=processor_name(loaded.device),
-        )
 
     def write(self, request: Request, folder: str = "") -> SnapshotRef:
         """The request as it is now, to a folder (empty: the replica's own).
@@ -104,8 +72,8 @@ class Snapshots:
             only_exact=request.only_exact,
             withheld=request.stops.withheld,
             detokenizer=None if request.detokenizer is None else request.detokenizer.state(),
-            layers=self._layers,
-            grounds=self._grounds,
+            layers=self._runner.layers,
+            grounds=self._runner.grounds,
         )
         num_cached = request.num_cached
         return self.shelf.write(
@@ -113,7 +81,7 @@ class Snapshots:
             Progress(request.generated, num_cached),
             state,
             _bytes_of(self._tensors(request)),
-            num_cached * self._kv.bytes_per_token,
+            self._runner.kv_bytes(num_cached),
             folder,
         )
 
@@ -121,7 +89,7 @@ class Snapshots:
         if request.num_cached == 0:
             return ()
         if request.slot is not None:
-            return self._kv.read_all(request.slot, request.num_cached)
+            return self._runner.kv_of(request)
         assert request.parked is not None
         return request.parked.tensors()
 
@@ -133,26 +101,26 @@ class Snapshots:
             generated, num_cached = tokens_of(reader.header), reader.header.num_cached
             self._check_length(len(prompt), state.max_new)
             self._check_progress(reader, len(prompt), len(generated), state.max_new)
-            parked = self._kv.empty_parked(num_cached)
+            parked = self._runner.empty_copy(num_cached)
             reader.read_payload(_bytes_of(parked.tensors()), ref.digest)
         return self._make(item, state, prompt, order, generated, parked)
 
     def _differing(self, state: NativeState) -> dict[str, tuple[object, object]]:
         differing: dict[str, tuple[object, object]] = {}
-        if state.layers != self._layers:
-            differing["layers"] = len(state.layers), len(self._layers)
+        if state.layers != self._runner.layers:
+            differing["layers"] = len(state.layers), len(self._runner.layers)
         # without a promise of equal bits any step may follow any other
         for name in Grounds.__struct_fields__ if state.exact else ():
-            there, here = getattr(state.grounds, name), getattr(self._grounds, name)
+            there, here = getattr(state.grounds, name), getattr(self._runner.grounds, name)
             if there != here:
                 differing[name] = there, here
         return differing
 
     def _check_length(self, num_prompt: int, max_new: int) -> None:
-        if num_prompt + max_new > self._context_length:
+        if num_prompt + max_new > self._runner.info.context_length:
             raise ContextLengthExceeded(
                 f"{num_prompt} prompt tokens and {max_new} to generate exceed this replica's "
-                f"context of {self._context_length} tokens"
+                f"context of {self._runner.info.context_length} tokens"
             )
 
     def _check_progress(
@@ -163,7 +131,7 @@ class Snapshots:
         begun = cached == num_prompt + num_generated - 1 and num_generated < max_new
         reading = num_generated == num_given and 0 <= cached < num_prompt + num_given
         whole = begun if num_generated > num_given else reading
-        if not whole or reader.header.payload_bytes != cached * self._kv.bytes_per_token:
+        if not whole or reader.header.payload_bytes != self._runner.kv_bytes(cached):
             raise rejected("damaged", f"holds {cached} tokens where it cannot")
 
     def _make(  # noqa: PLR0917 (all that a request is)
@@ -173,14 +141,14 @@ class Snapshots:
         prompt: list[int],
         order: int,
         generated: list[int],
-        parked: ParkedKV,
+        parked: KVCopy,
     ) -> Request:
         return Request(
             item=item,
             order=order,
             prompt=prompt,
             max_new=state.max_new,
-            eos_ids=frozenset() if item.sampling.ignore_eos else self._eos_ids,
+            eos_ids=frozenset() if item.sampling.ignore_eos else self._runner.info.eos_ids,
             exact=state.exact,
             sampler=RowSampler(item.sampling, prompt, state.seed, generated),
             stops=StopStrings(item.sampling.stop, state.withheld),
@@ -188,7 +156,7 @@ class Snapshots:
             generated=generated,
             num_cached=parked.num_tokens,
             parked=parked if parked.num_tokens else None,
-            only_exact=state.only_exact and state.grounds == self._grounds,
+            only_exact=state.only_exact and state.grounds == self._runner.grounds,
         )
 
     def _restart(self, state: DetokenizerState | None) -> Detokenizer | None:
@@ -208,16 +176,3 @@ def _bytes_of(tensors: Iterable[torch.Tensor]) -> Iterator[memoryview]:
         if tensor.numel():
             flat = tensor.detach().contiguous().cpu().view(-1)
             yield flat.view(torch.uint8).numpy().data
-
-
-@cache
-def processor_name(device: torch.device) -> str:
-    """The processor, as far as the choice of kernels depends on it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return " ".join([*names[:1], torch.backends.cpu.get_cpu_capability()])

@@ -34,6 +34,14 @@ def identities(folder: Path) -> dict[str, Identity]:
     return {n: (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for n, s in found.items()}
 
 
+def check_unchanged(folder: Path, then: dict[str, Identity], now: dict[str, Identity]) -> None:
+    """Raises LoadFailed naming the file that is another one now, or gone."""
+    for name, identity in sorted(then.items()):
+        if now.get(name) != identity:
+            what = "has changed" if name in now else "is gone"
+            raise LoadFailed(f"{folder.name}: {name} {what} while the model was parked")
+
+
 class Weights:
     """All parameters and buffers of a model. `read` makes the model once more from `folder`."""
 
@@ -98,7 +106,7 @@ class Weights:
 
     def unpark(self) -> None:
         """All weights resident, with the bits they had. Raises LoadFailed, ModelRejected."""
-        self._check_files()
+        check_unchanged(self._folder, self._files, identities(self._folder))
         if self._freed:
             self._read_again()
         try:
@@ -106,13 +114,6 @@ class Weights:
         except OSError as error:
             raise LoadFailed(f"{self._folder.name}: {error.strerror}") from error
         self._dropped = []
-
-    def _check_files(self) -> None:
-        now = identities(self._folder)
-        for name, identity in sorted(self._files.items()):
-            if now.get(name) != identity:
-                what = "has changed" if name in now else "is gone"
-                raise LoadFailed(f"{self._folder.name}: {name} {what} while the model was parked")
 
     def _read_again(self) -> None:
         fresh = dict(self._tensors(self._read()))

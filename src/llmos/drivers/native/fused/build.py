@@ -20,9 +20,16 @@ from pathlib import Path
 
 SOURCES = Path(__file__).with_name("csrc")
 MAIN = "forward.cpp"
-FLAGS = (
-    "-O3 -std=c++20 -fPIC -shared -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno"
-).split()
+FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+]
 TIMEOUT_S = 300
 
 
@@ -73,9 +80,10 @@ def _machine_flags() -> list[str]:
 def _key(compiler: str) -> str:
     digest = hashlib.sha256(repr((FLAGS, _machine_flags(), _features())).encode())
     try:
-        digest.update(subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout)
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=False)
     except OSError as error:
         raise CannotBuild(f"{Path(compiler).name}: {error.strerror}") from error
+    digest.update(version.stdout)
     for path in sorted(SOURCES.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:20]

@@ -5,6 +5,7 @@ sequence up to it, and on nothing else: not on the rows beside it, on how its pr
 the number of threads.
 """
 
+# ruff: noqa: N803 (tensor names carry their shape)
 from __future__ import annotations
 
 import ctypes as c
@@ -22,6 +23,13 @@ from llmos.errors import EngineFailed, LoadFailed
 
 SPIN_US = 200
 """How long a thread waits awake for the next phase of a forward."""
+
+
+_DRAW_BYTES = 4 + 16
+"""Of a logit that a thread draws from: its probability, and a candidate with its copy."""
+
+_ROW_BYTES = 4 + 5 + 12
+"""Of a wanted row's logit: itself, what penalties count, and their passes over it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +58,10 @@ class Drawing:
 
 
 class Engine:
-    """Raises LoadFailed where there is no room. `max_rows` tokens at most in a forward."""
+    """Raises LoadFailed where there is no room.
+
+    `max_rows` tokens at most in a forward, `max_wanted` of them predicted from.
+    """
 
     def __init__(
         self,
@@ -61,6 +72,7 @@ class Engine:
         kv_dtype: str,
         num_pages: int,
         max_rows: int,
+        max_wanted: int,
         num_threads: int,
     ) -> None:
         self.vocab_size = decoder.vocab_size
@@ -74,10 +86,12 @@ class Engine:
         ]
         self.page_bytes = sum(self._page_bytes)
         self.num_pages = num_pages
+        of_draws = num_threads * _DRAW_BYTES + max_wanted * _ROW_BYTES
+        self.scratch_bytes = decoder.vocab_size * of_draws
         try:
             sizes = [(num_pages, of_layer) for of_layer in self._page_bytes]
             self._arena = Arena(sizes, torch.uint8)
-            self._logits_NV = torch.empty(max_rows, decoder.vocab_size)
+            self._logits_NV = torch.empty(max_wanted, decoder.vocab_size)
         except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise LoadFailed(f"no room for the KV of {num_pages} pages: {error}") from error
         for layer, pages in zip(weights.layers, self._arena.tensors, strict=True):
@@ -86,9 +100,9 @@ class Engine:
         weights.model.max_rows = max_rows
         self._tokens = (c.c_int32 * max_rows)()
         self._wanted = (c.c_int32 * max_rows)()
-        self._drawn = (c.c_int32 * max_rows)()
+        self._drawn = (c.c_int32 * max_wanted)()
         self._segments = (b.Segment * max_rows)()
-        self._draws = (b.Draw * max_rows)()
+        self._draws = (b.Draw * max_wanted)()
         self._handle = c.c_void_p()
         said = library.open(weights.model, num_threads, SPIN_US, self._handle)
         if said:
@@ -96,7 +110,7 @@ class Engine:
 
     def close(self) -> None:
         """Give back threads and scratch. Idempotent."""
-        if self._handle:
+        if self._handle.value:
             self._library.close(self._handle)
             self._handle = c.c_void_p()
 
@@ -113,7 +127,7 @@ class Engine:
         num_rows = num_wanted = 0
         for number, piece in enumerate(pieces):
             count = len(piece.tokens)
-            self._tokens[num_rows : num_rows + count] = piece.tokens
+            self._tokens[num_rows : num_rows + count] = list(piece.tokens)
             segment = self._segments[number]
             segment.pages = piece.table.buffer_info()[0]
             segment.start, segment.row, segment.num_rows = piece.start, num_rows, count

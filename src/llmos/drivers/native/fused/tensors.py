@@ -15,7 +15,7 @@ from llmos.errors import LoadFailed
 from llmos.weights.folder import list_files, read_weights
 from llmos.weights.quantization import Quantized
 from llmos.weights.safetensors import Tensor, read_header
-from llmos.weights.stored import Q, SCALE, QuantizedFolder
+from llmos.weights.stored import SCALE, Q, QuantizedFolder
 
 _DTYPES = {
     "F64": torch.float64,

@@ -151,8 +151,9 @@ class Weights:
         """Stored matrices are [N, K], also those that were turned for it."""
         if matrix.rows is None:
             return self._quantized(stored, matrix.start, matrix.stop)
+        q: Any = np.ascontiguousarray(stored.q[matrix.rows])
         part = Quantized(
-            np.ascontiguousarray(stored.q[matrix.rows]),
+            q,
             np.ascontiguousarray(stored.scale[matrix.rows]),
             stored.bits,
             matrix.shape,

@@ -1,0 +1,360 @@
+"""Kernels of ours over pages of KV: prompts and answers of all requests in one forward.
+
+A row's bits depend on its own tokens only (see `engine`), so prompts are cut wherever there is
+time, beginnings are taken from whoever read them, and guessed tokens are kept where they are what
+would have been drawn; none of it shows in an answer.
+"""
+
+# ruff: noqa: N803 (tensor names carry their shape)
+from __future__ import annotations
+
+import dataclasses
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+
+from llmos.abi.driver import MemoryReport
+from llmos.drivers.native import pages as memory_pages
+from llmos.drivers.native import sampling
+from llmos.drivers.native.failures import mapped
+from llmos.drivers.native.fused import binding
+from llmos.drivers.native.fused.engine import Drawing, Engine, Piece
+from llmos.drivers.native.fused.lookup import Lookup
+from llmos.drivers.native.fused.residence import Residence
+from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.native.machine import processor_name
+from llmos.drivers.native.memory import Accounts
+from llmos.drivers.native.paging import Pages
+from llmos.drivers.native.request import Request, in_order
+from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
+from llmos.errors import EngineFailed, LoadFailed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PagesCopy:
+    """Pages of a request, uint8 [pages, bytes], layer after layer."""
+
+    num_tokens: int
+    layers: list[torch.Tensor]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers)
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        yield from self.layers
+
+
+@dataclasses.dataclass(slots=True)
+class _Work:
+    """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`."""
+
+    request: Request
+    tokens: list[int]
+    num_wanted: int
+
+
+class FusedRunner:
+    """`Runner` over `Engine`. `open_engine` makes one, at first and after every park."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        residence: Residence,
+        open_engine: Callable[[], Engine],
+        layers: list[tuple[int, int, int]],
+        *,
+        num_slots: int,
+        guesses: bool,
+    ) -> None:
+        self.info = info
+        self.layers = layers
+        self.num_slots = num_slots
+        # bits do not depend on how many there are: a snapshot may go on with another number
+        self.num_threads = 1
+        self.grounds = Grounds("fused", 0, 0, f"fused {info.why}", processor_name(_CPU))
+        self._residence = residence
+        self._open_engine = open_engine
+        self._engine: Engine | None = open_engine()
+        self._pages = Pages(self._engine.num_pages, binding.PAGE_TOKENS)
+        self._guesses = guesses
+        self._lookups: dict[str, Lookup] = {}
+        self._num_touched = 0
+        self._num_steps = 0
+        self._token_s = 0.0
+        self._prove()
+        memory_pages.trim()
+        self._accounts = Accounts(residence, self, _CPU, self._engine.scratch_bytes)
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise EngineFailed("the model is parked")
+        return self._engine
+
+    def _prove(self) -> None:
+        """A token's logits are the same bits alone and beside others; also warms the kernels up.
+
+        Raises LoadFailed. Needs an idle pool, and leaves it as it was.
+        """
+        lease = self._pages.open("", [0] * 8, 64)
+        assert lease is not None
+        self._touch(lease.grow(64))
+        table = array("i", lease.pages)
+        tokens = [(7919 * i + 11) % self.info.vocab_size for i in range(min(8, self._most_tokens))]
+        whole = self.engine.forward([Piece(table, 0, tokens, 1)]).clone()
+        last = whole
+        for position, token in enumerate(tokens):
+            last = self.engine.forward([Piece(table, position, [token], 1)])
+        if not torch.equal(last.nan_to_num(), whole.nan_to_num()):
+            raise LoadFailed("the kernels give other bits to a token read alone")
+        self._pages.close(lease, poisoned=True)
+
+    def _touch(self, added: list[int]) -> list[int]:
+        """Free pages are handed out from the lowest number on."""
+        if added:
+            self._num_touched = max(self._num_touched, 1 + max(added))
+        return added
+
+    @property
+    def _most_tokens(self) -> int:
+        return min(self.info.context_length, self._pages.num_pages * binding.PAGE_TOKENS)
+
+    # KV
+
+    def seat(self, request: Request, slot: int) -> bool:
+        known = request.known(max(request.num_cached + 1, len(request.to_read)))
+        reserved = len(request.prompt) + request.max_new
+        salt = request.item.cache_salt
+        lease = self._pages.open(salt, known[: max(1, len(known))], max(reserved, len(known)))
+        if lease is None:
+            return False
+        request.lease = lease
+        copy, request.parked = request.parked, None
+        request.table = request.table[:0]
+        request.table.extend(lease.pages)
+        if copy is not None:
+            assert isinstance(copy, PagesCopy)
+            request.table.extend(self._touch(lease.grow(copy.num_tokens)))
+            count = num_pages(copy.num_tokens)
+            found = lease.num_cached // binding.PAGE_TOKENS
+            if found < count:
+                rest = [layer[found:] for layer in copy.layers]
+                self.engine.write_pages(lease.pages[found:count], rest)
+            request.num_cached = max(copy.num_tokens, lease.num_cached)
+        else:
+            request.num_cached = lease.num_cached
+            request.num_found = min(lease.num_cached, len(request.prompt))
+        return True
+
+    def leave(self, request: Request, *, broken: bool = False) -> None:
+        self._lookups.pop(request.request_id, None)
+        if request.lease is not None:
+            tokens = [] if broken else request.known(request.num_cached)
+            self._pages.close(request.lease, tokens, poisoned=broken)
+            request.lease = None
+
+    def set_aside(self, request: Request) -> None:
+        request.parked = self._copy(request) if request.num_cached else None
+        self.leave(request)
+
+    def _copy(self, request: Request) -> PagesCopy:
+        assert request.lease is not None
+        count = num_pages(request.num_cached)
+        with mapped():
+            layers = self.engine.read_pages(request.lease.pages[:count])
+        return PagesCopy(request.num_cached, layers)
+
+    def kv_bytes(self, num_tokens: int) -> int:
+        return num_pages(num_tokens) * self.engine.page_bytes
+
+    def kv_of(self, request: Request) -> Iterable[torch.Tensor]:
+        return self._copy(request).tensors()
+
+    def empty_copy(self, num_tokens: int) -> PagesCopy:
+        return PagesCopy(num_tokens, self.engine.empty_pages(num_pages(num_tokens)))
+
+    # work
+
+    def advance(self, running: list[Request]) -> list[Drawn]:
+        """Every running request draws; prompts are read for as long as those may be held up."""
+        self._num_steps += 1
+        decoding = [request for request in running if not request.prefilling]
+        prefilling = [request for request in running if request.prefilling]
+        works = [_Work(r, [r.generated[-1]], 1) for r in decoding]
+        if not prefilling and self._guesses:
+            self._guess(works)
+        budget = min(self.engine.max_rows, LIMITS.step_tokens) - sum(len(w.tokens) for w in works)
+        for request in in_order(prefilling, self._num_steps):
+            room = budget - self._held_back(request, decoding)
+            if room <= 0:
+                break
+            tokens = request.to_read[request.num_cached : request.num_cached + room]
+            ends = request.num_cached + len(tokens) == len(request.to_read)
+            works.append(_Work(request, tokens, int(ends)))
+            budget -= len(tokens)
+        try:
+            return self._run(works)
+        except EngineFailed as error:
+            return [(work.request, error) for work in works]
+
+    def _held_back(self, request: Request, decoding: list[Request]) -> int:
+        """How much of a step's tokens a prompt leaves unused for the sake of who is running."""
+        if not decoding or not self._token_s:
+            return 0
+        highest = max(other.item.service_class for other in decoding)
+        urgent = request.item.service_class > highest
+        bound_s = LIMITS.urgent_prefill_s_per_step if urgent else LIMITS.prefill_s_per_step
+        allowed = max(LIMITS.least_prefill, int(bound_s / self._token_s))
+        return max(0, LIMITS.step_tokens - len(decoding) - allowed)
+
+    def _guess(self, works: list[_Work]) -> None:
+        """Rows that a step has room for at little cost are spent on tokens that may come."""
+        room = LIMITS.draft_rows - len(works)
+        for work in works:
+            request = work.request
+            left = request.max_new - len(request.generated) - 1
+            count = min(room, LIMITS.draft_tokens, left)
+            if count <= 0 or request.sampler.penalized:
+                continue
+            lookup = self._lookups.get(request.request_id)
+            if lookup is None:
+                lookup = self._lookups[request.request_id] = Lookup()
+            guessed = lookup.guess(request.prompt, request.generated, count)
+            work.tokens = work.tokens + guessed
+            work.num_wanted = len(work.tokens)
+            room -= len(guessed)
+
+    def _run(self, works: list[_Work]) -> list[Drawn]:
+        if not works:
+            return []
+        pieces = []
+        for work in works:
+            request = work.request
+            assert request.lease is not None
+            added = request.lease.grow(request.num_cached + len(work.tokens))
+            request.table.extend(self._touch(added))
+            pieces.append(Piece(request.table, request.num_cached, work.tokens, work.num_wanted))
+        began = time.perf_counter()
+        with mapped():
+            logits = self.engine.forward(pieces)
+        self._note_speed(time.perf_counter() - began, works)
+        with mapped(), torch.inference_mode():
+            tokens = self._draw(logits, works)
+        return self._accept(works, tokens)
+
+    def _note_speed(self, took_s: float, works: list[_Work]) -> None:
+        """Of reading prompts, from steps that read a good many tokens."""
+        num_tokens = sum(len(work.tokens) for work in works)
+        if num_tokens >= LIMITS.least_prefill:
+            now = took_s / num_tokens
+            self._token_s = now if not self._token_s else 0.7 * self._token_s + 0.3 * now
+
+    def _draw(self, logits_NV: torch.Tensor, works: list[_Work]) -> list[int | None]:
+        drawings = []
+        row = 0
+        for work in works:
+            sampler, index = work.request.sampler, len(work.request.generated)
+            for ahead in range(work.num_wanted):
+                if sampler.penalized:
+                    logits_NV[row] = sampler.penalize(logits_NV[row])
+                drawings.append(_drawing(sampler, index + ahead))
+                row += 1
+        return self.engine.draw(logits_NV, drawings) if drawings else []
+
+    def _accept(self, works: list[_Work], tokens: list[int | None]) -> list[Drawn]:
+        drawn: list[Drawn] = []
+        row = 0
+        for work in works:
+            request = work.request
+            mine = tokens[row : row + work.num_wanted]
+            row += work.num_wanted
+            guessed = work.tokens[1:] if work.num_wanted > 1 else []
+            taken: list[int] = []
+            for number, token in enumerate(mine):
+                if token is None:
+                    break
+                taken.append(token)
+                if number < len(guessed) and token != guessed[number]:
+                    break
+            if guessed:
+                self._lookups[request.request_id].note(len(guessed), len(taken) - 1)
+            # a token is cached once it was read: of the drawn ones all but the last
+            request.num_cached += len(work.tokens) - len(guessed) + max(0, len(taken) - 1)
+            if work.num_wanted and not taken:
+                drawn.append((request, EngineFailed("the model's logits are not finite")))
+            elif taken:
+                drawn.append((request, taken))
+            else:
+                assert request.lease is not None
+                self._pages.publish(request.lease, request.to_read[: request.num_cached])
+        return drawn
+
+    # memory
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Of the pages, for `Accounts`."""
+        return 0 if self._engine is None else self._engine.kv_bytes
+
+    reserved_bytes = allocated_bytes
+
+    @property
+    def touched_bytes(self) -> int:
+        """Of pages that were written to, some time."""
+        return 0 if self._engine is None else self._num_touched * self._engine.page_bytes
+
+    def park(self) -> None:
+        if self._engine is None:
+            return
+        with mapped():
+            self._engine.close()
+            self._engine = None
+            self._pages.clear()
+            self._num_touched = 0
+            self._residence.park()
+            memory_pages.trim()
+        self._accounts.parked = True
+
+    def unpark(self) -> None:
+        if self._engine is not None:
+            return
+        self._residence.unpark()
+        self._engine = self._open_engine()
+        self._accounts.parked = False
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+    def memory(self, requests: Sequence[Request]) -> MemoryReport:
+        copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
+        used = 0
+        if self._engine is not None:
+            used = self._pages.num_used * self._engine.page_bytes + copies
+        return self._accounts.report(copies, used)
+
+
+def num_pages(num_tokens: int) -> int:
+    """That so many tokens take."""
+    return -(-num_tokens // binding.PAGE_TOKENS)
+
+
+def _drawing(sampler: sampling.RowSampler, index: int) -> Drawing:
+    if sampler.greedy:
+        return _GREEDY
+    how = sampler.sampling
+    return Drawing(
+        greedy=False,
+        uniform=sampling.uniform(sampler.seed, index),
+        temperature=how.temperature,
+        top_p=how.top_p,
+        top_k=how.top_k,
+        min_p=how.min_p,
+    )
+
+
+_GREEDY = Drawing(greedy=True)
+_CPU = torch.device("cpu")

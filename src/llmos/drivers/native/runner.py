@@ -1,0 +1,118 @@
+"""What the driver asks of whoever runs a model: two do, and requests do not notice which.
+
+`eager` runs Transformers' own modules through torch, on any device. `fused` runs kernels of ours
+over pages of KV, in host memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+import torch
+
+from llmos.abi.driver import MemoryReport
+from llmos.drivers.native.request import Request
+from llmos.errors import EngineFailed
+
+Drawn = tuple[Request, list[int] | EngineFailed]
+"""What a step brought a request: the tokens it drew, at least one, or why it cannot go on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was loaded. `why`: how it came to be run this way, for people; `warnings` as well."""
+
+    engine: str
+    dtype: str
+    device: str
+    vocab_size: int
+    context_length: int
+    eos_ids: frozenset[int]
+    exact_by_default: bool
+    why: str
+    warnings: tuple[str, ...] = ()
+
+
+class Grounds(msgspec.Struct, frozen=True):
+    """What bits rest on besides weights, dtype, device and threads (ADR 5)."""
+
+    decode_mode: str
+    width: int
+    prefill_chunk: int
+    engine: str
+    processor: str
+
+
+class KVCopy(Protocol):
+    """Keys and values of a request's first `num_tokens` tokens, bit by bit, in host memory."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All of it, in the order in which snapshots hold it."""
+        ...
+
+
+class Runner(Protocol):
+    """One loaded model and the KV of its requests. For one thread.
+
+    Engine errors come out as EngineFailed. Exactness: `grounds` are what a snapshot's bits rest on,
+    `layers` the shapes of its KV.
+    """
+
+    info: ModelInfo
+    num_slots: int
+    num_threads: int
+    grounds: Grounds
+    layers: list[tuple[int, int, int]]
+
+    def seat(self, request: Request, slot: int) -> bool:
+        """Room for the KV of a request, that of its copy put into it. False: not now."""
+        ...
+
+    def leave(self, request: Request, *, broken: bool = False) -> None:
+        """It has ended. `broken`: its KV may not be finite."""
+        ...
+
+    def set_aside(self, request: Request) -> None:
+        """Copy its KV out, to free its room for another."""
+        ...
+
+    def advance(self, running: list[Request]) -> list[Drawn]:
+        """One step for requests in ascending slots: some read on, some draw, some fail."""
+        ...
+
+    def kv_bytes(self, num_tokens: int) -> int:
+        """Of a copy of so many tokens."""
+        ...
+
+    def kv_of(self, request: Request) -> Iterable[torch.Tensor]:
+        """Of a seated request, as its copy would have it."""
+        ...
+
+    def empty_copy(self, num_tokens: int) -> KVCopy:
+        """To be filled before the request is seated."""
+        ...
+
+    def park(self) -> None:
+        """Give back KV and weights; no request is here. Idempotent, as `unpark` is."""
+        ...
+
+    def unpark(self) -> None:
+        """Raises LoadFailed, ModelRejected; then it stays parked."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back, for good."""
+        ...
+
+    def memory(self, requests: Sequence[Request]) -> MemoryReport:
+        """Measured now, with these requests here."""
+        ...
