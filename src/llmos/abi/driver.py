@@ -61,7 +61,8 @@ class MemoryReport(msgspec.Struct, frozen=True):
     `bound_bytes`: what the process may come to hold as it is now, which is what is resident and
     what it has allocated and not touched yet; of a parked one, what it keeps but for clean pages of
     files; 0: not known. `peak_bytes`: the most it ever held. `device_bytes`: of the device the
-    model is on, where that has memory of its own.
+    model is on, where that has memory of its own. `kv_cached_bytes`: KV that no request uses now,
+    kept for prompts that begin alike until its room is wanted.
     """
 
     rss_bytes: int
@@ -71,6 +72,7 @@ class MemoryReport(msgspec.Struct, frozen=True):
     bound_bytes: int = 0
     peak_bytes: int = 0
     device_bytes: int = 0
+    kv_cached_bytes: int = 0
 
 
 class LoadReport(msgspec.Struct, frozen=True):

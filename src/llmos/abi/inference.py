@@ -60,8 +60,9 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """The `llmos` object of a request body: what OpenAI's API has no word for.
 
     `service_class` None: the default of the route. `nice` orders within a class (-20 first, 19
-    last). `deterministic` None: the committed default of device and dtype. `driver` goes to the
-    driver as it is; one that does not know a key refuses it.
+    last). `deterministic` None: the committed default of device and dtype. `cache_salt` parts what
+    is cached within the tenant; across tenants nothing is shared whatever it says. `driver` goes
+    to the driver as it is; one that does not know a key refuses it.
     """
 
     service_class: ServiceClass | None = None
@@ -108,6 +109,7 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     none of them again, counts them as its own, and does not promise equal bits from there on.
 
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
+    `cache_salt`: what is cached under one is never found under another; no two tenants have one.
     `service_class` is a hint for the order of work inside a step: rows are the kernel's to give.
     """
 

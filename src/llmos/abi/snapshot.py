@@ -32,5 +32,5 @@ class SnapshotHeader(msgspec.Struct, frozen=True):
 
     @property
     def owner(self) -> str:
-        """Who alone may go on from it: the cache salt, a tenant's id unless said otherwise."""
+        """Who alone may go on from it: the cache salt, which begins with the tenant's id."""
         return self.item.cache_salt

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 HOLDINGS = ("OWNER", "KIND", "WHAT", "STATE", "RESERVED", "MEASURED")
 REPLICAS = ("REPLICA", "MODEL", "STATE", "ROWS", "WAIT", "KV USED", "KEPT", "REASON")
-MORE = ("PAUSED", "RESERVED", "RESIDENT", "WEIGHTS", "DEVICE", "DTYPE", "RESTARTS", "AGE")
+MORE = (
+    "PAUSED",
+    "KV CACHED",
+    "RESERVED",
+    "RESIDENT",
+    "WEIGHTS",
+    "DEVICE",
+    "DTYPE",
+    "RESTARTS",
+    "AGE",
+)
 MAX_OWNER_CHARS = 12
 _WHAT = HOLDINGS.index("WHAT")
 _MODEL = REPLICAS.index("MODEL")
@@ -100,6 +110,7 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
     return (
         *row,
         str(r.num_paused),
+        size(memory.kv_cached_bytes if memory else None),
         size(r.reserved_bytes),
         size(memory.rss_bytes if memory else None),
         size(memory.weights_bytes if memory else None),

@@ -48,7 +48,8 @@ def timeline(story: ProcessStory) -> Iterator[str]:
         f"{info.model} for {info.principal} of {info.tenant_id}, "
         f"class {info.service_class.name.lower()}, nice {info.nice}"
     )
-    yield f"{info.prompt_tokens} tokens of prompt, {info.completion_tokens} of answer"
+    cached = f" ({info.cached_tokens} of them cached)" if info.cached_tokens else ""
+    yield f"{info.prompt_tokens} tokens of prompt{cached}, {info.completion_tokens} of answer"
     for decided in story.decisions:
         after_s = (decided.at_ns - info.created_ns) / NS
         yield one_line(f"{after_s:+10.3f} s  {decided.state:<10}  {decided.reason}")

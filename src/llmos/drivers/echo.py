@@ -14,7 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +31,7 @@ from llmos.abi.inference import (
     Usage,
     WorkItem,
 )
+from llmos.drivers.echo_pages import EchoPages, KVBytes
 from llmos.drivers.resident import page_bytes, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
@@ -75,9 +76,11 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EchoState(msgspec.Struct, frozen=True):
-    """What a snapshot of an echo holds besides its tokens: seconds until the next one."""
+    """What a snapshot of an echo holds besides its tokens: seconds until the next one, and how many
+    of the prompt were found in the cache (None: it had not begun)."""
 
     wait_s: float
+    num_cached: int | None = None
 
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -89,6 +92,9 @@ class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A loaded echo holds `resident_bytes` of memory that it has written to, a parked one
     `park_bytes`. `load_kill`: it is killed while it loads, with its memory taken, as the system
     does to a process when memory is out.
+
+    With `kv_pages` it keeps account of pages of `page_tokens`, as an engine with a prefix cache
+    does: beginnings are found again, and who has no room waits in the line.
     """
 
     load_delay_ms: Millis = 0.0
@@ -98,12 +104,14 @@ class LoadScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     park_bytes: Size = 0
     unpark_delay_ms: Millis = 0.0
     unpark_error: str | None = None
+    kv_pages: Count = 0
+    page_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 16
 
 
 @dataclass(slots=True)
 class _Row:
     """One request: what it will say, how far it is. In a row, it goes on at `due_s` (monotonic);
-    out of one, `wait_s` after it gets one.
+    out of one, `wait_s` after it gets one. `num_cached` of the prompt were found when it began.
     """
 
     item: WorkItem
@@ -114,7 +122,7 @@ class _Row:
     due_s: float = 0.0
     emitted: int = 0
     recomputed: bool = False
-    usage: Usage = field(default_factory=Usage)
+    num_cached: int | None = None
 
     def next_tokens(self) -> list[int]:
         """The next at most `per_step` tokens, none past the point where the script breaks it."""
@@ -127,8 +135,12 @@ class _Row:
     def token(self, index: int) -> int:
         return self.prompt[index % len(self.prompt)]
 
+    def tokens(self) -> list[int]:
+        """Of prompt and answer so far."""
+        return [*self.prompt, *map(self.token, range(self.emitted))]
+
     def count(self) -> Usage:
-        return Usage(len(self.prompt), self.emitted)
+        return Usage(len(self.prompt), self.emitted, self.num_cached or 0)
 
 
 def _script(options: dict[str, Any]) -> Script:
@@ -197,6 +209,8 @@ class EchoDriver:
         self._loading = LoadScript()
         self._ballast = _Ballast(0)
         self._parked = False
+        self._pages = EchoPages(0, 1)
+        self._refused: _Row | None = None
 
     def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
         script = self._loading = _load_script(spec.options)
@@ -209,11 +223,15 @@ class EchoDriver:
             raise LoadFailed(script.load_error)
         self._num_slots = spec.num_slots
         self._context_length = spec.context_length
+        self._pages = EchoPages(script.kv_pages, script.page_tokens)
+        if self._pages.num_tokens is not None:
+            self._context_length = min(spec.context_length, self._pages.num_tokens)
         self._shelf = Shelf(
             spec, Identity("echo", spec.weights_digest, "none", "cpu", spec.num_threads)
         )
         progress(1.0, "echo")
-        return LoadReport("none", "cpu", True, spec.context_length, spec.num_slots, self.memory())
+        length = self._context_length
+        return LoadReport("none", "cpu", True, length, spec.num_slots, self.memory())
 
     def unload(self) -> None:
         self._rows.clear()
@@ -234,6 +252,7 @@ class EchoDriver:
         if not self._parked:
             self._hold(self._loading.park_bytes)
             self._parked = True
+            self._pages.clear()
         return self.memory()
 
     def unpark(self) -> MemoryReport:
@@ -275,9 +294,28 @@ class EchoDriver:
 
     def _fill(self, now_s: float) -> None:
         while self._waiting and len(self._rows) < self._num_slots:
-            row = self._waiting.popleft()
+            row = self._waiting[0]
+            if not self._seat(row):
+                return
+            self._waiting.popleft()
             row.due_s = now_s + row.wait_s
             self._rows[row.item.request_id] = row
+
+    def _seat(self, row: _Row) -> bool:
+        """Take the pages it needs; not so: it has to wait for them."""
+        if not self._pages.is_kept:
+            return True
+        tokens, most = row.tokens(), len(row.prompt) + row.num_tokens
+        found = self._pages.seat(row.item.request_id, row.item.cache_salt, tokens, most)
+        self._refused = row if found is None else None
+        if found is not None and row.num_cached is None:
+            row.num_cached = min(found, len(row.prompt))
+        return found is not None
+
+    def _leave(self, row: _Row, *, poisoned: bool = False) -> None:
+        if self._pages.is_kept:
+            self._pages.leave(row.item.request_id, row.tokens(), poisoned=poisoned)
+            self._refused = None
 
     def _advance(self, row: _Row, now_s: float, events: list[Event]) -> None:
         script, request_id = row.script, row.item.request_id
@@ -291,6 +329,7 @@ class EchoDriver:
             return
         ids = row.next_tokens()
         row.emitted += len(ids)
+        self._pages.grow(request_id, len(row.prompt) + row.emitted)
         # from when it was due, not from when we woke up: rates are as scripted
         row.due_s = max(now_s, row.due_s + script.delay_ms / 1000)
         if ids:
@@ -310,11 +349,12 @@ class EchoDriver:
         return FinishReason.STOP if row.num_tokens == full else FinishReason.LENGTH
 
     def _end(self, request_id: str, event: Event, events: list[Event]) -> None:
-        del self._rows[request_id]
+        self._leave(self._rows.pop(request_id), poisoned=isinstance(event, Failed))
         events.append(event)
 
     def wait_s(self) -> float | None:
-        if self._ended or (self._waiting and len(self._rows) < self._num_slots):
+        has_row = len(self._rows) < self._num_slots
+        if self._ended or (self._waiting and has_row and self._waiting[0] is not self._refused):
             return 0.0
         due = [row.due_s for row in self._rows.values()]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -323,6 +363,7 @@ class EchoDriver:
         """The row is free for another; what was left of a delay is left then, too."""
         if row := self._rows.pop(request_id, None):
             row.wait_s = max(0.0, row.due_s - time.monotonic())
+            self._leave(row)
             self._paused[request_id] = row
         elif row := self._find(request_id):
             self._waiting.remove(row)
@@ -353,6 +394,8 @@ class EchoDriver:
         row = self._rows.pop(request_id, None) or self._paused.pop(request_id, None)
         if row is None and (row := self._find(request_id)):
             self._waiting.remove(row)
+        if row is not None:
+            self._leave(row)
         return row
 
     def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
@@ -361,8 +404,10 @@ class EchoDriver:
         if row is None or self._shelf is None:
             raise NotFound(f"{request_id} is not in the batch")
         left_s = max(0.0, row.due_s - time.monotonic()) if request_id in self._rows else row.wait_s
-        progress = Progress([row.token(i) for i in range(row.emitted)], 0)
-        ref = self._shelf.write(row.item, progress, EchoState(left_s), (), 0, folder)
+        drawn = [row.token(i) for i in range(row.emitted)]
+        progress = Progress(drawn, 0, row.num_cached or 0)
+        state = EchoState(left_s, row.num_cached)
+        ref = self._shelf.write(row.item, progress, state, (), 0, folder)
         self._take(request_id)
         return ref
 
@@ -374,7 +419,8 @@ class EchoDriver:
             raise EngineFailed("no model is loaded")
         row = self._make(item)
         with self._shelf.open(item, snapshot) as reader:
-            row.wait_s = decode_state(reader, EchoState).wait_s
+            state = decode_state(reader, EchoState)
+            row.wait_s, row.num_cached = state.wait_s, state.num_cached
             row.emitted = len(tokens_of(reader.header))
             reader.read_payload((), snapshot.digest)
         self._waiting.append(row)
@@ -390,7 +436,15 @@ class EchoDriver:
         now = read_resident()
         # it takes all of its memory at once; requests need next to none
         bound_bytes = now.rss_bytes + (0 if self._parked else ROOM_BYTES)
-        return MemoryReport(now.rss_bytes, bound_bytes=bound_bytes, peak_bytes=now.peak_bytes)
+        kv = KVBytes() if self._parked else self._pages.count()
+        return MemoryReport(
+            now.rss_bytes,
+            kv_reserved_bytes=kv.reserved,
+            kv_used_bytes=kv.used,
+            bound_bytes=bound_bytes,
+            peak_bytes=now.peak_bytes,
+            kv_cached_bytes=kv.cached,
+        )
 
 
 class EchoPreparer:

@@ -307,6 +307,9 @@ class Effects:
         prompt = process.prepared.num_tokens if process.prepared else 0
         metrics.prompt_tokens.labels(name).inc(prompt)
         metrics.generation_tokens.labels(name).inc(process.num_tokens)
+        # a driver counts what it was given: one that no worker had is not counted as a miss
+        metrics.prefix_queries.labels(name).inc(usage.prompt_tokens)
+        metrics.prefix_hits.labels(name).inc(usage.cached_tokens)
         if isinstance(event, Finished):
             metrics.prompt_size.labels(name).observe(usage.prompt_tokens)
             metrics.answer_size.labels(name).observe(usage.completion_tokens)

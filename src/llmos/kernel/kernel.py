@@ -430,6 +430,17 @@ class Kernel:
             running = sum(len(r.running) for r in state.replicas_of(model_id))
             metrics.running.labels(model.ref).set(running)
             metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
+            self._gauge_kv(model.ref, [r.replica_id for r in state.replicas_of(model_id)])
+
+    def _gauge_kv(self, ref: str, replica_ids: Sequence[str]) -> None:
+        """Of all replicas of a model together, as they last reported."""
+        reports = [self.workers.report_of(replica_id)[1] for replica_id in replica_ids]
+        found = [report for report in reports if report is not None]
+        reserved_bytes = sum(report.kv_reserved_bytes for report in found)
+        used_bytes = sum(report.kv_used_bytes for report in found)
+        self.metrics.kv_usage.labels(ref).set(used_bytes / max(1, reserved_bytes))
+        cached_bytes = sum(report.kv_cached_bytes for report in found)
+        self.metrics.kv_cached_bytes.labels(ref).set(cached_bytes)
 
 
 def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:

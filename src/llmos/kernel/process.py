@@ -21,6 +21,14 @@ from llmos.kernel.stream import Stream
 HISTORY_KEPT = 200
 
 
+def cache_salt(tenant_id: str, wished: str | None) -> str:
+    """Under which what is cached of a request is found: always within its tenant.
+
+    `wished` parts it further. An id of a tenant has no slash, so no wish reads as another tenant.
+    """
+    return tenant_id if wished is None else f"{tenant_id}/{wished}"
+
+
 class Phase(enum.StrEnum):
     """Where a process is, for people. The core's own states are finer."""
 
@@ -131,7 +139,7 @@ class Process:
             request_id=self.request_id,
             tokens=prepared.tokens,
             sampling=self.body.sampling,
-            cache_salt=options.cache_salt or self.principal.tenant_id,
+            cache_salt=cache_salt(self.principal.tenant_id, options.cache_salt),
             trace_parent=self.trace_parent,
             deterministic=options.deterministic,
             options=options.driver,
@@ -162,6 +170,7 @@ class Process:
             reason=self.reason,
             eta_s=self._eta_s(),
             parent_id=self.parent_id,
+            cached_tokens=self.usage.cached_tokens,
         )
 
     def _eta_s(self) -> float | None:

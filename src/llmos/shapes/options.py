@@ -77,7 +77,12 @@ class LlmosOptions(Shape):
     keep_alive: float | None = Field(default=None, ge=0, le=2_592_000, description="Seconds")
     deterministic: bool | None = None
     resume_s: float | None = Field(default=None, ge=0, le=86_400)
-    cache_salt: str | None = Field(default=None, min_length=1, max_length=128)
+    cache_salt: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Share cached prompts only with requests of the same tenant and salt",
+    )
     driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default_factory=dict)
 
 

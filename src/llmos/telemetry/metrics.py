@@ -62,6 +62,12 @@ class Metrics:
         self.step_time = histogram("llmos:step_seconds", "One engine step.", _STEP_S)
         self.prompt_tokens = counter("vllm:prompt_tokens", "Prompt tokens processed.", _MODEL)
         self.generation_tokens = counter("vllm:generation_tokens", "Tokens generated.", _MODEL)
+        self.prefix_queries = counter(
+            "vllm:prefix_cache_queries", "Prompt tokens looked up in prefix caches.", _MODEL
+        )
+        self.prefix_hits = counter(
+            "vllm:prefix_cache_hits", "Prompt tokens found in prefix caches.", _MODEL
+        )
         self.success = counter(
             "vllm:request_success", "Requests finished.", _MODEL, "finished_reason"
         )
@@ -73,6 +79,9 @@ class Metrics:
         self.running = gauge("vllm:num_requests_running", "Holding a slot.", _MODEL)
         self.waiting = gauge("vllm:num_requests_waiting", "In the queue.", _MODEL)
         self.kv_usage = gauge("vllm:kv_cache_usage_perc", "KV in use, 0 to 1.", _MODEL)
+        self.kv_cached_bytes = gauge(
+            "llmos:kv_cached_bytes", "KV of no request, kept for prompts that begin alike.", _MODEL
+        )
         self.cost_error = gauge(
             "llmos:cost_error", "Mean relative error of predicted service times.", _MODEL
         )

@@ -81,7 +81,8 @@ def test_tables_fit_their_screen(width: int) -> None:
 
 def test_wide_has_every_column_and_cuts_nothing() -> None:
     *_, replicas = shown(40, wide=True)
-    for word in ("PAUSED", "RESIDENT", "WEIGHTS", "DEVICE", "DTYPE", "RESTARTS", "AGE"):
+    words = ("PAUSED", "KV CACHED", "RESIDENT", "WEIGHTS", "DEVICE", "DTYPE", "RESTARTS", "AGE")
+    for word in words:
         assert word in replicas[0]
     assert LONG["model"] in replicas[1]
     assert replicas[1].endswith(LONG["reason"])

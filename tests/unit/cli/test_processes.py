@@ -164,6 +164,13 @@ def test_why_is_a_timeline(llmos: Run, two: Server) -> None:
     assert made["info"] == ENDED["info"]
 
 
+def test_why_says_how_much_of_the_prompt_was_cached(llmos: Run, two: Server) -> None:
+    info = {**ENDED["info"], "prompt_tokens": 1000, "cached_tokens": 960}
+    two.routes[f"GET /os/v1/processes/{FIRST}"] = ok({**ENDED, "info": info})
+    line = llmos("why", FIRST).out.splitlines()[2]
+    assert line.startswith("1000 tokens of prompt (960 of them cached), ")
+
+
 def test_why_of_one_that_never_ran(llmos: Run, two: Server) -> None:
     reason = "queue_full: 9 requests wait\x1b[2J\n; never accepted"
     info = {**ENDED["info"], "state": "failed", "started_ns": None}

@@ -238,7 +238,10 @@ def test_poison_goes_at_once_where_nobody_holds_it() -> None:
     assert pages.num_evictable == 1
     pages.close(writer, poisoned=True)
     assert (pages.num_cached, pages.num_free, pages._tree._roots) == (0, 8, {})
-    opened(pages, [7] * 32)  # all of them can be had
+    for token in (7, 8):  # all of them can be had, and nothing of it is evicted once more
+        cache(pages, [token] * 32)
+        assert (pages.num_cached, pages.num_free) == (8, 0)
+    assert pages.num_evicted == 8
 
 
 def test_a_poisoned_reader_leaves_what_it_found() -> None:
@@ -301,3 +304,25 @@ def test_the_heap_does_not_grow_with_use() -> None:
     for turn in range(1000):
         cache(pages, [turn % 3] * 9)
     assert len(pages._tree._candidates) <= pages.num_pages
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_of_eviction_survives_poison(seed: int) -> None:
+    rng = random.Random(seed)
+    model = Model(48, 1)
+    writer = model.open("t", [0], 1)
+    assert writer is not None
+    model.grow(writer, [])
+    model.publish(writer, 1)
+    for _ in range(60):
+        tokens = [rng.choice([0, 0, 1, 2]), *(rng.randrange(9) for _ in range(rng.randint(0, 2)))]
+        if holder := model.open("t", tokens, len(tokens)):
+            model.grow(holder, [])
+            model.close(holder, len(tokens))
+    model.poison(writer)
+    model.check()
+    everything = model.open("other", [0], 48)
+    assert everything is not None
+    for _ in range(47):
+        model.grow(everything, [0])
+        model.check()

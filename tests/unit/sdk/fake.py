@@ -53,6 +53,7 @@ PROCESS: dict[str, Any] = {
     "nice": 0,
     "prompt_tokens": 3,
     "completion_tokens": 5,
+    "cached_tokens": 0,
     "created_ns": 1_700_000_000_000_000_000,
     "started_ns": None,
     "ended_ns": None,

@@ -46,10 +46,14 @@ class Identity:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request is: tokens drawn, and tokens whose keys and values are kept."""
+    """How far a request is: tokens drawn, and tokens whose keys and values are kept.
+
+    `cached_tokens` as in `Usage`: those found in a prefix cache when it began.
+    """
 
     generated: list[int]
     num_cached: int
+    cached_tokens: int = 0
 
 
 class Shelf:
@@ -86,7 +90,7 @@ class Shelf:
         name = f"{header.snapshot_id}.snap"
         size_bytes, digest = file.write(Path(folder), name, header, payload)
         path = str(Path(folder) / name)
-        usage = Usage(len(item.tokens) // 4, len(progress.generated))
+        usage = Usage(len(item.tokens) // 4, len(progress.generated), progress.cached_tokens)
         self._written[item.request_id] = path, usage
         if len(self._written) > MAX_REMEMBERED:
             self._written.popitem(last=False)
