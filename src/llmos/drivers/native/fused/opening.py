@@ -68,6 +68,7 @@ def open_fused(asked: ReplicaSpec, *, guesses: bool) -> FusedRunner:
         Residence(folder, files, weights),
         open_engine,
         [(layer.num_kv_heads, layer.head_dim, layer.head_dim) for layer in decoder.layers],
+        library.features,
         num_slots=asked.num_slots,
         guesses=guesses,
     )

@@ -21,13 +21,17 @@ class Residence:
     def __init__(self, folder: Path, files: dict[str, Identity], weights: Weights) -> None:
         self._folder = folder
         self._files = {n: i for n, i in files.items() if n.endswith((".safetensors", ".json"))}
-        self._ranges: list[FileRange] = pages.file_ranges(folder)
         self.own_bytes = weights.own_bytes
         self.size_bytes = weights.size_bytes
         # of files whose matrices were made into others only looked-up rows are wanted
         self._is_mapped = weights.mapped_bytes > weights.own_bytes
         self.mapped_bytes = sum(r.size_bytes for r in self._ranges)
         self.settle()
+
+    @property
+    def _ranges(self) -> list[FileRange]:
+        """As they are now: the system joins and parts neighbouring mappings."""
+        return pages.file_ranges(self._folder)
 
     def settle(self) -> None:
         """Resident, as far as forwards read it."""

@@ -65,6 +65,7 @@ class FusedRunner:
         residence: Residence,
         open_engine: Callable[[], Engine],
         layers: list[tuple[int, int, int]],
+        features: list[str],
         *,
         num_slots: int,
         guesses: bool,
@@ -74,7 +75,7 @@ class FusedRunner:
         self.num_slots = num_slots
         # bits do not depend on how many there are: a snapshot may go on with another number
         self.num_threads = 1
-        self.grounds = Grounds("fused", 0, 0, f"fused {info.why}", processor_name(_CPU))
+        self.grounds = Grounds("fused", 0, 0, f"kernels {' '.join(features)}", processor_name(_CPU))
         self._residence = residence
         self._open_engine = open_engine
         self._engine: Engine | None = open_engine()
