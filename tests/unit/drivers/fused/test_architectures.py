@@ -8,7 +8,6 @@ import pytest
 
 from llmos.drivers.native.fused.families import FAMILIES
 from tests.unit.drivers.fused.compare import worst
-from tests.unit.drivers.fused.models import CONFIGS
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
