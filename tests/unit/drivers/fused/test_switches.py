@@ -58,6 +58,7 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
     ("GemmaForCausalLM", {"tie_word_embeddings": False, "hidden_act": "gelu"} | _BIASED),
     ("Gemma2ForCausalLM", {"attn_logit_softcapping": None} | _BIASED),
     ("Gemma3ForCausalLM", {"final_logit_softcapping": None, "layer_types": None} | _BIASED),
+    ("Gemma3ForCausalLM", {"attn_logit_softcapping": 2.0}),  # which Transformers leaves out
     (
         "Gemma3ForCausalLM",
         {"rope_parameters": {"full_attention": _LINEAR, "sliding_attention": _LOCAL}},
