@@ -24,6 +24,8 @@ _COMMON: dict[str, Any] = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
+_EPS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+"""Made large enough that one read in place of another shows."""
 _EVEN = {"head_dim": None}
 _LONE = {"head_dim": None, "num_key_value_heads": None}
 _GPT = {
@@ -34,12 +36,12 @@ _GPT = {
     "n_positions": 128,
     "n_inner": 77,
 }
-_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
-_TYPED: dict[str, Any] = {"sliding_window": WINDOW, "layer_types": _TYPES}
-_QWEN = _TYPED | {"use_sliding_window": True}
-_GEMMA = _TYPED | {"query_pre_attn_scalar": 10, "tie_word_embeddings": True}
+TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+TYPED: dict[str, Any] = {"sliding_window": WINDOW, "layer_types": TYPES}
+_QWEN = TYPED | {"use_sliding_window": True}
+_GEMMA = TYPED | {"query_pre_attn_scalar": 10, "tie_word_embeddings": True}
 _CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
-_LLAMA3 = {
+LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "rope_theta": 1e4,
     "factor": 8.0,
@@ -47,7 +49,7 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
-_YARN = {
+YARN: dict[str, Any] = {
     "rope_type": "yarn",
     "rope_theta": 1e4,
     "factor": 4.0,
@@ -55,12 +57,12 @@ _YARN = {
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "ApertusForCausalLM": {"rope_parameters": _LLAMA3},
+    "ApertusForCausalLM": {"rope_parameters": LLAMA3},
     "ArceeForCausalLM": {},
     "CohereForCausalLM": {"logit_scale": 0.5, "use_qk_norm": True},
-    "Cohere2ForCausalLM": _TYPED | _EVEN,
+    "Cohere2ForCausalLM": TYPED | _EVEN,
     "Ernie4_5ForCausalLM": {"use_bias": True},
-    "Exaone4ForCausalLM": _TYPED,
+    "Exaone4ForCausalLM": TYPED,
     "GPT2LMHeadModel": _GPT,
     "GPTBigCodeForCausalLM": _GPT,
     "GPTNeoXForCausalLM": _LONE | {"rotary_pct": 0.5},
@@ -80,14 +82,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": {},
     "Ministral3ForCausalLM": {
         "sliding_window": WINDOW,
-        "rope_parameters": _YARN | {"llama_4_scaling_beta": 0.1},
+        "rope_parameters": YARN | {"llama_4_scaling_beta": 0.1},
     },
-    "MinistralForCausalLM": _TYPED,
+    "MinistralForCausalLM": TYPED,
     "MistralForCausalLM": {"sliding_window": WINDOW},
     "NanoChatForCausalLM": {"final_logit_softcapping": 3.0},
     "OPTForCausalLM": {"ffn_dim": 77, "tie_word_embeddings": True} | _LONE,
     "Olmo2ForCausalLM": {},
-    "Olmo3ForCausalLM": _TYPED,
+    "Olmo3ForCausalLM": TYPED,
     "OlmoForCausalLM": {"clip_qkv": 0.8},
     "PersimmonForCausalLM": _LONE,
     "Phi3ForCausalLM": {"sliding_window": WINDOW, "partial_rotary_factor": 0.5} | _EVEN,
@@ -113,6 +115,7 @@ def make(architecture: str, folder: Path, seed: int = 7, **overrides: Any) -> An
     cls: Any = getattr(transformers, architecture)
     own = CONFIGS[architecture]
     common = _COMMON if "n_embd" not in own else {}
+    common = common | {name: 0.02 for name in _EPS if hasattr(cls.config_class, name)}
     fields = {k: v for k, v in (common | own | overrides).items() if v is not None}
     config = cls.config_class(**fields)
     config._attn_implementation = "eager"

@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmos.drivers.native.fused.families import FAMILIES
-from tests.unit.drivers.fused.compare import worst
-from tests.unit.drivers.fused.models import CONFIGS
+from llmos.drivers.catalog import NATIVE_ARCHITECTURES
+from llmos.drivers.native.fused.architectures import FAMILIES
+from llmos.drivers.native.fused.spec import Activation, Decoder
+from tests.unit.drivers.fused.compare import described, worst
+from tests.unit.drivers.fused.models import (
+    CONFIGS,
+    LENGTH,
+    VOCAB_SIZE,
+    WINDOW,
+    make,
+    read_tensors,
+)
+from tests.unit.drivers.fused.reference import Reference
+
+TOKENS = [(7 * i + 3) % VOCAB_SIZE for i in range(LENGTH)]
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_logits(architecture: str, tmp_path: Path) -> None:
     assert worst(architecture, tmp_path) <= 1e-5
+
+
+def test_all_dense_architectures_are_described() -> None:
+    assert set(FAMILIES) == set(CONFIGS) == NATIVE_ARCHITECTURES
+
+
+def _changed(decoder: Decoder, **fields: Any) -> Decoder:
+    """With other fields in its first layer."""
+    first, *others = decoder.layers
+    return dataclasses.replace(decoder, layers=(dataclasses.replace(first, **fields), *others))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"window": None},
+        {"window": WINDOW + 1},
+        {"softcap": 2.02},
+        {"scale": 0.32},
+        {"rope": None},
+        {"pre_attn": None},
+        {"post_attn": None},
+        {"pre_mlp": None},
+        {"post_mlp": None},
+        {"parallel": True},
+        {"activation": Activation.GELU},
+        {"residual_scale": 1.001},
+        {"clip": 0.8},
+    ],
+)
+def test_the_comparison_sees_each_part(fields: dict[str, Any], tmp_path: Path) -> None:
+    """Every change of a description moves the logits well beyond the bound of these tests."""
+    make("Gemma2ForCausalLM", tmp_path)
+    decoder, tensors = described("Gemma2ForCausalLM", tmp_path), read_tensors(tmp_path)
+    right = Reference(decoder, tensors).logits(TOKENS)
+    wrong = Reference(_changed(decoder, **fields), tensors).logits(TOKENS)
+    assert (wrong - right).abs().max() > 1e-4 * right.abs().max()

@@ -40,6 +40,11 @@ def head_scale(config: Any, head_dim: int, layer: int) -> float:
     return float(head_dim**-0.5)
 
 
+def is_sliding(config: Any, layer: int) -> bool:
+    """Whether `layer_types` gives a layer a window."""
+    return bool(config.layer_types[layer] == "sliding_attention")
+
+
 def _one(config: Any) -> float:
     return 1.0
 
@@ -54,10 +59,6 @@ def _no_length(config: Any) -> int | None:
 
 def _no_reason(config: Any) -> str | None:
     return None
-
-
-def _apart(config: Any) -> Fused:
-    return Fused.APART
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class Family:
     v: str = "v_proj"
     o: str = "o_proj"
     qkv: str = ""
-    fused: Callable[[Any], Fused] = _apart
+    fused: Fused | Callable[[Any], Fused] = Fused.APART
     transposed: bool = False
     own_head_dim: bool = True
     grouped: bool = True
