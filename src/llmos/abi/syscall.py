@@ -51,11 +51,13 @@ class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
 class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
     """Make a replica resident; answered when it is ready.
 
-    `keep_alive_s`: how long it then stays unused, from now on; None: as it was.
+    `keep_alive_s`: how long it then stays unused, from now on; None: as it was. `dtype`: what its
+    weights have in memory, until it is unloaded or loaded in another; None: as it was.
     """
 
     ref: str
     keep_alive_s: float | None = None
+    dtype: str | None = None
 
 
 class UnloadModel(msgspec.Struct, frozen=True, tag="models.unload"):
@@ -217,7 +219,8 @@ class Model(msgspec.Struct, frozen=True, tag="r.model"):
 class ReplicaInfo(msgspec.Struct, frozen=True):
     """A resident (or starting, parked, stopping, failed) model version. Times are UTC in ns.
 
-    `num_paused` requests keep their KV on it without a row.
+    `num_paused` requests keep their KV on it without a row. `dtype_reason`: why its weights have
+    that type; `warnings`: what is slower or less so than it could be.
     """
 
     replica_id: str
@@ -239,6 +242,8 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     num_paused: int = 0
     keep_alive_s: float | None = None
     pinned: bool = False
+    dtype_reason: str = ""
+    warnings: list[str] = []
 
 
 class Holding(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmos.cli.duration import parse_duration
-from llmos.cli.options import Json, Ref
+from llmos.cli.options import Dtype, Json, Ref
 
 if TYPE_CHECKING:
     from llmos.abi.registry import ModelVersion, PullProgress
@@ -164,19 +164,27 @@ def load(
             help="How long it then stays unused: 90s, 10m, 2h, 0, forever.",
         ),
     ] = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="The type of its weights in memory; auto: that of its files."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Make a model resident now, not at its first request."""
+    """Make a model resident now, not at its first request.
+
+    A --dtype lasts until the model is unloaded; while it is there with another one, unload it
+    first.
+    """
     from llmos.cli.output import emit, emit_json
     from llmos.cli.progress import spinner
     from llmos.cli.session import connect
 
     with connect() as client, spinner(f"loading {ref}"):
-        done = client.models.load(ref, keep_alive)
+        done = client.models.load(ref, keep_alive, None if dtype is None else dtype.value)
     if json:
         emit_json({"done": done.what})
     else:
-        emit(f"loaded {ref}")
+        emit(done.what)
 
 
 def pin(

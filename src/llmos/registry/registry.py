@@ -188,12 +188,13 @@ class ModelRegistry:
             source=source,
             created_ns=time.time_ns(),
             architecture=facts.architecture,
-            dtype=facts.dtype,
+            dtype=facts.stored_dtype,
             num_parameters=facts.num_parameters,
             kv_bytes_per_token=facts.kv_bytes_per_token,
             footprint_bytes=facts.footprint_bytes,
             has_chat_template=facts.has_chat_template,
             license=facts.license,
+            loads=facts.loads,
         )
         return await self._publish(version, intake.files)
 

@@ -74,8 +74,18 @@ def test_rm_asks_unless_told(llmos: Run, server: Server) -> None:
 @pytest.mark.parametrize("verb", ["load", "unload"])
 def test_load_and_unload(llmos: Run, server: Server, verb: str) -> None:
     server.routes[f"POST /os/v1/models/pilot/{verb}"] = ok({"done": verb})
-    assert llmos(verb, "pilot").out == f"{verb}ed pilot\n"
+    said = {"load": "load\n", "unload": "unloaded pilot\n"}
+    assert llmos(verb, "pilot").out == said[verb]
     assert llmos(verb, "pilot", "--json").json == {"done": verb}
+
+
+def test_load_in_a_type(llmos: Run, server: Server) -> None:
+    server.routes["POST /os/v1/models/pilot/load"] = ok({"done": "pilot:1 is loaded as int8"})
+    assert llmos("load", "pilot", "--dtype", "int8").out == "pilot:1 is loaded as int8\n"
+    assert server.body() == {"dtype": "int8"}
+    done = llmos("load", "pilot", "--dtype", "int3")
+    assert done.code == 2
+    assert "int4" in done.err
 
 
 def test_ps(llmos: Run, server: Server) -> None:

@@ -27,12 +27,14 @@ class PullBody(Shape):
 
 
 class LoadBody(Shape):
-    """`keep_alive_s`: how long the model then stays unused; absent: as it was."""
+    """`keep_alive_s`: how long the model then stays unused; `dtype`: the type of its weights in
+    memory. Absent: as it was."""
 
     keep_alive_s: float | None = Field(default=None, ge=0, le=MAX_KEEP_ALIVE_S)
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] | None = None
 
     def to_call(self, ref: str) -> LoadModel:
-        return LoadModel(ref, self.keep_alive_s)
+        return LoadModel(ref, self.keep_alive_s, self.dtype)
 
 
 class NiceBody(Shape):
