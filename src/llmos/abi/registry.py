@@ -59,7 +59,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
 class PullProgress(msgspec.Struct, frozen=True, tag="pull_progress"):
     """How far a pull is. `total_bytes` 0: not known yet.
 
-    `phase`: check, download, hash, register.
+    `phase`: check, download, quantize, hash, register.
     """
 
     phase: str
@@ -85,6 +85,16 @@ class Registry(Protocol):
         Checked and hashed before anything is visible; a refused pull leaves nothing behind. Equal
         contents under an equal name are the version that exists already. Raises ModelRejected,
         NotFound, Conflict, StorageError.
+        """
+        ...
+
+    async def quantize(
+        self, ref: str, to: str, name: str | None, progress: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        """A version of `name` (None: `NAME-TO`) whose weights are `to`, made of one that is here.
+
+        Visible only when it is whole. Raises ModelNotFound, InvalidRequest (`to`), Conflict (it is
+        quantized), ModelRejected (it cannot be), DiskFull, StorageError.
         """
         ...
 

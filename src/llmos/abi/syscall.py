@@ -2,7 +2,8 @@
 
 Every message carries `call`, a number the front end chose, unique on its channel. A unary call is
 answered by one `Reply` or `Refused`. `Infer` is answered by `Refused`, or by `Reply(Accepted)` and
-then `Emit`s whose last event is terminal. `Pull` and `FollowJob` emit, and end with a `Reply`.
+then `Emit`s whose last event is terminal. `Pull`, `Quantize` and `FollowJob` emit, and
+end with a `Reply`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ class ShowModel(msgspec.Struct, frozen=True, tag="models.show"):
 
 class PullModel(msgspec.Struct, frozen=True, tag="models.pull"):
     source: str
+    name: str | None = None
+
+
+class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):
+    """Make a new version with weights `to` (`int8`, `int4`) of one that is there: progress, then a
+    `Model`. `name` None: that of the source, and `to`."""
+
+    ref: str
+    to: str
     name: str | None = None
 
 
@@ -170,6 +180,7 @@ Body = (
     | ListModels
     | ShowModel
     | PullModel
+    | QuantizeModel
     | RemoveModel
     | LoadModel
     | UnloadModel

@@ -34,6 +34,13 @@ class Dtype(enum.StrEnum):
     INT4 = "int4"
 
 
+class QuantizedType(enum.StrEnum):
+    """What weights may be quantized to."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

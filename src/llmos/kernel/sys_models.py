@@ -40,6 +40,15 @@ async def pull_model(kernel: Kernel, call: Call, body: sc.PullModel) -> sc.Model
     return sc.Model(await kernel.registry.pull(body.source, body.name, progress))
 
 
+async def quantize_model(kernel: Kernel, call: Call, body: sc.QuantizeModel) -> sc.Model:
+    """As `pull_model`, of a version that is here. Raises Conflict, ModelRejected, DiskFull."""
+
+    def progress(step: PullProgress) -> None:
+        call.front.send(sc.Emit(call.number, [step]))
+
+    return sc.Model(await kernel.registry.quantize(body.ref, body.to, body.name, progress))
+
+
 async def remove_model(kernel: Kernel, call: Call, body: sc.RemoveModel) -> sc.Model:
     """Refused while a replica holds it. Raises ModelNotFound, Conflict."""
     version = kernel.registry.resolve(body.ref)

@@ -34,6 +34,11 @@ class QuantizedFolder:
         parts = {part for name in self.stored for part in (name + Q, name + SCALE)}
         self.plain = [tensor.name for tensor in tensors if tensor.name not in parts]
 
+    def check(self) -> None:
+        """All numbers of all matrices. Raises ModelRejected."""
+        for name in self.stored:
+            self.get(name)
+
     def get(self, name: str) -> Quantized:
         """A matrix whose every number was checked; views of a private mapping of its file where
         that is aligned. Raises ModelRejected, KeyError."""

@@ -164,6 +164,20 @@ def test_pull_prints_the_version_and_with_json_every_report(llmos: Run, server: 
     assert last["model"]["name"] == "pilot"
 
 
+def test_quantize(llmos: Run, server: Server) -> None:
+    report = {"phase": "quantize", "file": "", "done_bytes": 1, "total_bytes": 2}
+    body = sse(report, event="progress") + sse({**MODEL, "dtype": "int8"}, event="done")
+    server.routes["POST /os/v1/models/pilot/quantize"] = lambda _: httpx.Response(200, content=body)
+    done = llmos("quantize", "pilot", "--to", "int8", "--as", "small")
+    assert done.out.startswith("pilot:1  1.2 MB") and "int8" in done.out
+    assert server.body() == {"to": "int8", "name": "small"}
+    first, last = llmos("quantize", "pilot", "--to", "int4", "--json").lines
+    assert (first["event"], last["event"]) == ("progress", "done")
+    assert server.body() == {"to": "int4"}
+    assert llmos("quantize", "pilot", "--to", "int3").code == 2
+    assert llmos("quantize", "pilot").code == 2
+
+
 def test_pull_of_a_path_is_a_file_source(llmos: Run, server: Server, tmp_path: Path) -> None:
     server.routes["POST /os/v1/models"] = httpx.Response(200, content=sse(MODEL, event="done"))
     assert llmos("pull", str(tmp_path)).code == 0
