@@ -50,6 +50,7 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             programs=installed_programs,
             snapshots=snapshots,
             footprints=footprints,
+            choose_dtype=choose_dtype,
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)

@@ -64,12 +64,12 @@ def test_pull_show_unload_rm(server: Server, test_data: Path) -> None:
     assert "unload" in held.stderr
     assert server.cli("unload", "tale").returncode == 0
     with server.client() as client:
-        _until_unloaded(client, "tale")
+        until_unloaded(client, "tale")
     assert server.cli("rm", "tale", "--yes").returncode == 0
     assert server.cli("show", "tale").returncode == 1
 
 
-def _until_unloaded(client: httpx.Client, name: str) -> None:
+def until_unloaded(client: httpx.Client, name: str) -> None:
     for _ in range(500):
         replicas = client.get("/os/v1/replicas").json()["replicas"]
         if not any(replica["model"].startswith(name) for replica in replicas):

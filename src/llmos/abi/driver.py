@@ -35,7 +35,10 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     """What to load: a read-only model folder, a private scratch folder, limits.
 
     `num_slots` requests may be in the batch at once, each of at most `context_length` tokens.
-    `deterministic` None: the driver's committed default for the device and dtype. `snapshots` is
+    `num_threads` 0: as many as the driver finds good.
+    `dtype`: `auto` is the type of the files where the device computes with it, `int8` and `int4`
+    are quantized on the way in. `deterministic` None: the driver's committed default for the device
+    and dtype. `snapshots` is
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
     `snapshots` of the scratch folder.
@@ -75,8 +78,17 @@ class MemoryReport(msgspec.Struct, frozen=True):
     kv_cached_bytes: int = 0
 
 
+class DtypeChoice(msgspec.Struct, frozen=True):
+    """The type a model's weights have in memory, or would have. `reason` and `warnings` (it may be
+    slower so) are for people."""
+
+    dtype: str
+    reason: str = ""
+    warnings: list[str] = []
+
+
 class LoadReport(msgspec.Struct, frozen=True):
-    """What was loaded, as it is."""
+    """What was loaded, as it is. `warnings` are for people: what is slower or less than asked."""
 
     dtype: str
     device: str
@@ -84,6 +96,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     context_length: int
     num_slots: int
     memory: MemoryReport
+    warnings: list[str] = []
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -8,12 +8,22 @@ from typing import Any, Protocol
 import msgspec
 
 
+class LoadCost(msgspec.Struct, frozen=True):
+    """What a replica takes with its weights in some type: as `ModelVersion` says of its own."""
+
+    footprint_bytes: int
+    kv_bytes_per_token: int
+
+
 class ModelVersion(msgspec.Struct, frozen=True):
     """One immutable version. `ref` is `name:version`.
 
     `folder` holds its files under their own names (hard links to blobs), read-only. `digest` is
     over names and contents of all its files. `footprint_bytes` is an upper bound of what a replica
     needs besides KV. `prepare` is the entry string of its Preparer. `options` go to the driver.
+    `dtype` is what the files hold; `loads` are the types it can be loaded in, with what each takes
+    (empty: as its files alone, or it was registered before that was known). `loaded_as`: the type
+    it has or would have in memory, and why; only in the answer to `ShowModel`.
     """
 
     model_id: str
@@ -38,6 +48,8 @@ class ModelVersion(msgspec.Struct, frozen=True):
     license: str = ""
     aliases: list[str] = []
     options: dict[str, Any] = {}
+    loads: dict[str, LoadCost] = {}
+    loaded_as: str = ""
 
     @property
     def ref(self) -> str:
@@ -47,7 +59,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
 class PullProgress(msgspec.Struct, frozen=True, tag="pull_progress"):
     """How far a pull is. `total_bytes` 0: not known yet.
 
-    `phase`: check, download, hash, register.
+    `phase`: check, download, quantize, hash, register.
     """
 
     phase: str
@@ -73,6 +85,16 @@ class Registry(Protocol):
         Checked and hashed before anything is visible; a refused pull leaves nothing behind. Equal
         contents under an equal name are the version that exists already. Raises ModelRejected,
         NotFound, Conflict, StorageError.
+        """
+        ...
+
+    async def quantize(
+        self, ref: str, to: str, name: str | None, progress: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        """A version of `name` (None: `NAME-TO`) whose weights are `to`, made of one that is here.
+
+        Visible only when it is whole. Raises ModelNotFound, InvalidRequest (`to`), Conflict (it is
+        quantized), ModelRejected (it cannot be), DiskFull, StorageError.
         """
         ...
 

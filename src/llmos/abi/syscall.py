@@ -2,7 +2,8 @@
 
 Every message carries `call`, a number the front end chose, unique on its channel. A unary call is
 answered by one `Reply` or `Refused`. `Infer` is answered by `Refused`, or by `Reply(Accepted)` and
-then `Emit`s whose last event is terminal. `Pull` and `FollowJob` emit, and end with a `Reply`.
+then `Emit`s whose last event is terminal. `Pull`, `Quantize` and `FollowJob` emit, and
+end with a `Reply`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class PullModel(msgspec.Struct, frozen=True, tag="models.pull"):
     name: str | None = None
 
 
+class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):
+    """Make a new version with weights `to` (`int8`, `int4`) of one that is there: progress, then a
+    `Model`. `name` None: that of the source, and `to`."""
+
+    ref: str
+    to: str
+    name: str | None = None
+
+
 class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
     ref: str
 
@@ -51,11 +61,13 @@ class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
 class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
     """Make a replica resident; answered when it is ready.
 
-    `keep_alive_s`: how long it then stays unused, from now on; None: as it was.
+    `keep_alive_s`: how long it then stays unused, from now on; None: as it was. `dtype`: what its
+    weights have in memory, until it is unloaded or loaded in another; None: as it was.
     """
 
     ref: str
     keep_alive_s: float | None = None
+    dtype: str | None = None
 
 
 class UnloadModel(msgspec.Struct, frozen=True, tag="models.unload"):
@@ -168,6 +180,7 @@ Body = (
     | ListModels
     | ShowModel
     | PullModel
+    | QuantizeModel
     | RemoveModel
     | LoadModel
     | UnloadModel
@@ -217,7 +230,8 @@ class Model(msgspec.Struct, frozen=True, tag="r.model"):
 class ReplicaInfo(msgspec.Struct, frozen=True):
     """A resident (or starting, parked, stopping, failed) model version. Times are UTC in ns.
 
-    `num_paused` requests keep their KV on it without a row.
+    `num_paused` requests keep their KV on it without a row. `dtype_reason`: why its weights have
+    that type; `warnings`: what is slower or less so than it could be.
     """
 
     replica_id: str
@@ -239,6 +253,8 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     num_paused: int = 0
     keep_alive_s: float | None = None
     pinned: bool = False
+    dtype_reason: str = ""
+    warnings: list[str] = []
 
 
 class Holding(msgspec.Struct, frozen=True):

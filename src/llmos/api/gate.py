@@ -17,6 +17,7 @@ from llmos.abi.syscall import (
     Infer,
     LoadModel,
     PullModel,
+    QuantizeModel,
     Refused,
     Reply,
     Result,
@@ -83,7 +84,10 @@ class GateClient:
         return stream
 
     def pull(
-        self, principal: Principal, body: PullModel, trace_parent: str | None = None
+        self,
+        principal: Principal,
+        body: PullModel | QuantizeModel,
+        trace_parent: str | None = None,
     ) -> PullStream:
         """Start a pull: iterate for its progress, then read `result`."""
         stream = PullStream(self._channel, next(self._numbers), self._forget)

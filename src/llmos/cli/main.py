@@ -76,8 +76,15 @@ _COMMANDS = (
     ),
     (models.ls, ("llmos ls", "llmos ls --json")),
     (models.show, ("llmos show pilot", "llmos show pilot:1 --json")),
+    (
+        models.quantize,
+        ("llmos quantize mine --to int8", "llmos quantize mine:2 --to int4 --as mine-small"),
+    ),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
-    (models.load, ("llmos load pilot", "llmos load pilot --keep-alive 2h")),
+    (
+        models.load,
+        ("llmos load pilot", "llmos load pilot --keep-alive 2h", "llmos load pilot --dtype int8"),
+    ),
     (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),
     (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory --wide")),

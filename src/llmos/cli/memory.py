@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmos.abi.syscall import DeviceMemory, Holding, LackOfRoom, MemoryInfo, ReplicaInfo
 
 HOLDINGS = ("OWNER", "KIND", "WHAT", "STATE", "RESERVED", "MEASURED")
-REPLICAS = ("REPLICA", "MODEL", "STATE", "ROWS", "WAIT", "KV USED", "KEPT", "REASON")
+REPLICAS = ("REPLICA", "MODEL", "DTYPE", "STATE", "ROWS", "WAIT", "KV USED", "KEPT", "REASON")
 MORE = (
     "PAUSED",
     "KV CACHED",
@@ -21,7 +21,6 @@ MORE = (
     "RESIDENT",
     "WEIGHTS",
     "DEVICE",
-    "DTYPE",
     "RESTARTS",
     "AGE",
 )
@@ -47,6 +46,8 @@ def blocks(
         rows = [_replica_row(r, wide=wide) for r in replicas]
         headers = (*REPLICAS[:-1], *MORE, REPLICAS[-1]) if wide else REPLICAS
         yield _cut(headers, rows, width, (len(headers) - 1, _MODEL))
+        if notes := [note for r in replicas for note in _notes(r, wide=wide)]:
+            yield "\n".join(notes)
 
 
 def _device(device: DeviceMemory, width: int | None) -> str:
@@ -99,6 +100,7 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
     row = (
         r.replica_id,
         r.model,
+        r.dtype or "-",
         r.state,
         f"{r.num_running}/{r.num_slots}",
         str(r.num_waiting),
@@ -115,11 +117,17 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
         size(memory.rss_bytes if memory else None),
         size(memory.weights_bytes if memory else None),
         r.device,
-        r.dtype,
         str(r.num_restarts),
         age(r.since_ns),
         r.reason,
     )
+
+
+def _notes(r: ReplicaInfo, *, wide: bool) -> Iterator[str]:
+    """Why its weights have their type, and what is slower so."""
+    if wide and r.dtype_reason:
+        yield one_line(f"{r.model} is {r.dtype}: {r.dtype_reason}")
+    yield from (one_line(f"warning: {r.model}: {warning}") for warning in r.warnings)
 
 
 def kept(replica: ReplicaInfo) -> str:

@@ -1,4 +1,4 @@
-"""`pull ls show rm load pin unload`: the models of a server."""
+"""`pull ls show quantize rm load pin unload`: the models of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmos.cli.duration import parse_duration
-from llmos.cli.options import Json, Ref
+from llmos.cli.options import Dtype, Json, QuantizedType, Ref
 
 if TYPE_CHECKING:
     from llmos.abi.registry import ModelVersion, PullProgress
@@ -54,6 +54,37 @@ def pull_model(client: Client, source: str, name: str | None, *, as_json: bool) 
         return client.models.pull(source, name, progress=report)
     with pull_bar() as show:
         return client.models.pull(source, name, progress=show)
+
+
+def quantize(
+    ref: Ref,
+    to: Annotated[QuantizedType, typer.Option(help="What its weights become.")],
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Its name; by default MODEL-TO.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a version of a model with smaller weights.
+
+    The model stays as it is. `llmos load MODEL --dtype int8` does the same in memory alone.
+    """
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.progress import pull_bar
+    from llmos.cli.session import connect
+    from llmos.cli.text import size
+    from llmos.sdk.wire import to_wire
+
+    def report(progress: PullProgress) -> None:
+        emit_json({"event": "progress", "progress": to_wire(progress)})
+
+    with connect() as client:
+        if json:
+            version = client.models.quantize(ref, to.value, name, progress=report)
+            emit_json({"event": "done", "model": version})
+            return
+        with pull_bar() as show_bar:
+            version = client.models.quantize(ref, to.value, name, progress=show_bar)
+    emit(f"{version.ref}  {size(version.size_bytes)}  {version.dtype}")
 
 
 def as_source(text: str) -> str:
@@ -164,19 +195,27 @@ def load(
             help="How long it then stays unused: 90s, 10m, 2h, 0, forever.",
         ),
     ] = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="The type of its weights in memory; auto: that of its files."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Make a model resident now, not at its first request."""
+    """Make a model resident now, not at its first request.
+
+    A --dtype lasts until the model is unloaded; while it is there with another one, unload it
+    first.
+    """
     from llmos.cli.output import emit, emit_json
     from llmos.cli.progress import spinner
     from llmos.cli.session import connect
 
     with connect() as client, spinner(f"loading {ref}"):
-        done = client.models.load(ref, keep_alive)
+        done = client.models.load(ref, keep_alive, None if dtype is None else dtype.value)
     if json:
         emit_json({"done": done.what})
     else:
-        emit(f"loaded {ref}")
+        emit(done.what)
 
 
 def pin(

@@ -23,6 +23,24 @@ class ClassName(enum.StrEnum):
     INTERACTIVE = "interactive"
 
 
+class Dtype(enum.StrEnum):
+    """Types of weights in memory, as `POST /os/v1/models/REF/load` takes them."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class QuantizedType(enum.StrEnum):
+    """What weights may be quantized to."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

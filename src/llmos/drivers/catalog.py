@@ -148,7 +148,7 @@ def _refuse(facts: ModelFacts) -> str | None:
     name = facts.architecture
     if facts.format != "safetensors":
         return f"{name} in {facts.format[:40]} files; the native driver reads safetensors"
-    if facts.quantization:
+    if facts.quantization and not facts.is_ours:
         return f"{name} quantized with {facts.quantization[:40]} is not supported"
     kinds = sorted(set(facts.layer_types) - {"full_attention", "sliding_attention"})
     if kinds:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmos.kernel.core.eviction import Eviction
@@ -57,7 +59,7 @@ class KernelConfig(BaseModel):
         description="Longest context a replica holds; a model's own may be shorter.",
     )
     num_threads: int = Field(
-        default=0, ge=0, description="Compute threads of a worker; 0: the machine's cores less one."
+        default=0, ge=0, description="Compute threads of a worker; 0: what its engine finds good."
     )
     memory_budget_bytes: int = Field(
         default=0,
@@ -66,6 +68,11 @@ class KernelConfig(BaseModel):
     )
     memory_fraction: float = Field(
         default=0.8, gt=0, le=1, description="Part of the machine's memory for models."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = Field(
+        default="auto",
+        description="Type of models' weights in memory, where a model can have it; auto: that of "
+        "its files, or float32 where the processor does not compute with that.",
     )
     device: str = Field(
         default="cpu", description="Where models are: cpu, or an accelerator such as cuda:0."

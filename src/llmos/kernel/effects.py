@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ from llmos.kernel.switch import Switch
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 MAX_TOLD = 100
 """Processes whose story tells that their model waits for memory, of very many."""
@@ -201,6 +204,8 @@ class Effects:
 
     def on_loaded(self, replica_id: str, report: LoadReport) -> None:
         self.loads[replica_id] = report
+        for warning in report.warnings:
+            log.warning("%s: %s", replica_id, warning)
         used, device_used = held_bytes(report.memory)
         peak = report.memory.peak_bytes
         if replica := self._state.replicas.get(replica_id):

@@ -43,7 +43,7 @@ from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
-from llmos.kernel.placement import Placement
+from llmos.kernel.placement import ChooseDtype, Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.records import row_of
 from llmos.kernel.restore import restore
@@ -88,6 +88,7 @@ class Services:
     programs: Callable[[], list[ProgramEntry]]
     snapshots: SnapshotStore
     footprints: FootprintLog
+    choose_dtype: ChooseDtype
 
 
 class Kernel:
@@ -137,7 +138,12 @@ class Kernel:
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
         self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
         self.placement = Placement(
-            config, self._budgets, services.driver_of, services.scratch, services.footprints
+            config,
+            self._budgets,
+            services.driver_of,
+            services.scratch,
+            services.footprints,
+            choose_dtype=services.choose_dtype,
         )
         self.switch = Switch(
             services.snapshots,

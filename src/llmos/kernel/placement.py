@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+import msgspec
+
+from llmos.abi.driver import DriverEntry, DtypeChoice, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
-from llmos.abi.registry import ModelVersion
+from llmos.abi.registry import LoadCost, ModelVersion
+from llmos.errors import InvalidRequest
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.replica import HOST, ModelFacts
@@ -25,9 +27,34 @@ LOGIT_BYTES = 11
 """Of work space for each logit of a row more."""
 
 
+def with_cost(version: ModelVersion, dtype: str) -> ModelVersion:
+    """The version as it is with weights of this type.
+
+    What one takes that was registered before that was known is an upper bound: packed weights are
+    no larger than its files', float32 is twice as large as what it replaces and reads.
+    """
+    cost = version.loads.get(dtype)
+    if cost is None and dtype == "float32" and version.dtype in ("bfloat16", "float16"):
+        cost = LoadCost(
+            version.footprint_bytes + 2 * version.size_bytes, 2 * version.kv_bytes_per_token
+        )
+    if cost is None:
+        return version
+    return msgspec.structs.replace(
+        version,
+        footprint_bytes=cost.footprint_bytes,
+        kv_bytes_per_token=cost.kv_bytes_per_token,
+    )
+
+
 def held_bytes(memory: MemoryReport) -> tuple[int, int]:
     """Of the host and of the device, what a worker may come to hold."""
     return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
+
+
+ChooseDtype = Callable[[str, str, str], DtypeChoice]
+"""The type weights get that is asked for (or `auto`), that the files have, on a device. Raises
+InvalidRequest where that cannot be."""
 
 
 class Placement:
@@ -43,6 +70,8 @@ class Placement:
         driver_of: Callable[[str], DriverEntry],
         scratch: Path,
         footprints: FootprintLog,
+        *,
+        choose_dtype: ChooseDtype,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -52,6 +81,9 @@ class Placement:
         self._known = {entry.key: entry for entry in footprints.all()}
         self._versions: dict[str, ModelVersion] = {}
         self._facts: dict[str, ModelFacts] = {}
+        self._choose_dtype = choose_dtype
+        self._asked: dict[str, str] = {}
+        """By model, the type of weights that somebody asked for."""
 
     def context_length(self, version: ModelVersion) -> int:
         """Tokens of prompt and answer together a request may have."""
@@ -63,8 +95,53 @@ class Placement:
         known = self._facts.get(version.model_id)
         if known is None:
             self._versions[version.model_id] = version
-            known = self._facts[version.model_id] = self._plan(version)
+            known = self._facts[version.model_id] = self._plan(version, self.dtype_of(version))
         return known
+
+    def facts_as(self, version: ModelVersion, dtype: str) -> ModelFacts:
+        """As `facts`, with weights of this type. Raises InvalidRequest for one it cannot have."""
+        return self._plan(version, self._chosen(version, dtype))
+
+    def ask(self, version: ModelVersion, dtype: str | None) -> None:
+        """From now on it has weights of this type; None: of the configured one."""
+        if dtype is None:
+            self._asked.pop(version.model_id, None)
+        else:
+            self._asked[version.model_id] = dtype
+        self._facts.pop(version.model_id, None)
+
+    def dtype_of(self, version: ModelVersion) -> DtypeChoice:
+        """The type its weights are loaded in, as things stand, and why."""
+        asked = self._asked.get(version.model_id)
+        if asked is not None:
+            return self._chosen(version, asked)
+        try:
+            found = self._chosen(version, self._config.dtype)
+        except InvalidRequest as error:
+            found = self._chosen(version, "auto")
+            reason = f"{found.reason}; not kernel.dtype: {error.message}"
+            return msgspec.structs.replace(found, reason=reason)
+        if self._config.dtype == "auto":
+            return found
+        return msgspec.structs.replace(found, reason=f"by kernel.dtype: {found.reason}")
+
+    def choice_of(self, model: ModelFacts) -> DtypeChoice:
+        """Of a replica's weights."""
+        version = self._versions[model.model_id]
+        now = self.dtype_of(version)
+        return now if now.dtype == model.dtype else self._chosen(version, model.dtype or "auto")
+
+    def _chosen(self, version: ModelVersion, asked: str) -> DtypeChoice:
+        if not version.dtype:
+            if asked != "auto":
+                raise InvalidRequest(f"{version.ref} has no weights in files", param="dtype")
+            return DtypeChoice("")
+        if asked != "auto" and version.loads and asked not in version.loads:
+            able = ", ".join(version.loads)
+            raise InvalidRequest(
+                f"dtype {asked[:40]!r}: {version.ref} can be loaded as {able}", param="dtype"
+            )
+        return self._choose_dtype(asked, version.dtype, self._config.device)
 
     def spec(self, model: ModelFacts, replica_id: str) -> tuple[DriverEntry, ReplicaSpec]:
         """What the worker is told, and which driver it runs."""
@@ -76,17 +153,22 @@ class Placement:
             weights_digest=version.digest,
             context_length=self.context_length(version),
             num_slots=model.num_slots,
-            num_threads=self._num_threads(),
+            num_threads=self._config.num_threads,
+            dtype=self._spec_dtype(version, model),
             device=self._config.device,
             options=version.options,
         )
         return self._driver_of(version.driver), spec
 
+    def _spec_dtype(self, version: ModelVersion, model: ModelFacts) -> str:
+        is_auto = model.dtype == self._chosen(version, "auto").dtype
+        return "auto" if is_auto else model.dtype
+
     def learn(self, model: ModelFacts, report: LoadReport, load_s: float) -> None:
         """From a replica that came up: the next server knows it too."""
         version = self._versions[model.model_id]
         held, device_held = held_bytes(report.memory)
-        key = self._key(version, model.num_slots)
+        key = self._key(version, model.num_slots, model.dtype)
         before = self._known.get(key)
         found = Footprint(
             key,
@@ -100,11 +182,11 @@ class Placement:
         self._known[key] = found
         self._footprints.learn(found)
 
-    def _key(self, version: ModelVersion, num_slots: int) -> FootprintKey:
+    def _key(self, version: ModelVersion, num_slots: int, dtype: str) -> FootprintKey:
         """A measurement holds for these alone."""
         return FootprintKey(
             version.model_id,
-            version.dtype,
+            dtype,
             self._config.device,
             self.context_length(version),
             num_slots,
@@ -112,7 +194,8 @@ class Placement:
             self._driver_of(version.driver).engine,
         )
 
-    def _plan(self, version: ModelVersion) -> ModelFacts:
+    def _plan(self, version: ModelVersion, choice: DtypeChoice) -> ModelFacts:
+        version, dtype = with_cost(version, choice.dtype), choice.dtype
         driver, on_host = self._driver_of(version.driver), self._config.device == "cpu"
         device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
@@ -120,10 +203,10 @@ class Placement:
         fixed_bytes += self._wider_bytes(version)
         budget = self._budgets.get(device, 0)
         slots = self._config.num_slots
-        known = self._known.get(self._key(version, slots))
+        known = self._known.get(self._key(version, slots, dtype))
         if slot_bytes and (known is None or _measured(known, device) > budget):
             slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))
-            known = self._known.get(self._key(version, slots))
+            known = self._known.get(self._key(version, slots, dtype))
         need = fixed_bytes + slots * slot_bytes
         host_bytes, device_bytes = (need, 0) if on_host else (driver.base_bytes, need)
         why = self._why(version, driver.base_bytes, slots)
@@ -144,6 +227,7 @@ class Placement:
             parked_bytes=driver.base_bytes,
             why=why,
             advice=self._advice(version, budget, fixed_bytes),
+            dtype=dtype,
         )
 
     def _wider_bytes(self, version: ModelVersion) -> int:
@@ -171,14 +255,6 @@ class Placement:
         base_bytes = self._driver_of(version.driver).base_bytes
         most = max(0, budget - base_bytes) // 2 / 1.2
         return f"about {most / 1e9:.1f} B parameters in 16 bits would fit"
-
-    def _num_threads(self) -> int:
-        """One core is left to the server and its clients.
-
-        An OpenMP region as wide as the machine stalls for milliseconds whenever another process
-        wants a core.
-        """
-        return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _measured(known: Footprint, device: str) -> int:

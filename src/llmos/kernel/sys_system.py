@@ -25,6 +25,7 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
     worker, memory = kernel.workers.report_of(replica.replica_id)
     model_id = replica.model.model_id
     fault = kernel.state.faults.get(model_id)
+    choice = kernel.placement.choice_of(replica.model)
     since_s = (time.monotonic_ns() - replica.since_ns) / 1e9
     return sc.ReplicaInfo(
         replica_id=replica.replica_id,
@@ -37,7 +38,7 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         num_waiting=len(kernel.state.queue(model_id)),
         reserved_bytes=replica.reserved_bytes,
         memory=memory,
-        dtype=load.dtype if load else "",
+        dtype=load.dtype if load else choice.dtype,
         device=load.device if load else "",
         deterministic=load.deterministic if load else None,
         since_ns=time.time_ns() - int(since_s * 1e9),
@@ -46,6 +47,8 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         num_paused=len(replica.parked),
         keep_alive_s=replica.keep_alive_ns / 1e9,
         pinned=model_id in kernel.state.pinned,
+        dtype_reason=choice.reason,
+        warnings=[*choice.warnings, *(load.warnings if load else [])],
     )
 
 

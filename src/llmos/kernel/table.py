@@ -41,6 +41,9 @@ SYSCALLS: dict[type, Entry] = {
         sys_models.show_model, Action.READ_MODELS, lambda b: Resource("model", b.ref)
     ),
     sc.PullModel: Entry(sys_models.pull_model, Action.WRITE_MODELS, lambda b: _ANY_MODEL),
+    sc.QuantizeModel: Entry(
+        sys_models.quantize_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
     sc.RemoveModel: Entry(
         sys_models.remove_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),

@@ -104,7 +104,7 @@ def store_version(
 ) -> None:
     """Write a version, its files and their blobs."""
     record: dict[str, Any] = msgspec.to_builtins(version)
-    del record["folder"], record["aliases"]
+    del record["folder"], record["aliases"], record["loaded_as"]
     connection.execute(
         insert(models).values(
             model_id=version.model_id,

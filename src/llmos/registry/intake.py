@@ -19,7 +19,9 @@ from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.disk import remove_tree
 from llmos.storage.home import Home
 from llmos.weights import ModelFacts, inspect
+from llmos.weights.conversion import needed_bytes, quantize_folder
 from llmos.weights.digest import file_digest, names_digest
+from llmos.weights.quantized import QuantizedFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,19 @@ class Intaker:
         finally:
             self._blobs.unlink(checking.name)
         return Intake(facts, self._choose(facts), files)
+
+    def take_quantized(self, source: Path, bits: int, hold: Hold, meter: Meter) -> Intake:
+        """Quantize a version's folder, check what was made, and adopt it."""
+        staging = self._home.scratch / f"quantize-{uuid.uuid4().hex}"
+        meter.begin("check", source.name, 0)
+        self._blobs.require_free(needed_bytes(source, bits))
+        try:
+            meter.begin("quantize", "", inspect(source).weights_bytes)
+            quantize_folder(source, staging, bits, meter.add)
+            QuantizedFolder(staging).check()
+            return self._adopt(staging, dict.fromkeys(self._scan(staging)), hold, meter)
+        finally:
+            remove_tree(staging)
 
     def digest(self, folder: Path) -> str:
         """Of a local model's files as they are, without taking them in. Raises ModelRejected."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullProgress
-from llmos.errors import Conflict, InvalidRequest, LLMOSError
+from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelRejected
 from llmos.registry import catalog
 from llmos.registry.choice import ChooseDriver
 from llmos.registry.config import RegistryConfig
@@ -56,6 +57,20 @@ class Builtin(msgspec.Struct, frozen=True):
     vocab_size: int = 0
     context_length: int = 0
     license: str = "apache-2.0"
+
+
+BITS_OF = {"int8": 8, "int4": 4}
+"""What weights may be quantized to."""
+
+
+def _refuse_to_quantize(version: ModelVersion, to: str) -> None:
+    """What is known before its files are read. Raises Conflict, ModelRejected."""
+    if version.dtype in BITS_OF:
+        raise Conflict(f"{version.ref} is quantized already ({version.dtype})")
+    if version.format != "safetensors":
+        raise ModelRejected(f"{version.ref} has no weights in safetensors files")
+    if version.loads and to not in version.loads:
+        raise ModelRejected(f"{version.ref}: {version.architecture} is not quantized to {to}")
 
 
 class ModelRegistry:
@@ -117,6 +132,26 @@ class ModelRegistry:
 
         return await self._flights.join((source, wanted), progress, run)
 
+    async def quantize(
+        self, ref: str, to: str, name: str | None, progress: Callable[[PullProgress], None]
+    ) -> ModelVersion:
+        """See `abi.Registry`. Cancel to give up."""
+        if to not in BITS_OF:
+            raise InvalidRequest(f"{to[:40]!r}: weights are quantized to int8 or int4", param="to")
+        version = self._index.resolve(ref)
+        wanted = normalise_name(name if name is not None else f"{version.name}-{to}")
+        _refuse_to_quantize(version, to)
+
+        async def run(tell: Watch) -> ModelVersion:
+            folder, source = Path(version.folder), f"quantized:{version.ref}"
+
+            def work(hold: Hold, meter: Meter) -> Intake:
+                return self._intaker.take_quantized(folder, BITS_OF[to], hold, meter)
+
+            return await self._take(work, source, wanted, tell)
+
+        return await self._flights.join((version.model_id, to, wanted), progress, run)
+
     async def register_builtin(self, builtin: Builtin) -> ModelVersion:
         """Idempotent; new contents are a new version. Raises ModelRejected, StorageError."""
         name = normalise_name(builtin.name)
@@ -148,25 +183,36 @@ class ModelRegistry:
     async def _pull(
         self, source: Source, written: str, name: str, tell: Callable[[PullProgress], None]
     ) -> ModelVersion:
+        work = self._work(source)
+        return await self._take(work, written, name, tell)
+
+    async def _take(
+        self,
+        work: Callable[[Hold, Meter], Intake],
+        written: str,
+        name: str,
+        tell: Callable[[PullProgress], None],
+    ) -> ModelVersion:
+        """Do the work in a thread, and register what comes of it."""
         meter = Meter(tell)
         version: ModelVersion | None = None
         try:
             with self._blobs.hold() as hold:
-                work = self._work(source, hold, meter)
-                intake = await run_stoppable(work, meter, self._config.stall_timeout_s)
+                intake = await run_stoppable(
+                    lambda: work(hold, meter), meter, self._config.stall_timeout_s
+                )
                 version = await self._register(intake, written, name, tell)
             return version
         finally:
             if version is None:
                 await self._collect_quietly()
 
-    def _work(self, source: Source, hold: Hold, meter: Meter) -> Callable[[], Intake]:
+    def _work(self, source: Source) -> Callable[[Hold, Meter], Intake]:
         if isinstance(source, HubSource):
-            return lambda: self._intaker.take_hub(source, hold, meter)
+            return functools.partial(self._intaker.take_hub, source)
         if isinstance(source, FolderSource):
-            return lambda: self._intaker.take_folder(source, hold, meter)
-        folder = self._uploads.take(source.upload_id)
-        return lambda: self._intaker.take_upload(folder, hold, meter)
+            return functools.partial(self._intaker.take_folder, source)
+        return functools.partial(self._intaker.take_upload, self._uploads.take(source.upload_id))
 
     async def _register(
         self, intake: Intake, source: str, name: str, tell: Callable[[PullProgress], None]
@@ -188,12 +234,13 @@ class ModelRegistry:
             source=source,
             created_ns=time.time_ns(),
             architecture=facts.architecture,
-            dtype=facts.dtype,
+            dtype=facts.stored_dtype,
             num_parameters=facts.num_parameters,
             kv_bytes_per_token=facts.kv_bytes_per_token,
             footprint_bytes=facts.footprint_bytes,
             has_chat_template=facts.has_chat_template,
             license=facts.license,
+            loads=facts.loads,
         )
         return await self._publish(version, intake.files)
 

@@ -71,13 +71,18 @@ def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
     return _call(config, request, lambda body: decode(body, ModelVersion))
 
 
-def load_model(config: ClientConfig, ref: str, keep_alive_s: float | None = None) -> Call[Done]:
+def load_model(
+    config: ClientConfig, ref: str, keep_alive_s: float | None = None, dtype: str | None = None
+) -> Call[Done]:
     """Make a replica resident; answered when it is ready.
 
-    `keep_alive_s`: how long it then stays unused; None: as it was. Raises LoadFailed,
-    ModelTooLarge, InvalidRequest.
+    `keep_alive_s`: how long it then stays unused; `dtype`: the type of its weights in memory
+    (`auto`, `float32`, `bfloat16`, `float16`, `int8`, `int4`); None: as it was. Raises LoadFailed,
+    ModelTooLarge, InvalidRequest, Conflict (it is there with weights of another type).
     """
-    body = None if keep_alive_s is None else encode({"keep_alive_s": keep_alive_s})
+    said = {"keep_alive_s": keep_alive_s, "dtype": dtype}
+    given = {name: value for name, value in said.items() if value is not None}
+    body = encode(given) if given else None
     return _call(config, Request("POST", model_path(ref, "/load"), body, Patience.LONG), _done)
 
 

@@ -29,7 +29,7 @@ from llmos.abi.syscall_jobs import JobReply
 from llmos.sdk import calls, calls_home, files, inference, jobs
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.locate import Endpoint, locate
-from llmos.sdk.pull import Progress, pull
+from llmos.sdk.pull import Progress, pull, quantize_call
 from llmos.sdk.results import Chunk, Completion
 from llmos.sdk.transport import AsyncStream, AsyncTransport, Stream, Transport
 from llmos.sdk.wire import Call, StreamCall
@@ -125,6 +125,16 @@ class Models(_Group):
         is_local = transport.endpoint.socket is not None
         return transport.run_steps(pull(transport.config, is_local, source, name, progress))
 
+    def quantize(
+        self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent
+    ) -> ModelVersion:
+        """Make a version with weights `to` `int8` or `int4`; `name` None: that of `ref`, and `to`.
+
+        Raises ModelNotFound, Conflict (it is quantized), ModelRejected, DiskFull, StorageError.
+        """
+        transport = self._transport
+        return transport.run(quantize_call(transport.config, ref, to, name, progress))
+
 
 class AsyncModels(_AsyncGroup):
     """`client.models`."""
@@ -144,6 +154,13 @@ class AsyncModels(_AsyncGroup):
         transport = self._transport
         is_local = transport.endpoint.socket is not None
         return await transport.run_steps(pull(transport.config, is_local, source, name, progress))
+
+    async def quantize(
+        self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent
+    ) -> ModelVersion:
+        """As `Models.quantize`; `progress` is called in the event loop."""
+        transport = self._transport
+        return await transport.run(quantize_call(transport.config, ref, to, name, progress))
 
 
 class Processes(_Group):

@@ -13,7 +13,7 @@ from typing import Any
 from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullProgress
 from llmos.errors import LLMOSError, NotFound, ServerUnreachable, StorageError
-from llmos.sdk.calls import discard_upload, upload_file
+from llmos.sdk.calls import discard_upload, model_path, upload_file
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.sse import SSEDecoder
 from llmos.sdk.wire import (
@@ -98,6 +98,15 @@ def pull_call(
     """`POST /os/v1/models`: events `progress`, then `done` or `error`."""
     body = {"source": source} if name is None else {"source": source, "name": name}
     request = Request("POST", "/os/v1/models", encode(body), Patience.LONG)
+    return Call(request, lambda: PullReader(config.max_event_bytes, progress))
+
+
+def quantize_call(
+    config: ClientConfig, ref: str, to: str, name: str | None, progress: Progress
+) -> Call[ModelVersion]:
+    """`POST /os/v1/models/REF/quantize`: events as of a pull."""
+    body = {"to": to} if name is None else {"to": to, "name": name}
+    request = Request("POST", model_path(ref, "/quantize"), encode(body), Patience.LONG)
     return Call(request, lambda: PullReader(config.max_event_bytes, progress))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llmos.abi.registry import LoadCost
 from llmos.weights.dtypes import ITEM_BYTES
 from llmos.weights.processor import loaded_dtype
 
@@ -17,7 +18,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `bfloat16`, `float16`, `float64`).
     `weights_bytes` counts tensor data in the files, `footprint_bytes` is an upper bound of what a
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
-    method's name, empty for none. `files` are the weight files, in reading order.
+    method's name, with the bits for our own (`llmos-int8`), empty for none. `files` are the weight
+    files, in reading order. `loads` are the types it can be loaded in, with what each takes.
     """
 
     format: str
@@ -43,6 +45,17 @@ class ModelFacts(msgspec.Struct, frozen=True):
     is_encoder_decoder: bool = False
     quantization: str = ""
     license: str = ""
+    loads: dict[str, LoadCost] = {}
+
+    @property
+    def stored_dtype(self) -> str:
+        """What the files hold most of: `int8` or `int4` where they are quantized, else `dtype`."""
+        return self.quantization.removeprefix("llmos-") if self.is_ours else self.dtype
+
+    @property
+    def is_ours(self) -> bool:
+        """Quantized, in the form that `llmos.weights.stored` reads."""
+        return self.quantization.startswith("llmos-")
 
     @property
     def kv_bytes_per_token(self) -> int:

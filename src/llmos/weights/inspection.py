@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
-
-import msgspec
 
 from llmos.errors import ModelRejected
 from llmos.weights.card import find_license
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
 from llmos.weights.folder import list_files, read_weights, require
-from llmos.weights.footprint import Shape, footprint_bytes, widest
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
-from llmos.weights.processor import loaded_dtype
-from llmos.weights.safetensors import Tensor
-
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+from llmos.weights.loadcost import Sizes, with_costs
+from llmos.weights.quantizable import EMBEDDINGS, HEADS
+from llmos.weights.safetensors import Tensor, read_header
+from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
 
 
 def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
@@ -35,7 +32,6 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     require(names, "tokenizer.json")
     _check_tokenizer(folder)
     text = config.find_section("text_config") or config
-    dtype = _dtype(config, text, tensors)
     vocab_size = text.get_count("vocab_size", high=1 << 24)
     hidden_size = text.get_count("hidden_size", "n_embd", "d_model", "hidden_dim", high=1 << 20)
     num_layers = text.get_count("num_hidden_layers", "n_layer", "num_layers", high=4096)
@@ -45,12 +41,13 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         raise ModelRejected(f"config.json: {len(layer_types)} layer_types, {num_layers} layers")
     _check_embedding(tensors, vocab_size, hidden_size)
     weights_bytes = sum(tensor.end - tensor.begin for tensor in tensors)
+    stored = _read_stored(folder, files, config)
     facts = ModelFacts(
         format="safetensors",
         architecture=(config.words("architectures", most=16) or [""])[0],
         model_type=config.find_word("model_type"),
-        dtype=dtype,
-        num_parameters=sum(tensor.num_elements for tensor in tensors),
+        dtype=_dtype(config, text, _without(tensors, stored)),
+        num_parameters=_num_parameters(tensors, stored),
         context_length=_context_length(text),
         vocab_size=vocab_size,
         hidden_size=hidden_size,
@@ -60,7 +57,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         head_dim=text.find_count("head_dim", high=1 << 16) or max(1, hidden_size // num_heads),
         weights_bytes=weights_bytes,
         footprint_bytes=0,
-        tied=not any(tensor.name.endswith(_HEADS) for tensor in tensors),
+        tied=_is_tied(tensors, stored),
         has_tokenizer=True,
         has_chat_template=_has_chat_template(folder, names),
         files=files,
@@ -70,8 +67,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         quantization=_quantization(config),
         license=find_license(folder),
     )
-    size_bytes = _footprint_bytes(folder, text, facts, tensors)
-    return msgspec.structs.replace(facts, footprint_bytes=size_bytes)
+    return with_costs(facts, Sizes(folder, text, tensors, stored))
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -109,13 +105,41 @@ def _sliding_window(text: Fields) -> int | None:
 
 def _quantization(config: Fields) -> str:
     section = config.find_section("quantization_config")
-    return "" if section is None else section.find_word("quant_method") or "unknown"
+    if section is None:
+        return ""
+    bits = read_bits(config)
+    return section.find_word("quant_method") or "unknown" if bits is None else f"{METHOD}-int{bits}"
+
+
+def _read_stored(folder: Path, files: list[str], config: Fields) -> dict[str, Stored]:
+    bits = read_bits(config)
+    if bits is None:
+        return {}
+    return check_headers({file: read_header(folder / file) for file in files}, bits)
+
+
+def _without(tensors: list[Tensor], stored: dict[str, Stored]) -> list[Tensor]:
+    """Those that are not quantized."""
+    parts = {part.name for one in stored.values() for part in (one.q, one.scale)}
+    return [tensor for tensor in tensors if tensor.name not in parts]
+
+
+def _num_parameters(tensors: list[Tensor], stored: dict[str, Stored]) -> int:
+    """A tied head that is quantized counts once, as the embedding."""
+    plain = sum(tensor.num_elements for tensor in _without(tensors, stored))
+    return plain + sum(math.prod(one.shape) for one in stored.values() if not one.is_tied)
+
+
+def _is_tied(tensors: list[Tensor], stored: dict[str, Stored]) -> bool:
+    if stored:
+        return any(one.is_tied for one in stored.values())
+    return not any(tensor.name.endswith(HEADS) for tensor in tensors)
 
 
 def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -> None:
     """The one tensor whose shape every architecture derives from the config alike."""
     for tensor in tensors:
-        if not tensor.name.endswith(_EMBEDDINGS) or len(tensor.shape) != 2:
+        if not tensor.name.endswith(EMBEDDINGS) or len(tensor.shape) != 2:
             continue
         if tensor.name.count(".") > 3:  # a tower of its own (vision, audio), with sizes of its own
             continue
@@ -129,30 +153,6 @@ def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -
                 f"config.json: hidden_size {hidden_size}, but {tensor.name} is "
                 f"{tensor.shape[1]} wide"
             )
-
-
-def _footprint_bytes(folder: Path, text: Fields, facts: ModelFacts, tensors: list[Tensor]) -> int:
-    """What `llmos.weights.footprint` says of these tensors."""
-    loaded = loaded_dtype(facts.dtype)
-    loaded_bytes = cast_bytes = 0
-    for tensor in tensors:
-        in_file = tensor.end - tensor.begin
-        cast = tensor.dtype in FLOATS and FLOATS[tensor.dtype] != loaded
-        loaded_bytes += tensor.num_elements * ITEM_BYTES[loaded] if cast else in_file
-        cast_bytes += in_file if cast else 0
-    shape = Shape(
-        vocab_size=facts.vocab_size,
-        hidden_size=facts.hidden_size,
-        widest=widest([tensor.shape for tensor in tensors], facts.vocab_size),
-        largest=max(tensor.num_elements for tensor in tensors),
-        num_heads=facts.num_heads,
-        head_dim=facts.head_dim,
-        item_bytes=ITEM_BYTES[loaded],
-        capped=text.values.get("attn_logit_softcapping") is not None,
-    )
-    tokenizer_bytes = (folder / "tokenizer.json").stat().st_size
-    context_length = facts.context_length
-    return footprint_bytes(loaded_bytes, cast_bytes, tokenizer_bytes, shape, context_length)
 
 
 def _has_chat_template(folder: Path, names: list[str]) -> bool:

@@ -6,9 +6,21 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from llmos.abi.driver import DtypeChoice
+from llmos.errors import InvalidRequest
+
+QUANTIZED = ("int8", "int4")
+LOADABLE = ("float32", "bfloat16", "float16", *QUANTIZED)
+"""What a model's weights may be asked to have in memory."""
+
+_SMALL_PRODUCTS = {
+    *("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve2"),
+}
 _FLAGS = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16"},
+    "int8": _SMALL_PRODUCTS,
+    "int4": _SMALL_PRODUCTS,
 }
 
 
@@ -29,4 +41,53 @@ def computes(dtype: str) -> bool:
 
 def loaded_dtype(dtype: str) -> str:
     """The type that a model of this type is loaded in on this processor."""
-    return dtype if dtype == "float32" or (dtype in _FLAGS and computes(dtype)) else "float32"
+    wide = dtype == "float32" or dtype in QUANTIZED
+    return dtype if wide or (dtype in _FLAGS and computes(dtype)) else "float32"
+
+
+def features(dtype: str) -> list[str]:
+    """What this processor has for products of this type, by the names of /proc/cpuinfo."""
+    return sorted(_FLAGS.get(dtype, set()) & _flags())
+
+
+def choose_dtype(asked: str, stored: str, device: str = "cpu") -> DtypeChoice:
+    """The type to load weights in that are `stored` so, and why. `asked` may be `auto`.
+
+    Raises InvalidRequest for a type there is not, and for weights that are quantized already.
+    """
+    if asked != "auto" and asked not in LOADABLE:
+        raise InvalidRequest(
+            f"dtype {asked[:40]!r}: not one of auto, {', '.join(LOADABLE)}", param="dtype"
+        )
+    if stored in QUANTIZED and asked not in ("auto", stored):
+        raise InvalidRequest(
+            f"dtype {asked!r}: its files are {stored}, from which nothing else is made",
+            param="dtype",
+        )
+    if device != "cpu":
+        dtype = stored if asked == "auto" else asked
+        return DtypeChoice(dtype, _origin(asked, stored), [])
+    dtype = loaded_dtype(stored) if asked == "auto" else asked
+    return DtypeChoice(dtype, _reason(asked, stored, dtype), _warnings(dtype))
+
+
+def _origin(asked: str, stored: str) -> str:
+    return f"its files are {stored}" if asked == "auto" else "it was asked for"
+
+
+def _reason(asked: str, stored: str, dtype: str) -> str:
+    origin = _origin(asked, stored)
+    if asked == "auto" and dtype != stored:
+        wanted = ", ".join(sorted(_FLAGS.get(stored, set())))
+        return f"{origin}, which this processor has no arithmetic for (none of {wanted})"
+    found = features(dtype)
+    return f"{origin}; the processor has {', '.join(found)}" if found else origin
+
+
+def _warnings(dtype: str) -> list[str]:
+    """A type of fewer bits is meant to be faster: where it is not, that is said."""
+    if computes(dtype):
+        return []
+    wanted = ", ".join(sorted(_FLAGS[dtype]))
+    other = "auto" if dtype in QUANTIZED else "float32"
+    return [f"{dtype} may be slower here than {other}: this processor has none of {wanted}"]

@@ -14,7 +14,7 @@ import msgspec
 
 from llmos.errors import ModelRejected
 from llmos.weights.dtypes import FLOATS
-from llmos.weights.quantization import size_bytes
+from llmos.weights.quantlayout import size_bytes
 from llmos.weights.safetensors import Tensor
 
 HEAD = "lm_head.weight"

@@ -20,18 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmos.errors import ModelRejected
+from llmos.weights.quantlayout import GROUP, padded, q_shape, scale_shape, size_bytes
 
-GROUP = 64
-"""Columns that share a scale of int4."""
-
-_INT8_COLUMNS = 64
-_INT4_COLUMNS = 128
 _BLOCK_ELEMENTS = 1 << 17
 """Worked on at once, so that what passes over it find it in the cache."""
 
 _DIVISORS = (7.0, 7.5, 8.0, 8.75, 9.5, 10.5)
 """Scales tried for a group are its largest magnitude by these: beyond 7 a largest positive weight
 is clipped, beyond 8 a negative one too, and all others have finer steps."""
+
+__all__ = [
+    "GROUP",
+    "Quantized",
+    "dequantize",
+    "pack_int4",
+    "padded",
+    "q_shape",
+    "quantize",
+    "quantize_int4",
+    "quantize_int8",
+    "scale_shape",
+    "size_bytes",
+    "unpack_int4",
+]
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -50,28 +61,6 @@ class Quantized:
     @property
     def size_bytes(self) -> int:
         return self.q.nbytes + self.scale.nbytes
-
-
-def padded(num_columns: int, bits: int) -> int:
-    """Kp of K."""
-    step = _INT8_COLUMNS if bits == 8 else _INT4_COLUMNS
-    return -(-num_columns // step) * step
-
-
-def q_shape(shape: tuple[int, int], bits: int) -> tuple[int, int]:
-    """Of the array `q` of a matrix [N, K]."""
-    return shape[0], padded(shape[1], bits) * bits // 8
-
-
-def scale_shape(shape: tuple[int, int], bits: int) -> tuple[int, ...]:
-    """Of the array `scale` of a matrix [N, K]."""
-    return (shape[0],) if bits == 8 else (shape[0], padded(shape[1], bits) // GROUP)
-
-
-def size_bytes(shape: tuple[int, int], bits: int) -> int:
-    """Of a matrix [N, K] once it is quantized, scales included."""
-    q, scale = q_shape(shape, bits), scale_shape(shape, bits)
-    return q[0] * q[1] + 4 * scale[0] * (1 if bits == 8 else scale[1])
 
 
 def quantize(weight: NDArray[Any], bits: int) -> Quantized:

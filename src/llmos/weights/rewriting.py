@@ -17,7 +17,7 @@ from llmos.errors import ModelRejected
 from llmos.weights.quantizable import Target
 from llmos.weights.quantization import q_shape, quantize, scale_shape
 from llmos.weights.safetensors import Header, Tensor, read_header
-from llmos.weights.stored import SCALE, SHAPES, Q, shapes_text
+from llmos.weights.stored import SCALE, SHAPES, TIED, Q, shapes_text
 
 Progress = Callable[[int], None]
 """Told the bytes of the source done since its last call; what it raises ends the work."""
@@ -47,9 +47,11 @@ def rewrite(source: Path, path: Path, targets: dict[str, Target], progress: Prog
     shapes = {
         targets[t.name].name: targets[t.name].shape for t in header.tensors if t.name in targets
     }
-    metadata = {name: text for name, text in header.metadata.items() if name != SHAPES}
+    metadata = {name: text for name, text in header.metadata.items() if name not in (SHAPES, TIED)}
     if shapes:
         metadata[SHAPES] = shapes_text(shapes)
+    if any(t.name in targets and not targets[t.name].replaces for t in header.tensors):
+        metadata[TIED] = "true"
     head = _encode(entries, metadata)
     with source.open("rb") as reader, path.open("w+b") as writer:
         writer.write(head)

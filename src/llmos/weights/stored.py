@@ -1,4 +1,4 @@
-"""The stored form of a quantized model, and its reader, which trusts nothing.
+"""The stored form of a quantized model, as far as configuration and headers say it.
 
 A folder like the original's. `config.json` has
 
@@ -7,43 +7,34 @@ A folder like the original's. `config.json` has
 
 and for a quantized tensor NAME the safetensors hold `NAME.q` and `NAME.scale` in its place (for a
 tied head `lm_head.weight.q` and `.scale`, beside the embedding). The metadata of each file has
-`llmos.shapes`, a JSON object of NAME to [N, K], since `q` is wider than the matrix.
+`llmos.shapes`, a JSON object of NAME to [N, K], since `q` is wider than the matrix; `llmos.tied` is
+`true` in the one with a tied head.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from llmos.errors import ModelRejected
-from llmos.weights.folder import list_files, read_weights
-from llmos.weights.jsonfile import Fields, parse_object, read_object
-from llmos.weights.limits import MAX_CONFIG_BYTES
+from llmos.weights.jsonfile import Fields, parse_object
 from llmos.weights.quantizable import HEAD_BITS, is_head, is_projection
-from llmos.weights.quantization import (
-    GROUP,
-    Quantized,
-    padded,
-    q_shape,
-    scale_shape,
-    unpack_int4,
-)
-from llmos.weights.safetensors import Header, Tensor, read_header
+from llmos.weights.quantlayout import GROUP, q_shape, scale_shape
+from llmos.weights.safetensors import Header, Tensor
 
 METHOD = "llmos"
 VERSION = 1
 SHAPES = "llmos.shapes"
+TIED = "llmos.tied"
 Q, SCALE = ".q", ".scale"
 _Q_DTYPES = {8: "I8", 4: "U8"}
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """Where a quantized matrix lies: both parts in one file, whose data begin at a byte."""
+    """Where a quantized matrix lies: both parts in one file, whose data begin at a byte.
+    `is_tied`: it is a head whose numbers are in an embedding too."""
 
     name: str
     bits: int
@@ -52,6 +43,7 @@ class Stored(msgspec.Struct, frozen=True):
     data_begin: int
     q: Tensor
     scale: Tensor
+    is_tied: bool = False
 
 
 def section(bits: int) -> dict[str, Any]:
@@ -95,7 +87,9 @@ def check_headers(headers: dict[str, Header], bits: int) -> dict[str, Stored]:
                 raise corrupt(name, f"has no {'q' if q is None else 'scale'} beside its other half")
             if name in found:
                 raise corrupt(name, "is in two files")
-            found[name] = _check(Stored(name, bits, shape, file, header.data_begin, q, scale), bits)
+            is_tied = is_head(name) and header.metadata.get(TIED) == "true"
+            stored = Stored(name, bits, shape, file, header.data_begin, q, scale, is_tied)
+            found[name] = _check(stored, bits)
         plain |= parts.keys()
     _check_whole(found, plain)
     return found
@@ -148,64 +142,6 @@ def _check_whole(found: dict[str, Stored], plain: set[str]) -> None:
             f"corrupt quantized file: {len(heads)} heads and {len(found) - len(heads)} matrices "
             "of layers are quantized"
         )
-
-
-class QuantizedFolder:
-    """A stored model, its headers checked. `stored`: by name; `plain`: tensors as they were."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises ModelRejected, also for a model that is not in this form."""
-        config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
-        bits = read_bits(config)
-        if bits is None:
-            raise ModelRejected(f"config.json: quantization_config is not one of {METHOD}")
-        files, tensors = read_weights(folder, list_files(folder))
-        self._folder = folder
-        self.bits = bits
-        self.stored = check_headers({file: read_header(folder / file) for file in files}, bits)
-        parts = {part for name in self.stored for part in (name + Q, name + SCALE)}
-        self.plain = [tensor.name for tensor in tensors if tensor.name not in parts]
-
-    def get(self, name: str) -> Quantized:
-        """A matrix whose every number was checked; views of a private mapping of its file where
-        that is aligned. Raises ModelRejected, KeyError."""
-        stored = self.stored[name]
-        dtype = np.int8 if stored.bits == 8 else np.uint8
-        found = Quantized(
-            self._array(stored, stored.q, dtype),
-            self._array(stored, stored.scale, np.float32),
-            stored.bits,
-            stored.shape,
-        )
-        check_numbers(name, found)
-        return found
-
-    def _array(self, stored: Stored, tensor: Tensor, dtype: Any) -> NDArray[Any]:
-        path, at = self._folder / stored.file, stored.data_begin + tensor.begin
-        try:
-            if at % np.dtype(dtype).itemsize:
-                count = tensor.num_elements
-                return np.fromfile(path, dtype, count, offset=at).reshape(tensor.shape)
-            return np.memmap(path, dtype, "c", at, tensor.shape)
-        except (OSError, ValueError) as error:
-            raise ModelRejected(f"{stored.file}: cannot be read: {str(error)[:200]}") from None
-
-
-def check_numbers(name: str, quantized: Quantized) -> None:
-    """Raises ModelRejected for a number that the format does not allow."""
-    num_columns = quantized.shape[1]
-    if not bool((np.isfinite(quantized.scale) & (quantized.scale > 0)).all()):
-        raise corrupt(name, "has a scale that is not a positive number")
-    if quantized.bits == 8 and int(quantized.q.min()) < -127:
-        raise corrupt(name, "has a weight of -128")
-    if padded(num_columns, quantized.bits) == num_columns:
-        return
-    rest: NDArray[Any] = quantized.q[:, num_columns:]
-    if quantized.bits == 4:
-        first = num_columns // (2 * GROUP) * GROUP  # byte of the last block, where padding is
-        rest = unpack_int4(quantized.q[:, first:])[:, num_columns - 2 * first :]
-    if rest.any():
-        raise corrupt(name, "has weights beyond its last column")
 
 
 def shapes_text(shapes: dict[str, tuple[int, int]]) -> str:

@@ -35,6 +35,7 @@ from llmos.abi.syscall import (
     ProcessInfo,
     ProcessList,
     PullModel,
+    QuantizeModel,
     RemoveModel,
     ReplicaInfo,
     ReplicaList,
@@ -50,7 +51,7 @@ from llmos.abi.syscall import (
     WorkerList,
 )
 from llmos.api.app import ROUTES
-from llmos.errors import ModelRejected, StorageError
+from llmos.errors import Conflict, ModelRejected, StorageError
 from llmos.shapes.answers import ErrorAnswer, ModelCards
 from tests.unit.api.fake_gate import CREATED_NS, SECRET, USER_SECRET, FakeGate, Script, edge, model
 
@@ -217,6 +218,17 @@ def test_a_load_may_say_how_long_to_stay(
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("dtype", [None, "auto", "float32", "bfloat16", "float16", "int8", "int4"])
+def test_a_load_may_say_in_which_type(dtype: str | None) -> None:
+    async def scene() -> None:
+        async with edge({LoadModel: _says(Done())}) as e:
+            response = await e.client.post("/os/v1/models/echo/load", json={"dtype": dtype})
+            assert response.status_code == 200, response.text
+            assert e.gate.bodies == [LoadModel("echo", dtype=dtype)]
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     ("request_body", "param"),
     [
@@ -224,6 +236,8 @@ def test_a_load_may_say_how_long_to_stay(
         ({"json": {"keep_alive_s": 1e300}}, "keep_alive_s"),
         ({"json": {"keep_alive_s": "10m"}}, "keep_alive_s"),
         ({"json": {"keep_alive_s": True}}, "keep_alive_s"),
+        ({"json": {"dtype": "int3"}}, "dtype"),
+        ({"json": {"dtype": 8}}, "dtype"),
         ({"json": {"keep_alive": 5}}, "keep_alive"),
         ({"content": b"{}"}, "content-type"),
     ],
@@ -318,6 +332,47 @@ def test_a_pull_streams_progress_then_done() -> None:
             assert names[0][1]["done_bytes"] == 1
             assert names[-1][1]["name"] == "echo"
             assert e.gate.bodies == [PullModel("hf:a/b@main", "x")]
+
+    asyncio.run(scene())
+
+
+def test_quantizing_streams_progress_then_done() -> None:
+    async def scene() -> None:
+        async with edge({QuantizeModel: _pull}) as e:
+            response = await e.post("/os/v1/models/org/m:2/quantize", {"to": "int4", "name": "x"})
+            names = _named_events(response.text)
+            assert [n for n, _ in names] == ["progress", "progress", "done"]
+            await e.post("/os/v1/models/m/quantize", {"to": "int8"})
+            assert e.gate.bodies == [
+                QuantizeModel("org/m:2", "int4", "x"),
+                QuantizeModel("m", "int8"),
+            ]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({}, "to"), ({"to": "int5"}, "to"), ({"to": 8}, "to"), ({"to": "int8", "as": "x"}, "as")],
+)
+def test_bad_quantizing_is_400_naming_the_field(body: dict[str, Any], param: str) -> None:
+    async def scene() -> None:
+        async with edge({QuantizeModel: _pull}) as e:
+            response = await e.post("/os/v1/models/m/quantize", body)
+            assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+            assert e.gate.bodies == []
+
+    asyncio.run(scene())
+
+
+def test_quantizing_refused_at_once_is_a_status() -> None:
+    async def refuse(gate: FakeGate, call: Syscall) -> None:
+        raise Conflict("quantized already")
+
+    async def scene() -> None:
+        async with edge({QuantizeModel: refuse}) as e:
+            response = await e.post("/os/v1/models/m/quantize", {"to": "int8"})
+            assert response.status_code == 409
 
     asyncio.run(scene())
 

@@ -74,8 +74,18 @@ def test_rm_asks_unless_told(llmos: Run, server: Server) -> None:
 @pytest.mark.parametrize("verb", ["load", "unload"])
 def test_load_and_unload(llmos: Run, server: Server, verb: str) -> None:
     server.routes[f"POST /os/v1/models/pilot/{verb}"] = ok({"done": verb})
-    assert llmos(verb, "pilot").out == f"{verb}ed pilot\n"
+    said = {"load": "load\n", "unload": "unloaded pilot\n"}
+    assert llmos(verb, "pilot").out == said[verb]
     assert llmos(verb, "pilot", "--json").json == {"done": verb}
+
+
+def test_load_in_a_type(llmos: Run, server: Server) -> None:
+    server.routes["POST /os/v1/models/pilot/load"] = ok({"done": "pilot:1 is loaded as int8"})
+    assert llmos("load", "pilot", "--dtype", "int8").out == "pilot:1 is loaded as int8\n"
+    assert server.body() == {"dtype": "int8"}
+    done = llmos("load", "pilot", "--dtype", "int3")
+    assert done.code == 2
+    assert "int4" in done.err
 
 
 def test_ps(llmos: Run, server: Server) -> None:
@@ -152,6 +162,20 @@ def test_pull_prints_the_version_and_with_json_every_report(llmos: Run, server: 
     first, last = llmos("pull", "hf:org/pilot", "--json").lines
     assert first["progress"]["done_bytes"] == 1
     assert last["model"]["name"] == "pilot"
+
+
+def test_quantize(llmos: Run, server: Server) -> None:
+    report = {"phase": "quantize", "file": "", "done_bytes": 1, "total_bytes": 2}
+    body = sse(report, event="progress") + sse({**MODEL, "dtype": "int8"}, event="done")
+    server.routes["POST /os/v1/models/pilot/quantize"] = lambda _: httpx.Response(200, content=body)
+    done = llmos("quantize", "pilot", "--to", "int8", "--as", "small")
+    assert done.out.startswith("pilot:1  1.2 MB") and "int8" in done.out
+    assert server.body() == {"to": "int8", "name": "small"}
+    first, last = llmos("quantize", "pilot", "--to", "int4", "--json").lines
+    assert (first["event"], last["event"]) == ("progress", "done")
+    assert server.body() == {"to": "int4"}
+    assert llmos("quantize", "pilot", "--to", "int3").code == 2
+    assert llmos("quantize", "pilot").code == 2
 
 
 def test_pull_of_a_path_is_a_file_source(llmos: Run, server: Server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from llmos.cli.main import app
 HEAVY = ("torch", "transformers", "sqlalchemy", "starlette", "httpx", "rich", "numpy")
 BY_TYPER = "pydantic"  # Typer itself loads it to read any option's value, not for the list
 COMMANDS = [
-    *("serve", "run", "pull", "ls", "show", "rm", "load", "pin", "unload"),
+    *("serve", "run", "pull", "ls", "show", "quantize", "rm", "load", "pin", "unload"),
     *(
         "ps",
         "kill",

@@ -76,6 +76,7 @@ CASES: list[tuple[str, Any, Ask, Ask]] = [
     ("DELETE /os/v1/models/p:1", MODEL, lambda c: c.models.remove("p:1"), lambda r: r.version),
     ("POST /os/v1/models/p:1/load", {"done": "x"}, lambda c: c.models.load("p:1"), None),
     ("POST /os/v1/models/p/load", {"done": "x"}, lambda c: c.models.load("p", 0), None),
+    ("POST /os/v1/models/p/load", {"done": "x"}, lambda c: c.models.load("p", None, "int4"), None),
     ("POST /os/v1/models/o/p:1/pin", {"done": "x"}, lambda c: c.models.pin("o/p:1"), None),
     ("DELETE /os/v1/models/p/pin", {"done": "x"}, lambda c: c.models.unpin("p"), None),
     ("POST /os/v1/models/p/unload", {"done": ""}, lambda c: c.models.unload("p"), None),
@@ -140,6 +141,8 @@ def test_a_load_says_how_long_to_stay_only_when_asked() -> None:
         assert server.body() == {"keep_alive_s": 0}
         with pytest.raises(InvalidRequest):
             client.models.load("p", float("inf"))
+        client.models.load("p", dtype="int8")
+        assert server.body() == {"dtype": "int8"}
 
 
 def test_memory_is_read_whole() -> None:

@@ -68,6 +68,23 @@ def test_progress_is_told_and_the_version_returned() -> None:
     assert server.body() == {"source": "hf:org/pilot", "name": "mine"}
 
 
+def test_quantizing_is_asked_for_as_a_pull_is() -> None:
+    route = "POST /os/v1/models/org/m:2/quantize"
+    server = Server({route: lambda _: httpx.Response(200, content=GOOD)})
+    reports: list[PullProgress] = []
+
+    async def ask() -> str:
+        async with server.async_client() as client:
+            return (await client.models.quantize("org/m:2", "int8")).ref
+
+    with server.client() as client:
+        version = client.models.quantize("org/m:2", "int4", "small", progress=reports.append)
+    assert server.body() == {"to": "int4", "name": "small"}
+    assert asyncio.run(ask()) == version.ref == "pilot:1"
+    assert server.body() == {"to": "int8"}
+    assert len(reports) == 1
+
+
 def test_a_rejected_model_is_raised_with_its_reason() -> None:
     error = {"error": {"message": "config.json is broken", "code": "model_rejected"}}
     body = sse(REPORT, event="progress") + sse(error, event="error")

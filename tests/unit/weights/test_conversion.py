@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmos.drivers.catalog import choose
 from llmos.errors import Conflict, DiskFull, InvalidRequest, ModelRejected
+from llmos.weights import inspect, rewriting
 from llmos.weights import quantization as qn
-from llmos.weights import rewriting
 from llmos.weights.conversion import needed_bytes, quantize_folder
+from llmos.weights.quantized import QuantizedFolder
 from llmos.weights.safetensors import read_header
-from llmos.weights.stored import QuantizedFolder
 from tests.unit.model_folder import make_model, raw_safetensors
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -408,3 +409,63 @@ def test_any_damage_is_a_typed_error_or_other_weights(
             assert np.isfinite(found.get(name).scale).all()
     except ModelRejected as error:
         assert error.message
+
+
+# what an inspection says
+
+
+def test_facts_of_a_stored_model(tmp_path: Path) -> None:
+    source = model(tmp_path / "a")
+    before = inspect(source)
+    assert before.stored_dtype == "float32"
+    assert set(before.loads) == {"float32", "bfloat16", "float16", "int8", "int4"}
+    for bits in (8, 4):
+        quantize_folder(source, tmp_path / str(bits), bits)
+        facts = inspect(tmp_path / str(bits))
+        assert facts.quantization == f"llmos-int{bits}"
+        assert (facts.stored_dtype, facts.dtype) == (f"int{bits}", "float32")
+        assert facts.num_parameters == before.num_parameters
+        assert facts.tied and before.tied
+        assert facts.kv_bytes_per_token == before.kv_bytes_per_token
+        assert list(facts.loads) == [f"int{bits}"]
+        assert choose(facts).driver == "native"
+    untied = model(tmp_path / "u", arrays(tied=False))
+    quantize_folder(untied, tmp_path / "uq", 8)
+    assert not inspect(tmp_path / "uq").tied
+    assert inspect(tmp_path / "uq").num_parameters == inspect(untied).num_parameters
+
+
+def test_an_inspection_refuses_halves(tmp_path: Path) -> None:
+    quantize_folder(model(tmp_path / "a"), tmp_path / "b", 8)
+    tensors, metadata = load(tmp_path / "b" / "model.safetensors")
+    del tensors[f"{UP}.scale"]
+    save(tmp_path / "b" / "model.safetensors", tensors, metadata)
+    with pytest.raises(ModelRejected, match="corrupt quantized file"):
+        inspect(tmp_path / "b")
+
+
+def test_estimates_shrink_with_the_bits(tmp_path: Path) -> None:
+    """Of a model large enough that its weights count."""
+    draws = np.random.default_rng(0)
+    tensors: Arrays = {"model.embed_tokens.weight": np.zeros((4096, 512), np.float32)}
+    for layer in range(16):
+        name = f"model.layers.{layer}.mlp.up_proj.weight"
+        tensors[name] = draws.standard_normal((2048, 512)).astype(np.float32)
+    source = model(tmp_path / "a", tensors, hidden_size=512, vocab_size=4096)
+    loads = inspect(source).loads
+    params = 16 * 2048 * 512
+    assert loads["float32"].footprint_bytes - loads["int8"].footprint_bytes > 2 * params
+    spared = loads["int8"].footprint_bytes - loads["int4"].footprint_bytes
+    assert 0.43 * params < spared < 0.5 * params
+    for bits in (8, 4):
+        quantize_folder(source, tmp_path / str(bits), bits)
+        stored = inspect(tmp_path / str(bits))
+        at_load = loads[f"int{bits}"].footprint_bytes
+        assert at_load >= stored.footprint_bytes >= stored.weights_bytes
+
+
+def test_a_mixture_is_not_quantized_at_load(tmp_path: Path) -> None:
+    tensors = arrays()
+    _expert(tensors)
+    loads = inspect(model(tmp_path / "a", tensors)).loads
+    assert set(loads) == {"float32", "bfloat16", "float16"}

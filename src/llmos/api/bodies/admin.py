@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
-from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel
+from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel, QuantizeModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
 from llmos.shapes.options import CLASSES
@@ -26,13 +26,25 @@ class PullBody(Shape):
         return PullModel(self.source, self.name)
 
 
+class QuantizeBody(Shape):
+    """A new version of a model, its weights `to` 8 or 4 bits. `name` absent: its own, and `to`."""
+
+    to: Literal["int8", "int4"]
+    name: str | None = Field(default=None, min_length=1, max_length=256)
+
+    def to_call(self, ref: str) -> QuantizeModel:
+        return QuantizeModel(ref, self.to, self.name)
+
+
 class LoadBody(Shape):
-    """`keep_alive_s`: how long the model then stays unused; absent: as it was."""
+    """`keep_alive_s`: how long the model then stays unused; `dtype`: the type of its weights in
+    memory. Absent: as it was."""
 
     keep_alive_s: float | None = Field(default=None, ge=0, le=MAX_KEEP_ALIVE_S)
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] | None = None
 
     def to_call(self, ref: str) -> LoadModel:
-        return LoadModel(ref, self.keep_alive_s)
+        return LoadModel(ref, self.keep_alive_s, self.dtype)
 
 
 class NiceBody(Shape):

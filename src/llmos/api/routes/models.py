@@ -11,11 +11,13 @@ from llmos.abi.syscall import (
     Model,
     ModelList,
     PinModel,
+    PullModel,
+    QuantizeModel,
     RemoveModel,
     ShowModel,
     UnloadModel,
 )
-from llmos.api.bodies.admin import LoadBody, PullBody
+from llmos.api.bodies.admin import LoadBody, PullBody, QuantizeBody
 from llmos.api.body import read_json, read_optional_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
@@ -79,7 +81,17 @@ async def pull_model(call: Call) -> None:
             "user. Upload the files (PUT /os/v1/uploads/{id}/{name}) and pull `upload:{id}`.",
             param="source",
         )
-    stream = call.edge.gate.pull(call.principal, body.to_call(), call.trace_parent)
+    await _stream(call, body.to_call())
+
+
+async def quantize_model(call: Call) -> None:
+    """As `pull_model`, of a model that is here."""
+    body = read_plain(QuantizeBody, await read_json(call))
+    await _stream(call, body.to_call(ref_of(call)))
+
+
+async def _stream(call: Call, body: PullModel | QuantizeModel) -> None:
+    stream = call.edge.gate.pull(call.principal, body, call.trace_parent)
     try:
         with watching(call, lambda: stream.cancel("client left", ClientGone())):
             first = await _next_or_silence(call, stream)
@@ -131,6 +143,14 @@ ROUTES = [
         "Make a replica resident.",
         body=LoadBody,
         needs_body=False,
+    ),
+    RouteSpec(
+        "POST",
+        _ONE + "/quantize",
+        quantize_model,
+        "Make a quantized version: events `progress`, then `done` or `error`.",
+        body=QuantizeBody,
+        answer_type="text/event-stream",
     ),
     RouteSpec("POST", _ONE + "/unload", unload_model, "Stop a model's replicas once idle."),
     RouteSpec("POST", _ONE + "/pin", pin_model, "Load a model and keep it resident."),

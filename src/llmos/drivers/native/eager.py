@@ -22,7 +22,7 @@ from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.kv import ParkedKV
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import load_model
-from llmos.drivers.native.machine import processor_name
+from llmos.drivers.native.machine import num_cores, processor_name
 from llmos.drivers.native.memory import Accounts
 from llmos.drivers.native.request import Request, in_order
 from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
@@ -36,7 +36,7 @@ class EagerRunner:
     """`Runner` over torch. Raises ModelRejected, LoadFailed."""
 
     def __init__(self, spec: ReplicaSpec, why: str) -> None:
-        self.num_threads = max(1, spec.num_threads)
+        self.num_threads = spec.num_threads or _most_threads()
         torch.set_num_threads(self.num_threads)
         self.loaded = load_model(
             Path(spec.folder),
@@ -232,6 +232,15 @@ class EagerRunner:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = sum(r.num_cached for r in requests) * self.batch.kv.bytes_per_token
         return self._accounts.report(copies, used)
+
+
+def _most_threads() -> int:
+    """One core is left to the server and its clients.
+
+    An OpenMP region as wide as the machine stalls for milliseconds whenever another process wants a
+    core.
+    """
+    return max(1, num_cores() - 1)
 
 
 NOT_FINITE = EngineFailed("the model's logits are not finite")

@@ -106,7 +106,7 @@ def _admit(state: State, event: ev.Arrived, prediction: Prediction, now_ns: int)
         expected_tokens=round(prediction.output_tokens),
         start_by_ns=start_by_ns,
     )
-    state.models[event.model.model_id] = event.model
+    state.know(event.model)
     request = Request(
         waiting,
         event.model.model_id,

@@ -51,6 +51,7 @@ class ModelFacts:
     its own. `kv_bytes_per_token`: of a request that is paused or suspended. `snapshots` and `parks`
     are its driver's capabilities, `parked_bytes` what a parked replica keeps of the host. `why` is
     the arithmetic of what it needs, `advice` what would fit where it does not, both in words.
+    `dtype`: of its weights, once loaded.
     """
 
     model_id: str
@@ -65,6 +66,7 @@ class ModelFacts:
     parked_bytes: int = 0
     why: str = ""
     advice: str = ""
+    dtype: str = ""
 
     @property
     def needs(self) -> dict[str, int]:

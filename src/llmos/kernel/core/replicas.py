@@ -31,7 +31,8 @@ def replica_up(state: State, event: ev.ReplicaUp, now_ns: int) -> None:
     state.loads.learn(replica.model, now_ns - replica.since_ns)
     used = _by_device(replica, event.used_bytes, event.device_used_bytes)
     peak = {**used, HOST: max(event.used_bytes, event.peak_bytes)}
-    state.learned[replica.model.model_id] = _learn(replica.model.needs, peak)
+    if state.is_known(replica.model):
+        state.learned[replica.model.model_id] = _learn(replica.model.needs, peak)
     state.faults[replica.model.model_id].cooling = False
     _bind(state, replica, used, now_ns)
     if too_large := check_size(state, replica.model):  # it takes more than was thought
@@ -65,7 +66,8 @@ def replica_parked(state: State, event: ev.ReplicaParked, now_ns: int) -> None:
         return
     replica.move(ReplicaState.PARKED, replica.reason)
     replica.parked_ns, replica.num_unparked = now_ns, 0
-    state.parked[replica.model.model_id] = event.used_bytes
+    if state.is_known(replica.model):
+        state.parked[replica.model.model_id] = event.used_bytes
     used = _by_device(replica, event.used_bytes, event.device_used_bytes)
     _bind(state, replica, used, now_ns)
     mark_all(state)
@@ -83,9 +85,10 @@ def replica_measured(state: State, event: ev.ReplicaMeasured, now_ns: int) -> No
     used = _by_device(replica, event.used_bytes, event.device_used_bytes)
     known = state.needs(replica.model)
     learned = _learn(replica.model.needs, used)
-    state.learned[replica.model.model_id] = {
-        d: max(known.get(d, 0), size) for d, size in learned.items()
-    }
+    if state.is_known(replica.model):
+        state.learned[replica.model.model_id] = {
+            d: max(known.get(d, 0), size) for d, size in learned.items()
+        }
     more = {d: max(s, state.ledgers[d].holds(event.replica_id)) for d, s in used.items()}
     _bind(state, replica, more, now_ns)
 

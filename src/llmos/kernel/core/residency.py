@@ -24,7 +24,7 @@ LOWER_PATIENCE = 10
 def model_wanted(state: State, event: ev.ModelWanted, now_ns: int) -> None:
     """Someone asks for residency itself, not for an answer."""
     model_id = event.model.model_id
-    state.models[model_id] = event.model
+    state.know(event.model)
     state.wanted[model_id] = None
     if event.is_standing:
         state.pinned[model_id] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from llmos.drivers.native.fused.runner import FusedRunner
 from llmos.drivers.native.fused.tensors import MappedTensors
 from llmos.drivers.native.fused.weights import BITS, TORCH_DTYPES, Weights
 from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.native.machine import num_cores
 from llmos.drivers.native.runner import ModelInfo
 from llmos.drivers.native.weights import identities
 from llmos.errors import LoadFailed
@@ -38,7 +38,7 @@ def open_fused(asked: ReplicaSpec, *, guesses: bool) -> FusedRunner:
     context_length = load.bound_context(config, asked.context_length)
     context_length = min(context_length, decoder.max_length or context_length)
     weights = Weights(decoder, tensors, dtype, context_length)
-    num_threads = asked.num_threads or len(os.sched_getaffinity(0))
+    num_threads = asked.num_threads or num_cores()
     kv_dtype = dtype if dtype in ("float32", "float16") else "bfloat16"
 
     def open_engine() -> Engine:
