@@ -82,6 +82,7 @@ class NativeDriver:
             context_length=info.context_length,
             num_slots=spec.num_slots,
             memory=self.memory(),
+            warnings=list(info.warnings),
         )
 
     def unload(self) -> None:

@@ -71,8 +71,9 @@ class Accounts:
             known += self._kv.touched_bytes
         return max(0, now.anonymous_bytes - known)
 
-    def report(self, copies_bytes: int, used_bytes: int) -> MemoryReport:
-        """Counted now. `copies_bytes`: KV outside of the slots; `used_bytes`: KV of requests."""
+    def report(self, copies_bytes: int, used_bytes: int, cached_bytes: int = 0) -> MemoryReport:
+        """Counted now. `copies_bytes`: KV outside of the pool; `used_bytes`: KV of requests;
+        `cached_bytes`: of nobody, kept for whoever begins alike."""
         now = read_resident()
         weights = self._weights
         if self.parked:
@@ -85,6 +86,7 @@ class Accounts:
             weights_bytes=weights_bytes,
             kv_reserved_bytes=self._kv.reserved_bytes + copies_bytes,
             kv_used_bytes=used_bytes,
+            kv_cached_bytes=cached_bytes,
             bound_bytes=bound_bytes,
             peak_bytes=now.peak_bytes,
             device_bytes=_device_bytes(self._device),

@@ -10,7 +10,6 @@ Run as a module it compiles ahead of time: `python -m llmos.drivers.native.fused
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -39,7 +38,7 @@ class CannotBuild(Exception):
 
 def library(fallback: Path | None = None) -> Path:
     """The compiled library, made if it is not there. Raises CannotBuild."""
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise CannotBuild("no C++ compiler is installed (g++ or clang++)")
     name = f"llmos-{_key(compiler)}.so"

@@ -307,6 +307,13 @@ class FusedRunner:
         """Of pages that were written to, some time."""
         return 0 if self._engine is None else self._num_touched * self._engine.page_bytes
 
+    @property
+    def _cached_bytes(self) -> int:
+        """Of pages that nobody uses, and that a prompt may find."""
+        if self._engine is None:
+            return 0
+        return self._pages.num_evictable * self._engine.page_bytes
+
     def park(self) -> None:
         if self._engine is None:
             return
@@ -335,7 +342,7 @@ class FusedRunner:
         used = 0
         if self._engine is not None:
             used = self._pages.num_used * self._engine.page_bytes + copies
-        return self._accounts.report(copies, used)
+        return self._accounts.report(copies, used, self._cached_bytes)
 
 
 def num_pages(num_tokens: int) -> int:
