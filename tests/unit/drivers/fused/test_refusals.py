@@ -27,6 +27,7 @@ def test_architectures_without_a_description(architectures: Any) -> None:
         ("LlamaForCausalLM", {"hidden_act": "tanh"}, "activation tanh"),
         ("LlamaForCausalLM", {"hidden_act": "xielu"}, "xielu with a gate"),
         ("LlamaForCausalLM", {"is_encoder_decoder": True}, "encoder"),
+        ("LlamaForCausalLM", {"is_causal": False}, "is_causal is false"),
         ("LlamaForCausalLM", {"quantization_config": {"quant_method": "gptq"}}, "quantized"),
         ("LlamaForCausalLM", {"num_key_value_heads": 4}, "6 heads for 4"),
         ("LlamaForCausalLM", {"head_dim": 8}, r"q_proj.weight has shape \[72, 48\], not 48 by 48"),

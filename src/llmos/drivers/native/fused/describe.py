@@ -31,6 +31,8 @@ def describe(config: Any, tensors: Mapping[str, tuple[int, ...]]) -> Decoder:
     family = FAMILIES.get(architecture)
     if family is None:
         raise Unsupported(f"{architecture or 'the model'} has no description")
+    if not getattr(config, "is_causal", True):
+        raise Unsupported("its tokens see later ones (is_causal is false)")
     for name, reason in _FOREIGN:
         if getattr(config, name, None):
             raise Unsupported(f"{reason} ({name})")
