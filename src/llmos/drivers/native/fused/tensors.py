@@ -14,6 +14,7 @@ import torch
 from llmos.errors import LoadFailed
 from llmos.weights.folder import list_files, read_weights
 from llmos.weights.quantization import Quantized
+from llmos.weights.quantized import QuantizedFolder
 from llmos.weights.safetensors import Tensor, read_header
 from llmos.weights.stored import SCALE, Q, QuantizedFolder
 
