@@ -16,7 +16,7 @@ from llmos.weights.folder import list_files, read_weights
 from llmos.weights.quantization import Quantized
 from llmos.weights.quantized import QuantizedFolder
 from llmos.weights.safetensors import Tensor, read_header
-from llmos.weights.stored import SCALE, Q, QuantizedFolder
+from llmos.weights.stored import SCALE, Q
 
 _DTYPES = {
     "F64": torch.float64,
