@@ -99,6 +99,10 @@ storm: setup ## kill servers, cut their power, check every promise: ARGS="--kill
 storm-mutants: setup ## bugs in the durable code, planted and drawn: the storm must catch them
 	@$(BIN)/python -m tests.storm.hunt $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: setup ## the native engine beside its peers, each in its own environment: FULL=1 ARGS=
+	@$(BIN)/python -m benchmarks.bench_engine $(if $(filter 1,$(FULL)),--full) $(ARGS)
+
 bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 	@$(BIN)/python -m benchmarks.bench_$(subst -,_,$*) $(ARGS)
 

@@ -1,6 +1,7 @@
 """What every benchmark shares: rows, medians with bootstrap intervals, the result file, a plot.
 
-A result is `benchmarks/results/NAME.json`: `{name, date, machine, commit, command, rows}`. A row
+A result is `benchmarks/results/NAME.json`: `{name, date, machine, commit, command, rows}`, and
+`notes` where there are any (who was absent, and why). A row
 with a peer carries `ratio` = ours / peer of the paired runs and its 95 % interval in `low`, `high`;
 a row without one carries the interval of its own value there.
 """
@@ -86,16 +87,19 @@ class Result:
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     machine: str = field(default_factory=machine)
     commit: str = field(default_factory=commit)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
         """Keep a row and print it at once."""
         self.rows.append(row)
         print(describe(row), flush=True)
 
-    def write(self, folder: Path = RESULTS) -> Path:
-        """Write NAME.json and NAME.svg; the path of the JSON."""
+    def write(
+        self, folder: Path = RESULTS, draw: Callable[[Result, Path], None] | None = None
+    ) -> Path:
+        """Write NAME.json and NAME.svg (`plot`, or what `draw` makes of it); the JSON's path."""
         folder.mkdir(parents=True, exist_ok=True)
-        body = {
+        body: dict[str, object] = {
             "name": self.name,
             "date": self.date,
             "machine": self.machine,
@@ -103,9 +107,11 @@ class Result:
             "command": self.command,
             "rows": [asdict(row) for row in self.rows],
         }
+        if self.notes:
+            body["notes"] = self.notes
         path = folder / f"{self.name}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
-        plot(self, folder / f"{self.name}.svg")
+        (draw or plot)(self, folder / f"{self.name}.svg")
         return path
 
 

@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +67,32 @@ def _qwen(dtype: str) -> Shape:
     return Shape("Qwen2Config", dtype, sizes)
 
 
+def _longer(shape: Shape) -> Shape:
+    """The same weights, said to be good for a context of 16k."""
+    return replace(shape, config={**shape.config, "max_position_embeddings": 16384})
+
+
 SHAPES = {
     "60m": _llama("bfloat16"),
     "60m-fp32": _llama("float32"),
     "0.4b": _qwen("bfloat16"),
     "0.4b-fp32": _qwen("float32"),
+    "60m-long": _longer(_llama("bfloat16")),
+    "0.4b-long": _longer(_qwen("bfloat16")),
 }
+
+
+def cache() -> Path:
+    """Where all that is made once for measurements is kept."""
+    return Path(os.environ.get("LLMOS_BENCH_CACHE") or tempfile.gettempdir()) / "llmos-bench"
 
 
 def folder(name: str) -> Path:
     """The model's folder, made if it is not there. Whole or absent: it is renamed into place."""
-    cache = Path(os.environ.get("LLMOS_BENCH_CACHE") or tempfile.gettempdir()) / "llmos-bench"
-    made = cache / f"{name}-v{VERSION}"
+    made = cache() / f"{name}-v{VERSION}"
     if not made.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache))
+        cache().mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=cache()))
         try:
             make(SHAPES[name], scratch)
             scratch.rename(made)

@@ -135,6 +135,7 @@ def benchmarks() -> str:
             f"| {number(row['high'])} |"
             for row in result["rows"]
         ]
+        lines += [f"\n{note}" for note in result.get("notes", ())]
         picture = path.with_suffix(".svg")
         if picture.exists():
             lines.append(f"\n![{result['name']}](../{picture.relative_to(ROOT).as_posix()})")

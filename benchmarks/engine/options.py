@@ -1,0 +1,50 @@
+"""What every part is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.engine.environments import Peer
+from benchmarks.engine.ours import Load
+from benchmarks.harness import Result
+
+PROMPT_TOKENS = 128
+NUM_NEW = {1: 64}
+NUM_NEW_WIDE = 32
+
+
+@dataclass
+class Context:
+    """The options, the result, and the lines of its plots."""
+
+    result: Result
+    models: Sequence[str]
+    precisions: Sequence[str]
+    widths: Sequence[int]
+    peers: Sequence[Peer]
+    repetitions: int
+    num_threads: int
+    full: bool
+    trace: Path | None = None
+    trace_rate: float = 0.5
+    trace_requests: int = 40
+    series: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+
+    def load(self, model: str, precision: str, context_tokens: int) -> Load:
+        """Of `-long` models: their context is not the limit."""
+        return Load(f"{model}-long", precision, self.num_threads, max(self.widths), context_tokens)
+
+    def report(self, text: str) -> None:
+        """Said at once and kept with the result."""
+        print(text, flush=True)
+        self.result.notes.append(text)
+
+    def keep(self, figure: str, title: str, at: float, value: float) -> None:
+        """A point of a plot's line."""
+        self.series.setdefault(figure, {}).setdefault(title, []).append((at, value))
+
+    def num_new(self, width: int) -> int:
+        """Tokens per stream: enough for streams that begin one after another to meet."""
+        return (4 if self.full else 1) * NUM_NEW.get(width, NUM_NEW_WIDE)
