@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib import metadata
 
 import msgspec
 
@@ -18,14 +19,16 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
-    `parks` are the driver's capabilities, known without importing it.
+    installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
+    what its worker takes before a model is loaded. `snapshots` and `parks` are the driver's
+    capabilities, known without importing it.
     """
 
     entry: str
     prepare: str
     python: str = ""
     distributions: list[str] = []
+    extra: str = ""
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
@@ -107,6 +110,26 @@ _HEADS = [
     ("ForQuestionAnswering", "it marks answers, it does not generate"),
     ("Model", "it has no head that predicts tokens"),
 ]
+
+
+def find_missing(driver: str) -> str | None:
+    """What to install before a driver of our own environment can run; None when it is all there."""
+    spec = DRIVERS[driver]
+    if spec.python:
+        return None
+    for name in spec.distributions:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return say_missing(driver, name)
+    return None
+
+
+def say_missing(driver: str, distribution: str) -> str:
+    """The sentence of an error that a missing engine causes."""
+    extra = DRIVERS[driver].extra
+    wanted = f"llmos[{extra}]" if extra else "llmos"
+    return f"the {driver} driver needs {distribution}: pip install '{wanted}'"
 
 
 def find_refusal(architecture: str) -> str | None:
