@@ -11,10 +11,12 @@ from llmos.weights.processor import loaded_dtype
 class ModelFacts(msgspec.Struct, frozen=True):
     """Facts read from a checked model folder; a driver is chosen by them.
 
-    `architecture` is the config's first architecture (`LlamaForCausalLM`), `layer_types` its
+    `architecture` is the config's first architecture (`LlamaForCausalLM`), of a GGUF file
+    `general.architecture` (`llama`); `layer_types` its
     attention kind per layer (`full_attention`, `sliding_attention` …; empty: the config does not
     say). `dtype` is the type the model loads in where the device computes with it (`float32`,
-    `bfloat16`, `float16`, `float64`).
+    `bfloat16`, `float16`, `float64`), of a GGUF file the type that most of it is stored in.
+    `kv_dtype` is the type of keys and values, empty: that of the loaded weights.
     `weights_bytes` counts tensor data in the files, `footprint_bytes` is an upper bound of what a
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
     method's name, empty for none. `files` are the weight files, in reading order.
@@ -43,6 +45,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     is_encoder_decoder: bool = False
     quantization: str = ""
     license: str = ""
+    kv_dtype: str = ""
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -51,4 +54,4 @@ class ModelFacts(msgspec.Struct, frozen=True):
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
         per_layer = 2 * self.num_kv_heads * self.head_dim
-        return self.num_layers * per_layer * ITEM_BYTES[loaded_dtype(self.dtype)]
+        return self.num_layers * per_layer * ITEM_BYTES[self.kv_dtype or loaded_dtype(self.dtype)]
