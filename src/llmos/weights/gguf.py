@@ -1,9 +1,9 @@
 """The header of a GGUF file, checked against its file.
 
 Format: ggml's `docs/gguf.md`: magic, version, counts, key-value pairs, tensor entries, then,
-aligned, the data. Tensors must follow each other in the order of their entries, padded to the alignment,
-and fill the file: what a loader would read past the end of, or read twice, is refused here. Of long
-arrays (a vocabulary) only what is needed is kept.
+aligned, the data. Tensors must follow each other in the order of their entries, padded to the
+alignment, and fill the file: what a loader would read past the end of, or read twice, is refused
+here. Of long arrays (a vocabulary) only what is needed is kept.
 """
 
 from __future__ import annotations

@@ -1,40 +1,15 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from llmos.drivers.catalog import DRIVERS, find_missing
+from llmos.drivers.catalog import DRIVERS
 from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import Subject, open_subject
 
-REQUIRED = "LLMOS_REQUIRE_DRIVERS"
-"""Drivers (comma-separated) whose absence is a failure and no skip."""
-
 FolderOf = Callable[[str], Path]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_REQUIRED] = {n for n in os.environ.get(REQUIRED, "").split(",") if n}
-
-
-_REQUIRED = pytest.StashKey[set[str]]()
-
-
-@pytest.fixture
-def require(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Ends a test of a driver whose engine is not installed, saying which extra has it."""
-
-    def check(name: str) -> None:
-        missing = find_missing(name)
-        if missing is not None and name in request.config.stash[_REQUIRED]:
-            pytest.fail(missing)
-        if missing is not None:
-            pytest.skip(missing)
-
-    return check
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.drivers.tiny import VOCAB_SIZE, make_model
+from tests.unit.gguf_file import make_gguf
 
 
 def _nothing(folder: Path) -> None:
@@ -34,6 +35,10 @@ def _make_native(folder: Path) -> None:
     make_model(folder)
 
 
+def _make_gguf(folder: Path) -> None:
+    make_gguf(folder)
+
+
 KITS: dict[str, Kit] = {
     "echo": Kit(
         make_model=_nothing,
@@ -42,5 +47,6 @@ KITS: dict[str, Kit] = {
         ask=lambda num_tokens: {"tokens": num_tokens},
         reads_files=False,
     ),
+    "gguf": Kit(make_model=_make_gguf, vocab_size=VOCAB_SIZE, outside=VOCAB_SIZE),
     "native": Kit(make_model=_make_native, vocab_size=VOCAB_SIZE, outside=VOCAB_SIZE),
 }
