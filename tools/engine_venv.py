@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -26,8 +25,8 @@ def requirements(extra: str) -> list[str]:
 def lend(folder: Path) -> None:
     """Let an environment see the packages of the one that runs this, and our source."""
     (packages,) = folder.glob("lib/python3.*/site-packages")
-    seen = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT / "src")]
-    (packages / "lent.pth").write_text("\n".join(dict.fromkeys(seen)) + "\n")
+    seen = [path for path in sys.path if Path(path).name.endswith("-packages")]
+    (packages / "lent.pth").write_text("\n".join([*seen, str(ROOT / "src")]) + "\n")
 
 
 def make(extra: str) -> int:

@@ -56,7 +56,7 @@ DRIVERS: dict[str, DriverSpec] = {
         prepare="llmos.drivers.gguf.prepare:make",
         distributions=["llama-cpp-python"],
         extra="gguf",
-        base_bytes=96 << 20,
+        base_bytes=64 << 20,
         snapshots=True,
     ),
     "echo": DriverSpec(

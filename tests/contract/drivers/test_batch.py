@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from llmos.abi.events import Finished, Tokens
+from llmos.abi.inference import Sampling
 from tests.contract.drivers.subject import Subject, check_stream, num_tokens
 
 pytestmark = pytest.mark.verb("batch")
@@ -29,6 +31,28 @@ def test_neighbours_do_not_change_an_answer(subject: Subject) -> None:
         subject.submit(f"r{n}", 8 + n, text)
     together = {name: words(list(events)) for name, events in subject.run().items()}
     assert together == alone
+
+
+def test_exact_answers_do_not_depend_on_neighbours(subject: Subject) -> None:
+    """Of every driver whose answer says that it was deterministic, as those that declare the mode
+    must; drawn by chance at a temperature where many tokens are likely."""
+    sampling = Sampling(temperature=4.0, seed=5, max_tokens=60, ignore_eos=True)
+    item = subject.item("exact", 60)
+    item = msgspec.structs.replace(item, sampling=sampling, deterministic=True)
+    subject.driver.submit(item)
+    alone = subject.run()["exact"]
+    last = check_stream(alone)
+    assert isinstance(last, Finished)
+    if subject.driver.capabilities.deterministic:
+        assert last.deterministic is True
+    for n, text in enumerate(TEXTS):
+        subject.submit(f"r{n}", 10 + 7 * n, text)
+    subject.run(3)
+    subject.driver.submit(item)
+    events = subject.run()["exact"]
+    assert isinstance(check_stream(events), Finished)
+    if last.deterministic:
+        assert events == alone
 
 
 def test_rows_move_in_one_step(subject: Subject) -> None:

@@ -25,6 +25,7 @@ from llmos.drivers.gguf.driver import GGUFDriver
 from llmos.drivers.gguf.library import library
 from llmos.drivers.gguf.prepare import make
 from llmos.errors import LoadFailed, ModelRejected, PluginError
+from llmos.weights import inspect
 from llmos.weights.ggml import BLOCKS
 from tests.unit.drivers.tiny import (
     drive,
@@ -274,6 +275,34 @@ def test_stops_and_ends(load: Load, stories: Path) -> None:
     assert 426 not in token_ids(stopped)[:-1]
     assert driver._snapshots.eos_ids(make_item("c", [1])) == {2}
     assert driver._snapshots.eos_ids(make_item("c", [1], ignore_eos=True)) == set()
+
+
+def test_quantized_weights(
+    load: Load, stories: Path, tmp_path: Path, golden: dict[str, Any]
+) -> None:
+    """Q8_0 by llama.cpp itself, keys and values in float16: the story begins as it did, and goes
+    on in another replica."""
+    lib = library()
+    asked = lib.llama_model_quantize_default_params()
+    asked.ftype, asked.nthread = lib.LLAMA_FTYPE_MOSTLY_Q8_0, 1
+    (tmp_path / "q8").mkdir()
+    source, made = stories / "stories260k.gguf", tmp_path / "q8" / "m.gguf"
+    assert lib.llama_model_quantize(str(source).encode(), str(made).encode(), asked) == 0
+    facts = inspect(made.parent)
+    assert (facts.quantization, facts.dtype, facts.kv_dtype) == ("Q8_0", "q8_0", "float16")
+    assert facts.weights_bytes < inspect(stories).weights_bytes / 3
+    a, b = (load(made.parent, context_length=512) for _ in range(2))
+    item = make_item("a", [1], max_tokens=60, ignore_eos=True)
+    expected = drive(a, [item])["a"]
+    assert golden["text"].startswith(text(expected)[:100])
+    said: list[Event] = []
+    a.submit(item)
+    while not said or not isinstance(said[-1], Finished):
+        said += a.step()
+        if a._seats.find("a"):
+            b.resume(item, a.suspend("a"))
+            a, b = b, a
+    assert said == expected
 
 
 def test_logits_that_are_not_finite_end_one_request(load: Load, tmp_path: Path) -> None:
