@@ -35,6 +35,11 @@ run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos P
 test: setup ## the whole test suite: ARGS are for pytest
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: test-gguf
+test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) into .venv-gguf
+	@$(BIN)/python tools/engine_venv.py gguf
+	@LLMOS_REQUIRE_DRIVERS=gguf .venv-gguf/bin/python -m pytest -q tests/contract/drivers tests/system/test_gguf.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check -q $(LINTED)
@@ -108,5 +113,5 @@ bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-gguf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from llmos.drivers.catalog import find_missing
+
 ROOT = Path(__file__).resolve().parent.parent
+REQUIRED = "LLMOS_REQUIRE_DRIVERS"
+"""Drivers (comma-separated) whose absence is a failure and no skip."""
+
+KEPT = {"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA", REQUIRED}
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the developer's server, key or home."""
     for name in list(os.environ):
-        if name.startswith("LLMOS_") and name not in {"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"}:
+        if name.startswith("LLMOS_") and name not in KEPT:
             monkeypatch.delenv(name)
 
 
@@ -42,6 +49,20 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("LLMOS_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], None]:
+    """Ends a test of a driver whose engine is not installed, saying which extra has it."""
+
+    def check(driver: str) -> None:
+        reason = find_missing(driver)
+        if reason is not None and driver in os.environ.get(REQUIRED, "").split(","):
+            pytest.fail(reason)
+        if reason is not None:
+            pytest.skip(reason)
+
+    return check
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ BOUNDARIES = {
     "llmos.api.call.Endpoint.__call__",
     "llmos.cli.main.main",
     # errors of an engine or a library, mapped in one place each
-    "llmos.drivers.text.prepare.TextPreparer.__init__",
+    "llmos.drivers.text.prepare.FileTokenizer.__init__",
     "llmos.drivers.text.template.ChatTemplate.render",
     "llmos.drivers.native.driver._read_decoding",
     "llmos.drivers.native.failures.mapped",

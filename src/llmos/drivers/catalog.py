@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import difflib
+from importlib import metadata
 
 import msgspec
 
-from llmos.errors import ModelRejected
+from llmos.errors import ModelRejected, PluginError
 from llmos.weights import ModelFacts
 
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
@@ -18,14 +19,16 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
-    `parks` are the driver's capabilities, known without importing it.
+    installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
+    what its worker takes before a model is loaded. `snapshots` and `parks` are the driver's
+    capabilities, known without importing it.
     """
 
     entry: str
     prepare: str
     python: str = ""
     distributions: list[str] = []
+    extra: str = ""
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
@@ -47,6 +50,14 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=344 << 20,
         snapshots=True,
         parks=True,
+    ),
+    "gguf": DriverSpec(
+        entry="llmos.drivers.gguf.driver:GGUFDriver",
+        prepare="llmos.drivers.gguf.prepare:make",
+        distributions=["llama-cpp-python"],
+        extra="gguf",
+        base_bytes=64 << 20,
+        snapshots=True,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
@@ -99,6 +110,15 @@ _REASONS: list[tuple[str, list[str]]] = [
 ]
 """Beginnings of architecture names, and why the native driver does not read them. First match."""
 
+_GGUF_REASONS: list[tuple[str, list[str]]] = [
+    ("it encodes, it does not generate", "bert nomic-bert jina-bert neo-bert modern-bert".split()),
+    ("it has an encoder", ["t5"]),
+    ("it is an adapter or a part of a model", ["clip", "mmproj", "control_vector", "imatrix"]),
+    ("it makes sound, not text", ["wavtokenizer"]),
+    ("it does not write from left to right", ["dream", "llada"]),
+]
+"""Beginnings of `general.architecture`, and why llama.cpp does not generate with them."""
+
 _HEADS = [
     ("ForConditionalGeneration", "it has an encoder or reads more than text"),
     ("ForSequenceClassification", "it classifies, it does not generate"),
@@ -107,6 +127,26 @@ _HEADS = [
     ("ForQuestionAnswering", "it marks answers, it does not generate"),
     ("Model", "it has no head that predicts tokens"),
 ]
+
+
+def find_missing(driver: str) -> str | None:
+    """What to install before a driver of our own environment can run; None when it is all there."""
+    spec = DRIVERS[driver]
+    if spec.python:
+        return None
+    for name in spec.distributions:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return say_missing(driver, name)
+    return None
+
+
+def say_missing(driver: str, distribution: str) -> str:
+    """The sentence of an error that a missing engine causes."""
+    extra = DRIVERS[driver].extra
+    wanted = f"llmos[{extra}]" if extra else "llmos"
+    return f"the {driver} driver needs {distribution}: pip install '{wanted}'"
 
 
 def find_refusal(architecture: str) -> str | None:
@@ -128,7 +168,10 @@ def find_refusal(architecture: str) -> str | None:
 
 
 def choose(facts: ModelFacts) -> DriverChoice:
-    """Raises ModelRejected naming the architecture and the reason when no driver reads it."""
+    """Raises ModelRejected naming the architecture and the reason when no driver reads it,
+    PluginError naming the install when one would and its engine is missing."""
+    if facts.format == "gguf":
+        return _choose_gguf(facts)
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")
@@ -137,6 +180,26 @@ def choose(facts: ModelFacts) -> DriverChoice:
         prepare=PREPARE_TEXT,
         reason=f"{facts.architecture} from {facts.format} is read by the native driver",
     )
+
+
+def _choose_gguf(facts: ModelFacts) -> DriverChoice:
+    for reason, prefixes in _GGUF_REASONS:
+        if facts.architecture.startswith(tuple(prefixes)):
+            name = facts.architecture[:100]
+            raise ModelRejected(f"{_file(facts)}{name} is not supported: {reason}")
+    missing = find_missing("gguf")
+    if missing is not None:
+        raise PluginError(f"{_file(facts)}{missing}")
+    kind = facts.quantization or facts.dtype
+    return DriverChoice(
+        driver="gguf",
+        prepare=DRIVERS["gguf"].prepare,
+        reason=f"{facts.architecture} from a GGUF file ({kind}) is read by llama.cpp",
+    )
+
+
+def _file(facts: ModelFacts) -> str:
+    return f"{facts.files[0]}: " if facts.files else ""
 
 
 def _refuse(facts: ModelFacts) -> str | None:

@@ -32,6 +32,7 @@ from llmos.abi.inference import (
     WorkItem,
 )
 from llmos.drivers.echo_pages import EchoPages, KVBytes
+from llmos.drivers.items import check_plain, read_tokens
 from llmos.drivers.resident import page_bytes, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
@@ -157,14 +158,12 @@ def _load_script(options: dict[str, Any]) -> LoadScript:
         raise LoadFailed(f"echo: {error}") from error
 
 
-def _generated(item: WorkItem) -> array[int]:
-    """Tokens of the answer that were drawn before. Raises InvalidRequest."""
-    if len(item.generated) % 4:
-        raise InvalidRequest("generated holds part of a token", param="generated")
-    tokens = array("i", item.generated)
-    if not all(_is_character(i) for i in tokens):
-        raise InvalidRequest("generated has a token that is no character", param="generated")
-    return tokens
+def _characters(packed: bytes, param: str) -> array[int]:
+    """Tokens, all of them characters. Raises InvalidRequest."""
+    tokens = read_tokens(packed, VOCAB_SIZE, param)
+    if tokens and max(tokens) >= _SURROGATES.start and not all(map(_is_character, tokens)):
+        raise InvalidRequest(f"{param} has a token that is no character", param=param)
+    return array("i", tokens)
 
 
 def _is_character(token_id: int) -> bool:
@@ -268,8 +267,9 @@ class EchoDriver:
         self._waiting.append(self._make(item))
 
     def _make(self, item: WorkItem) -> _Row:
+        check_plain(item)
         script = _script(item.options)
-        prompt = array("i", item.tokens)
+        prompt = _characters(item.tokens, "prompt")
         wanted = len(prompt) if script.tokens is None else script.tokens
         if item.sampling.max_tokens != UNBOUNDED:
             wanted = min(wanted, item.sampling.max_tokens)
@@ -277,7 +277,7 @@ class EchoDriver:
             raise InvalidRequest("an empty prompt has no echo", param="prompt")
         if len(prompt) + wanted > self._context_length:
             raise ContextLengthExceeded(f"{len(prompt)} + {wanted} > {self._context_length} tokens")
-        before = len(_generated(item))
+        before = len(_characters(item.generated, "generated"))
         if before > wanted:
             raise InvalidRequest(f"{before} tokens generated of {wanted}", param="generated")
         wait_s = script.first_delay_ms / 1000

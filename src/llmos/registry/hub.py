@@ -36,6 +36,7 @@ from llmos.storage.blobs import Blobs
 from llmos.storage.disk import FULL
 from llmos.weights.digest import file_digest
 from llmos.weights.folder import INDEX, read_weight_map
+from llmos.weights.gguf_inspection import SUFFIX
 
 _QUERY = re.compile(r"\?[^\s'\"]+")
 """Of a URL in a message: signatures and tokens are in there."""
@@ -51,15 +52,16 @@ def fetch(
     with _mapped(source):
         _set_up_client()
         repository = _Repository(source, staging, config, meter)
-        small = select_small(repository.files)
-        require_basics(small)
-        weights = select_weights(repository.files, [])  # refuses before anything is moved
+        offered = _offered(source, list(repository.files))
+        small = select_small(offered)
+        require_basics(offered)
+        weights = select_weights(offered, [])  # refuses before anything is moved
         repository.check_limits(small + weights)
         meter.begin("download", "", repository.total_bytes(small + weights))
         for name in small:
             repository.download(name)
         if INDEX in small and not weights:
-            weights = select_weights(repository.files, read_weight_map(staging / INDEX).values())
+            weights = select_weights(offered, read_weight_map(staging / INDEX).values())
         names = small + weights
         total_bytes = repository.check_limits(names)
         blobs.require_free(total_bytes)
@@ -68,6 +70,16 @@ def fetch(
             repository.download(name)
         meter.begin("hash", "", total_bytes)
         return {name: repository.verify(name) for name in names}
+
+
+def _offered(source: HubSource, names: list[str]) -> list[str]:
+    """The repository's files, or those that go with the one that was named."""
+    if not source.file:
+        return names
+    if source.file not in names:
+        found = ", ".join([n for n in names if n.lower().endswith(SUFFIX)][:12]) or "none"
+        raise ModelNotFound(f"{source.repo} has no {source.file}; its GGUF files: {found}")
+    return [n for n in names if not n.lower().endswith((SUFFIX, ".safetensors"))] + [source.file]
 
 
 def _set_up_client() -> None:

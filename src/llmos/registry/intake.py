@@ -14,7 +14,7 @@ from llmos.registry.choice import ChooseDriver, DriverChoice
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import FolderSource, HubSource
 from llmos.registry.progress import Meter, total_size
-from llmos.registry.selection import scan
+from llmos.registry.selection import scan, scan_file
 from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.disk import remove_tree
 from llmos.storage.home import Home
@@ -71,13 +71,18 @@ class Intaker:
             remove_tree(folder)
 
     def take_folder(self, source: FolderSource, hold: Hold, meter: Meter) -> Intake:
-        """Check a folder where it is, copy it, and check the copy: only that cannot change."""
+        """Check a folder (or a file) where it is, copy it, and check the copy: only that cannot
+        change."""
         folder = Path(source.folder)
         meter.begin("check", folder.name, 0)
         try:
-            if not folder.is_dir():
-                raise ModelNotFound(f"there is no folder {folder}")
-            names = self._scan(folder)
+            if not folder.exists():
+                raise ModelNotFound(f"there is no folder or file {folder}")
+            if folder.is_dir():
+                names = self._scan(folder)
+            else:
+                folder, names = folder.parent, scan_file(folder)
+                self._check_size(folder, names)
             total_bytes = total_size(folder, names)
         except OSError as error:
             raise ModelRejected(f"{error.filename}: cannot be read: {error.strerror}") from None
@@ -114,6 +119,10 @@ class Intaker:
 
     def _scan(self, folder: Path) -> list[str]:
         names = scan(folder)
+        self._check_size(folder, names)
+        return names
+
+    def _check_size(self, folder: Path, names: list[str]) -> None:
         if len(names) > self._config.max_model_files:
             raise ModelRejected(f"{folder.name}: more than {self._config.max_model_files} files")
         size_bytes = total_size(folder, names)
@@ -122,7 +131,6 @@ class Intaker:
                 f"{folder.name}: {size_bytes} bytes, over the limit of "
                 f"{self._config.max_model_bytes}"
             )
-        return names
 
     def _adopt(
         self, folder: Path, digests: Mapping[str, str | None], hold: Hold, meter: Meter

@@ -15,28 +15,31 @@ from llmos.storage.names import is_plain
 _NAME = re.compile(r"[a-z0-9][a-z0-9._\-]{0,95}(/[a-z0-9][a-z0-9._\-]{0,95})?")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._\-]{0,95})?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/\-]{0,199}")
+_GGUF = ".gguf"
 LATEST = "latest"
 
 
 class HubSource(msgspec.Struct, frozen=True):
-    """`hf:org/name[@revision]`."""
+    """`hf:org/name[/FILE.gguf][@revision]`: of a repository with several GGUF files, one."""
 
     repo: str
     revision: str | None
+    file: str = ""
 
     @property
     def default_name(self) -> str:
-        return self.repo.rsplit("/", 1)[-1]
+        return _without_suffix(self.file) or self.repo.rsplit("/", 1)[-1]
 
 
 class FolderSource(msgspec.Struct, frozen=True):
-    """`file:/absolute/path`: a folder of this machine."""
+    """`file:/absolute/path`: a folder of this machine, or one GGUF file."""
 
     folder: str
 
     @property
     def default_name(self) -> str:
-        return re.sub(r"[^a-z0-9._\-]+", "-", Path(self.folder).name.lower()).strip("-._")
+        name = _without_suffix(Path(self.folder).name.lower())
+        return re.sub(r"[^a-z0-9._\-]+", "-", name).strip("-._")
 
 
 class UploadSource(msgspec.Struct, frozen=True):
@@ -47,6 +50,10 @@ class UploadSource(msgspec.Struct, frozen=True):
     @property
     def default_name(self) -> str:
         return ""
+
+
+def _without_suffix(file: str) -> str:
+    return file[: -len(_GGUF)] if file.lower().endswith(_GGUF) else file
 
 
 Source = HubSource | FolderSource | UploadSource
@@ -69,11 +76,16 @@ def parse_source(source: str) -> Source:
     scheme, _, rest = source.partition(":")
     if scheme == "hf":
         repo, at, revision = rest.partition("@")
+        file = ""
+        if repo.lower().endswith(_GGUF) and repo.count("/") == 2:
+            repo, _, file = repo.rpartition("/")
+            if not is_plain(file) or file.startswith("."):
+                raise InvalidRequest(f"bad file {file[:100]!r}", param="source")
         if not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
             raise InvalidRequest(f"bad repository {repo[:100]!r}", param="source")
         if at and (not _REVISION.fullmatch(revision) or ".." in revision):
             raise InvalidRequest(f"bad revision {revision[:100]!r}", param="source")
-        return HubSource(repo, revision or None)
+        return HubSource(repo, revision or None, file)
     if scheme == "file":
         if not rest.startswith("/") or not is_plain(rest):
             raise InvalidRequest("file: wants an absolute path", param="source")
@@ -81,8 +93,8 @@ def parse_source(source: str) -> Source:
     if scheme == "upload" and rest:
         return UploadSource(rest)
     raise InvalidRequest(
-        f"bad source {source[:100]!r}: expected hf:org/name[@revision], file:/absolute/path or "
-        "upload:ID",
+        f"bad source {source[:100]!r}: expected hf:org/name[/FILE.gguf][@revision], "
+        "file:/absolute/path or upload:ID",
         param="source",
     )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
-from llmos.weights.folder import INDEX, PICKLES, SINGLE, list_files
+from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
+from llmos.weights.gguf_inspection import SUFFIX, select_file
 
 _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
@@ -33,7 +34,8 @@ def _is_small(name: str) -> bool:
 
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
-    """The weight files: `model.safetensors`, else the `shards` its index names.
+    """The weight files: `model.safetensors`, else the `shards` its index names, else the one GGUF
+    file.
 
     Raises ModelRejected when there are none, naming a pickle if that is what there is instead.
     """
@@ -42,17 +44,22 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
         return [SINGLE]
     if INDEX in found:
         return sorted(set(shards))
+    if gguf := select_file(sorted(name for name in found if "/" not in name)):
+        return [gguf]
     pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
     if pickles:
         raise ModelRejected(
-            f"{pickles[0]}: a pickle can run code when it is loaded; only safetensors are accepted"
+            f"{pickles[0]}: a pickle can run code when it is loaded; only safetensors and GGUF are "
+            "accepted"
         )
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
 
 
 def require_basics(names: Iterable[str]) -> None:
-    """Refuse early, before anything large is moved."""
+    """Refuse early, before anything large is moved. A GGUF file holds all of it."""
     found = set(names)
+    if not has_safetensors(list(found)) and any(n.lower().endswith(SUFFIX) for n in found):
+        return
     for wanted in ("config.json", "tokenizer.json"):
         if wanted not in found:
             raise ModelRejected(f"{wanted}: missing")
@@ -67,10 +74,21 @@ def checked_name(name: str) -> str:
 
 
 def scan(folder: Path) -> list[str]:
-    """The model's files in a local folder. Pickles are refused, but for what training leaves.
+    """The model's files in a local folder: safetensors, else its one GGUF file. Pickles are
+    refused, but for what training leaves.
 
     Raises ModelRejected.
     """
     seen = list_files(folder, ignore=_TRAINING_LEFTOVERS)
     names = [checked_name(name) for name in select_small(seen)]
-    return names + [name for name in seen if "/" not in name and name.endswith(".safetensors")]
+    here = [name for name in seen if "/" not in name]
+    if not has_safetensors(here) and (gguf := select_file(here)) is not None:
+        return [*names, checked_name(gguf)]
+    return names + [name for name in here if name.endswith(".safetensors")]
+
+
+def scan_file(path: Path) -> list[str]:
+    """A model that is one file: GGUF. Its name. Raises ModelRejected."""
+    if path.is_symlink() or not path.is_file() or select_file([path.name]) is None:
+        raise ModelRejected(f"{path.name}: a model is a folder, or one GGUF file")
+    return [checked_name(path.name)]

@@ -12,10 +12,12 @@ from llmos.weights.processor import loaded_dtype
 class ModelFacts(msgspec.Struct, frozen=True):
     """Facts read from a checked model folder; a driver is chosen by them.
 
-    `architecture` is the config's first architecture (`LlamaForCausalLM`), `layer_types` its
+    `architecture` is the config's first architecture (`LlamaForCausalLM`), of a GGUF file
+    `general.architecture` (`llama`); `layer_types` its
     attention kind per layer (`full_attention`, `sliding_attention` …; empty: the config does not
     say). `dtype` is the type the model loads in where the device computes with it (`float32`,
-    `bfloat16`, `float16`, `float64`).
+    `bfloat16`, `float16`, `float64`), of a GGUF file the type that most of it is stored in.
+    `kv_dtype` is the type of keys and values, empty: that of the loaded weights.
     `weights_bytes` counts tensor data in the files, `footprint_bytes` is an upper bound of what a
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
     method's name, with the bits for our own (`llmos-int8`), empty for none. `files` are the weight
@@ -46,6 +48,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     quantization: str = ""
     license: str = ""
     loads: dict[str, LoadCost] = {}
+    kv_dtype: str = ""
 
     @property
     def stored_dtype(self) -> str:
@@ -64,4 +67,4 @@ class ModelFacts(msgspec.Struct, frozen=True):
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
         per_layer = 2 * self.num_kv_heads * self.head_dim
-        return self.num_layers * per_layer * ITEM_BYTES[loaded_dtype(self.dtype)]
+        return self.num_layers * per_layer * ITEM_BYTES[self.kv_dtype or loaded_dtype(self.dtype)]

@@ -41,10 +41,16 @@ def list_files(folder: Path, ignore: re.Pattern[str] | None = None) -> list[str]
             continue
         if path.suffix.lower() in PICKLES:
             raise ModelRejected(
-                f"{name}: a pickle can run code when it is loaded; only safetensors are accepted"
+                f"{name}: a pickle can run code when it is loaded; only safetensors and GGUF are "
+                "accepted"
             )
         names.append(name)
     return names
+
+
+def has_safetensors(names: list[str]) -> bool:
+    """Whether the weights are safetensors: whatever else there is then, they are preferred."""
+    return SINGLE in names or INDEX in names
 
 
 def require(names: list[str], wanted: str) -> None:
@@ -62,7 +68,7 @@ def read_weights(folder: Path, names: list[str]) -> tuple[list[str], list[Tensor
         return [SINGLE], read_tensors(folder / SINGLE)
     if INDEX in names:
         return _read_shards(folder, names)
-    other = [name for name in names if name.endswith((".safetensors", ".gguf", ".onnx"))]
+    other = [name for name in names if name.endswith((".safetensors", ".onnx"))]
     hint = f" (found {other[0]})" if other else ""
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}{hint}")
 

@@ -10,7 +10,8 @@ from llmos.errors import ModelRejected
 from llmos.weights.card import find_license
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
-from llmos.weights.folder import list_files, read_weights, require
+from llmos.weights.folder import has_safetensors, list_files, read_weights, require
+from llmos.weights.gguf_inspection import inspect_gguf, select_file
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
 from llmos.weights.loadcost import Sizes, with_costs
@@ -26,6 +27,8 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     Raises ModelRejected naming the file and the reason.
     """
     names = list_files(folder) if names is None else names
+    if not has_safetensors(names) and (gguf := select_file(names)) is not None:
+        return inspect_gguf(folder, gguf)
     require(names, "config.json")
     config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
     files, tensors = read_weights(folder, names)

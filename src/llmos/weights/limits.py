@@ -25,3 +25,18 @@ MAX_DIMENSIONS = 16
 
 MAX_NAME_LENGTH = 1024
 """Longest tensor name in characters."""
+
+MAX_GGUF_HEADER_BYTES = 256 << 20
+"""Largest GGUF header: it holds the vocabulary, 256 thousand tokens and merges need about 20 MB."""
+
+MAX_GGUF_KEYS = 65_536
+"""Most key-value pairs of a GGUF file."""
+
+MAX_GGUF_TENSORS = 65_536
+"""Most tensors of a GGUF file."""
+
+MAX_GGUF_ARRAY = 1 << 24
+"""Longest array in a GGUF header: as many as a vocabulary may have tokens."""
+
+MAX_GGUF_STRING_BYTES = 1 << 20
+"""Longest text in a GGUF header: chat templates are some tens of thousands."""

@@ -1,28 +1,51 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llmos.drivers.catalog import DRIVERS
+from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import Subject, open_subject
-from tests.unit.drivers.tiny import make_model
+
+FolderOf = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("conformance")
-    make_model(folder)
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
+    """A driver's small model, made once."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(f"model-{name}")
+            KITS[name].make_model(made[name])
+        return made[name]
+
     return folder
 
 
 @pytest.fixture(params=sorted(DRIVERS))
-def subject(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path: Path) -> Iterator[Subject]:
+def driver_name(request: pytest.FixtureRequest, require: Callable[[str], None]) -> str:
+    """Every driver that is installed."""
+    name: str = request.param
+    require(name)
+    return name
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def subject(
+    request: pytest.FixtureRequest,
+    require: Callable[[str], None],
+    folder_of: FolderOf,
+    tmp_path: Path,
+) -> Iterator[Subject]:
     import torch
 
+    require(request.param)
     num_threads = torch.get_num_threads()
-    made = open_subject(request.param, tiny_folder, tmp_path)
+    made = open_subject(request.param, folder_of(request.param), tmp_path)
     yield made
     made.driver.unload()
     torch.set_num_threads(num_threads)

@@ -12,6 +12,7 @@ from llmos.abi.driver import Driver, LoadReport, Preparer
 from llmos.abi.events import Event, Tokens
 from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.drivers.catalog import DRIVERS
+from tests.contract.drivers.kits import KITS, Kit
 from tests.unit.drivers.tiny import make_spec
 
 TEXT = "hello the abc"
@@ -25,8 +26,7 @@ class Subject:
     preparer: Preparer
     report: LoadReport
     progress: list[float]
-    vocab_size: int
-    ask: Callable[[int], dict[str, Any]]
+    kit: Kit
     another: Callable[..., Subject]
     snapshots: Path
     num_prepared: int = field(default=0)
@@ -34,13 +34,13 @@ class Subject:
     def prepare(self, prompt: TextPrompt | TokensPrompt) -> Prepared:
         self.num_prepared += 1
         return self.preparer.prepare(
-            PrepareItem(f"req_{self.num_prepared}", "", "", prompt, self.vocab_size)
+            PrepareItem(f"req_{self.num_prepared}", "", "", prompt, self.kit.vocab_size)
         )
 
     def item(self, request_id: str, num_tokens: int, text: str = TEXT) -> WorkItem:
         tokens = self.prepare(TextPrompt(text)).tokens
         sampling = Sampling(temperature=0.0, max_tokens=num_tokens, ignore_eos=True)
-        return WorkItem(request_id, tokens, sampling, options=self.ask(num_tokens))
+        return WorkItem(request_id, tokens, sampling, options=self.kit.ask(num_tokens))
 
     def submit(self, request_id: str, num_tokens: int, text: str = TEXT) -> None:
         self.driver.submit(self.item(request_id, num_tokens, text))
@@ -71,8 +71,7 @@ def open_subject(name: str, folder: Path, own: Path, **fields: Any) -> Subject:
         resolve(DRIVERS[name].prepare)(str(folder)),
         report,
         progress,
-        vocab_size=300,
-        ask=(lambda n: {"tokens": n}) if name == "echo" else (lambda n: {}),
+        kit=KITS[name],
         another=lambda **other: open_subject(name, folder, own, **other),
         snapshots=snapshots,
     )

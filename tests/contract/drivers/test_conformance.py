@@ -12,6 +12,7 @@ from llmos.errors import InvalidRequest, LLMOSError, UserError
 from tests.contract.drivers.subject import TEXT, Subject, check_stream, num_tokens
 
 
+@pytest.mark.verb("load")
 def test_load_reports(subject: Subject) -> None:
     assert subject.report.num_slots == 4
     assert 0 < subject.report.context_length <= 128
@@ -21,6 +22,7 @@ def test_load_reports(subject: Subject) -> None:
     assert subject.driver.capabilities.driver in DRIVERS
 
 
+@pytest.mark.verb("prepare")
 def test_prepare(subject: Subject) -> None:
     prepared = subject.prepare(TextPrompt(TEXT))
     assert len(prepared.tokens) == 4 * prepared.num_tokens > 0
@@ -31,12 +33,14 @@ def test_prepare(subject: Subject) -> None:
             subject.prepare(TokensPrompt(wrong))
 
 
+@pytest.mark.verb("submit")
 def test_idle_until_something_is_submitted(subject: Subject) -> None:
     assert subject.driver.wait_s() is None
     assert subject.driver.step() == []
     assert subject.driver.health().num_running == 0
 
 
+@pytest.mark.verb("submit")
 def test_one_request(subject: Subject) -> None:
     subject.submit("a", 5)
     assert subject.driver.wait_s() == 0.0
@@ -53,6 +57,7 @@ def test_one_request(subject: Subject) -> None:
     assert subject.driver.step() == []
 
 
+@pytest.mark.verb("batch")
 def test_more_requests_than_slots(subject: Subject) -> None:
     for n in range(9):
         subject.submit(f"r{n}", n + 1)
@@ -61,6 +66,7 @@ def test_more_requests_than_slots(subject: Subject) -> None:
     assert all(isinstance(check_stream(e), Finished) for e in events.values())
 
 
+@pytest.mark.verb("batch")
 def test_requests_join_while_others_run(subject: Subject) -> None:
     subject.submit("a", 30)
     subject.run(3)
@@ -70,6 +76,7 @@ def test_requests_join_while_others_run(subject: Subject) -> None:
     assert subject.driver.health().num_running == 0
 
 
+@pytest.mark.verb("pause")
 def test_pause_holds_one_request_only(subject: Subject) -> None:
     subject.submit("a", 6)
     subject.submit("b", 6)
@@ -86,6 +93,7 @@ def test_pause_holds_one_request_only(subject: Subject) -> None:
     assert num_tokens(before["a"] + after["a"]) == 6
 
 
+@pytest.mark.verb("pause")
 def test_pause_gives_the_row_to_who_waits(subject: Subject) -> None:
     names = ["a", "b", "c", "d", "e"]  # more than there are rows
     for name in names:
@@ -106,6 +114,7 @@ def test_pause_gives_the_row_to_who_waits(subject: Subject) -> None:
         assert num_tokens(before[name] + after[name]) == 6
 
 
+@pytest.mark.verb("abort")
 @pytest.mark.parametrize("state", ["running", "waiting", "paused"])
 def test_abort(subject: Subject, state: str) -> None:
     names = ["a", "b", "c", "d", "e"]
@@ -126,6 +135,7 @@ def test_abort(subject: Subject, state: str) -> None:
     assert subject.driver.health().num_running == subject.driver.health().num_paused == 0
 
 
+@pytest.mark.verb("pause")
 def test_unknown_ids_are_ignored(subject: Subject) -> None:
     subject.submit("a", 3)
     for call in (subject.driver.pause, subject.driver.unpause):
@@ -135,6 +145,7 @@ def test_unknown_ids_are_ignored(subject: Subject) -> None:
     assert list(events) == ["a"]
 
 
+@pytest.mark.verb("bad input")
 def test_a_refused_item_leaves_the_others_alone(subject: Subject) -> None:
     subject.submit("a", 4)
     with pytest.raises(UserError):
@@ -150,12 +161,14 @@ def test_a_refused_item_leaves_the_others_alone(subject: Subject) -> None:
     assert isinstance(check_stream(events["a"]), Finished)
 
 
+@pytest.mark.verb("capabilities")
 def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
     can = subject.driver.capabilities
     entry = driver_entry(can.driver)
     assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
 
 
+@pytest.mark.verb("capabilities")
 def test_capabilities_are_honest(subject: Subject) -> None:
     if not subject.driver.capabilities.parks:
         for verb in (subject.driver.park, subject.driver.unpark):
@@ -169,6 +182,7 @@ def test_capabilities_are_honest(subject: Subject) -> None:
             subject.driver.attach("x", {})
 
 
+@pytest.mark.verb("memory")
 def test_health_and_memory_any_time(subject: Subject) -> None:
     for _ in range(3):
         subject.submit(f"m{_}", 3)
@@ -178,7 +192,34 @@ def test_health_and_memory_any_time(subject: Subject) -> None:
     subject.run()
 
 
+@pytest.mark.verb("load")
 def test_unload_twice(subject: Subject) -> None:
     subject.submit("a", 3)
     subject.driver.unload()
     subject.driver.unload()
+
+
+@pytest.mark.verb("memory")
+def test_bounds_hold(subject: Subject) -> None:
+    memory = subject.driver.memory()
+    assert memory.bound_bytes >= memory.rss_bytes
+    assert memory.peak_bytes >= memory.rss_bytes
+    assert memory.device_bytes == 0
+    for number in range(6):
+        subject.submit(f"r{number}", 40)
+    subject.run()
+    assert subject.driver.memory().rss_bytes <= memory.bound_bytes
+
+
+@pytest.mark.verb("memory")
+def test_used_memory_is_counted_and_comes_back(subject: Subject) -> None:
+    before = subject.driver.memory()
+    assert before.kv_used_bytes == 0
+    subject.submit("a", 30)
+    subject.run(10)
+    during = subject.driver.memory()
+    assert during.kv_used_bytes <= during.kv_reserved_bytes
+    assert bool(during.kv_used_bytes) == bool(before.kv_reserved_bytes)
+    subject.run()
+    assert subject.driver.memory().kv_used_bytes == 0
+    assert subject.driver.memory().kv_reserved_bytes == before.kv_reserved_bytes

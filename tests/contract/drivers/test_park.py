@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from llmos.abi.events import Aborted, Finished
-from llmos.drivers.catalog import DRIVERS
 from llmos.errors import Conflict
-from tests.contract.drivers.subject import Subject, check_stream, resolve
+from tests.contract.drivers.subject import Subject, check_stream
+from tests.contract.drivers.verbs import PARKING
 
-PARKING = [name for name in sorted(DRIVERS) if resolve(DRIVERS[name].entry).capabilities.parks]
-pytestmark = pytest.mark.parametrize("subject", PARKING, indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("subject", PARKING, indirect=True),
+    pytest.mark.verb("park"),
+]
 
 
 def test_both_of_our_drivers_do(subject: Subject) -> None:
@@ -81,14 +83,3 @@ def test_unload_while_parked(subject: Subject) -> None:
     subject.driver.park()
     subject.driver.unload()
     assert subject.driver.memory().rss_bytes > 1_000_000
-
-
-def test_bounds_hold(subject: Subject) -> None:
-    memory = subject.driver.memory()
-    assert memory.bound_bytes >= memory.rss_bytes
-    assert memory.peak_bytes >= memory.rss_bytes
-    assert memory.device_bytes == 0
-    for number in range(6):
-        subject.submit(f"r{number}", 40)
-    subject.run()
-    assert subject.driver.memory().rss_bytes <= memory.bound_bytes

@@ -18,21 +18,21 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Aborted, Event, Finished
 from llmos.abi.inference import Sampling, Usage, WorkItem
 from llmos.abi.principal import ServiceClass
-from llmos.drivers.catalog import DRIVERS
 from llmos.errors import Conflict, NotFound, SnapshotRejected, StorageError
+from tests.contract.drivers.conftest import FolderOf
 from tests.contract.drivers.subject import (
     TEXT,
     Subject,
     check_stream,
     num_tokens,
     open_subject,
-    resolve,
 )
+from tests.contract.drivers.verbs import SNAPSHOTS
 
-WITH_SNAPSHOTS = [
-    name for name in sorted(DRIVERS) if resolve(DRIVERS[name].entry).capabilities.snapshots
+pytestmark = [
+    pytest.mark.parametrize("subject", SNAPSHOTS, indirect=True),
+    pytest.mark.verb("suspend"),
 ]
-pytestmark = pytest.mark.parametrize("subject", WITH_SNAPSHOTS, indirect=True)
 
 NUM_TOKENS = 12
 
@@ -51,7 +51,7 @@ def suspended(subject: Subject, num_steps: int) -> tuple[list[Event], SnapshotRe
 
 
 def test_both_of_our_drivers_take_them(subject: Subject) -> None:
-    assert {"echo", "native"} <= set(WITH_SNAPSHOTS)
+    assert {"echo", "native"} <= set(SNAPSHOTS)
     assert subject.driver.capabilities.snapshots
 
 
@@ -314,11 +314,12 @@ def test_a_reference_of_another_file_is_refused(subject: Subject, field: str) ->
         )
 
 
-def test_another_drivers_is_refused(subject: Subject, tiny_folder: Path, tmp_path: Path) -> None:
+def test_another_drivers_is_refused(subject: Subject, folder_of: FolderOf, tmp_path: Path) -> None:
     _, ref = suspended(subject, 4)
-    (name,) = set(WITH_SNAPSHOTS) - {subject.driver.capabilities.driver}
-    other = open_subject(name, tiny_folder, tmp_path / "other")
-    item = msgspec.structs.replace(subject.item("a", NUM_TOKENS), options=other.ask(NUM_TOKENS))
+    name = "native" if subject.driver.capabilities.driver == "echo" else "echo"
+    other = open_subject(name, folder_of(name), tmp_path / "other")
+    item = subject.item("a", NUM_TOKENS)
+    item = msgspec.structs.replace(item, options=other.kit.ask(NUM_TOKENS))
     with pytest.raises(SnapshotRejected, match="driver") as caught:
         other.driver.resume(item, ref)
     assert "driver" in caught.value.details["differs"]

@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import ReplicaSpec
 from llmos.abi.events import Event, Failed, Finished, Tokens
 from llmos.abi.inference import WorkItem
-from llmos.drivers.catalog import DRIVERS
 from llmos.drivers.native.driver import NativeDriver
-from llmos.ipc.blocking import BlockingChannel
-from llmos.ipc.codec import kernel_codec
+from tests.contract.drivers.worker_process import WorkerProcess
 from tests.unit.drivers.tiny import drive, make_item, make_spec
-
-PATIENCE_S = 120.0
-
-
-class WorkerProcess:
-    """`python -m llmos.worker` with a native replica, and the kernel's end of its socket."""
-
-    def __init__(self, spec: ReplicaSpec) -> None:
-        self._ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "llmos.worker", str(theirs.fileno()), str(os.getpid())],
-            pass_fds=(theirs.fileno(),),
-            stderr=subprocess.DEVNULL,
-            env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
-        )
-        theirs.close()
-        self._channel = BlockingChannel(self._ours, kernel_codec())
-        self._seen: list[object] = []
-        hello = msg.Hello(ABI_VERSION, "wrk_1", msg.WorkerRole.REPLICA, DRIVERS["native"].entry)
-        self.send(hello)
-        self.until(msg.Ready)
-        self.send(msg.Load(spec))
-        self.until(msg.Loaded)
-
-    def send(self, message: object) -> None:
-        self._channel.send(message)
-
-    def events(self) -> list[Event]:
-        """Of the next message of a step."""
-        step = self.until(msg.Step)
-        assert isinstance(step, msg.Step)
-        return step.events
-
-    def until(self, *kinds: type) -> object:
-        """The next message, which is one of these."""
-        while not self._seen:
-            received = self._channel.receive(PATIENCE_S)
-            assert received, "the worker says nothing"
-            self._seen += [m for m in received if not isinstance(m, msg.Progress)]
-        message = self._seen.pop(0)
-        assert isinstance(message, kinds), message
-        return message
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._ours.close()
 
 
 @pytest.fixture
@@ -149,8 +94,7 @@ def test_a_dead_workers_requests_go_on_in_another(
     assert isinstance(unknown, msg.Suspended)
     assert unknown.error is not None
     assert (unknown.request_id, unknown.error.code) == ("nobody", "not_found")
-    first.process.send_signal(signal.SIGKILL)
-    first.process.wait()
+    first.crash()
 
     for item in items:
         second.send(msg.Resume(item, references[item.request_id]))

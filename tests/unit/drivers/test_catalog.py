@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from llmos.drivers.catalog import DRIVERS, NATIVE_ARCHITECTURES, choose
-from llmos.errors import ModelRejected
+from llmos.drivers import catalog
+from llmos.drivers.catalog import DRIVERS, NATIVE_ARCHITECTURES, choose, find_missing
+from llmos.errors import ModelRejected, PluginError
 from llmos.weights import ModelFacts
 
 LLAMA = ModelFacts(
@@ -54,7 +58,6 @@ def test_a_choice_names_a_driver_of_the_table() -> None:
         ({"architecture": ""}, "no architecture"),
         ({"is_encoder_decoder": True}, "encoder"),
         ({"quantization": "gptq"}, "gptq"),
-        ({"format": "gguf"}, "gguf"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
     ],
 )
@@ -69,3 +72,50 @@ def test_sliding_windows_are_read() -> None:
     kinds = ["full_attention", "sliding_attention"]
     assert choose(msgspec.structs.replace(LLAMA, layer_types=kinds)).driver == "native"
     assert "MistralForCausalLM" in NATIVE_ARCHITECTURES
+
+
+GGUF = msgspec.structs.replace(
+    LLAMA, format="gguf", architecture="qwen3", quantization="Q4_K", files=["m.gguf"]
+)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Distributions that are there, whatever this environment has."""
+    names: set[str] = set()
+
+    def distribution(name: str) -> str:
+        if name not in names:
+            raise metadata.PackageNotFoundError(name)
+        return name
+
+    monkeypatch.setattr(catalog.metadata, "distribution", distribution)
+    return names
+
+
+def test_a_missing_engine_names_the_install(installed: set[str]) -> None:
+    with pytest.raises(PluginError, match=r"m\.gguf: .*pip install 'llmos\[gguf\]'"):
+        choose(GGUF)
+    assert find_missing("echo") is None
+    assert find_missing("native") == "the native driver needs torch: pip install 'llmos'"
+    installed.add("llama-cpp-python")
+    assert find_missing("gguf") is None
+    choice = choose(GGUF)
+    assert (choice.driver, choice.prepare) == ("gguf", DRIVERS["gguf"].prepare)
+    assert "qwen3" in choice.reason
+    assert "Q4_K" in choice.reason
+
+
+@pytest.mark.parametrize("architecture", ["bert", "nomic-bert", "t5encoder", "clip", "dream"])
+def test_gguf_files_that_do_not_generate(installed: set[str], architecture: str) -> None:
+    installed.add("llama-cpp-python")
+    with pytest.raises(ModelRejected, match=rf"m\.gguf: {architecture} is not supported"):
+        choose(msgspec.structs.replace(GGUF, architecture=architecture))
+
+
+def test_every_extra_is_declared(repository: Path) -> None:
+    declared = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    for name, spec in DRIVERS.items():
+        if spec.extra:
+            wanted = declared["optional-dependencies"][spec.extra]
+            assert any(w.startswith(spec.distributions[0]) for w in wanted), name

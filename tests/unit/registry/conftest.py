@@ -32,7 +32,7 @@ class Choice:
 
 
 def choose(facts: ModelFacts) -> Choice:
-    if facts.architecture != "LlamaForCausalLM":
+    if facts.architecture not in {"LlamaForCausalLM", "llama"}:
         raise ModelRejected(f"no driver serves {facts.architecture}")
     return Choice()
 

@@ -94,16 +94,42 @@ class Decoding:
         return b"" if token is None else self._rule.to_bytes(token)
 
     def _open_spaces(self, prompt: Sequence[int]) -> int:
-        """How many leading spaces the decoder still drops after this prompt."""
         assert self._rule is not None
-        spaces = self._rule.leading_spaces
-        for token_id in prompt:
-            if spaces == 0:
-                break
-            visible = self.token_bytes(token_id)
-            dropped = min(spaces, len(visible) - len(visible.lstrip(b" ")))
-            spaces = spaces - dropped if dropped == len(visible) else 0
-        return spaces
+        return _spaces_left(self.token_bytes, self._rule.leading_spaces, prompt)
+
+
+class ByteDecoding:
+    """The same for a tokenizer that tells the bytes of every token; it drops `leading_spaces` of
+    the whole text."""
+
+    def __init__(self, token_bytes: Callable[[int], bytes], leading_spaces: int) -> None:
+        self._token_bytes = token_bytes
+        self._leading_spaces = leading_spaces
+
+    def start(self, prompt: Sequence[int]) -> Detokenizer:
+        """A detokenizer for what follows a prompt."""
+        spaces = _spaces_left(self._token_bytes, self._leading_spaces, prompt)
+        return _ByteDetokenizer(self._token_bytes, spaces)
+
+    def restart(self, state: DetokenizerState) -> Detokenizer:
+        """One that goes on from a state. Raises ValueError: it is another kind of decoder's."""
+        if not isinstance(state, ByteState):
+            raise ValueError("the tokenizer's decoder is another one")
+        return _ByteDetokenizer(self._token_bytes, state.open_spaces, state)
+
+
+def _spaces_left(
+    token_bytes: Callable[[int], bytes], leading_spaces: int, prompt: Sequence[int]
+) -> int:
+    """How many leading spaces a decoder still drops after this prompt."""
+    spaces = leading_spaces
+    for token_id in prompt:
+        if spaces == 0:
+            break
+        visible = token_bytes(token_id)
+        dropped = min(spaces, len(visible) - len(visible.lstrip(b" ")))
+        spaces = spaces - dropped if dropped == len(visible) else 0
+    return spaces
 
 
 class _Rule:

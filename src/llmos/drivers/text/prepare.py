@@ -10,7 +10,7 @@ import json
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
@@ -23,11 +23,26 @@ _RESERVED = {"messages", "tools", "documents"}
 
 def make(folder: str) -> TextPreparer:
     """The entry named by `ModelVersion.prepare`. Raises ModelRejected."""
-    return TextPreparer(Path(folder))
+    path = Path(folder)
+    config = _read_json(path / "tokenizer_config.json")
+    specials = _special_tokens(config, _read_json(path / "special_tokens_map.json"))
+    return TextPreparer(FileTokenizer(path), specials, _template_sources(path, config))
 
 
-class TextPreparer:
-    """Behind `abi.Preparer`, for one model folder. Raises InvalidRequest."""
+class PromptTokenizer(Protocol):
+    """A model's own tokenizer, wherever it comes from."""
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """`special`: with the special tokens that it adds to a text. `text` is valid Unicode."""
+        ...
+
+    def find_id(self, token: str) -> int | None:
+        """Of a special token by its name."""
+        ...
+
+
+class FileTokenizer:
+    """Of a `tokenizer.json`. Raises ModelRejected."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -36,9 +51,29 @@ class TextPreparer:
             raise ModelRejected(f"tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        config = _read_json(folder / "tokenizer_config.json")
-        self._specials = _special_tokens(config, _read_json(folder / "special_tokens_map.json"))
-        self._sources = _template_sources(folder, config)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def find_id(self, token: str) -> int | None:
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+
+class TextPreparer:
+    """Behind `abi.Preparer`, for one model. Raises InvalidRequest.
+
+    `specials` are the texts of special tokens by the names that templates know them by (`bos_token`
+    …), `sources` templates by name.
+    """
+
+    def __init__(
+        self, tokenizer: PromptTokenizer, specials: dict[str, str], sources: dict[str, str]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._specials = specials
+        self._sources = sources
         self._templates: dict[str, ChatTemplate] = {}
 
     def prepare(self, item: PrepareItem) -> Prepared:
@@ -68,14 +103,12 @@ class TextPreparer:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidRequest("the prompt has half a surrogate pair", param="prompt") from error
-        encoding = self._tokenizer.encode(text, add_special_tokens=special)
-        ids: list[int] = encoding.ids
-        return ids
+        return self._tokenizer.encode(text, special=special)
 
     def _bos(self) -> list[int]:
         """An empty text begins with the beginning, where a model has one."""
         bos = self._specials.get("bos_token")
-        token_id = None if bos is None else self._tokenizer.token_to_id(bos)
+        token_id = None if bos is None else self._tokenizer.find_id(bos)
         return [] if token_id is None else [token_id]
 
     def _render(self, prompt: ChatPrompt) -> str:

@@ -1,0 +1,29 @@
+"""What a work item has to be for any driver to take it. Light: no engine."""
+
+from __future__ import annotations
+
+from array import array
+
+from llmos.abi.inference import WorkItem
+from llmos.errors import InvalidRequest, UnsupportedParameter
+
+
+def check_plain(item: WorkItem) -> None:
+    """For drivers that generate, with neither adapters nor grammars. Raises UserError."""
+    if item.kind != "generate":
+        raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
+    for name in ("adapter", "grammar"):
+        if getattr(item, name) is not None:
+            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+
+
+def read_tokens(packed: bytes, vocab_size: int, param: str) -> list[int]:
+    """Of int32, little-endian, each of the vocabulary. Raises InvalidRequest."""
+    if len(packed) % 4:
+        raise InvalidRequest(f"{param} holds part of a token", param=param)
+    found = array("i", packed).tolist()
+    if found and (min(found) < 0 or max(found) >= vocab_size):
+        raise InvalidRequest(
+            f"{param} has a token outside the vocabulary of {vocab_size}", param=param
+        )
+    return found

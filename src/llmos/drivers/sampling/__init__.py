@@ -1,0 +1,1 @@
+"""Drawing tokens for engines that leave it to us: what a request may ask, and how it is drawn."""

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import engine_venv
+
+
+def test_it_asks_for_what_the_extra_asks_for() -> None:
+    assert engine_venv.requirements("gguf")[0].startswith("llama-cpp-python")
+    with pytest.raises(KeyError):
+        engine_venv.requirements("nonsense")
+
+
+def test_it_sees_what_this_environment_has(tmp_path: Path) -> None:
+    subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)])
+    engine_venv.lend(tmp_path)
+    code = "import sys, llmos, msgspec, torch; print(sys.prefix, llmos.__file__)"
+    done = subprocess.run(
+        [tmp_path / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    )
+    prefix, file = done.stdout.split()
+    assert Path(prefix) == tmp_path
+    assert Path(file).is_relative_to(engine_venv.ROOT / "src")
+
+
+def test_a_finished_one_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = "\n".join([sys.version, sys.prefix, "an-engine>=1"])
+    (tmp_path / ".venv-x").mkdir()
+    (tmp_path / ".venv-x" / ".stamp").write_text(wanted)
+    monkeypatch.setattr(engine_venv, "ROOT", tmp_path)
+    monkeypatch.setattr(engine_venv, "requirements", lambda extra: ["an-engine>=1"])
+    monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("made again"))
+    assert engine_venv.main(["x"]) == 0
