@@ -55,7 +55,7 @@ class Engine {
     gate_.reserve(rows * inner * 4);
     up_.reserve(rows * inner * 4);
     for (Operands* o : {&a_, &b_}) {
-      o->data.reserve(rows * operand);
+      o->data.reserve(round_up(rows, 16) * operand);
       o->scale.reserve(rows * 4);
       o->sums.reserve(rows * 4);
     }
@@ -393,6 +393,9 @@ EXPORT const char* llmos_features() {
 #if LLMOS_AVX512
          " avx512"
 #endif
+#if LLMOS_AMX
+         " amx_bf16"
+#endif
 #if __AVX512BF16__
          " avx512_bf16"
 #endif
@@ -417,6 +420,8 @@ EXPORT int64_t llmos_sizes(int which) {
 }
 
 EXPORT const char* llmos_open(const llmos::Model* model, int num_threads, int spin_us, llmos::Engine** out) try {
+  static const bool tiles = llmos::tiles_on = llmos::tiles_work();
+  (void)tiles;
   *out = new llmos::Engine(*model, num_threads, spin_us);
   return nullptr;
 } catch (const std::bad_alloc&) {

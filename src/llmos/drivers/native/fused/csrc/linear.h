@@ -6,6 +6,9 @@
 // chunking, suspension and speculation exact.
 #pragma once
 
+#include <vector>
+
+#include "amx.h"
 #include "simd.h"
 
 // Small loops over the rows and columns of a block: their accumulators must stay in registers.
@@ -34,9 +37,12 @@ struct Operand {
   int64_t stride;
 };
 
+// Whether bf16 goes through tiles; set once, before anything is computed.
+inline bool tiles_on = false;
+
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Elements of K are padded with zeros to whole vectors of the kind.
+// Elements of K are padded with zeros to whole vectors of the kind. Tiles hold sixteen rows together.
 inline int64_t operand_stride(Kind kind, int64_t cols) {
   switch (kind) {
     case Kind::BF16:
@@ -58,6 +64,9 @@ inline int round_to_int8(float x, float inverse) {
 
 // One row of activations to what the kernel of a kind multiplies. `x` has `cols` floats.
 inline void make_operand(Kind kind, const Operand& op, int64_t row, const float* x, int64_t cols) {
+#if LLMOS_AMX
+  if (kind == Kind::BF16 && tiles_on) return make_tile_operand(op.data, row, x, cols);
+#endif
   char* out = op.data + row * op.stride;
   if (kind == Kind::I8 || kind == Kind::I4) {
     f32x16 top{};
@@ -321,6 +330,10 @@ inline void multiply_kind(const Matrix& w, int64_t n, int64_t n_end, const Opera
 // multiples of NB: a matrix has whole blocks of rows (see `whole_rows`).
 inline void multiply(const Matrix& w, int64_t n, int64_t n_end, const Operand& x, int64_t m, int64_t m_end,
                      float* out, int64_t out_stride) {
+#if LLMOS_AMX
+  if (w.kind == Kind::BF16 && tiles_on)
+    return multiply_tiles((const char*)w.data, w.stride, w.cols, n, n_end, x.data, m_end, out, out_stride);
+#endif
   switch (w.kind) {
     case Kind::F32: return multiply_kind<Kind::F32>(w, n, n_end, x, m, m_end, out, out_stride);
     case Kind::BF16: return multiply_kind<Kind::BF16>(w, n, n_end, x, m, m_end, out, out_stride);
@@ -328,6 +341,30 @@ inline void multiply(const Matrix& w, int64_t n, int64_t n_end, const Operand& x
     case Kind::I8: return multiply_kind<Kind::I8>(w, n, n_end, x, m, m_end, out, out_stride);
     case Kind::I4: return multiply_kind<Kind::I4>(w, n, n_end, x, m, m_end, out, out_stride);
   }
+}
+
+// Whether tiles may be used here, and give what a plain sum gives: asked once a process.
+inline bool tiles_work() {
+#if LLMOS_AMX
+  if (!amx_allowed()) return false;
+  constexpr int N = 41, K = 75, M = 19;
+  std::vector<bf16> w(N * K);
+  std::vector<float> x(M * K), y(M * N);
+  for (int i = 0; i < N * K; i++) from_f32((float)((i * 37) % 101 - 50) / 64.0f, w[i]);
+  for (int i = 0; i < M * K; i++) x[i] = (float)((i * 53) % 89 - 44) / 32.0f;  // exact in bf16
+  std::vector<char> operand(tile_operand_bytes(M, K));
+  for (int m = 0; m < M; m++) make_tile_operand(operand.data(), m, x.data() + m * K, K);
+  multiply_tiles((const char*)w.data(), K * 2, K, 0, N, operand.data(), M, y.data(), N);
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++) {
+      double sum = 0;
+      for (int k = 0; k < K; k++) sum += (double)x[m * K + k] * to_f32(w[n * K + k]);
+      if (std::fabs(sum - y[m * N + n]) > 1e-3) return false;
+    }
+  return true;
+#else
+  return false;
+#endif
 }
 
 }  // namespace llmos
