@@ -33,6 +33,7 @@ class MappedTensors:
         self._folder = folder
         self._stored = QuantizedFolder(folder) if quantized else None
         self._files: dict[str, mmap.mmap] = {}
+        self._begins: dict[str, int] = {}
         self._places: dict[str, tuple[str, int, Tensor]] = {}
         self._taken: set[str] = set()
         files, _ = read_weights(folder, list_files(folder))
@@ -40,7 +41,8 @@ class MappedTensors:
             header = read_header(folder / file)
             for tensor in header.tensors:
                 self._places[tensor.name] = file, header.data_begin + tensor.begin, tensor
-            self._files[file] = self._map(folder / file)
+            mapped = self._files[file] = self._map(folder / file)
+            self._begins[file] = torch.frombuffer(mapped, dtype=torch.uint8, count=1).data_ptr()
 
     def _map(self, path: Path) -> mmap.mmap:
         try:
@@ -57,6 +59,11 @@ class MappedTensors:
             del found[name + Q], found[name + SCALE]
             found[name] = stored.shape
         return found
+
+    def holds(self, address: int) -> bool:
+        """Whether it is in a mapping of a file."""
+        begins = self._begins.items()
+        return any(begin <= address < begin + len(self._files[file]) for file, begin in begins)
 
     def unused(self) -> list[str]:
         """Names of tensors that nobody has asked for."""
