@@ -33,6 +33,19 @@ def open_product(
     library: b.Library, x_MK: torch.Tensor, weight: torch.Tensor | Quantized, num_threads: int = 1
 ) -> Multiply:
     """Gives, for numbers of rows of `x_MK`, these rows times the matrix [N, K], float32."""
+    engine = open_head(library, x_MK, weight, num_threads)
+    table = array("i", [0])
+
+    def multiply(rows: list[int]) -> torch.Tensor:
+        return engine.forward([Piece(table, 0, rows, len(rows))]).clone()
+
+    return multiply
+
+
+def open_head(
+    library: b.Library, x_MK: torch.Tensor, weight: torch.Tensor | Quantized, num_threads: int = 1
+) -> Engine:
+    """A model whose embedding is `x_MK` and whose head is the matrix [N, K]."""
     num_rows, num_columns = weight.shape
     model = b.Model(
         embed=_floats(x_MK),
@@ -44,7 +57,7 @@ def open_product(
     )
     matrix = Matrix("", 0, num_rows, num_columns)
     decoder = Decoder("", num_rows, num_columns, matrix, (), Linear(matrix), False)
-    engine = Engine(
+    return Engine(
         library,
         decoder,
         _Weights(model, (x_MK, weight)),  # type: ignore[arg-type]
@@ -54,12 +67,6 @@ def open_product(
         max_wanted=MOST_ROWS,
         num_threads=num_threads,
     )
-    table = array("i", [0])
-
-    def multiply(rows: list[int]) -> torch.Tensor:
-        return engine.forward([Piece(table, 0, rows, len(rows))]).clone()
-
-    return multiply
 
 
 def _floats(matrix: torch.Tensor) -> b.Matrix:
