@@ -15,7 +15,7 @@ import pytest
 
 from llmos import __version__
 from llmos.drivers.catalog import DRIVERS, find_missing
-from tests.contract.drivers.verbs import VERBS, undeclared
+from tests.contract.drivers.verbs import VERBS, driver_of, undeclared
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[2] / "docs" / "drivers.md"
@@ -37,7 +37,7 @@ class Tally:
                 continue
             driver = params.params.get("subject") or params.params.get("driver_name")
             assert mark.args[0] in VERBS, item.nodeid
-            self._cells[item.nodeid] = driver, mark.args[0]
+            self._cells[item.nodeid] = driver_of(driver), mark.args[0]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         cell = self._cells.get(report.nodeid)

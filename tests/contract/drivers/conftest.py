@@ -8,6 +8,7 @@ import pytest
 from llmos.drivers.catalog import DRIVERS
 from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import Subject, open_subject
+from tests.contract.drivers.verbs import SUBJECTS, driver_of
 
 FolderOf = Callable[[str], Path]
 
@@ -34,7 +35,7 @@ def driver_name(request: pytest.FixtureRequest, require: Callable[[str], None]) 
     return name
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+@pytest.fixture(params=SUBJECTS)
 def subject(
     request: pytest.FixtureRequest,
     require: Callable[[str], None],
@@ -43,9 +44,10 @@ def subject(
 ) -> Iterator[Subject]:
     import torch
 
-    require(request.param)
+    name = driver_of(request.param)
+    require(name)
     num_threads = torch.get_num_threads()
-    made = open_subject(request.param, folder_of(request.param), tmp_path)
+    made = open_subject(request.param, folder_of(name), tmp_path)
     yield made
     made.driver.unload()
     torch.set_num_threads(num_threads)

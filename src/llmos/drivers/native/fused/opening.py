@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from llmos.drivers.native.weights import identities
 from llmos.errors import LoadFailed
 
 Unsupported = spec.Unsupported
+_log = logging.getLogger(__name__)
 
 
 def open_fused(asked: ReplicaSpec, *, guesses: bool) -> FusedRunner:
@@ -38,6 +40,8 @@ def open_fused(asked: ReplicaSpec, *, guesses: bool) -> FusedRunner:
     context_length = load.bound_context(config, asked.context_length)
     context_length = min(context_length, decoder.max_length or context_length)
     weights = Weights(decoder, tensors, dtype, context_length)
+    if unused := tensors.unused():
+        _log.warning("%s: tensors that the model does not have: %s", folder, ", ".join(unused))
     num_threads = asked.num_threads or num_cores()
     kv_dtype = dtype if dtype in ("float32", "float16") else "bfloat16"
 

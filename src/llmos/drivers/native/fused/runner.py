@@ -154,6 +154,8 @@ class FusedRunner:
         self._lookups.pop(request.request_id, None)
         if request.lease is not None:
             tokens = [] if broken else request.known(request.num_cached)
+            if broken:  # which page it was is not known: whoever asks again must read all anew
+                self._pages.distrust(request.lease)
             self._pages.close(request.lease, tokens, poisoned=broken)
             request.lease = None
 
