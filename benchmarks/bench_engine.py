@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -84,6 +85,7 @@ def main() -> int:
         parts = listed(options.only, PARTS, "part")
     except ValueError as error:
         made.error(str(error))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers stop too
     try:
         for name in parts:
             began = time.perf_counter()
