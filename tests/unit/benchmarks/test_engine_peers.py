@@ -259,3 +259,15 @@ def test_arguments() -> None:
 def test_settings_of_our_server() -> None:
     made = ours.settings(ours.Load("60m-long", "int4", 2, 32, 1024))
     assert {"kernel.num_slots=32", "kernel.num_threads=2", "kernel.dtype=int4"} <= set(made)
+
+
+def test_a_peers_process_has_its_own_tools_and_what_it_preloads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    monkeypatch.setenv("LD_PRELOAD", "/ours.so")
+    made = peer.environment(2, Path("/made/bin/python"), "lib/libx.so")
+    assert made["LD_PRELOAD"] == "/made/lib/libx.so"
+    assert made["OMP_NUM_THREADS"] == "2"
+    assert made["PATH"].startswith("/made/bin:")
+    assert "PYTHONPATH" not in made
