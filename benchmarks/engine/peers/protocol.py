@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Protocol
 
-
 PR_SET_PDEATHSIG = 1
 
 
