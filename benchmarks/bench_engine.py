@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.engine import bandwidth, plots
+from benchmarks.engine import bandwidth, ours, plots
 from benchmarks.engine.environments import PEERS
 from benchmarks.engine.options import Context
-from benchmarks.engine.ours import PRECISIONS
 
 PARTS = ("widths", "prefix", "context", "trace")
 MODELS = ("0.4b", "60m")
@@ -40,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     made.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
-    made.add_argument("--precisions", default=",".join(PRECISIONS), help="bf16, int8, int4")
+    made.add_argument("--precisions", default=",".join(ours.PRECISIONS), help="bf16, int8, int4")
     made.add_argument("--widths", default="1,8,16,32", help="streams at once")
     made.add_argument("--peers", default=",".join(names), help=f"of {', '.join(names)}")
     made.add_argument("--repetitions", type=int, help="of each run; 3, in full 7")
@@ -60,7 +59,7 @@ def context(options: argparse.Namespace) -> Context:
     made = Context(
         result,
         listed(options.models, MODELS, "model"),
-        listed(options.precisions, tuple(PRECISIONS), "precision"),
+        listed(options.precisions, tuple(ours.PRECISIONS), "precision"),
         sorted(int(width) for width in options.widths.split(",")),
         [peer for peer in PEERS if peer.name in names],
         options.repetitions or (7 if full else 3),
@@ -85,6 +84,8 @@ def main() -> int:
         parts = listed(options.only, PARTS, "part")
     except ValueError as error:
         made.error(str(error))
+    if not ours.source().is_relative_to(harness.ROOT):
+        given.report("Ours ran workers of another checkout than the commit above says.")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers stop too
     try:
         for name in parts:

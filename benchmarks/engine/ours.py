@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks import models
 from benchmarks.engine import client
@@ -78,6 +82,19 @@ def settings(load: Load) -> tuple[str, ...]:
         f"kernel.max_context_tokens={load.context_tokens}",
         *PRECISIONS[load.precision],
     )
+
+
+def source() -> Path:
+    """Where a worker finds llmos: its environment is clean, so that PYTHONPATH is not in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import llmos; print(llmos.__file__)"],
+        capture_output=True,
+        text=True,
+        env={},
+        cwd=tempfile.gettempdir(),
+        check=False,
+    )
+    return Path(done.stdout.strip() or "nowhere")
 
 
 @contextlib.contextmanager

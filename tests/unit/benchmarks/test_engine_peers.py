@@ -256,6 +256,17 @@ def test_arguments() -> None:
         _context("--peers", "llama,sglang")
 
 
+def test_a_worker_does_not_see_our_pythonpath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llmos").mkdir()
+    (tmp_path / "llmos" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = ours.source()
+    assert found.name == "__init__.py"
+    assert not found.is_relative_to(tmp_path)
+
+
 def test_settings_of_our_server() -> None:
     made = ours.settings(ours.Load("60m-long", "int4", 2, 32, 1024))
     assert {"kernel.num_slots=32", "kernel.num_threads=2", "kernel.dtype=int4"} <= set(made)
