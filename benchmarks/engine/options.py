@@ -11,6 +11,8 @@ from benchmarks.engine.ours import Load
 from benchmarks.harness import Result
 
 PROMPT_TOKENS = 128
+WARM_UP_TOKENS = 32
+"""Of a prompt that only wakes an engine at a width; its first width has the whole length."""
 NUM_NEW = {1: 64}
 NUM_NEW_WIDE = 32
 
@@ -44,6 +46,12 @@ class Context:
     def keep(self, figure: str, title: str, at: float, value: float) -> None:
         """A point of a plot's line."""
         self.series.setdefault(figure, {}).setdefault(title, []).append((at, value))
+
+    def widths_of(self, model: str) -> Sequence[int]:
+        """All of the first model; of the others the narrowest and the widest, unless in full."""
+        if self.full or model == self.models[0]:
+            return self.widths
+        return sorted({self.widths[0], self.widths[-1]})
 
     def num_new(self, width: int) -> int:
         """Tokens per stream: enough for streams that begin one after another to meet."""

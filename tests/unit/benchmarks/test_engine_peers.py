@@ -251,6 +251,10 @@ def test_arguments() -> None:
     load = given.load("60m", "int8", 64)
     assert load == ours.Load("60m-long", "int8", 2, 8, 64)
     assert _context("--peers", "").peers == []
+    both = _context("--models", "0.4b,60m")
+    assert (both.widths_of("0.4b"), both.widths_of("60m")) == ([1, 8, 16, 32], [1, 32])
+    assert _context("--full").widths_of("60m") == [1, 8, 16, 32]
+    assert _context("--widths", "8").widths_of("60m") == [8]
     assert _context().repetitions < _context("--full").repetitions
     with pytest.raises(ValueError, match="no peer sglang"):
         _context("--peers", "llama,sglang")
