@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--widths", default="1,8,16,32", help="streams at once")
     made.add_argument("--peers", default=",".join(names), help=f"of {', '.join(names)}")
     made.add_argument("--repetitions", type=int, help="of each run; 3, in full 7")
-    made.add_argument("--threads", type=int, help="of every engine; all cores")
+    made.add_argument(
+        "--threads", type=int, help="of every engine; else all cores, ours its choice"
+    )
     made.add_argument("--trace", type=Path, help="TIMESTAMP, ContextTokens, GeneratedTokens")
     made.add_argument("--trace-rate", type=float, default=0.5, help="requests per second")
     made.add_argument("--trace-requests", type=int, default=40, help="how many, from the first")
@@ -65,12 +67,14 @@ def context(options: argparse.Namespace) -> Context:
         options.repetitions or (7 if full else 3),
         options.threads or len(os.sched_getaffinity(0)),
         full,
+        options.threads or 0,
         options.trace,
         options.trace_rate,
         options.trace_requests,
     )
     result.notes.append(
-        f"Every engine has {made.num_threads} threads and {max(made.widths)} slots; ours is driven "
+        f"A peer has {made.num_threads} threads, ours {made.our_threads or 'what it chooses'}; "
+        f"{max(made.widths)} slots. Ours is driven "
         f"over HTTP by another process, the peers in their own. Memory: {bandwidth.WAY}."
     )
     return made

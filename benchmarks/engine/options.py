@@ -29,6 +29,7 @@ class Context:
     repetitions: int
     num_threads: int
     full: bool
+    our_threads: int = 0
     trace: Path | None = None
     trace_rate: float = 0.5
     trace_requests: int = 40
@@ -36,7 +37,8 @@ class Context:
 
     def load(self, model: str, precision: str, context_tokens: int) -> Load:
         """Of `-long` models: their context is not the limit."""
-        return Load(f"{model}-long", precision, self.num_threads, max(self.widths), context_tokens)
+        name, width = f"{model}-long", max(self.widths)
+        return Load(name, precision, self.num_threads, width, context_tokens, self.our_threads)
 
     def report(self, text: str) -> None:
         """Said at once and kept with the result."""

@@ -32,13 +32,17 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """What is loaded and for how much; the same words as a peer's Setup."""
+    """What is loaded and for how much; the same words as a peer's Setup.
+
+    `num_threads` is for the peers; ours has `our_threads`, 0 where its engine is to choose.
+    """
 
     model: str
     precision: str
     num_threads: int
     num_slots: int
     context_tokens: int
+    our_threads: int = 0
 
 
 class Ours:
@@ -78,7 +82,7 @@ def settings(load: Load) -> tuple[str, ...]:
     return (
         *SETTINGS,
         f"kernel.num_slots={load.num_slots}",
-        f"kernel.num_threads={load.num_threads}",
+        f"kernel.num_threads={load.our_threads}",
         f"kernel.max_context_tokens={load.context_tokens}",
         *PRECISIONS[load.precision],
     )

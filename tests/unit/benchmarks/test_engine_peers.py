@@ -249,7 +249,8 @@ def test_arguments() -> None:
     assert (given.widths, given.models) == ([1, 8], ["60m"])
     assert [wanted.name for wanted in given.peers] == ["llama"]
     load = given.load("60m", "int8", 64)
-    assert load == ours.Load("60m-long", "int8", 2, 8, 64)
+    assert load == ours.Load("60m-long", "int8", 2, 8, 64, our_threads=2)
+    assert _context().load("60m", "int8", 64).our_threads == 0
     assert _context("--peers", "").peers == []
     both = _context("--models", "0.4b,60m")
     assert (both.widths_of("0.4b"), both.widths_of("60m")) == ([1, 8, 16, 32], [1, 32])
@@ -272,7 +273,7 @@ def test_a_worker_does_not_see_our_pythonpath(
 
 
 def test_settings_of_our_server() -> None:
-    made = ours.settings(ours.Load("60m-long", "int4", 2, 32, 1024))
+    made = ours.settings(ours.Load("60m-long", "int4", 4, 32, 1024, our_threads=2))
     assert {"kernel.num_slots=32", "kernel.num_threads=2", "kernel.dtype=int4"} <= set(made)
 
 
