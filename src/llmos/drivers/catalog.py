@@ -18,8 +18,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
-    `parks` are the driver's capabilities, known without importing it.
+    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots`,
+    `parks` and `drafts` are the driver's capabilities, known without importing it.
     """
 
     entry: str
@@ -29,6 +29,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    drafts: bool = False
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=344 << 20,
         snapshots=True,
         parks=True,
+        drafts=True,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
