@@ -124,9 +124,14 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
 
 
 def _notes(r: ReplicaInfo, *, wide: bool) -> Iterator[str]:
-    """Why its weights have their type, and what is slower so."""
+    """Why its weights have their type, what is slower so, and how well its tokens are guessed."""
     if wide and r.dtype_reason:
         yield one_line(f"{r.model} is {r.dtype}: {r.dtype_reason}")
+    if r.draft or (wide and r.num_guessed):
+        by = f" by {r.draft}" if r.draft else ""
+        yield one_line(
+            f"{r.model}: {r.num_guessed} tokens were guessed ahead{by}, {r.num_accepted} came"
+        )
     yield from (one_line(f"warning: {r.model}: {warning}") for warning in r.warnings)
 
 
