@@ -137,6 +137,7 @@ def made_of(folder: Path, into: Path) -> dict[str, Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--only", default="", help="small or wide; writes no result")
     arguments = parser.parse_args()
     result = harness.Result("speculation", harness.command("speculation"))
     with tempfile.TemporaryDirectory(prefix="llmos-bench-") as scratch:
@@ -144,12 +145,16 @@ def main() -> int:
         wide = drafts.stretched(small, into / "wide", factor=16, intermediate_size=4096)
         guessers = made_of(small, into)
         for name, folder in (("small", small), ("wide", wide)):
+            if arguments.only not in ("", name):
+                continue
             plain = opened(folder, guesses=False)
             sides = [Side("lookup", opened(folder))]
             sides += [Side(f"draft {n}", opened(folder, at)) for n, at in guessers.items()]
             compare(result, name, plain, sides, arguments.repetitions + 1)
             for driver in (plain, *(side.driver for side in sides)):
                 driver.unload()
+    if arguments.only:
+        return 0
     print(result.write().relative_to(harness.ROOT))
     return 0
 

@@ -14,10 +14,15 @@ def test_hope_falls_with_wrong_guesses_and_is_tried_again() -> None:
     for _ in range(8):
         hope.note(4, 0)
     assert hope.is_low
-    assert [hope.tries() for _ in range(2 * RETRY_EVERY)].count(True) == 2
+    tried = [number for number in range(1, 7 * RETRY_EVERY + 1) if hope.tries()]
+    assert tried == [RETRY_EVERY, 3 * RETRY_EVERY, 7 * RETRY_EVERY]  # ever more rarely
     for _ in range(3):
         hope.note(4, 4)
     assert not hope.is_low and hope.tries()
+    for _ in range(9):
+        hope.note(4, 0)
+    assert [hope.tries() for _ in range(RETRY_EVERY)].count(True) == 1  # patience is new
+    assert Hope(0.1).is_low
 
 
 def test_behind_the_first_wrong_guess_nobody_looked() -> None:

@@ -21,7 +21,7 @@ from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.fused import binding
 from llmos.drivers.native.fused.drawing import GREEDY, drawing
 from llmos.drivers.native.fused.engine import Engine, Piece
-from llmos.drivers.native.fused.guessing import RETRY_EVERY, Ask, Hope, Speeds
+from llmos.drivers.native.fused.guessing import Ask, Hope, Patience, Speeds
 from llmos.drivers.native.fused.residence import Residence
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.paging import Lease, Pages
@@ -31,6 +31,9 @@ from llmos.errors import EngineFailed, LoadFailed
 _log = logging.getLogger(__name__)
 
 _WARM_UPS = 3
+
+_AT_LEAST = 1.1
+"""Guesses have to bring so much more than none: what they take is only known roughly."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -85,7 +88,9 @@ class Draft:
         self._context_length = context_length
         self._readers: dict[str, _Reader] = {}
         self._token_s = 0.0
-        self._num_asked = 0
+        self._others = Hope()
+        self._patience = Patience()
+        self._is_resting = False
         self._num_touched = 0
         self._warm_up(self._engine)
 
@@ -110,23 +115,27 @@ class Draft:
 
     def guess(self, asks: Sequence[Ask], room: int, speeds: Speeds) -> list[list[int]]:
         """For those whose pages have room; who is far behind reads on first. Never raises."""
-        guesses: dict[str, list[int]] = {}
-        if self._engine is not None:
-            tried = [(ask, self._reader(ask.request)) for ask in asks]
-            tried = [(ask, reader) for ask, reader in tried if reader.hope.tries()]
-            depth = self._depth([reader for _, reader in tried], room, speeds)
-            if depth:
-                wanted = self._open([(reader, min(depth, ask.count)) for ask, reader in tried])
-                try:
-                    guesses = self._run(self._engine, wanted)
-                except EngineFailed as error:
-                    _log.warning("the draft model failed, and guesses no more: %s", error)
-                    self._give_up()
+        if any(ask.request.request_id not in self._readers for ask in asks):
+            self._is_resting = False  # who is new may be guessed more easily
+        if self._engine is None or (self._is_resting and not self._patience.tries()):
+            return [[] for _ in asks]
+        is_due, guesses = self._is_resting, dict[str, list[int]]()
+        tried = [(ask, self._reader(ask.request)) for ask in asks]
+        tried = [(ask, reader) for ask, reader in tried if is_due or reader.hope.tries()]
+        depth = self._depth([reader for _, reader in tried], room, speeds, is_due=is_due)
+        if depth:
+            wanted = self._open([(reader, min(depth, ask.count)) for ask, reader in tried])
+            try:
+                guesses = self._run(self._engine, wanted)
+            except EngineFailed as error:
+                _log.warning("the draft model failed, and guesses no more: %s", error)
+                self._give_up()
         return [guesses.get(ask.request.request_id, []) for ask in asks]
 
     def note(self, request: Request, num_guessed: int, num_right: int) -> None:
         """See `Guesser`."""
         self._reader(request).hope.note(num_guessed, num_right)
+        self._others.note(num_guessed, num_right)
 
     def forget(self, request: Request) -> None:
         """What was read of it stays cached, for whoever begins alike."""
@@ -137,24 +146,28 @@ class Draft:
     def _reader(self, request: Request) -> _Reader:
         found = self._readers.get(request.request_id)
         if found is None:
-            found = self._readers[request.request_id] = _Reader(request, Hope())
+            found = self._readers[request.request_id] = _Reader(request, Hope(self._others.rate))
         return found
 
     # how many
 
-    def _depth(self, readers: list[_Reader], room: int, speeds: Speeds) -> int:
-        """Tokens to guess for each; now and then another number, to see what that would be like."""
+    def _depth(self, readers: list[_Reader], room: int, speeds: Speeds, *, is_due: bool) -> int:
+        """Tokens to guess for each. Where none pays, a rest; after it (`is_due`) one token, to see
+        whether it does now."""
         most = min(LIMITS.draft_tokens, room // max(1, len(readers)))
-        if not readers or most < 1:
+        if most < 1:
             return 0
         num_others = LIMITS.draft_rows - room
-        best = max(
-            range(most + 1), key=lambda depth: self._worth(readers, depth, num_others, speeds)
-        )
-        self._num_asked += 1
-        if self._num_asked % RETRY_EVERY == 0:
-            best = 0 if best else 1
-        return max(best, int(any(reader.hope.is_low for reader in readers)))
+        best = 0
+        if readers:
+            best = max(
+                range(most + 1), key=lambda depth: self._worth(readers, depth, num_others, speeds)
+            )
+        self._is_resting = not best
+        if best:
+            self._patience.reset()
+            return best
+        return int(is_due or any(reader.hope.is_low for reader in readers))
 
     def _worth(
         self, readers: list[_Reader], depth: int, num_rows: int, speeds: Speeds
@@ -165,7 +178,8 @@ class Draft:
             return 0.0, depth
         num_others = num_rows - len(readers)
         num_tokens = num_others + sum(reader.hope.expected(depth) for reader in readers)
-        return num_tokens / (step_s + depth * self._token_s), -depth
+        worth = num_tokens / (step_s + depth * self._token_s)
+        return (worth if depth else _AT_LEAST * worth), -depth
 
     # pages
 

@@ -16,6 +16,8 @@ from llmos.drivers.native.request import Request
 RETRY_EVERY = 16
 """Draws after which what did not pay is tried again."""
 
+_RETRY_AT_LEAST_EVERY = 256
+
 _HOPEFUL = 0.5
 _WEIGHT = 0.2
 _LEAST = 0.2
@@ -46,14 +48,36 @@ class Guesser(Protocol):
         ...
 
 
-class Hope:
-    """How often one request's guesses were right, each taken for itself: `rate`."""
+class Patience:
+    """When to try again what did not pay: after some draws, after twice as many the next time."""
 
-    __slots__ = ("_num_idle", "rate")
+    __slots__ = ("_after", "_num_idle")
 
     def __init__(self) -> None:
-        self.rate = _HOPEFUL
-        self._num_idle = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """It pays."""
+        self._after, self._num_idle = RETRY_EVERY, 0
+
+    def tries(self) -> bool:
+        """Asked once for every draw."""
+        self._num_idle += 1
+        if self._num_idle < self._after:
+            return False
+        self._after, self._num_idle = min(2 * self._after, _RETRY_AT_LEAST_EVERY), 0
+        return True
+
+
+class Hope:
+    """How often one request's guesses were right, each taken for itself: `rate`, at first as that
+    of others."""
+
+    __slots__ = ("_patience", "rate")
+
+    def __init__(self, rate: float = _HOPEFUL) -> None:
+        self.rate = rate
+        self._patience = Patience()
 
     @property
     def is_low(self) -> bool:
@@ -62,15 +86,14 @@ class Hope:
 
     def tries(self) -> bool:
         """Asked once for every draw."""
-        if not self.is_low:
-            return True
-        self._num_idle = (self._num_idle + 1) % RETRY_EVERY
-        return self._num_idle == 0
+        return not self.is_low or self._patience.tries()
 
     def note(self, num_guessed: int, num_right: int) -> None:
         """Behind the first wrong one nobody looked."""
         for number in range(min(num_guessed, num_right + 1)):
             self.rate += _WEIGHT * ((number < num_right) - self.rate)
+        if not self.is_low:
+            self._patience.reset()
 
     def expected(self, num_guessed: int) -> float:
         """Tokens that a step with so many guesses brings."""
