@@ -11,13 +11,17 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 
+DRAFTED_REQUESTS = 4
+"""Of so many requests at once, at most, a driver keeps the KV that a draft model makes of them."""
+
 
 class Capabilities(msgspec.Struct, frozen=True):
     """What a driver can do; the kernel never asks for what is not listed.
 
     `snapshots` False means a suspended request is recomputed, from `WorkItem.generated`, which
     every driver takes. `parks`: it can give back a loaded model's memory and have it again in
-    little more than the time of reading the bytes. `formats` are the weight formats it reads.
+    little more than the time of reading the bytes. `drafts`: a smaller model may guess tokens
+    ahead. `formats` are the weight formats it reads.
     `egress` are the hosts it must reach, empty for a driver that needs no network.
     """
 
@@ -26,9 +30,20 @@ class Capabilities(msgspec.Struct, frozen=True):
     formats: list[str]
     snapshots: bool = False
     parks: bool = False
+    drafts: bool = False
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
+
+
+class DraftSpec(msgspec.Struct, frozen=True):
+    """A smaller model of the same vocabulary that guesses tokens ahead. `ref` names it to people;
+    the others are as in `ReplicaSpec`."""
+
+    ref: str
+    folder: str
+    weights_digest: str
+    dtype: str = "auto"
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
@@ -41,7 +56,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     and dtype. `snapshots` is
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
-    `snapshots` of the scratch folder.
+    `snapshots` of the scratch folder. `draft`: only with `Capabilities.drafts`.
     """
 
     model_id: str
@@ -56,6 +71,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     deterministic: bool | None = None
     options: dict[str, Any] = {}
     snapshots: str = ""
+    draft: DraftSpec | None = None
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
@@ -102,19 +118,23 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """A driver's own view of itself."""
+    """A driver's own view of itself. Since it was loaded, so many tokens were guessed ahead, and
+    so many of those were what came."""
 
     ok: bool
     num_running: int = 0
     num_paused: int = 0
     detail: str = ""
+    num_guessed: int = 0
+    num_accepted: int = 0
 
 
 class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
-    `snapshots` and `parks` are its capabilities, known before a worker of it has started; `engine`
-    is what it runs on, with versions, as far as that is known: footprints hold for it alone.
+    `snapshots`, `parks` and `drafts` are its capabilities, known before a worker of it has started;
+    `engine` is what it runs on, with versions, as far as that is known: footprints hold for it
+    alone.
     """
 
     name: str
@@ -124,6 +144,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     engine: str = ""
+    drafts: bool = False
 
 
 class Driver(Protocol):
