@@ -60,7 +60,7 @@ def held_bytes(memory: MemoryReport) -> tuple[int, int]:
     return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
 
 
-ChooseDtype = Callable[[str, str, str], DtypeChoice]
+ChooseDtype = Callable[[str, str, str, int], DtypeChoice]
 """The type weights get that is asked for (or `auto`), that the files have, on a device. Raises
 InvalidRequest where that cannot be."""
 
@@ -197,7 +197,7 @@ class Placement:
             raise InvalidRequest(
                 f"dtype {asked[:40]!r}: {version.ref} can be loaded as {able}", param="dtype"
             )
-        return self._choose_dtype(asked, version.dtype, self._config.device)
+        return self._choose_dtype(asked, version.dtype, self._config.device, version.num_parameters)
 
     def spec(self, model: ModelFacts, replica_id: str) -> tuple[DriverEntry, ReplicaSpec]:
         """What the worker is told, and which driver it runs."""
