@@ -15,7 +15,14 @@ from llmos.abi.driver import DraftSpec, DriverEntry, Health, LoadReport, MemoryR
 from llmos.abi.footprint import Footprint
 from llmos.abi.principal import Action, Principal, Resource
 from llmos.abi.registry import LoadCost, ModelVersion
-from llmos.errors import Conflict, InvalidRequest, ModelNotFound, PermissionDenied, ShuttingDown
+from llmos.errors import (
+    Conflict,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    PermissionDenied,
+    ShuttingDown,
+)
 from llmos.kernel import sys_models
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core import events as ev
@@ -204,6 +211,19 @@ def test_what_was_found_of_it_with_a_draft_is_forgotten_without() -> None:
     world.gone(replica.replica_id, None)
     world.step(ev.ModelWanted(plain, pin=False))
     assert world.state.needs(plain) == plain.needs
+
+
+def test_a_draft_that_is_refused_does_not_keep_the_model_from_serving() -> None:
+    world, placement = World(), placement_of()
+    drafted, plain = placement.facts_as(TARGET, None, DRAFT), placement.facts(TARGET)
+    world.step(ev.ModelWanted(drafted, pin=False))
+    (replica,) = world.state.replicas.values()
+    world.step(ev.ReplicaRefused(replica.replica_id, LoadFailed("another vocabulary").to_info()))
+    world.gone(replica.replica_id, None)
+    assert world.state.faults[TARGET.model_id].cooling
+    world.arrive("r1", plain)
+    (replica,) = world.state.replicas.values()
+    assert replica.model == plain
 
 
 def test_guesses_are_counted_once_each() -> None:

@@ -148,7 +148,7 @@ def _refusal(
     if state.draining:
         return ShuttingDown("the server is stopping")
     fault = state.faults.get(model.model_id)
-    if fault is not None and fault.is_cooling(now_ns):
+    if fault is not None and fault.is_cooling(now_ns) and state.is_known(model):
         cause = fault.error.message if fault.error else "unknown"
         wait_s = (fault.retry_ns - now_ns) / NS
         return LoadFailed(f"{model.ref} could not be loaded: {cause}", retry_after_s=wait_s)

@@ -90,6 +90,7 @@ class State:
         if before is not None and before.form != model.form:
             self.learned.pop(model.model_id, None)
             self.parked.pop(model.model_id, None)
+            self.faults.pop(model.model_id, None)
         self.models[model.model_id] = model
 
     def is_known(self, model: ModelFacts) -> bool:
