@@ -66,5 +66,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
-        per_layer = 2 * self.num_kv_heads * self.head_dim
+        # pages of the native engine hold whole vectors of sixteen
+        size = self.head_dim if self.kv_dtype else -(-self.head_dim // 16) * 16
+        per_layer = 2 * self.num_kv_heads * size
         return self.num_layers * per_layer * ITEM_BYTES[self.kv_dtype or loaded_dtype(self.dtype)]

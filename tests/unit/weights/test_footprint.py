@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.eager import EagerRunner
+from llmos.drivers.native.fused.runner import FusedRunner
 from llmos.weights import inspect, processor
 from llmos.weights.footprint import (
     CONTEXT_TOKENS,
@@ -85,14 +87,31 @@ def test_an_estimate_covers_what_is_loaded(tmp_path: Path, kind: str, dtype: str
     make_model(tmp_path, kind, dtype=dtype, **KINDS[kind])
     facts = inspect(tmp_path)
     driver = NativeDriver()
-    driver.load(make_spec(tmp_path), lambda fraction, what: None)
-    loaded = driver._model()
+    driver.load(make_spec(tmp_path, options={"engine": "torch"}), lambda fraction, what: None)
+    runner = driver._model()
+    assert isinstance(runner, EagerRunner)
+    loaded = runner.loaded
     assert str(loaded.dtype) == f"torch.{processor.loaded_dtype(dtype)}"
     scratch = scratch_bytes(loaded.shape(), 16, loaded.context_length)
     least = loaded.weights.size_bytes + scratch + TABLE_BYTES
     assert facts.footprint_bytes >= least
     per_token = sum(s.elements_per_token for s in loaded.shapes) * loaded.dtype.itemsize
-    assert facts.kv_bytes_per_token == per_token
+    assert facts.kv_bytes_per_token >= per_token
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_estimate_covers_the_fused_engine(tmp_path: Path, kind: str, dtype: str) -> None:
+    make_model(tmp_path, kind, dtype=dtype, **KINDS[kind])
+    facts = inspect(tmp_path)
+    driver = NativeDriver()
+    driver.load(make_spec(tmp_path, options={"engine": "fused"}), lambda fraction, what: None)
+    runner = driver._model()
+    assert isinstance(runner, FusedRunner)
+    least = runner._residence.size_bytes + runner.engine.scratch_bytes + TABLE_BYTES
+    assert facts.footprint_bytes >= least
+    assert facts.kv_bytes_per_token * 16 >= runner.engine.page_bytes
+    driver.unload()
 
 
 def test_a_type_the_processor_has_not_counts_as_float32(

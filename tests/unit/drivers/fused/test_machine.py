@@ -22,6 +22,7 @@ from llmos.abi.events import Aborted, Event, Finished, Tokens
 from llmos.abi.inference import WorkItem
 from llmos.drivers.native.driver import NativeDriver
 from llmos.drivers.native.fused import runner as module
+from llmos.drivers.native.fused.lookup import Lookups
 from llmos.drivers.native.fused.runner import FusedRunner
 from llmos.drivers.native.limits import NativeLimits
 from tests.unit.drivers.tiny import drive, make_item, make_model, make_spec, token_ids
@@ -247,7 +248,9 @@ class FusedMachine(RuleBasedStateMachine):
         assert pages.num_promised <= pages.num_free + pages.num_evictable
         held = {page for r in seated if r.lease for page in r.lease.pages}
         assert len(held) == pages.num_used
-        assert set(self.runner._lookups) <= {r.request_id for r in seated}
+        guesser = self.runner._guesser
+        assert isinstance(guesser, Lookups)
+        assert set(guesser._of) <= {r.request_id for r in seated}
 
     def finish(self) -> None:
         """All come back, and end."""

@@ -16,8 +16,9 @@ from llmos.abi.events import Event
 from llmos.abi.inference import WorkItem
 from llmos.drivers.native.driver import NativeDriver
 from llmos.drivers.native.fused import runner as module
-from llmos.drivers.native.fused.lookup import Lookup
+from llmos.drivers.native.fused.lookup import Lookups
 from llmos.drivers.native.limits import NativeLimits
+from llmos.drivers.native.request import Request
 from tests.unit.drivers.tiny import drive, finished, make_item, make_spec, token_ids
 
 NUM = 199
@@ -137,13 +138,13 @@ def test_resumed_and_recomputed_at_random(
 def test_guessed(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text itself stands in the prompt, so guesses come true; and where they do not."""
     counts: list[tuple[int, int]] = []
-    note = Lookup.note
+    note = Lookups.note
 
-    def counting(self: Lookup, num_guessed: int, num_right: int) -> None:
+    def counting(self: Lookups, request: Request, num_guessed: int, num_right: int) -> None:
         counts.append((num_guessed, num_right))
-        note(self, num_guessed, num_right)
+        note(self, request, num_guessed, num_right)
 
-    monkeypatch.setattr(Lookup, "note", counting)
+    monkeypatch.setattr(Lookups, "note", counting)
     driver, silent = story.open(), story.open(guesses=False)
     story.check(drive(driver, [story.item("a")])["a"])
     repeated = [1, *story.ids[:60], *story.ids[:60], *story.ids[:9]]
