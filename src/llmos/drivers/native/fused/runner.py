@@ -186,7 +186,7 @@ class FusedRunner:
         assert request.lease is not None
         count = num_pages(request.num_cached)
         with mapped():
-            layers = self.engine.read_pages(request.lease.pages[:count])
+            layers = self.engine.read_pages(request.lease.pages[:count], request.num_cached)
         return PagesCopy(request.num_cached, layers)
 
     def kv_bytes(self, num_tokens: int) -> int:
