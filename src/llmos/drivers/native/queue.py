@@ -82,7 +82,7 @@ class Seats:
                 return
             request = self._waiting[0]
             while not self._runner.seat(request, slot):
-                if not self._set_one_aside():
+                if self._set_one_aside() is None:
                     return
             del self._waiting[0]
             request.slot = slot

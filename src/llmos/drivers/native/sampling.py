@@ -64,7 +64,6 @@ class RowSampler:
         self.greedy = sampling.temperature < GREEDY_BELOW
         seed = sampling.seed if seed is None else seed
         self.seed = secrets.randbits(63) if seed is None else seed
-        self.truncated = sampling.top_p < 1.0 or sampling.top_k > 0
         self.penalized = (
             sampling.frequency_penalty != 0
             or sampling.presence_penalty != 0
@@ -168,7 +167,8 @@ def _draw(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> torch.
     )
     tokens_N = _invert(probs_NV, uniform_N)
     for row, (sampler, _) in enumerate(rows):
-        if sampler.truncated:
+        how = sampler.sampling
+        if how.top_p < 1.0 or 0 < how.top_k < logits_NV.shape[1]:
             tokens_N[row] = _draw_truncated(probs_NV[row], sampler.sampling, uniform_N[row])
     return tokens_N
 

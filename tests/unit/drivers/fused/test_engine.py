@@ -125,13 +125,38 @@ def test_pages_are_copied_bit_by_bit(tmp_path: Path) -> None:
     engine = open_engine("LlamaForCausalLM", tmp_path)
     read = tokens(40)
     found = logits(engine, read)
-    copy = engine.read_pages(list(range(engine.num_pages - 1, engine.num_pages - 4, -1)))
+    pages = list(range(engine.num_pages - 1, engine.num_pages - 4, -1))
+    copy = engine.read_pages(pages, 40)
     assert [page.shape for page in copy] == [page.shape for page in engine.empty_pages(3)]
     assert sum(page.nbytes for page in copy) == 3 * engine.page_bytes
     engine.write_pages([1, 4, 0], copy)
     moved = Piece(array("i", [1, 4, 0]), 39, read[39:], 1)
     assert torch.equal(engine.forward([moved])[0], found[39])
     engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("num_tokens", [1, 15, 16, 17, 31])
+def test_a_copy_holds_nothing_of_others(tmp_path: Path, dtype: str, num_tokens: int) -> None:
+    """Whoever had its pages before, it has the same bits, and more tokens can follow."""
+    make("LlamaForCausalLM", tmp_path)
+    engine = open_engine("LlamaForCausalLM", tmp_path, dtype)
+    table, read = array("i", [3, 2]), tokens(num_tokens + 1)
+    copies, followed = [], []
+    for byte in (0, 255, 7):
+        for layer in engine._arena.tensors:
+            layer.fill_(byte)
+        engine.forward([Piece(table, 0, read[:-1], 0)])
+        copies.append(engine.read_pages([3, 2][: -(-num_tokens // 16)], num_tokens))
+        engine.write_pages([0, 1][: len(copies[-1][0])], copies[-1])
+        moved = array("i", [0, 1])
+        followed.append(engine.forward([Piece(moved, num_tokens, read[-1:], 1)]).clone())
+    for other in copies[1:]:
+        assert all(map(torch.equal, other, copies[0]))
+    assert any(layer.any() for layer in copies[0])
+    expected = logits(engine, read)[-1:]
+    assert all(torch.equal(found, expected) for found in followed)
     engine.close()
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -226,7 +226,7 @@ class FusedMachine(RuleBasedStateMachine):
         assert asked.drawn == whole[: len(asked.drawn)]
         cached = last.usage.cached_tokens
         assert cached % 16 == 0 or (cached == len(prompt) and asked.given)
-        assert cached < len(prompt) or asked.given
+        assert cached <= len(prompt) - (not asked.given)
         # somebody of the same salt had read it
         others = self.read.setdefault(asked.item.cache_salt, [])
         assert not cached or any(
@@ -270,10 +270,11 @@ class FusedMachine(RuleBasedStateMachine):
 
 
 FusedMachine.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=12,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
+    phases=[Phase.generate],  # making a failure smaller takes longer than a test may
     suppress_health_check=list(HealthCheck),
 )
 TestFusedMachine = FusedMachine.TestCase

@@ -80,6 +80,8 @@ class Engine:
         self._library = library
         self._weights = weights  # what the structs point to
         item_bytes = 4 if kv_dtype == "float32" else 2
+        self._token_bytes = [padded(layer.head_dim) * item_bytes for layer in decoder.layers]
+        self._item_bytes = item_bytes
         self._page_bytes = [
             layer.num_kv_heads * 2 * padded(layer.head_dim) * b.PAGE_TOKENS * item_bytes
             for layer in decoder.layers
@@ -175,10 +177,20 @@ class Engine:
 
     # pages, as bytes
 
-    def read_pages(self, pages: Sequence[int]) -> list[torch.Tensor]:
-        """Copies, uint8 [pages, bytes], layer after layer."""
+    def read_pages(self, pages: Sequence[int], num_tokens: int) -> list[torch.Tensor]:
+        """Copies, uint8 [pages, bytes], layer after layer; zeros beyond so many tokens.
+
+        What the last page holds beyond them may be of whoever had it before.
+        """
         index = torch.tensor(pages, dtype=torch.long)
-        return [layer[index] for layer in self._arena.tensors]
+        copies = [layer[index] for layer in self._arena.tensors]
+        rest = num_tokens % b.PAGE_TOKENS
+        for copy, token_bytes in zip(copies, self._token_bytes if rest else (), strict=False):
+            # of each head keys [size, tokens], then values [tokens, size]
+            heads = copy[-1].view(-1, 2, b.PAGE_TOKENS * token_bytes)
+            heads[:, 0].view(len(heads), -1, b.PAGE_TOKENS, self._item_bytes)[:, :, rest:] = 0
+            heads[:, 1].view(len(heads), b.PAGE_TOKENS, token_bytes)[:, rest:] = 0
+        return copies
 
     def empty_pages(self, count: int) -> list[torch.Tensor]:
         """Room for what `read_pages` gives."""

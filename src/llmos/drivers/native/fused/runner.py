@@ -112,9 +112,9 @@ class FusedRunner:
 
         Raises LoadFailed. Needs an idle pool, and leaves it as it was.
         """
-        lease = self._pages.open("", [0] * 8, 64)
+        lease = self._pages.open("", [0], binding.PAGE_TOKENS)
         assert lease is not None
-        self._touch(lease.grow(64))
+        self._touch(lease.grow(binding.PAGE_TOKENS))
         table = array("i", lease.pages)
         tokens = [(7919 * i + 11) % self.info.vocab_size for i in range(min(8, self._most_tokens))]
         whole = self.engine.forward([Piece(table, 0, tokens, 1)]).clone()
@@ -186,7 +186,7 @@ class FusedRunner:
         assert request.lease is not None
         count = num_pages(request.num_cached)
         with mapped():
-            layers = self.engine.read_pages(request.lease.pages[:count])
+            layers = self.engine.read_pages(request.lease.pages[:count], request.num_cached)
         return PagesCopy(request.num_cached, layers)
 
     def kv_bytes(self, num_tokens: int) -> int:
