@@ -19,6 +19,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     every driver takes. `parks`: it can give back a loaded model's memory and have it again in
     little more than the time of reading the bytes. `formats` are the weight formats it reads.
     `egress` are the hosts it must reach, empty for a driver that needs no network.
+    `features`: of `FEATURES`, what it can do to an answer.
     """
 
     driver: str
@@ -29,6 +30,11 @@ class Capabilities(msgspec.Struct, frozen=True):
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
+    features: list[str] = []
+
+
+FEATURES = ("grammar", "logit_bias", "logprobs")
+"""What a request may ask for that not every driver can do; fields of `Sampling`."""
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
@@ -113,6 +119,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
 
     `snapshots` and `parks` are its capabilities, known before a worker of it has started; `engine`
     is what it runs on, with versions, as far as that is known: footprints hold for it alone.
+    `features` as in `Capabilities`.
     """
 
     name: str
@@ -122,6 +129,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     engine: str = ""
+    features: list[str] = []
 
 
 class Driver(Protocol):

@@ -18,8 +18,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
-    `parks` are the driver's capabilities, known without importing it.
+    installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots`,
+    `parks` and `features` are the driver's capabilities, known without importing it.
     """
 
     entry: str
@@ -29,6 +29,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    features: list[str] = []
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=344 << 20,
         snapshots=True,
         parks=True,
+        features=["grammar", "logit_bias", "logprobs"],
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
@@ -54,6 +56,7 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=48 << 20,
         snapshots=True,
         parks=True,
+        features=["logprobs"],
     ),
 }
 """Every driver by its name."""

@@ -21,7 +21,16 @@ import msgspec
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
-from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
+from llmos.abi.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprobs,
+    TokenLogprob,
+    Tokens,
+)
 from llmos.abi.inference import (
     UNBOUNDED,
     ChatPrompt,
@@ -191,11 +200,22 @@ def _text(ids: list[int]) -> str:
     return "".join(map(chr, ids))
 
 
+def _certain(token_id: int, most: int) -> Logprobs:
+    """An echo has no doubt: of others there are none."""
+    drawn = TokenLogprob(token_id, chr(token_id).encode(), 0.0)
+    return Logprobs(drawn, [drawn] if most else [])
+
+
 class EchoDriver:
     """Behind `abi.Driver`. Needs no engine, no files, and next to no memory."""
 
     capabilities = Capabilities(
-        driver="echo", kinds=["generate"], formats=["none"], snapshots=True, parks=True
+        driver="echo",
+        kinds=["generate"],
+        formats=["none"],
+        snapshots=True,
+        parks=True,
+        features=["logprobs"],
     )
 
     def __init__(self) -> None:
@@ -333,7 +353,9 @@ class EchoDriver:
         # from when it was due, not from when we woke up: rates are as scripted
         row.due_s = max(now_s, row.due_s + script.delay_ms / 1000)
         if ids:
-            events.append(Tokens(request_id, ids, _text(ids)))
+            most = row.item.sampling.logprobs
+            priced = None if most is None else [_certain(i, most) for i in ids]
+            events.append(Tokens(request_id, ids, _text(ids), priced))
         if row.emitted >= row.num_tokens and row.emitted not in self._breaks(script):
             reason = self._reason(row)
             done = Finished(request_id, reason, row.count(), deterministic=not row.recomputed)
@@ -457,7 +479,11 @@ class EchoPreparer:
                 raise InvalidRequest(f"token id {i} is not a character", param="prompt")
         if not ids:
             raise InvalidRequest("the prompt is empty", param="prompt")
-        return Prepared(item.request_id, array("i", ids).tobytes(), len(ids))
+        prompt, form = item.prompt, ""
+        if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice != "none":
+            form = prompt.tool_format or "hermes"  # whoever writes the prompt writes the calls
+        packed = array("i", ids).tobytes()
+        return Prepared(item.request_id, packed, len(ids), item.grammar, form)
 
     def _ids(self, item: PrepareItem) -> list[int]:
         prompt = item.prompt

@@ -24,13 +24,10 @@ Table = Mapping[str, Any]
 
 _SHARED: dict[str, Any] = {
     "user": IGNORED,  # never trusted as an identity
-    "n": (None, 1),
-    "logit_bias": _EMPTY,
 }
 
 CHAT: Table = _SHARED | {
     "metadata": IGNORED,
-    "parallel_tool_calls": IGNORED,
     "prompt_cache_key": IGNORED,
     "prompt_cache_options": IGNORED,
     "prompt_cache_retention": IGNORED,
@@ -39,15 +36,10 @@ CHAT: Table = _SHARED | {
     "audio": (None,),
     "function_call": (None, "none", "auto"),
     "functions": _EMPTY,
-    "logprobs": _OFF,
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "prediction": (None,),
     "reasoning_effort": (None, "none"),
-    "response_format": (None, {"type": "text"}),
-    "tool_choice": (None, "none", "auto"),
-    "tools": _EMPTY,
-    "top_logprobs": (None,),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
@@ -55,7 +47,6 @@ CHAT: Table = _SHARED | {
 COMPLETIONS: Table = _SHARED | {
     "best_of": (None, 1),
     "echo": _OFF,
-    "logprobs": (None,),
     "suffix": (None, ""),
 }
 
@@ -108,8 +99,6 @@ MESSAGE: Table = {
     "audio": (None,),
     "function_call": (None,),
     "refusal": (None,),
-    "tool_call_id": (None,),
-    "tool_calls": _EMPTY,
 }
 
 STREAM_OPTIONS: Table = {"include_obfuscation": IGNORED}  # padding; loopback has no eavesdropper

@@ -12,15 +12,22 @@ def check_item(item: WorkItem, vocab_size: int) -> tuple[list[int], list[int]]:
     """Tokens of the prompt, and of the answer as far as it was drawn before. Raises UserError."""
     if item.kind != "generate":
         raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
-    for name in ("adapter", "grammar"):
-        if getattr(item, name) is not None:
-            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+    if item.adapter is not None:
+        raise UnsupportedParameter("adapter is not supported by this model", param="adapter")
     if item.options:
         unknown = ", ".join(sorted(item.options))
         raise UnsupportedParameter(
             f"the native driver has no option {unknown}", param="llmos.driver"
         )
     sampling.check(item.sampling)
+    for token_id, _ in item.sampling.logit_bias:
+        if not 0 <= token_id < vocab_size:
+            raise InvalidRequest(
+                f"token id {token_id} is not in the vocabulary of {vocab_size}", param="logit_bias"
+            )
+    for token_id in item.shown:
+        if not 0 <= token_id < vocab_size:
+            raise InvalidRequest(f"token id {token_id} is not in the vocabulary", param="shown")
     prompt = _tokens(item.tokens, vocab_size, "prompt")
     if not prompt:
         raise InvalidRequest("the prompt has no tokens", param="prompt")

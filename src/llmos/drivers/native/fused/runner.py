@@ -49,11 +49,15 @@ class PagesCopy:
 
 @dataclasses.dataclass(slots=True)
 class _Work:
-    """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`."""
+    """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`.
+
+    `forced`: of them those after the first are what its grammar demands.
+    """
 
     request: Request
     tokens: list[int]
     num_wanted: int
+    forced: bool = False
 
 
 class FusedRunner:
@@ -220,6 +224,9 @@ class FusedRunner:
             count = min(room, LIMITS.draft_tokens, left)
             if count <= 0 or request.sampler.penalized:
                 continue
+            if request.sampler.grammar is not None and self._force(work, count):
+                room -= len(work.tokens) - 1
+                continue
             lookup = self._lookups.get(request.request_id)
             if lookup is None:
                 lookup = self._lookups[request.request_id] = Lookup()
@@ -227,6 +234,16 @@ class FusedRunner:
             work.tokens = work.tokens + guessed
             work.num_wanted = len(work.tokens)
             room -= len(guessed)
+
+    @staticmethod
+    def _force(work: _Work, count: int) -> bool:
+        """Guess what the grammar demands next, if it demands something."""
+        grammar = work.request.sampler.grammar
+        forced = [] if grammar is None else grammar.forced(count)
+        work.tokens = work.tokens + forced
+        work.num_wanted = len(work.tokens)
+        work.forced = bool(forced)
+        return work.forced
 
     def _run(self, works: list[_Work]) -> list[Drawn]:
         if not works:
@@ -258,11 +275,11 @@ class FusedRunner:
         row = 0
         for work in works:
             sampler, index = work.request.sampler, len(work.request.generated)
-            for ahead in range(work.num_wanted):
-                if sampler.penalized:
-                    logits_NV[row] = sampler.penalize(logits_NV[row])
-                drawings.append(_drawing(sampler, index + ahead))
-                row += 1
+            if sampler.shaped and work.num_wanted:
+                guessed = work.tokens[1:] if work.num_wanted > 1 else ()
+                sampler.shape(logits_NV[row : row + work.num_wanted], guessed)
+            drawings += [_drawing(sampler, index + ahead) for ahead in range(work.num_wanted)]
+            row += work.num_wanted
         return self.engine.draw(logits_NV, drawings) if drawings else []
 
     def _accept(self, works: list[_Work], tokens: list[int | None]) -> list[Drawn]:
@@ -280,7 +297,8 @@ class FusedRunner:
                 taken.append(token)
                 if number < len(guessed) and token != guessed[number]:
                     break
-            if guessed:
+            request.sampler.record(taken)
+            if guessed and not work.forced:
                 self._lookups[request.request_id].note(len(guessed), len(taken) - 1)
             # a token is cached once it was read: of the drawn ones all but the last
             request.num_cached += len(work.tokens) - len(guessed) + max(0, len(taken) - 1)
