@@ -24,30 +24,33 @@ ANY_OBJECT = Grammar("json_schema", '{"type":"object"}')
 
 def format_grammar(value: Any) -> Any:
     """Of `response_format`: a Grammar, or None for text. For a field's validator."""
-    if not isinstance(value, dict):
-        raise fault("must be an object")
-    kind = value.get("type")
-    if kind not in _FORMATS:
-        raise fault(f"is not one of {', '.join(_FORMATS)}", "type")
-    inner = {"type", "json_schema"} if kind == "json_schema" else {"type"}
-    _only(value, inner, "")
-    if kind == "json_schema":
-        given = value.get("json_schema")
-        if not isinstance(given, dict):
-            raise fault("must be an object", "json_schema")
-        _only(given, _SCHEMA_KEYS, "json_schema.")
-        return named_schema(given, "json_schema.")
-    return ANY_OBJECT if kind == "json_object" else None
+    if _kind(value, "") != "json_schema":
+        _only(value, {"type"}, "")
+        return ANY_OBJECT if value["type"] == "json_object" else None
+    _only(value, {"type", "json_schema"}, "")
+    given = value.get("json_schema")
+    if not isinstance(given, dict):
+        raise fault("must be an object", "json_schema")
+    _only(given, _SCHEMA_KEYS, "json_schema.")
+    return named_schema(given, "json_schema.")
 
 
 def text_format_grammar(value: Any) -> Any:
     """Of `text.format` of a response, which has the schema's fields beside the type."""
+    if _kind(value, "format.") != "json_schema":
+        _only(value, {"type"}, "format.")
+        return ANY_OBJECT if value["type"] == "json_object" else None
+    _only(value, _SCHEMA_KEYS | {"type"}, "format.")
+    return named_schema(value, "format.")
+
+
+def _kind(value: Any, at: str) -> str:
     if not isinstance(value, dict):
-        raise fault("must be an object")
-    if value.get("type") != "json_schema":
-        return format_grammar(value)
-    _only(value, _SCHEMA_KEYS | {"type"}, "")
-    return named_schema(value, "")
+        raise fault("must be an object", at.rstrip("."))
+    kind: str = value.get("type", "")
+    if kind not in _FORMATS:
+        raise fault(f"is not one of {', '.join(_FORMATS)}", f"{at}type")
+    return kind
 
 
 def named_schema(given: Mapping[str, Any], at: str) -> Grammar:

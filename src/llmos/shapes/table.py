@@ -52,7 +52,6 @@ COMPLETIONS: Table = _SHARED | {
 
 RESPONSES: Table = {
     "user": IGNORED,
-    "parallel_tool_calls": IGNORED,
     "max_tool_calls": IGNORED,
     "prompt_cache_key": IGNORED,
     "prompt_cache_options": IGNORED,
@@ -64,9 +63,6 @@ RESPONSES: Table = {
     "conversation": (None,),
     "moderation": (None,),
     "prompt": (None,),
-    "tool_choice": (None, "none", "auto"),
-    "tools": _EMPTY,
-    "top_logprobs": (None, 0),
     "truncation": (None, "disabled"),
 }
 
@@ -80,20 +76,24 @@ RESPONSES_INNER: Mapping[str, Table] = {
         "summary": IGNORED,
     },
     "stream_options": {"include_obfuscation": IGNORED},
-    "text": {"format": (None, {"type": "text"}), "verbosity": (None, "medium")},
+    "text": {"format": IGNORED, "verbosity": (None, "medium")},  # the format is read by the body
 }
 """Objects of a response's body, and what may be in them."""
+
+LOGPROBS = "message.output_text.logprobs"
+"""The one part that an answer has when it is asked for."""
 
 RESPONSES_INCLUDE = (
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "file_search_call.results",
     "message.input_image.image_url",
+    LOGPROBS,
     "reasoning.encrypted_content",
     "web_search_call.action.sources",
     "web_search_call.results",
 )
-"""Parts of items that no answer here has, so that asking for them adds nothing."""
+"""Parts of items; but for `LOGPROBS` no answer here has them, so asking adds nothing."""
 
 MESSAGE: Table = {
     "audio": (None,),

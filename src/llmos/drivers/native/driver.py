@@ -148,6 +148,8 @@ class NativeDriver:
             piece_of=self._piece_of,
         )
         ended = request.replay(generated, exact=info.engine == "fused")
+        if error := request.sampler.error:
+            raise error
         self._num_submitted += 1
         if ended is None:
             self._seats.add(request)

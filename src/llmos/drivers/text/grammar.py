@@ -44,7 +44,7 @@ class GrammarState:
     @property
     def is_over(self) -> bool:
         """Nothing can follow but the end."""
-        return bool(self._matcher.is_stopped())
+        return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
     def mask(self) -> Mask:
         """What may come next. After an error, anything."""

@@ -32,8 +32,8 @@ class GrammarLimits(msgspec.Struct, frozen=True):
     """
 
     source_chars: int = 131_072
-    symbols: int = 100_000
-    compile_fuel: int = 500_000
+    symbols: int = 20_000
+    compile_fuel: int = 100_000
     step_fuel: int = 200_000
     row_items: int = 2_000
     step_items: int = 50_000

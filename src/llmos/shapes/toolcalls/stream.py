@@ -38,7 +38,10 @@ class ToolReader:
         self._parse = PARSERS[form](self._reader, frozenset(names))
         self._most = most
         self._is_over = False
+        self._has_text = False
         self.num_calls = 0
+        self.num_before = 0
+        """Calls that began before the first text did."""
 
     def push(self, text: str) -> Said:
         """What is certain now."""
@@ -49,6 +52,10 @@ class ToolReader:
         """The rest."""
         self._reader.is_closed = True
         return self._run()
+
+    @property
+    def _num_told(self) -> int:
+        return self.num_calls if self._most is None else min(self.num_calls, self._most)
 
     def _run(self) -> Said:
         texts: list[str] = []
@@ -62,6 +69,8 @@ class ToolReader:
             if piece is None:
                 break
             if isinstance(piece, Text):
+                if not self._has_text:
+                    self._has_text, self.num_before = True, self._num_told
                 texts.append(piece.text)
                 continue
             if isinstance(piece, Begin):
@@ -100,10 +109,11 @@ class Call:
 
 @dataclass(slots=True)
 class Heard:
-    """A whole answer."""
+    """A whole answer. `num_before`: calls that began before its text did."""
 
     text: str = ""
     calls: list[Call] = field(default_factory=list)
+    num_before: int = 0
 
     def add(self, said: Said) -> None:
         """More of it."""
@@ -122,6 +132,7 @@ def hear(text: str, form: str, wanted: Wanted) -> Heard:
     heard = Heard()
     heard.add(reader.push(text))
     heard.add(reader.finish())
+    heard.num_before = reader.num_before
     return heard
 
 
