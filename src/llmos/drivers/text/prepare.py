@@ -19,7 +19,10 @@ from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.template import ChatTemplate
 from llmos.drivers.text.tools import ToolPlan, in_words, plan_tools
 from llmos.errors import InvalidRequest, ModelRejected
-from llmos.shapes.toolcalls.formats import knows_tools
+from llmos.shapes.toolcalls.formats import knows_calls, knows_tools
+
+_TOOL_USE = "tool_use"
+"""The name of a template that is for chats with tools alone."""
 
 _RESERVED = {"messages", "tools", "documents"}
 
@@ -72,8 +75,10 @@ class TextPreparer:
         prompt = item.prompt
         if not isinstance(prompt, ChatPrompt) or not prompt.tools or prompt.tool_choice == "none":
             return None
-        source = self._source(with_tools=True)
-        return plan_tools(source, prompt, item.grammar, self._tokenizer)
+        name = self._name(with_tools=True)
+        source = self._sources[name]
+        knows = name == _TOOL_USE or knows_tools(source)
+        return plan_tools(source if knows else None, prompt, item.grammar, self._tokenizer)
 
     def _grammars(self, vocab_size: int) -> Grammars:
         """Made when the first grammar comes. Raises PluginError, InvalidRequest."""
@@ -116,7 +121,7 @@ class TextPreparer:
         messages = prompt.messages
         if plan is not None and not plan.by_template:
             messages = in_words(messages, prompt.tools or [])
-        elif plan is None and not knows_tools(self._source(with_tools=False)):
+        elif plan is None and not knows_calls(self._sources[self._name(with_tools=False)]):
             messages = in_words(messages, [])
         shown = prompt.tools if plan is not None and plan.by_template else None
         variables: dict[str, Any] = {
@@ -135,16 +140,13 @@ class TextPreparer:
             self._templates[name] = ChatTemplate(self._sources[name])
         return self._templates[name]
 
-    def _source(self, *, with_tools: bool) -> str:
-        return self._sources[self._name(with_tools=with_tools)]
-
     def _name(self, *, with_tools: bool) -> str:
         """Of the template for a chat. Raises InvalidRequest where there is none."""
         if not self._sources:
             raise InvalidRequest(
                 "this model has no chat template; use /v1/completions", param="messages"
             )
-        name = "tool_use" if with_tools and "tool_use" in self._sources else "default"
+        name = _TOOL_USE if with_tools and _TOOL_USE in self._sources else "default"
         if name not in self._sources:
             name = next(iter(self._sources))
         return name

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from llmos.abi.inference import ChatPrompt, Grammar
 from llmos.drivers.text.grammar import in_lark
 from llmos.errors import UnsupportedParameter
-from llmos.shapes.toolcalls.formats import FORMATS, find_format, knows_tools
+from llmos.shapes.toolcalls.formats import FORMATS, find_format
 
 MAX_CALLS = 16
 """In one answer that has to call."""
@@ -35,11 +35,11 @@ class ToolPlan(NamedTuple):
 
 
 def plan_tools(
-    template: str, prompt: ChatPrompt, answer: Grammar | None, tokenizer: Tokenizer
+    template: str | None, prompt: ChatPrompt, answer: Grammar | None, tokenizer: Tokenizer
 ) -> ToolPlan:
-    """`answer`: what it has to be where it is no call. Raises UnsupportedParameter."""
-    by_template = knows_tools(template)
-    form = prompt.tool_format or (find_format(template) if by_template else IN_WORDS)
+    """`template`: that tells of tools, None where none does. `answer`: what it has to be where it
+    is no call. Raises UnsupportedParameter."""
+    form = prompt.tool_format or (IN_WORDS if template is None else find_format(template))
     if form is None:
         raise UnsupportedParameter(
             "this model's chat template writes calls in a way that is not known here; "
@@ -55,7 +55,7 @@ def plan_tools(
     grammar = answer
     if prompt.tool_choice != "auto" or answer is not None:
         grammar = _Writer(form, special).grammar(prompt, answer)
-    return ToolPlan(form, by_template, shown, grammar)
+    return ToolPlan(form, template is not None, shown, grammar)
 
 
 class _Writer:

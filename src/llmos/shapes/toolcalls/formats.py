@@ -59,6 +59,11 @@ def knows_tools(template: str) -> bool:
     return _TOOLS.search(template) is not None
 
 
+def knows_calls(template: str) -> bool:
+    """Whether a chat template writes the calls of earlier answers."""
+    return "tool_calls" in template
+
+
 def find_format(template: str) -> str | None:
     """How the model writes calls, going by its chat template; None where that says nothing."""
     if any(other in template for other in _OTHERS):

@@ -157,9 +157,16 @@ def _listed(reader: Reader) -> Parse[bool]:
         if (yield from reader.skip_space()) != ",":
             break
         reader.at += 1
-    if found:
-        yield from reader.take("]")
+    if found and not (yield from reader.take("]")):
+        yield from _drop_if_cut(reader)
     return found
+
+
+def _drop_if_cut(reader: Reader) -> Parse[None]:
+    """Of a call that the text's end cut before it had a name, there is nothing to tell."""
+    if reader.is_closed:
+        reader.skip(len(reader.text) - reader.at)
+    yield from ()
 
 
 def _deepseek(reader: Reader) -> Parse[bool]:
@@ -169,12 +176,16 @@ def _deepseek(reader: Reader) -> Parse[bool]:
         yield from reader.take("<｜tool▁call▁begin｜>")
         name = yield from reader.until(("<｜tool▁sep｜>",))
         if name is None:
+            if found:
+                yield from _drop_if_cut(reader)
             return found
         reader.at += len("<｜tool▁sep｜>")
         is_fenced = name.strip() == "function"  # V3 and R1; from V3.1 on it is the name
         if is_fenced:
             name = yield from reader.until(("\n",))
         if name is None or not name.strip():
+            if found:
+                yield from _drop_if_cut(reader)
             return found
         found = True
         yield Begin(name.strip())
