@@ -7,7 +7,6 @@ against LLMOS needs a model that is free, instant and fails on command.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import time
@@ -41,7 +40,7 @@ from llmos.abi.inference import (
     WorkItem,
 )
 from llmos.drivers.echo_pages import EchoPages, KVBytes
-from llmos.drivers.resident import page_bytes, read_resident
+from llmos.drivers.resident import Ballast, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
     Conflict,
@@ -180,22 +179,6 @@ def _is_character(token_id: int) -> bool:
     return 0 <= token_id < VOCAB_SIZE and token_id not in _SURROGATES
 
 
-class _Ballast:
-    """Memory that a process really holds, so that a ledger has something to count."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._map: mmap.mmap | None = None
-        if size_bytes:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._map = mmap.mmap(-1, size_bytes, flags=flags)
-            for at in range(0, size_bytes, page_bytes()):
-                self._map[at] = 1
-
-    def drop(self) -> None:
-        if self._map is not None:
-            self._map.close()
-
-
 def _text(ids: list[int]) -> str:
     return "".join(map(chr, ids))
 
@@ -227,7 +210,7 @@ class EchoDriver:
         self._ended: list[Event] = []
         self._shelf: Shelf | None = None
         self._loading = LoadScript()
-        self._ballast = _Ballast(0)
+        self._ballast = Ballast(0)
         self._parked = False
         self._pages = EchoPages(0, 1)
         self._refused: _Row | None = None
@@ -262,7 +245,7 @@ class EchoDriver:
     def _hold(self, size_bytes: int) -> None:
         """So much memory instead of what it held."""
         self._ballast.drop()
-        self._ballast = _Ballast(size_bytes)
+        self._ballast = Ballast(size_bytes)
 
     def park(self) -> MemoryReport:
         if self._shelf is None:

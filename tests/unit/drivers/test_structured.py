@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.schemas import is_valid, random_schema
 from llmos.abi.events import Event, Failed, FinishReason, Tokens
 from llmos.abi.inference import Grammar
 from llmos.drivers.native.driver import NativeDriver
@@ -23,7 +24,6 @@ from llmos.drivers.text import grammar as grammar_module
 from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.limits import GRAMMAR, GrammarLimits
 from llmos.errors import InvalidRequest, PluginError
-from tests.unit.drivers.schemas import is_valid, random_schema
 from tests.unit.drivers.tiny import (
     byte_fallback_tokenizer,
     byte_level_tokenizer,
@@ -319,11 +319,11 @@ def test_compiled_ones_are_kept_but_not_all(grammars: Grammars) -> None:
 
 def test_states_are_apart(grammars: Grammars) -> None:
     one, other = (grammars.start(Grammar("regex", "ab")) for _ in range(2))
-    before = other.mask().copy()
+    before = other.barred().copy()
     tokenizer = byte_level_tokenizer()
     assert one.accept(tokenizer.token_to_id("a"))
-    assert (other.mask() == before).all()
-    assert not (one.mask() == before).all()
+    assert (other.barred() == before).all()
+    assert not (one.barred() == before).all()
 
 
 def test_without_llguidance_the_error_says_what_to_install(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.schemas import is_valid
 from llmos.abi.events import FinishReason
 from llmos.abi.inference import ChatPrompt, Grammar, Prepared, PrepareItem
 from llmos.drivers.native.driver import NativeDriver
@@ -19,7 +20,6 @@ from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.shapes.toolcalls.formats import FORMATS
 from llmos.shapes.toolcalls.parsers import PARSERS
 from llmos.shapes.toolcalls.stream import Wanted, hear
-from tests.unit.drivers.schemas import is_valid
 from tests.unit.drivers.test_prepare import make_folder
 from tests.unit.drivers.tiny import (
     byte_fallback_tokenizer,

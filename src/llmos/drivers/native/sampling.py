@@ -123,9 +123,9 @@ class RowSampler:
             added = [bias for _, bias in self.sampling.logit_bias]
             logits_NV[:, ids] += torch.tensor(added, device=logits_NV.device)
         if self.grammar is not None:
-            for row, mask_V in enumerate(self.grammar.ahead(guessed)):
-                forbidden_V = torch.from_numpy(mask_V).to(logits_NV.device) == 0
-                logits_NV[row].masked_fill_(forbidden_V, -math.inf)
+            for row, barred_V in enumerate(self.grammar.ahead(guessed)):
+                mask_V = torch.from_numpy(barred_V).to(logits_NV.device)
+                logits_NV[row].masked_fill_(mask_V, -math.inf)
 
     def record(self, tokens: Sequence[int]) -> None:
         """These were drawn from the rows shaped last."""

@@ -22,8 +22,8 @@ from llmos.errors import InvalidRequest, PluginError
 
 KINDS = ("json_schema", "regex", "lark")
 
-Mask = npt.NDArray[np.uint8]
-"""One byte per token: 1 allowed, 0 not."""
+Barred = npt.NDArray[np.bool_]
+"""For each token of the vocabulary, whether it may not come."""
 
 
 class GrammarState:
@@ -33,6 +33,7 @@ class GrammarState:
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._words = np.zeros((vocab_size + 31) // 32, dtype=np.int32)
+        self._address = self._words.ctypes.data
 
     @property
     def error(self) -> str | None:
@@ -46,14 +47,15 @@ class GrammarState:
         """Nothing can follow but the end."""
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
-    def mask(self) -> Mask:
-        """What may come next. After an error, anything."""
+    def barred(self) -> Barred:
+        """What may not come next. After an error, nothing."""
         if self._matcher.is_error():
-            return np.ones(self._vocab_size, dtype=np.uint8)
+            return np.zeros(self._vocab_size, dtype=np.bool_)
         words = self._words
-        self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._matcher.unsafe_compute_mask_ptr(self._address, words.nbytes)
+        np.invert(words, out=words)
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-        return bits[: self._vocab_size]
+        return bits[: self._vocab_size].view(np.bool_)
 
     def accept(self, token_id: int) -> bool:
         """Take a drawn token. False: it has no place there, which is an error from then on."""
@@ -64,20 +66,20 @@ class GrammarState:
         found: list[int] = self._matcher.compute_ff_tokens()
         return found[:most]
 
-    def ahead(self, tokens: Sequence[int]) -> list[Mask]:
-        """Masks of the next token, and of those after each of `tokens`, as far as they fit."""
-        masks = [self.mask()]
+    def ahead(self, tokens: Sequence[int]) -> list[Barred]:
+        """`barred` of the next token, and of those after each of `tokens`, as far as they fit."""
+        found = [self.barred()]
         taken = 0
         for token in tokens:
-            if self._matcher.is_error() or not masks[-1][token] or not self.accept(token):
+            if self._matcher.is_error() or found[-1][token] or not self.accept(token):
                 break
             taken += 1
             if self.is_over:
                 break
-            masks.append(self.mask())
+            found.append(self.barred())
         if taken:
             self._matcher.rollback(taken)
-        return masks
+        return found
 
 
 class Grammars:
@@ -120,8 +122,8 @@ class Grammars:
     def check(self, grammar: Grammar) -> None:
         """Whether it compiles, and an answer of it can begin. Raises InvalidRequest."""
         state = self.start(grammar)
-        can_begin = state.mask().any()
-        if state.error or not can_begin:
+        is_stuck = state.barred().all()
+        if state.error or is_stuck:
             raise refused(grammar, state.error or "no answer can satisfy it")
 
     def _compile(self, grammar: Grammar) -> Any:

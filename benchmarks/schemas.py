@@ -11,10 +11,11 @@ import jsonschema
 WORDS = ("a", "b", "the", "red", "Grün", "好")
 
 
-def random_schema(rng: random.Random, depth: int = 2) -> dict[str, Any]:
+def random_schema(rng: random.Random, depth: int = 2, root: str = "") -> dict[str, Any]:
     """Every value of it ends after a bounded number of characters."""
     kinds = ["string", "integer", "number", "boolean", "null", "enum", "const"]
-    kind = rng.choice([*kinds, "object", "object", "array", "anyOf"] if depth else kinds)
+    inner = ["object", "object", "array", "anyOf"] if depth else []
+    kind = root or rng.choice([*kinds, *inner])
     if kind == "string":
         low = rng.randrange(3)
         return {"type": "string", "minLength": low, "maxLength": low + rng.randrange(6)}
