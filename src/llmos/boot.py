@@ -293,6 +293,7 @@ def driver_entry(name: str) -> DriverEntry:
         parks=spec.parks,
         drafts=spec.drafts,
         engine=_engine_of(name),
+        features=spec.features,
     )
 
 

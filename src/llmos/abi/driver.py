@@ -23,6 +23,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     little more than the time of reading the bytes. `drafts`: a smaller model may guess tokens
     ahead. `formats` are the weight formats it reads.
     `egress` are the hosts it must reach, empty for a driver that needs no network.
+    `features`: of `FEATURES`, what it can do to an answer.
     """
 
     driver: str
@@ -34,6 +35,11 @@ class Capabilities(msgspec.Struct, frozen=True):
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
+    features: list[str] = []
+
+
+FEATURES = ("grammar", "logit_bias", "logprobs")
+"""What a request may ask for that not every driver can do; fields of `Sampling`."""
 
 
 class DraftSpec(msgspec.Struct, frozen=True):
@@ -132,9 +138,9 @@ class Health(msgspec.Struct, frozen=True):
 class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
-    `snapshots`, `parks` and `drafts` are its capabilities, known before a worker of it has started;
-    `engine` is what it runs on, with versions, as far as that is known: footprints hold for it
-    alone.
+    `snapshots`, `parks`, `drafts` and `features` are its capabilities, known before a worker of it
+    has started; `engine` is what it runs on, with versions, as far as that is known: footprints
+    hold for it alone.
     """
 
     name: str
@@ -145,6 +151,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     parks: bool = False
     engine: str = ""
     drafts: bool = False
+    features: list[str] = []
 
 
 class Driver(Protocol):

@@ -18,17 +18,44 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """A token, the bytes it stands for, and its log-probability: natural, of the model's own
+    logits, before anything that a request asks of them."""
+
+    token_id: int
+    piece: bytes
+    logprob: float
+
+
+class Logprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Of one drawn token, and the likeliest ones there, best first."""
+
+    drawn: TokenLogprob
+    top: list[TokenLogprob]
+
+
 class Tokens(
     msgspec.Struct,
     frozen=True,
+    omit_defaults=True,
     tag="tok",
-    rename={"request_id": "r", "token_ids": "i", "text": "t"},  # one a token: keep it short
+    rename={  # one a token: keep it short
+        "request_id": "r",
+        "token_ids": "i",
+        "text": "t",
+        "logprobs": "l",
+    },
 ):
-    """New tokens of one request in one step, and the text they complete (whole characters only)."""
+    """New tokens of one request in one step, and the text they complete (whole characters only).
+
+    `logprobs` of each token, where they were asked for; of a token that ends the answer and has no
+    text there is none.
+    """
 
     request_id: str
     token_ids: list[int]
     text: str
+    logprobs: list[Logprobs] | None = None
 
 
 class Served(msgspec.Struct, frozen=True):

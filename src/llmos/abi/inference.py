@@ -12,11 +12,26 @@ UNBOUNDED = 0
 """`max_tokens` of a request that wants whatever the context still holds."""
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer has to be: `kind` says what `text` is, `json_schema`, `regex` or `lark`.
+
+    `lenient`: of a schema, keywords nobody implements are ignored, where else they are refused.
+    """
+
+    kind: str
+    text: str
+    lenient: bool = False
+
+
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn. Neutral values switch a step off (OpenAI's and vLLM's meanings).
 
     `top_k` 0 is off. `seed` None draws one from the system. Penalties: frequency and presence as
     OpenAI defines them (over generated tokens), repetition as CTRL does (prompt and generated).
+    `logprobs`: with each token its log-probability and those of so many likeliest ones (0: its own
+    alone); None: not wanted. `logit_bias`: token ids, and what is added to
+    their logits. `grammar` binds the
+    answer; with tools, what is not a call of one.
     """
 
     temperature: float = 1.0
@@ -31,14 +46,25 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: list[str] = []
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
+    logprobs: int | None = None
+    logit_bias: list[tuple[int, float]] = []
+    grammar: Grammar | None = None
 
 
-class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
-    """Messages as OpenAI shapes them, already validated; the template is applied by `prepare`."""
+class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
+    """Messages as OpenAI shapes them, already validated; the template is applied by `prepare`.
+
+    `tool_choice`: `auto`, `none`, `required`, or the name of the tool to call after `name:`.
+    `parallel_tools` False: one call at most. `tool_format`: how this model writes calls (a name of
+    `shapes.toolcalls`); empty: as its template says.
+    """
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     template_kwargs: dict[str, Any] = {}
+    tool_choice: str = "auto"
+    parallel_tools: bool = True
+    tool_format: str = ""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -91,14 +117,23 @@ class PrepareItem(msgspec.Struct, frozen=True):
     folder: str
     prompt: Prompt
     vocab_size: int
+    grammar: Grammar | None = None
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them."""
+class Prepared(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them.
+
+    `grammar`: what the answer has to be, which compiles; with tools it allows their calls or
+    demands them. `tool_format`: how calls are written in the answer, empty where none are looked
+    for; `shown` are the special tokens that are part of it.
+    """
 
     request_id: str
     tokens: bytes
     num_tokens: int
+    grammar: Grammar | None = None
+    tool_format: str = ""
+    shown: list[int] = []
 
 
 class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -111,6 +146,7 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
     `cache_salt`: what is cached under one is never found under another; no two tenants have one.
     `service_class` is a hint for the order of work inside a step: rows are the kernel's to give.
+    `grammar` is what binds the answer, whatever `sampling` says of one; `shown` as in `Prepared`.
     """
 
     request_id: str
@@ -118,10 +154,11 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     sampling: Sampling
     kind: str = "generate"
     adapter: str | None = None
-    grammar: str | None = None
+    grammar: Grammar | None = None
     cache_salt: str = ""
     trace_parent: str | None = None
     deterministic: bool | None = None
     options: dict[str, Any] = {}
     service_class: ServiceClass = ServiceClass.DEFAULT
     generated: bytes = b""
+    shown: list[int] = []

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from llmos.abi.events import Served
+from llmos.abi.events import Logprobs, Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
 from llmos.errors import ErrorInfo
 
@@ -44,7 +44,8 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The whole of one generation, or why there is none. `created_ns` is UTC."""
+    """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
+    `Prepared`, `logprobs` as in `Tokens`."""
 
     request_id: str = ""
     model: str = ""
@@ -58,6 +59,8 @@ class Answer(msgspec.Struct, frozen=True):
     deterministic: bool | None = None
     served: Served | None = None
     error: ErrorInfo | None = None
+    tool_format: str = ""
+    logprobs: list[Logprobs] | None = None
 
 
 class Context(Protocol):

@@ -210,7 +210,10 @@ Body = (
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
-    """The core took the request; what follows is its stream, from event `after` + 1 on."""
+    """The core took the request; what follows is its stream, from event `after` + 1 on.
+
+    `tool_format`: how calls of tools are written in it, empty where none are looked for.
+    """
 
     request_id: str
     model: str
@@ -219,6 +222,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     deterministic: bool | None
     created_ns: int
     after: int = 0
+    tool_format: str = ""
 
 
 class ModelList(msgspec.Struct, frozen=True, tag="r.models"):

@@ -8,7 +8,9 @@ from llmos.abi.events import Finished, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.syscall import Accepted
 from llmos.api.call import encode_json
-from llmos.shapes.outcomes import identity, usage_object
+from llmos.api.tooldeltas import ToolDeltas
+from llmos.shapes.logprobs import chat_logprobs, text_logprobs
+from llmos.shapes.outcomes import end_reason, identity, usage_object
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -28,8 +30,11 @@ class Frames:
         "_before",
         "_finish",
         "_head",
+        "_is_chat",
+        "_num_chars",
         "_preamble",
         "_tail",
+        "_tools",
         "_with_ids",
         "opening",
     )
@@ -42,6 +47,7 @@ class Frames:
         is_chat: bool,
         include_usage: bool = False,
         with_ids: bool = False,
+        tools: ToolDeltas | None = None,
     ) -> None:
         self._preamble = b"data: " + encode_json(identity(accepted, is_chat, True))[:-1]
         self._head = self._preamble + b',"choices":[{"index":%d,' % index
@@ -51,6 +57,9 @@ class Frames:
         self._after = going_on if is_chat else going_on[1:]
         self._finish = self._head + (b'"delta":{}' if is_chat else b'"text":""')
         self._with_ids = with_ids
+        self._is_chat = is_chat
+        self._tools = tools
+        self._num_chars = 0
         self.opening = b""
         if is_chat:
             self.opening = (
@@ -64,6 +73,8 @@ class Frames:
     def delta(self, event: Tokens) -> bytes:
         """New text; nothing when there is none to show (half a character, a hidden token)."""
         text = event.text
+        if self._tools is not None or event.logprobs is not None:
+            return self._rich_delta(event)
         if self._with_ids:
             ids = b',"token_ids":' + encode_json(event.token_ids)
             return self._before + encode_line(text) + self._after + ids + b"}]" + self._tail
@@ -71,20 +82,42 @@ class Frames:
             return b""
         return self._before + encode_line(text) + self._after + b"}]" + self._tail
 
+    def _rich_delta(self, event: Tokens) -> bytes:
+        """With calls of tools, or log-probabilities."""
+        delta = {"content": event.text} if event.text else {}
+        if self._tools is not None:
+            delta = self._tools.push(event.text)
+        if not delta and not event.logprobs and not self._with_ids:
+            return b""
+        made: dict[str, Any] = {"text": event.text}
+        if self._is_chat:
+            made = {"delta": delta, "logprobs": chat_logprobs(event.logprobs)}
+        else:
+            made["logprobs"] = text_logprobs(event.logprobs, self._num_chars)
+            self._num_chars += sum(map(len, (made["logprobs"] or {}).get("tokens", ())))
+        made["finish_reason"] = None
+        if self._with_ids:
+            made["token_ids"] = event.token_ids
+        return self._head + encode_line(made)[1:] + b"]" + self._tail
+
     def finish(self, event: Finished, llmos: dict[str, Any]) -> bytes:
         """The last event of the choice."""
+        head, called = self._finish, False
+        if self._tools is not None:
+            head = self._head + b'"delta":' + encode_line(self._tools.finish())
+            called = self._tools.has_called
         reason = b',"logprobs":null,"finish_reason":"%s","stop_reason":%s}]' % (
-            event.reason.encode(),
+            end_reason(event.reason, called).encode(),
             encode_json(event.stop),
         )
-        return self._finish + reason + b',"llmos":' + encode_json(llmos) + self._tail
+        return head + reason + b',"llmos":' + encode_json(llmos) + self._tail
 
-    def usage(self, usages: list[Usage]) -> bytes:
+    def usage(self, usages: list[Usage], n: int = 1) -> bytes:
         """The event asked for by `stream_options.include_usage`."""
         return (
             self._preamble
             + b',"choices":[],"usage":'
-            + encode_json(usage_object(usages))
+            + encode_json(usage_object(usages, n))
             + b"}\n\n"
         )
 

@@ -9,17 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmos.abi.events import Aborted, Event, Failed, Finished, Tokens
-from llmos.abi.inference import Usage
+from llmos.abi.events import Aborted, Event, Failed, Finished, Logprobs, Tokens
+from llmos.abi.inference import ChatPrompt, Usage
 from llmos.abi.program import Generate
 from llmos.abi.syscall import Accepted, AttachStream, Infer
 from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.resume import NumberedFrames, ResumePoint
 from llmos.api.streams import InferStream
-from llmos.errors import Cancelled, LLMOSError, from_info
+from llmos.api.tooldeltas import ToolDeltas
+from llmos.errors import Cancelled, InvalidRequest, LLMOSError, UnsupportedParameter, from_info
 from llmos.shapes.options import InferenceBody
 from llmos.shapes.outcomes import Choice, how_served
+from llmos.shapes.toolcalls.stream import Wanted, hear
 
 
 @dataclass(slots=True)
@@ -28,15 +30,30 @@ class Outcome:
 
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] | None = None
     first_s: float | None = None
     accepted_s: float = 0.0
     finished: Finished | None = None
 
-    def choice(self, with_ids: bool) -> Choice:
+    def add(self, event: Tokens) -> None:
+        """More of it."""
+        if self.first_s is None:
+            self.first_s = time.perf_counter()
+        self.texts.append(event.text)
+        self.token_ids += event.token_ids
+        if event.logprobs is not None:
+            self.logprobs = self.logprobs or []
+            self.logprobs += event.logprobs
+
+    def choice(self, with_ids: bool, accepted: Accepted, wanted: Wanted) -> Choice:
         """As an answer has it. Raises as `end` does."""
-        end = self.end
+        end, text, form = self.end, "".join(self.texts), accepted.tool_format
         ids = self.token_ids if with_ids else None
-        return Choice("".join(self.texts), end.reason, end.stop, end.usage, ids)
+        choice = Choice(text, end.reason, end.stop, end.usage, ids, self.logprobs)
+        if not form:
+            return choice
+        heard = hear(text, form, wanted)
+        return choice._replace(heard=heard, tool_format=form, request_id=accepted.request_id)
 
     @property
     def end(self) -> Finished:
@@ -79,22 +96,53 @@ def _bodies(
     wishes: Sequence[Generate], point: ResumePoint | None
 ) -> list[Infer] | list[AttachStream]:
     if point is not None:
-        return [AttachStream(point.request_id, point.after)]
+        # calls of tools are read from the beginning, whatever of them the client has
+        after = 0 if _has_tools(wishes[0]) else point.after
+        return [AttachStream(point.request_id, after)]
     return [Infer(w.model, w.prompt, w.sampling, w.options, w.route) for w in wishes]
 
 
+def check_count(count: int, most: int) -> None:
+    """Raises InvalidRequest for more choices than one request may have."""
+    if count > most:
+        raise InvalidRequest(f"More than {most} choices.", param="n")
+
+
+def _has_tools(wish: Generate) -> bool:
+    return isinstance(wish.prompt, ChatPrompt) and bool(wish.prompt.tools)
+
+
 def frames_of(
-    accepted: Accepted, body: InferenceBody, point: ResumePoint | None, *, is_chat: bool
-) -> Frames:
-    """How a single choice is written; with ids for a client that may come back."""
-    options = {
-        "is_chat": is_chat,
-        "include_usage": body.include_usage,
-        "with_ids": body.return_token_ids,
-    }
-    if point is None and not body.llmos.resume_s:
-        return Frames(accepted, 0, **options)
-    return NumberedFrames(accepted, 0, **options)
+    streams: list[InferStream],
+    body: InferenceBody,
+    point: ResumePoint | None,
+    wanted: Wanted | None,
+) -> list[Frames]:
+    """How the choices are written; with ids for a client that may come back. `wanted`: it is a
+    chat, and these calls are looked for. Raises UnsupportedParameter."""
+    first = streams[0].accepted  # all choices share the answer's id
+    is_numbered = point is not None or bool(body.llmos.resume_s)
+    if is_numbered and len(streams) > 1:
+        raise UnsupportedParameter("Only the stream of a single choice can be kept.", param="n")
+    kind = NumberedFrames if is_numbered else Frames
+    made = []
+    for index, stream in enumerate(streams):
+        form = stream.accepted.tool_format
+        reader = None if wanted is None else wanted.reader(form)
+        request_id = stream.accepted.request_id
+        tools = None if reader is None else ToolDeltas(reader, form, request_id)
+        frames = kind(
+            first,
+            index,
+            is_chat=wanted is not None,
+            include_usage=body.include_usage,
+            with_ids=body.return_token_ids,
+            tools=tools,
+        )
+        if isinstance(frames, NumberedFrames) and point is not None and tools is not None:
+            frames.skip_to(point.after)
+        made.append(frames)
+    return made
 
 
 async def collect(call: Call, stream: InferStream) -> Outcome:
@@ -103,13 +151,22 @@ async def collect(call: Call, stream: InferStream) -> Outcome:
     async for batch in stream:
         for event in batch:
             if type(event) is Tokens:
-                if outcome.first_s is None:
-                    outcome.first_s = time.perf_counter()
-                outcome.texts.append(event.text)
-                outcome.token_ids += event.token_ids
+                outcome.add(event)
             else:
                 outcome.finished = finished(event)
     return outcome
+
+
+async def collect_all(call: Call, streams: list[InferStream]) -> list[Outcome]:
+    """All choices, side by side. Raises what the first of them failed with."""
+    if len(streams) == 1:
+        return [await collect(call, streams[0])]
+    tasks = [asyncio.ensure_future(collect(call, stream)) for stream in streams]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def relay(call: Call, stream: InferStream, frames: Frames) -> tuple[bytes, Usage]:
@@ -136,7 +193,7 @@ async def relay(call: Call, stream: InferStream, frames: Frames) -> tuple[bytes,
 
 
 async def stream_choices(
-    call: Call, streams: list[InferStream], frames: list[Frames], include_usage: bool
+    call: Call, streams: list[InferStream], frames: list[Frames], body: InferenceBody
 ) -> None:
     """The whole event stream: every choice interleaved, usage, `[DONE]`.
 
@@ -150,8 +207,8 @@ async def stream_choices(
         else:
             usages = await _interleave(call, streams, frames)
             rest = b""
-    if include_usage:
-        rest += frames[0].usage(usages)
+    if body.include_usage:
+        rest += frames[0].usage(usages, body.n)
     await call.write(rest + DONE, more=False)
 
 

@@ -48,18 +48,27 @@ def parse_id(text: str) -> ResumePoint:
 class NumberedFrames(Frames):
     """Frames whose events have ids. What shows nothing is counted too."""
 
-    __slots__ = ("_id", "_number")
+    __slots__ = ("_id", "_number", "_seen")
 
     def __init__(self, accepted: Accepted, index: int, **options: Any) -> None:
         super().__init__(accepted, index, **options)
         self._id = b"id: " + accepted.request_id.encode() + b":"
         self._number = accepted.after
+        self._seen = 0
         if self._number:
+            self.opening = b""
+
+    def skip_to(self, number: int) -> None:
+        """Events up to this one are read, and not written again."""
+        self._seen = number
+        if number:
             self.opening = b""
 
     def delta(self, event: Tokens) -> bytes:
         made = super().delta(event)
         self._number += 1
+        if self._number <= self._seen:
+            return b""
         return self._id + b"%d\n" % self._number + made if made else b""
 
     def finish(self, event: Finished, llmos: dict[str, Any]) -> bytes:

@@ -20,8 +20,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
     installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
-    what its worker takes before a model is loaded. `snapshots`, `parks` and `drafts` are the
-    driver's capabilities, known without importing it.
+    what its worker takes before a model is loaded. `snapshots`, `parks`, `drafts` and `features`
+    are the driver's capabilities, known without importing it.
     """
 
     entry: str
@@ -33,6 +33,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     drafts: bool = False
+    features: list[str] = []
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ DRIVERS: dict[str, DriverSpec] = {
         snapshots=True,
         parks=True,
         drafts=True,
+        features=["grammar", "logit_bias", "logprobs"],
     ),
     "gguf": DriverSpec(
         entry="llmos.drivers.gguf.driver:GGUFDriver",
@@ -67,6 +69,7 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=48 << 20,
         snapshots=True,
         parks=True,
+        features=["logprobs"],
     ),
 }
 """Every driver by its name."""

@@ -7,7 +7,6 @@ against LLMOS needs a model that is free, instant and fails on command.
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import time
@@ -21,7 +20,16 @@ import msgspec
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
-from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
+from llmos.abi.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprobs,
+    TokenLogprob,
+    Tokens,
+)
 from llmos.abi.inference import (
     UNBOUNDED,
     ChatPrompt,
@@ -33,7 +41,7 @@ from llmos.abi.inference import (
 )
 from llmos.drivers.echo_pages import EchoPages, KVBytes
 from llmos.drivers.items import check_plain, read_tokens
-from llmos.drivers.resident import page_bytes, read_resident
+from llmos.drivers.resident import Ballast, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
     Conflict,
@@ -170,31 +178,26 @@ def _is_character(token_id: int) -> bool:
     return 0 <= token_id < VOCAB_SIZE and token_id not in _SURROGATES
 
 
-class _Ballast:
-    """Memory that a process really holds, so that a ledger has something to count."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._map: mmap.mmap | None = None
-        if size_bytes:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._map = mmap.mmap(-1, size_bytes, flags=flags)
-            for at in range(0, size_bytes, page_bytes()):
-                self._map[at] = 1
-
-    def drop(self) -> None:
-        if self._map is not None:
-            self._map.close()
-
-
 def _text(ids: list[int]) -> str:
     return "".join(map(chr, ids))
+
+
+def _certain(token_id: int, most: int) -> Logprobs:
+    """An echo has no doubt: of others there are none."""
+    drawn = TokenLogprob(token_id, chr(token_id).encode(), 0.0)
+    return Logprobs(drawn, [drawn] if most else [])
 
 
 class EchoDriver:
     """Behind `abi.Driver`. Needs no engine, no files, and next to no memory."""
 
     capabilities = Capabilities(
-        driver="echo", kinds=["generate"], formats=["none"], snapshots=True, parks=True
+        driver="echo",
+        kinds=["generate"],
+        formats=["none"],
+        snapshots=True,
+        parks=True,
+        features=["logprobs"],
     )
 
     def __init__(self) -> None:
@@ -206,7 +209,7 @@ class EchoDriver:
         self._ended: list[Event] = []
         self._shelf: Shelf | None = None
         self._loading = LoadScript()
-        self._ballast = _Ballast(0)
+        self._ballast = Ballast(0)
         self._parked = False
         self._pages = EchoPages(0, 1)
         self._refused: _Row | None = None
@@ -241,7 +244,7 @@ class EchoDriver:
     def _hold(self, size_bytes: int) -> None:
         """So much memory instead of what it held."""
         self._ballast.drop()
-        self._ballast = _Ballast(size_bytes)
+        self._ballast = Ballast(size_bytes)
 
     def park(self) -> MemoryReport:
         if self._shelf is None:
@@ -267,7 +270,7 @@ class EchoDriver:
         self._waiting.append(self._make(item))
 
     def _make(self, item: WorkItem) -> _Row:
-        check_plain(item)
+        check_plain(item, self.capabilities.features)
         script = _script(item.options)
         prompt = _characters(item.tokens, "prompt")
         wanted = len(prompt) if script.tokens is None else script.tokens
@@ -333,7 +336,9 @@ class EchoDriver:
         # from when it was due, not from when we woke up: rates are as scripted
         row.due_s = max(now_s, row.due_s + script.delay_ms / 1000)
         if ids:
-            events.append(Tokens(request_id, ids, _text(ids)))
+            most = row.item.sampling.logprobs
+            priced = None if most is None else [_certain(i, most) for i in ids]
+            events.append(Tokens(request_id, ids, _text(ids), priced))
         if row.emitted >= row.num_tokens and row.emitted not in self._breaks(script):
             reason = self._reason(row)
             done = Finished(request_id, reason, row.count(), deterministic=not row.recomputed)
@@ -457,7 +462,11 @@ class EchoPreparer:
                 raise InvalidRequest(f"token id {i} is not a character", param="prompt")
         if not ids:
             raise InvalidRequest("the prompt is empty", param="prompt")
-        return Prepared(item.request_id, array("i", ids).tobytes(), len(ids))
+        prompt, form = item.prompt, ""
+        if isinstance(prompt, ChatPrompt) and prompt.tools and prompt.tool_choice != "none":
+            form = prompt.tool_format or "hermes"  # whoever writes the prompt writes the calls
+        packed = array("i", ids).tobytes()
+        return Prepared(item.request_id, packed, len(ids), item.grammar, form)
 
     def _ids(self, item: PrepareItem) -> list[int]:
         prompt = item.prompt

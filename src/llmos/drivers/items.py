@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from llmos.abi.inference import WorkItem
 from llmos.errors import InvalidRequest, UnsupportedParameter
 
 
-def check_plain(item: WorkItem) -> None:
-    """For drivers that generate, with neither adapters nor grammars. Raises UserError."""
+def check_plain(item: WorkItem, features: Sequence[str]) -> None:
+    """For drivers that generate, with neither adapters nor grammars, and of `FEATURES` only these.
+    Raises UserError."""
     if item.kind != "generate":
         raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
     for name in ("adapter", "grammar"):
         if getattr(item, name) is not None:
             raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+    for name, neutral in (("logit_bias", []), ("logprobs", None)):
+        if name not in features and getattr(item.sampling, name) != neutral:
+            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+
+
+def check_ids(token_ids: Sequence[int], vocab_size: int, param: str) -> None:
+    """Raises InvalidRequest for one that is not of the vocabulary."""
+    for token_id in token_ids:
+        if not 0 <= token_id < vocab_size:
+            raise InvalidRequest(
+                f"token id {token_id} is not in the vocabulary of {vocab_size}", param=param
+            )
 
 
 def read_tokens(packed: bytes, vocab_size: int, param: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import os
 import resource
 import sys
@@ -38,3 +39,19 @@ def read_resident() -> Resident:
 def page_bytes() -> int:
     """The system's unit of memory."""
     return os.sysconf("SC_PAGE_SIZE")
+
+
+class Ballast:
+    """Memory that a process really holds, so that a ledger has something to count."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._map: mmap.mmap | None = None
+        if size_bytes:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._map = mmap.mmap(-1, size_bytes, flags=flags)
+            for at in range(0, size_bytes, page_bytes()):
+                self._map[at] = 1
+
+    def drop(self) -> None:
+        if self._map is not None:
+            self._map.close()

@@ -352,6 +352,7 @@ class Kernel:
             service_class=process.service_class,
             deterministic=options.deterministic,
             created_ns=process.created_ns,
+            tool_format=prepared.tool_format,
         )
         if stream.kept is not None and options.resume_s:
             self.resumable.add(stream, process.principal, options.resume_s)

@@ -10,6 +10,7 @@ import msgspec
 
 from llmos.abi.driver import (
     DRAFTED_REQUESTS,
+    FEATURES,
     DraftSpec,
     DriverEntry,
     DtypeChoice,
@@ -18,8 +19,9 @@ from llmos.abi.driver import (
     ReplicaSpec,
 )
 from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
+from llmos.abi.inference import Sampling
 from llmos.abi.registry import LoadCost, ModelVersion
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.replica import HOST, ModelFacts
@@ -98,6 +100,17 @@ class Placement:
     def context_length(self, version: ModelVersion) -> int:
         """Tokens of prompt and answer together a request may have."""
         return min(version.context_length, self._config.max_context_tokens)
+
+    def check(self, version: ModelVersion, sampling: Sampling) -> None:
+        """Raises UnsupportedParameter for what the version's driver cannot do."""
+        features = self._driver_of(version.driver).features
+        for name in FEATURES:
+            wanted = getattr(sampling, name)
+            if wanted not in (None, []) and name not in features:
+                raise UnsupportedParameter(
+                    f"{version.ref} runs on the driver {version.driver!r}, which has no {name}",
+                    param=name,
+                )
 
     def facts(self, version: ModelVersion) -> ModelFacts:
         """What to reserve: an upper bound, or what it was found to take on this machine. Fewer

@@ -139,6 +139,8 @@ class Process:
             request_id=self.request_id,
             tokens=prepared.tokens,
             sampling=self.body.sampling,
+            grammar=prepared.grammar,
+            shown=prepared.shown,
             cache_salt=cache_salt(self.principal.tenant_id, options.cache_salt),
             trace_parent=self.trace_parent,
             deterministic=options.deterministic,

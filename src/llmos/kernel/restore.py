@@ -101,6 +101,7 @@ def _process(kernel: Kernel, record: SuspendedRequest, version: ModelVersion) ->
         service_class=record.service_class,
         deterministic=record.body.options.deterministic,
         created_ns=record.created_ns,
+        tool_format=record.prepared.tool_format,
     )
     return process
 

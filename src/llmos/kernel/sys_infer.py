@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llmos.abi.ids import new_id
-from llmos.abi.inference import UNBOUNDED, PrepareItem
+from llmos.abi.inference import UNBOUNDED, PrepareItem, Sampling
 from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import Infer
@@ -61,6 +61,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         raise ShuttingDown("the server is stopping")
     _check_options(body)
     version = kernel.registry.resolve(body.model)
+    kernel.placement.check(version, body.sampling)
     service_class = _service_class(call, body)
     request_id = new_id("req")
     process = Process(
@@ -114,9 +115,15 @@ def _service_class(call: Call, body: Infer) -> ServiceClass:
 async def _prepare(kernel: Kernel, process: Process) -> None:
     version, body = process.version, process.body
     item = PrepareItem(
-        process.request_id, version.prepare, version.folder, body.prompt, version.vocab_size
+        process.request_id,
+        version.prepare,
+        version.folder,
+        body.prompt,
+        version.vocab_size,
+        body.sampling.grammar,
     )
     prepared = await kernel.tokenizer.prepare(item)
+    kernel.placement.check(version, Sampling(grammar=prepared.grammar))
     if process.cancel_reason is not None:
         raise Cancelled(process.cancel_reason)
     wanted = body.sampling.max_tokens

@@ -53,23 +53,59 @@ class LlmosAnswer(Answer):
     )
 
 
+class CalledFunction(Answer):
+    name: str
+    arguments: str
+
+
+class ToolCall(Answer):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class TokenAnswer(Answer):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class DrawnAnswer(TokenAnswer):
+    top_logprobs: list[TokenAnswer]
+
+
+class LogprobsAnswer(Answer):
+    """Of each token. `bytes` are its own; half a character is � as `token`."""
+
+    content: list[DrawnAnswer]
+    refusal: None
+
+
+class TextLogprobs(Answer):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class AnswerMessage(Answer):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(Answer):
     index: int
     message: AnswerMessage
-    logprobs: None
-    finish_reason: Literal["stop", "length"]
+    logprobs: LogprobsAnswer | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
     stop_reason: str | int | None
     token_ids: list[int] | None = None
 
 
 class ChatAnswer(Answer):
-    """Answer of /v1/chat/completions."""
+    """Answer of /v1/chat/completions. `llmos` is a list where `n` is over 1, by choice."""
 
     id: str
     object: Literal["chat.completion"]
@@ -79,19 +115,34 @@ class ChatAnswer(Answer):
     service_tier: Literal["default", "flex", "priority"]
     choices: list[ChatChoice]
     usage: UsageAnswer
-    llmos: LlmosAnswer
+    llmos: LlmosAnswer | list[LlmosAnswer]
+
+
+class CalledDelta(Answer):
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(Answer):
+    """`id`, `type` and the name come with a call's first piece."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: CalledDelta
 
 
 class Delta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(Answer):
     index: int
     delta: Delta
-    logprobs: None
-    finish_reason: Literal["stop", "length"] | None
+    logprobs: LogprobsAnswer | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None
 
@@ -113,7 +164,7 @@ class ChatChunk(Answer):
 class TextChoice(Answer):
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"] | None
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None

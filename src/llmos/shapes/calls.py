@@ -13,6 +13,8 @@ from llmos.shapes.outcomes import Choice, chat_answer, completion_answer, report
 from llmos.shapes.response_object import Facts, response_object
 from llmos.shapes.responses import ResponsesBody, read_response
 from llmos.shapes.status import error_body
+from llmos.shapes.toolcalls.stream import Wanted, hear
+from llmos.shapes.tools import read_choice, read_tools, wanted_of
 
 __all__ = ["URLS", "Limits", "answer_body", "error_body", "infer_of", "remembered"]
 
@@ -21,6 +23,8 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 URLS = (CHAT, COMPLETIONS, RESPONSES)
 """What a batch may ask for."""
+
+_REMEMBERED = ("return_token_ids", "tools", "tool_choice", "parallel_tool_calls")
 
 
 class Limits(NamedTuple):
@@ -42,19 +46,21 @@ def infer_of(url: str, body: Mapping[str, Any], limits: Limits = LIMITS) -> Gene
     if body.get("stream"):
         raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
     if url == CHAT:
-        return read_chat(body, limits.max_messages).to_generate()
+        chat = read_chat(body, limits.max_messages)
+        return _only_one(chat.repeated(chat.to_generate()))
     if url == COMPLETIONS:
-        return read_completions(body, 1, limits.max_prompt_tokens).to_generates()[0]
+        return _only_one(read_completions(body, 1, limits.max_prompt_tokens).to_generates())
     if url == RESPONSES:
         return _response(body, limits).to_generate(read_items(body.get("input"), _no_id))
     raise InvalidRequest(f"{url[:128]!r} is not one of {', '.join(URLS)}.", param="url")
 
 
 def remembered(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a body that `answer_body` needs, which is little: no prompt."""
+    """All of a body that `answer_body` needs, which is little: no prompt. What is false and
+    matters is kept, too."""
     if url == RESPONSES:
         return {**body, "input": "-"}
-    return {"return_token_ids": True} if body.get("return_token_ids") else {}
+    return {name: body[name] for name in _REMEMBERED if body.get(name) is not None}
 
 
 def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
@@ -64,10 +70,31 @@ def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, 
     if url == RESPONSES:
         return _response_object(body, answer)
     ids = answer.token_ids if body.get("return_token_ids") else None
-    choice = Choice(answer.text, answer.finish_reason, answer.stop, answer.usage, ids)
+    choice = Choice(
+        answer.text, answer.finish_reason, answer.stop, answer.usage, ids, answer.logprobs
+    )
     if url == CHAT:
-        return chat_answer(answer, choice, report(answer))
+        if answer.tool_format:
+            choice = choice._replace(
+                heard=hear(answer.text, answer.tool_format, _wanted(body)),
+                tool_format=answer.tool_format,
+                request_id=answer.request_id,
+            )
+        return chat_answer(answer, [choice], [report(answer)])
     return completion_answer(answer, [choice], [report(answer)])
+
+
+def _only_one(wishes: list[Generate]) -> Generate:
+    if len(wishes) > 1:
+        raise InvalidRequest("A line of a batch has one answer.", param="n")
+    return wishes[0]
+
+
+def _wanted(body: Mapping[str, Any]) -> Wanted:
+    """Of a body that was read before."""
+    tools = read_tools(body.get("tools") or [])
+    choice = read_choice(body.get("tool_choice") or "auto")
+    return wanted_of(tools, choice, body.get("parallel_tool_calls") is not False)
 
 
 def _no_id() -> str:

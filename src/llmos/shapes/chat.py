@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from llmos.abi.inference import UNBOUNDED, ChatPrompt
+from llmos.abi.inference import UNBOUNDED, ChatPrompt, Grammar
 from llmos.abi.program import Generate
+from llmos.errors import InvalidRequest
 from llmos.shapes.check import Shape
-from llmos.shapes.fields import TokenCount, fault
+from llmos.shapes.fields import TokenCount, TopLogprobs, fault
 from llmos.shapes.options import InferenceBody
+from llmos.shapes.structured import format_grammar
+from llmos.shapes.toolcalls.stream import Wanted
+from llmos.shapes.tools import (
+    Tool,
+    check_choice,
+    read_calls,
+    read_choice,
+    read_tools,
+    wanted_of,
+)
 
-LATER_ROLES = ("tool", "function")
+LATER_ROLES = ("function",)
 LATER_PARTS = ("image_url", "input_audio", "file", "refusal")
+
+_READS = {
+    "image_url": ": no model here reads images in a chat",
+    "input_audio": ": no model here hears sound in a chat",
+}
 
 
 def _role(value: Any) -> Any:
     if value in LATER_ROLES:
-        raise fault("messages of tools are not supported by this server", kind="unsupported")
+        raise fault("is another word for 'tool' that is not supported", kind="unsupported")
     # templates know no `developer`: it is the system's voice under a newer name
     return "system" if value == "developer" else value
 
@@ -37,7 +54,8 @@ def _part(part: Any, at: str) -> str:
         raise fault("must be an object", at)
     kind = part.get("type")
     if kind in LATER_PARTS:
-        raise fault(f"parts of type {kind!r} are not supported", f"{at}.type", "unsupported")
+        what = _READS.get(kind, "")
+        raise fault(f"parts of type {kind!r} are not supported{what}", f"{at}.type", "unsupported")
     if kind != "text":
         raise fault("must be 'text'", f"{at}.type")
     for key in part:
@@ -51,11 +69,26 @@ def _part(part: Any, at: str) -> str:
 class Message(Shape):
     """One message; `content` is plain text once it is read."""
 
-    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
+    role: Annotated[Literal["system", "user", "assistant", "tool"], BeforeValidator(_role)]
     content: Annotated[
         str, BeforeValidator(_content, json_schema_input_type=str | list[dict[str, str]])
-    ]
+    ] = ""
     name: str | None = Field(default=None, min_length=1, max_length=128)
+    tool_calls: Annotated[
+        list[Any], BeforeValidator(read_calls, json_schema_input_type=list[dict[str, Any]])
+    ] = Field(default_factory=list)
+    tool_call_id: str | None = Field(default=None, min_length=1, max_length=128)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As templates take it."""
+        made: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.name is not None:
+            made["name"] = self.name
+        if self.tool_calls:
+            made["tool_calls"] = self.tool_calls
+        if self.tool_call_id is not None:
+            made["tool_call_id"] = self.tool_call_id
+        return made
 
 
 class ChatBody(InferenceBody):
@@ -63,6 +96,18 @@ class ChatBody(InferenceBody):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: TokenCount | None = None
+    logprobs: bool = False
+    top_logprobs: TopLogprobs | None = None
+    response_format: Annotated[
+        Any, BeforeValidator(format_grammar, json_schema_input_type=dict[str, Any])
+    ] = None
+    tools: Annotated[
+        list[Any], BeforeValidator(read_tools, json_schema_input_type=list[dict[str, Any]])
+    ] = Field(default_factory=list)
+    tool_choice: Annotated[
+        str, BeforeValidator(read_choice, json_schema_input_type=str | dict[str, Any])
+    ] = "auto"
+    parallel_tool_calls: bool = True
 
     @property
     def token_limit(self) -> int:
@@ -70,17 +115,73 @@ class ChatBody(InferenceBody):
         given = [n for n in (self.max_tokens, self.max_completion_tokens) if n is not None]
         return min(given, default=UNBOUNDED)
 
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def grammars(self) -> dict[str, Grammar | None]:
+        return {"response_format": self.response_format, **super().grammars()}
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which calls are looked for in the answer."""
+        return wanted_of(self.tools, self.tool_choice, self.parallel_tool_calls)
+
     def to_prompt(self) -> ChatPrompt:
-        """The abi's words."""
-        return ChatPrompt(
-            [
-                {"role": m.role, "content": m.content}
-                if m.name is None
-                else {"role": m.role, "content": m.content, "name": m.name}
-                for m in self.messages
-            ]
+        """The abi's words. Raises InvalidRequest."""
+        check_messages(self.messages)
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidRequest("'top_logprobs' needs 'logprobs'.", param="top_logprobs")
+        return chat_prompt(
+            [message.to_dict() for message in self.messages],
+            self.tools,
+            self.tool_choice,
+            self.parallel_tool_calls,
+            self.llmos.tool_format,
         )
 
     def to_generate(self) -> Generate:
         """The inference it asks for. Raises InvalidRequest."""
         return self.to_wish(self.to_prompt(), self.token_limit, "chat")
+
+
+def chat_prompt(
+    messages: list[dict[str, Any]],
+    tools: list[Tool],
+    choice: str,
+    parallel: bool,
+    tool_format: str | None,
+) -> ChatPrompt:
+    """Messages and tools. Raises InvalidRequest for a choice of none there is."""
+    check_choice(choice, tools)
+    if not tools:
+        return ChatPrompt(messages)
+    return ChatPrompt(
+        messages,
+        tools,
+        tool_choice=choice,
+        parallel_tools=parallel,
+        tool_format=tool_format or "",
+    )
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises InvalidRequest for a message without what its role has."""
+    for i, message in enumerate(messages):
+        if message.role == "tool" and message.tool_call_id is None:
+            raise InvalidRequest(
+                f"'messages.{i}' answers a call: it needs 'tool_call_id'.",
+                param=f"messages.{i}.tool_call_id",
+            )
+        for name in ("tool_calls", "tool_call_id"):
+            owner = "assistant" if name == "tool_calls" else "tool"
+            if getattr(message, name) and message.role != owner:
+                raise InvalidRequest(
+                    f"'messages.{i}.{name}' belongs to the role {owner!r}.",
+                    param=f"messages.{i}.{name}",
+                )
+        if "content" not in message.model_fields_set and not message.tool_calls:
+            raise InvalidRequest(
+                f"Invalid value for 'messages.{i}.content': Field required.",
+                param=f"messages.{i}.content",
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.program import Generate
@@ -56,6 +56,12 @@ class CompletionsBody(InferenceBody):
         ),
     ]
 
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
     @property
     def token_limit(self) -> int:
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
@@ -65,5 +71,6 @@ class CompletionsBody(InferenceBody):
         return [TextPrompt(p) if isinstance(p, str) else TokensPrompt(p) for p in self.prompt]
 
     def to_generates(self) -> list[Generate]:
-        """The inferences it asks for, one per choice. Raises InvalidRequest."""
-        return [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]
+        """The inferences it asks for, `n` for each prompt. Raises InvalidRequest."""
+        wishes = [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]
+        return [again for wish in wishes for again in self.repeated(wish)]

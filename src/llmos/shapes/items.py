@@ -1,5 +1,5 @@
 """Items of a response's conversation: what a client may write, as it is kept and as a model reads
-it. Texts only: items of tools, images and files are refused.
+it. Texts and calls of functions: other tools, images and files are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ NewId = Callable[[], str]
 ROLES = ("user", "system", "developer", "assistant")
 MAX_ITEM_ID_CHARS = 64
 
+MAX_CALL_ID_CHARS = 128
+
+_CALL_KEYS = {
+    "function_call": {"arguments", "call_id", "name"},
+    "function_call_output": {"call_id", "output"},
+}
 _TEXTS = ("input_text", "output_text")
 _LATER_PARTS = ("input_image", "input_file", "input_audio", "refusal", "reasoning_text")
 _KEYS = {"type", "role", "content", "id", "status", "phase"}
@@ -46,20 +52,49 @@ def text_item(
     }
 
 
-def text_part(text: str, is_output: bool = True) -> dict[str, Any]:
+def text_part(
+    text: str, is_output: bool = True, logprobs: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """A text as part of a message."""
     if is_output:
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs or []}
     return {"type": "input_text", "text": text}
 
 
-def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, str]]:
-    """What the chat template gets; `developer` is the system's voice under a newer name."""
-    made = [] if instructions is None else [{"role": "system", "content": instructions}]
+def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str) -> Item:
+    """A call of a function as OpenAI shows it."""
+    return {
+        "id": item_id,
+        "type": "function_call",
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+        "status": status,
+    }
+
+
+def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
+    """What the chat template gets; `developer` is the system's voice under a newer name.
+
+    Calls that follow one another, or a text of the assistant's, are one message.
+    """
+    made: list[dict[str, Any]] = []
+    if instructions is not None:
+        made.append({"role": "system", "content": instructions})
     for item in items:
-        role = "system" if item["role"] == "developer" else item["role"]
-        content = "\n".join(part["text"] for part in item["content"])
-        made.append({"role": role, "content": content})
+        if item["type"] == "function_call":
+            if not made or made[-1]["role"] != "assistant":
+                made.append({"role": "assistant", "content": ""})
+            function = {"name": item["name"], "arguments": item["arguments"]}
+            call = {"id": item["call_id"], "type": "function", "function": function}
+            made[-1].setdefault("tool_calls", []).append(call)
+        elif item["type"] == "function_call_output":
+            said = {"tool_call_id": item["call_id"], "content": item["output"]}
+            made.append({"role": "tool", **said})
+        else:
+            role = "system" if item["role"] == "developer" else item["role"]
+            content = "\n".join(part["text"] for part in item["content"])
+            made.append({"role": role, "content": content})
     return made
 
 
@@ -67,6 +102,8 @@ def _item(given: Any, at: str, new_id: NewId) -> Item:
     if not isinstance(given, dict):
         raise InvalidRequest(f"{at!r} must be an object.", param=at)
     kind = given.get("type", "message")
+    if kind in _CALL_KEYS:
+        return _call_part(given, kind, at, new_id)
     if kind != "message":
         name = kind[:64] if isinstance(kind, str) else "?"
         raise UnsupportedParameter(
@@ -79,6 +116,24 @@ def _item(given: Any, at: str, new_id: NewId) -> Item:
     if role not in ROLES:
         raise InvalidRequest(f"'{at}.role' is not one of {', '.join(ROLES)}.", param=f"{at}.role")
     return text_item(_id(given, at, new_id), role, _texts(given.get("content"), f"{at}.content"))
+
+
+def _call_part(given: Mapping[str, Any], kind: str, at: str, new_id: NewId) -> Item:
+    """A call, or what its function said."""
+    for key in given:
+        if key not in _CALL_KEYS[kind] | {"id", "type", "status"}:
+            raise InvalidRequest(f"Unknown field {at}.{key[:64]!r}.", param=f"{at}.{key[:64]}")
+    values = {}
+    for key in sorted(_CALL_KEYS[kind]):
+        value = given.get(key)
+        if key == "output" and isinstance(value, list):
+            value = "\n".join(_texts(value, f"{at}.output"))
+        if not isinstance(value, str):
+            raise InvalidRequest(f"'{at}.{key}' must be a text.", param=f"{at}.{key}")
+        values[key] = value
+    if not 1 <= len(values["call_id"]) <= MAX_CALL_ID_CHARS:
+        raise InvalidRequest(f"'{at}.call_id' is no call's id.", param=f"{at}.call_id")
+    return {"id": _id(given, at, new_id), "type": kind, **values, "status": "completed"}
 
 
 def _id(given: Mapping[str, Any], at: str, new_id: NewId) -> str:

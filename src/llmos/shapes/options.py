@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from llmos.abi.inference import Options, Prompt, Sampling
+from llmos.abi.inference import Grammar, Options, Prompt, Sampling
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import (
+    MAX_INT32,
     ModelName,
     Penalty,
     Probability,
@@ -24,7 +25,12 @@ from llmos.shapes.fields import (
     TokenCount,
     TopK,
     fault,
+    parse_int,
 )
+from llmos.shapes.structured import MAX_GRAMMAR_CHARS, one_grammar, schema_text
+
+MAX_BIASES = 1024
+"""OpenAI names no bound; its client sends few."""
 
 MAX_DRIVER_BYTES = 16_384
 """The `llmos.driver` object as JSON, in bytes."""
@@ -60,6 +66,30 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _schema(value: Any) -> Any:
+    """Strict, as `response_format` has it."""
+    if not isinstance(value, dict):
+        raise fault("must be an object")
+    return Grammar("json_schema", schema_text(value))
+
+
+def _bias(value: Any) -> Any:
+    """OpenAI's object of token ids, in their order."""
+    if not isinstance(value, dict):
+        raise fault("must be an object")
+    if len(value) > MAX_BIASES:
+        raise fault(f"more than {MAX_BIASES} tokens")
+    made = []
+    for key, bias in value.items():
+        token_id = parse_int(key)
+        if token_id is None or token_id > MAX_INT32:
+            raise fault("is not a token id", key[:64])
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise fault("must be a number from -100 to 100", key[:64])
+        made.append((token_id, float(bias)))
+    return sorted(made)
+
+
 class StreamOptions(Shape):
     """OpenAI's `stream_options`."""
 
@@ -83,6 +113,27 @@ class LlmosOptions(Shape):
         max_length=128,
         description="Share cached prompts only with requests of the same tenant and salt",
     )
+    regex: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_GRAMMAR_CHARS,
+        description="The whole answer matches it",
+    )
+    grammar: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_GRAMMAR_CHARS,
+        description="A grammar in Lark's form, as llguidance reads it",
+    )
+    json_schema: Annotated[Any, BeforeValidator(_schema, json_schema_input_type=dict[str, Any])] = (
+        Field(default=None, description="The answer is JSON of this schema")
+    )
+    tool_format: Literal["deepseek", "glaive", "hermes", "llama3", "mistral", "pythonic"] | None = (
+        Field(
+            default=None,
+            description="How this model writes calls of tools, if not as its template says",
+        )
+    )
     driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default_factory=dict)
 
 
@@ -105,6 +156,9 @@ class WishBody(Shape):
     stop: Stops = Field(default_factory=list)
     stop_token_ids: StopTokens = Field(default_factory=list)
     ignore_eos: bool = False
+    logit_bias: Annotated[Any, BeforeValidator(_bias, json_schema_input_type=dict[str, float])] = (
+        Field(default_factory=list)
+    )
     service_tier: Annotated[
         str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": list(TIERS)})
     ] = None
@@ -125,7 +179,28 @@ class WishBody(Shape):
             stop=self.stop,
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
+            logprobs=self.num_logprobs,
+            logit_bias=self.logit_bias,
+            grammar=self.to_grammar(),
         )
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Of likeliest tokens to tell of each; None: of none."""
+        return None
+
+    def grammars(self) -> dict[str, Grammar | None]:
+        """What the answer has to be, by the field that says so."""
+        own = self.llmos
+        return {
+            "llmos.regex": None if own.regex is None else Grammar("regex", own.regex),
+            "llmos.grammar": None if own.grammar is None else Grammar("lark", own.grammar),
+            "llmos.json_schema": own.json_schema,
+        }
+
+    def to_grammar(self) -> Grammar | None:
+        """Raises InvalidRequest for several."""
+        return one_grammar(self.grammars())
 
     def to_wish(self, prompt: Prompt, max_tokens: int, route: str) -> Generate:
         """One inference of `prompt` as this body wants it. Raises as `to_options` does."""
@@ -160,10 +235,29 @@ class WishBody(Shape):
 class InferenceBody(WishBody):
     """What chat and text completions share."""
 
+    n: Annotated[int, Field(ge=1, le=128, description="Answers to each prompt")] = 1
+
     stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
     return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
 
+    def repeated(self, wish: Generate) -> list[Generate]:
+        """A wish for each of `n` answers. Of a seed, each has its own."""
+        seed = wish.sampling.seed
+        if seed is None or self.n == 1:
+            return [wish] * self.n
+        return [
+            msgspec.structs.replace(
+                wish, sampling=msgspec.structs.replace(wish.sampling, seed=_nth_seed(seed, i))
+            )
+            for i in range(self.n)
+        ]
+
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+def _nth_seed(seed: int, number: int) -> int:
+    """Wrapping as 64 bits do."""
+    return (seed + number + 2**63) % 2**64 - 2**63

@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from llmos.abi.events import Served
+from llmos.abi.events import Logprobs, Served
 from llmos.abi.inference import Usage
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer
+from llmos.shapes.logprobs import chat_logprobs, text_logprobs
 from llmos.shapes.options import TIER_OF
+from llmos.shapes.toolcalls.stream import Heard, call_id, call_object
 
 
 class Head(Protocol):
@@ -28,13 +30,19 @@ class Head(Protocol):
 
 
 class Choice(NamedTuple):
-    """One generation. `token_ids` where the caller asked for them."""
+    """One generation. `token_ids` where the caller asked for them; `heard`: what it came to where
+    calls of tools were looked for, whose ids are made of `request_id`.
+    """
 
     text: str
     reason: str
     stop: str | int | None
     usage: Usage
     token_ids: list[int] | None = None
+    logprobs: list[Logprobs] | None = None
+    heard: Heard | None = None
+    tool_format: str = ""
+    request_id: str = ""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -43,15 +51,16 @@ def fingerprint(model: str) -> str:
     return "fp_" + hashlib.sha256(model.encode()).hexdigest()[:12]
 
 
-def usage_object(usages: Sequence[Usage]) -> dict[str, Any]:
-    """OpenAI's `usage` of all choices together."""
-    prompt = sum(u.prompt_tokens for u in usages)
+def usage_object(usages: Sequence[Usage], n: int = 1) -> dict[str, Any]:
+    """OpenAI's `usage` of all choices together; of `n` choices in a row the prompt is one."""
+    prompts = usages[::n]
+    prompt = sum(u.prompt_tokens for u in prompts)
     completion = sum(u.completion_tokens for u in usages)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in usages)},
+        "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in prompts)},
     }
 
 
@@ -69,38 +78,65 @@ def identity(head: Head, is_chat: bool, is_stream: bool) -> dict[str, Any]:
     }
 
 
-def chat_answer(head: Head, choice: Choice, llmos: dict[str, Any]) -> dict[str, Any]:
-    """The body of an unstreamed chat completion."""
-    message = {"role": "assistant", "content": choice.text, "refusal": None}
-    return {
-        **identity(head, is_chat=True, is_stream=False),
-        "choices": [{"index": 0, "message": message, **_end(choice)}],
-        "usage": usage_object([choice.usage]),
-        "llmos": llmos,
-    }
-
-
-def completion_answer(
+def chat_answer(
     head: Head, choices: Sequence[Choice], reports: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The body of an unstreamed text completion; one report (`llmos`) for each choice."""
+    """The body of an unstreamed chat completion; one report (`llmos`) for each choice."""
     return {
-        **identity(head, is_chat=False, is_stream=False),
-        "choices": [{"index": i, "text": c.text, **_end(c)} for i, c in enumerate(choices)],
-        "usage": usage_object([c.usage for c in choices]),
+        **identity(head, is_chat=True, is_stream=False),
+        "choices": [
+            {"index": i, "message": _message(c), **_end(c, chat_logprobs(c.logprobs))}
+            for i, c in enumerate(choices)
+        ],
+        "usage": usage_object([c.usage for c in choices], len(choices)),
         "llmos": reports[0] if len(reports) == 1 else list(reports),
     }
 
 
-def _end(choice: Choice) -> dict[str, Any]:
+def completion_answer(
+    head: Head, choices: Sequence[Choice], reports: Sequence[dict[str, Any]], n: int = 1
+) -> dict[str, Any]:
+    """The body of an unstreamed text completion; one report (`llmos`) for each choice, of which
+    each prompt has `n`."""
+    return {
+        **identity(head, is_chat=False, is_stream=False),
+        "choices": [
+            {"index": i, "text": c.text, **_end(c, text_logprobs(c.logprobs))}
+            for i, c in enumerate(choices)
+        ],
+        "usage": usage_object([c.usage for c in choices], n),
+        "llmos": reports[0] if len(reports) == 1 else list(reports),
+    }
+
+
+def _message(choice: Choice) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.heard is not None and choice.heard.calls:
+        made["content"] = choice.heard.text or None
+        made["tool_calls"] = [
+            call_object(call, call_id(choice.request_id, i, choice.tool_format))
+            for i, call in enumerate(choice.heard.calls)
+        ]
+    elif choice.heard is not None:
+        made["content"] = choice.heard.text
+    return made
+
+
+def _end(choice: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    called = choice.heard is not None and bool(choice.heard.calls)
     made: dict[str, Any] = {
-        "logprobs": None,
-        "finish_reason": choice.reason,
+        "logprobs": logprobs,
+        "finish_reason": end_reason(choice.reason, called),
         "stop_reason": choice.stop,
     }
     if choice.token_ids is not None:
         made["token_ids"] = choice.token_ids
     return made
+
+
+def end_reason(reason: str, called: bool) -> str:
+    """Why an answer ended: one that is whole and calls tools waits for what they say."""
+    return "tool_calls" if called and reason == "stop" else reason
 
 
 def report(answer: Answer) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ResponseObject(answers.Answer):
     store: bool
     temperature: float
     text: dict[str, Any]
-    tool_choice: Literal["auto"]
+    tool_choice: str | dict[str, str]
     tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
@@ -113,22 +113,29 @@ def response_object(facts: Facts) -> dict[str, Any]:
         "max_output_tokens": echo["max_output_tokens"],
         "metadata": echo["metadata"],
         "model": echo["model"] if answer is None else answer.model,
-        "output": output_of(facts.job_id, answer),
-        "parallel_tool_calls": True,
+        "output": output_of(facts.job_id, answer, echo),
+        "parallel_tool_calls": echo.get("parallel_tool_calls", True),
         "previous_response_id": echo["previous_response_id"],
         "reasoning": {"effort": None, "summary": None},
         "service_tier": None if answer is None else TIER_OF[ServiceClass(answer.service_class)],
         "store": echo["store"],
         "temperature": echo["temperature"],
-        "text": {"format": {"type": "text"}, "verbosity": "medium"},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_logprobs": 0,
+        "text": echo.get("text", {"format": {"type": "text"}, "verbosity": "medium"}),
+        "tool_choice": _choice(echo.get("tool_choice", "auto")),
+        "tools": echo.get("tools", []),
+        "top_logprobs": echo.get("top_logprobs", 0),
         "top_p": echo["top_p"],
         "truncation": "disabled",
         "usage": None if answer is None else usage_object(answer.usage),
         "llmos": facts.llmos,
     }
+
+
+def _choice(choice: str) -> str | dict[str, str]:
+    """In OpenAI's words."""
+    if not choice.startswith("name:"):
+        return choice
+    return {"type": "function", "name": choice.removeprefix("name:")}
 
 
 def stored_facts(job: JobRecord) -> Facts:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from llmos.abi.inference import UNBOUNDED, ChatPrompt
+from llmos.abi.inference import UNBOUNDED, Grammar
 from llmos.abi.jobs import INFER, JobRecord, JobSpec
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer, Generate
 from llmos.errors import InvalidRequest
 from llmos.shapes import table
+from llmos.shapes.chat import chat_prompt
 from llmos.shapes.check import Shape, validate
-from llmos.shapes.fields import Metadata, TokenCount, fault
-from llmos.shapes.items import Item, messages_of, text_item
+from llmos.shapes.fields import Metadata, TokenCount, TopLogprobs, fault
+from llmos.shapes.items import Item, call_item, messages_of, text_item, text_part
+from llmos.shapes.logprobs import token_logprobs
 from llmos.shapes.names import RESPONSE_PREFIX, named
 from llmos.shapes.options import LlmosOptions, WishBody
+from llmos.shapes.structured import text_format_grammar
+from llmos.shapes.toolcalls.stream import Wanted, call_id, hear
+from llmos.shapes.tools import read_choice, read_flat_tools, wanted_of
 
 ROUTE = "responses"
 
@@ -35,6 +40,22 @@ def _include(value: Any) -> Any:
     return value
 
 
+PLAIN_TEXT = {"type": "text"}
+
+
+class TextFormat(NamedTuple):
+    """`text.format` as it was given, and what it says."""
+
+    given: dict[str, Any]
+    grammar: Grammar | None
+
+
+def _text(value: Any) -> Any:
+    """Of `text`, whose other fields the table has looked at."""
+    given = (value.get("format") if isinstance(value, dict) else None) or PLAIN_TEXT
+    return TextFormat(given, text_format_grammar(given))
+
+
 class ResponsesBody(WishBody):
     """What is honoured; `shapes.table` says what happens to other documented fields."""
 
@@ -46,10 +67,34 @@ class ResponsesBody(WishBody):
     background: bool = False
     include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
+    top_logprobs: TopLogprobs = 0
+    text: Annotated[Any, BeforeValidator(_text, json_schema_input_type=dict[str, Any])] = Field(
+        default_factory=lambda: TextFormat(PLAIN_TEXT, None)
+    )
+    tools: Annotated[
+        list[Any], BeforeValidator(read_flat_tools, json_schema_input_type=list[dict[str, Any]])
+    ] = Field(default_factory=list)
+    tool_choice: Annotated[
+        str, BeforeValidator(read_choice, json_schema_input_type=str | dict[str, Any])
+    ] = "auto"
+    parallel_tool_calls: bool = True
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs if self.top_logprobs or table.LOGPROBS in self.include else None
+
+    def grammars(self) -> dict[str, Grammar | None]:
+        return {"text.format": self.text.grammar, **super().grammars()}
 
     def to_generate(self, items: Sequence[Item]) -> Generate:
         """The inference over the whole conversation. Raises InvalidRequest."""
-        prompt = ChatPrompt(messages_of(items, self.instructions))
+        prompt = chat_prompt(
+            messages_of(items, self.instructions),
+            self.tools,
+            self.tool_choice,
+            self.parallel_tool_calls,
+            self.llmos.tool_format,
+        )
         return self.to_wish(prompt, self.max_output_tokens or UNBOUNDED, ROUTE)
 
     def echo(self) -> dict[str, Any]:
@@ -64,7 +109,19 @@ class ResponsesBody(WishBody):
             "background": self.background,
             "metadata": self.metadata,
             "model": self.model,
+            "top_logprobs": self.top_logprobs,
+            "text": {"format": self.text.given, "verbosity": "medium"},
+            "tools": [{"type": "function", **tool["function"]} for tool in self.tools],
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
         }
+
+
+def wanted_by(echo: Mapping[str, Any]) -> Wanted:
+    """Which calls are looked for in the answer, by what is kept of the question."""
+    tools = [{"function": tool} for tool in echo.get("tools", ())]
+    choice, parallel = echo.get("tool_choice", "auto"), echo.get("parallel_tool_calls", True)
+    return wanted_of(tools, choice, parallel)
 
 
 def _names(shape: type[Shape]) -> frozenset[str]:
@@ -73,7 +130,7 @@ def _names(shape: type[Shape]) -> frozenset[str]:
 
 _FIELDS = _names(ResponsesBody)
 _LLMOS = _names(LlmosOptions)
-_INNER = dict.fromkeys(table.RESPONSES_INNER, table.IGNORED)
+_INNER = {name: table.IGNORED for name in table.RESPONSES_INNER if name not in _FIELDS}
 
 
 def read_response(body: Mapping[str, Any], max_items: int) -> ResponsesBody:
@@ -127,7 +184,8 @@ def items_of(job: JobRecord) -> list[Item]:
 
 def conversation_of(job: JobRecord) -> list[Item]:
     """What a next response goes on from: all that went in, and what came out."""
-    return [*items_of(job), *output_of(job.job_id, answer_of(job))]
+    echo = job.spec.inputs["request"]
+    return [*items_of(job), *output_of(job.job_id, answer_of(job), echo)]
 
 
 def answer_of(job: JobRecord) -> Answer | None:
@@ -136,12 +194,30 @@ def answer_of(job: JobRecord) -> Answer | None:
     return None if given is None else msgspec.convert(given, Answer)
 
 
-def output_of(job_id: str, answer: Answer | None) -> list[Item]:
-    """The items of an answer; its id is made of the response's, so it is always the same."""
+def output_of(job_id: str, answer: Answer | None, echo: Mapping[str, Any]) -> list[Item]:
+    """The items of an answer to what `echo` keeps of its question. Ids are made of the response's,
+    so they are always the same."""
     if answer is None:
         return []
-    status = "incomplete" if answer.finish_reason == "length" else "completed"
-    return [text_item(message_id(job_id), "assistant", [answer.text], status)]  # type: ignore[arg-type]
+    status: Literal["incomplete", "completed"] = "completed"
+    if answer.finish_reason == "length":
+        status = "incomplete"
+    heard = hear(answer.text, answer.tool_format, wanted_by(echo))
+    items = [
+        call_item(function_id(job_id, i), call_id(job_id, i, answer.tool_format), *said, status)
+        for i, said in enumerate((call.name, call.arguments) for call in heard.calls)
+    ]
+    if heard.text or not items:
+        logprobs = token_logprobs(answer.logprobs or ())
+        item = text_item(message_id(job_id), "assistant", [], status)
+        item["content"] = [text_part(heard.text, logprobs=logprobs)]
+        items.insert(heard.num_before, item)
+    return items
+
+
+def function_id(job_id: str, index: int) -> str:
+    """Of a call that a response makes."""
+    return named("fc_", job_id) + (f"_{index}" if index else "")
 
 
 def message_id(job_id: str) -> str:

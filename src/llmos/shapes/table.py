@@ -24,13 +24,10 @@ Table = Mapping[str, Any]
 
 _SHARED: dict[str, Any] = {
     "user": IGNORED,  # never trusted as an identity
-    "n": (None, 1),
-    "logit_bias": _EMPTY,
 }
 
 CHAT: Table = _SHARED | {
     "metadata": IGNORED,
-    "parallel_tool_calls": IGNORED,
     "prompt_cache_key": IGNORED,
     "prompt_cache_options": IGNORED,
     "prompt_cache_retention": IGNORED,
@@ -39,15 +36,10 @@ CHAT: Table = _SHARED | {
     "audio": (None,),
     "function_call": (None, "none", "auto"),
     "functions": _EMPTY,
-    "logprobs": _OFF,
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "prediction": (None,),
     "reasoning_effort": (None, "none"),
-    "response_format": (None, {"type": "text"}),
-    "tool_choice": (None, "none", "auto"),
-    "tools": _EMPTY,
-    "top_logprobs": (None,),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
@@ -55,13 +47,11 @@ CHAT: Table = _SHARED | {
 COMPLETIONS: Table = _SHARED | {
     "best_of": (None, 1),
     "echo": _OFF,
-    "logprobs": (None,),
     "suffix": (None, ""),
 }
 
 RESPONSES: Table = {
     "user": IGNORED,
-    "parallel_tool_calls": IGNORED,
     "max_tool_calls": IGNORED,
     "prompt_cache_key": IGNORED,
     "prompt_cache_options": IGNORED,
@@ -73,9 +63,6 @@ RESPONSES: Table = {
     "conversation": (None,),
     "moderation": (None,),
     "prompt": (None,),
-    "tool_choice": (None, "none", "auto"),
-    "tools": _EMPTY,
-    "top_logprobs": (None, 0),
     "truncation": (None, "disabled"),
 }
 
@@ -89,27 +76,29 @@ RESPONSES_INNER: Mapping[str, Table] = {
         "summary": IGNORED,
     },
     "stream_options": {"include_obfuscation": IGNORED},
-    "text": {"format": (None, {"type": "text"}), "verbosity": (None, "medium")},
+    "text": {"format": IGNORED, "verbosity": (None, "medium")},  # the format is read by the body
 }
 """Objects of a response's body, and what may be in them."""
+
+LOGPROBS = "message.output_text.logprobs"
+"""The one part that an answer has when it is asked for."""
 
 RESPONSES_INCLUDE = (
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "file_search_call.results",
     "message.input_image.image_url",
+    LOGPROBS,
     "reasoning.encrypted_content",
     "web_search_call.action.sources",
     "web_search_call.results",
 )
-"""Parts of items that no answer here has, so that asking for them adds nothing."""
+"""Parts of items; but for `LOGPROBS` no answer here has them, so asking adds nothing."""
 
 MESSAGE: Table = {
     "audio": (None,),
     "function_call": (None,),
     "refusal": (None,),
-    "tool_call_id": (None,),
-    "tool_calls": _EMPTY,
 }
 
 STREAM_OPTIONS: Table = {"include_obfuscation": IGNORED}  # padding; loopback has no eavesdropper

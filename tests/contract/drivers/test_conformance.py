@@ -166,6 +166,7 @@ def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
     can = subject.driver.capabilities
     entry = driver_entry(can.driver)
     assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
+    assert entry.features == can.features
 
 
 @pytest.mark.verb("capabilities")

@@ -90,6 +90,7 @@ class FakeGate:
     calls: list[Syscall] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
     cancels: list[Cancel] = field(default_factory=list)
+    tool_format: str = ""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -140,6 +141,7 @@ class FakeGate:
                 service_class=ServiceClass.INTERACTIVE if wanted is None else wanted,
                 deterministic=True,
                 created_ns=CREATED_NS,
+                tool_format=self.tool_format,
             ),
         )
 

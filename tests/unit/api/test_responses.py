@@ -243,7 +243,7 @@ def test_what_went_in_can_be_listed() -> None:
         assert [*page["data"], *rest["data"]] == listed["data"][::-1]
         assert (await e.client.get(path + "?after=msg_x")).status_code == 404
         assert (
-            await e.client.get(path + "?include[]=message.output_text.logprobs")
+            await e.client.get(path + "?include[]=message.output_text.words")
         ).status_code == 400
         assert (
             await e.client.get(path + "?include[]=reasoning.encrypted_content")
@@ -303,7 +303,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "y": 1}]}]},
         "input.0.content.0.y",
     ),
-    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.type"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
+    ({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}, "input.0.arguments"),
+    ({"input": [{"type": "computer_call", "call_id": "c"}]}, "input.0.type"),
     ({"input": [{"role": "user", "content": "x", "name": "n"}]}, "input.0.name"),
     ({"input": [{"role": "user", "content": "x", "id": 7}]}, "input.0.id"),
     ({"model": ""}, "model"),
@@ -315,14 +317,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"x" * 65: "v"}}, "metadata." + "x" * 65 + ".[key]"),
     ({"metadata": {str(i): "v" for i in range(17)}}, "metadata"),
     ({"metadata": {"k": 1}}, "metadata.k"),
-    ({"tools": [{"type": "web_search"}]}, "tools"),
+    ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"truncation": "auto"}, "truncation"),
     ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
     ({"reasoning": "high"}, "reasoning"),
-    ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ({"text": {"format": {"type": "yaml"}}}, "text.format.type"),
     ({"text": {"colour": "red"}}, "text.colour"),
-    ({"include": ["message.output_text.logprobs"]}, "include.0"),
+    ({"include": ["message.output_text.words"]}, "include.0"),
     ({"conversation": "conv_1"}, "conversation"),
     ({"prompt": {"id": "x"}}, "prompt"),
     ({"instructionss": "x"}, "instructionss"),

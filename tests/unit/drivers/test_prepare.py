@@ -61,7 +61,7 @@ def test_a_chat_has_one_beginning(preparer: TextPreparer) -> None:
 
 def test_tools_and_template_arguments(preparer: TextPreparer) -> None:
     text = byte_fallback_tokenizer().decode
-    assert text(ids(preparer, chat("a", tools=[{}, {}]))).endswith("2a:")
+    assert text(ids(preparer, chat("a", tools=[{}, {}], tool_format="hermes"))).endswith("2a:")
     closed = chat("a", template_kwargs={"add_generation_prompt": False})
     assert text(ids(preparer, closed)).endswith("a\n")
     with pytest.raises(InvalidRequest, match="messages"):
@@ -130,7 +130,7 @@ def test_templates_of_many_names(tmp_path: Path) -> None:
     preparer = make(str(make_folder(tmp_path, chat_template=named)))
     text = byte_fallback_tokenizer().decode
     assert text(ids(preparer, chat("a"))) == "d"
-    assert text(ids(preparer, chat("a", tools=[{}]))) == "t"
+    assert text(ids(preparer, chat("a", tools=[{}], tool_format="hermes"))) == "t"
     (tmp_path / "chat_template.jinja").write_text("f", encoding="utf-8")
     assert text(ids(make(str(tmp_path)), chat("a"))) == "f"
 

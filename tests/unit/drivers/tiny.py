@@ -125,7 +125,15 @@ def make_item(request_id: str, tokens: Iterable[int], **sampling: Any) -> WorkIt
     """Greedy unless said otherwise."""
     item = {
         name: sampling.pop(name)
-        for name in ("deterministic", "options", "kind", "adapter", "grammar", "service_class")
+        for name in (
+            "deterministic",
+            "options",
+            "kind",
+            "adapter",
+            "grammar",
+            "service_class",
+            "shown",
+        )
         if name in sampling
     }
     return WorkItem(

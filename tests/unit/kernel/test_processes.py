@@ -231,6 +231,7 @@ def test_a_prompt_over_the_bounds_on_numbers_is_refused_before_it_is_read() -> N
         kernel.draining, kernel.registry = False, SimpleNamespace(resolve=lambda _: VERSION)
         kernel.new_stream = lambda call, name, *_: process(name, call.principal).stream
         kernel.tokenizer = SimpleNamespace(prepare=prepare)
+        kernel.placement = SimpleNamespace(check=lambda *_: None)
         kernel.abandon = lambda one, *_: world.table.retire(one)
 
         def refuse(one: Process, error: ErrorInfo) -> None:

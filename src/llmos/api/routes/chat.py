@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from llmos.api.body import read_json
 from llmos.api.call import Call
-from llmos.api.infer import collect, frames_of, report, stream_choices, submitted
+from llmos.api.infer import (
+    check_count,
+    collect_all,
+    frames_of,
+    report,
+    stream_choices,
+    submitted,
+)
 from llmos.api.resume import resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.shapes.answers import ChatAnswer
@@ -15,17 +22,20 @@ from llmos.shapes.outcomes import chat_answer
 
 async def chat(call: Call) -> None:
     """A chat completion, whole or streamed; or with `Last-Event-ID` the rest of a stream."""
-    body = read_chat(await read_json(call), call.edge.config.max_messages)
+    config = call.edge.config
+    body = read_chat(await read_json(call), config.max_messages)
+    check_count(body.n, config.max_prompts)
     point = resume_point(call, body)
-    async with submitted(call, [body.to_generate()], point) as streams:
+    async with submitted(call, body.repeated(body.to_generate()), point) as streams:
         if body.stream:
-            frames = frames_of(streams[0].accepted, body, point, is_chat=True)
-            await stream_choices(call, streams, [frames], body.include_usage)
+            frames = frames_of(streams, body, point, body.wanted)
+            await stream_choices(call, streams, frames, body)
         else:
-            outcome = await collect(call, streams[0])
-            choice = outcome.choice(body.return_token_ids)
-            llmos = report(call, streams[0], outcome)
-            await call.send_json(chat_answer(streams[0].accepted, choice, llmos))
+            outcomes = await collect_all(call, streams)
+            pairs = list(zip(streams, outcomes, strict=True))
+            choices = [o.choice(body.return_token_ids, s.accepted, body.wanted) for s, o in pairs]
+            reports = [report(call, stream, outcome) for stream, outcome in pairs]
+            await call.send_json(chat_answer(streams[0].accepted, choices, reports))
 
 
 ROUTES = [

@@ -16,12 +16,13 @@ from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import KEEP_ALIVE
 from llmos.api.infer import Outcome, Pulse, collect, finished, report, submitted
 from llmos.api.response_frames import NOTHING_SEEN, ResponseFrames
+from llmos.api.response_output import Output
 from llmos.api.routes.jobs import next_or_silence
 from llmos.api.streams import FollowStream, InferStream
 from llmos.errors import Cancelled, LLMOSError, OffsetLost, ProtocolViolation, from_info
 from llmos.shapes.items import Item
 from llmos.shapes.response_object import Facts, response_object, stored_facts
-from llmos.shapes.responses import ResponsesBody, output_of, stored_spec
+from llmos.shapes.responses import ResponsesBody, output_of, stored_spec, wanted_by
 
 ERROR_PREFIX = b"event: error\ndata: "
 
@@ -50,33 +51,31 @@ class Live:
         accepted = stream.accepted
         running = Facts(self.job_id, self.body.echo(), "in_progress", accepted.created_ns)
         await self.call.start_sse(ERROR_PREFIX)
+        output = Output(frames, self.job_id, accepted.tool_format, wanted_by(self.body.echo()))
         await self.call.write(
             frames.whole("created", running)
             + frames.whole("in_progress", running)
-            + frames.open_message()
+            + output.opening()
         )
         try:
-            facts = self._facts(stream, await self._relay(stream, frames))
+            facts = self._facts(stream, await self._relay(stream, output))
             await self._store(facts)
         except LLMOSError as e:
             failed = running._replace(status="failed", error=e.to_info())
             await self.call.write(frames.end(failed), more=False)
             return
-        (item,) = output_of(self.job_id, facts.answer)
-        await self.call.write(frames.close_message(item) + frames.end(facts), more=False)
+        items = output_of(self.job_id, facts.answer, facts.echo)
+        await self.call.write(output.finish(items) + frames.end(facts), more=False)
 
-    async def _relay(self, stream: InferStream, frames: ResponseFrames) -> Outcome:
+    async def _relay(self, stream: InferStream, output: Output) -> Outcome:
         """Texts as they come. Raises what the request failed with."""
         outcome = Outcome(accepted_s=time.perf_counter())
         with Pulse(self.call, [stream]):
             async for batch in stream:
                 texts = [event for event in batch if type(event) is Tokens]
-                out = b"".join([frames.delta(event.text) for event in texts if event.text])
-                if out and outcome.first_s is None:
-                    outcome.first_s = time.perf_counter()
+                out = b"".join(map(output.push, texts))
                 for event in texts:
-                    outcome.texts.append(event.text)
-                    outcome.token_ids += event.token_ids
+                    outcome.add(event)
                 if out or not batch:
                     await self.call.write(out or KEEP_ALIVE)
                 if batch and type(batch[-1]) is not Tokens:
@@ -97,6 +96,8 @@ class Live:
             service_class=int(accepted.service_class),
             deterministic=end.deterministic,
             served=end.served,
+            tool_format=accepted.tool_format,
+            logprobs=outcome.logprobs,
         )
         return Facts(
             self.job_id,
@@ -189,12 +190,16 @@ class Telling:
 
     def __init__(self, job: JobRecord, frames: ResponseFrames) -> None:
         self.frames = frames
+        self._job_id = job.job_id
         self._queued = stored_facts(job)._replace(
             status="queued", ended_ns=None, answer=None, error=None, llmos=None
         )
         self._told = ""
         self._attempt = 0
-        self._is_open = False
+        self._output: Output | None = None
+        self._echo = job.spec.inputs["request"]
+        # calls are found once the model's format is known, which is at the end
+        self._at_once = bool(wanted_by(self._echo).names) or asks_logprobs(job)
 
     def opening(self) -> bytes:
         """Before it runs."""
@@ -203,14 +208,15 @@ class Telling:
 
     def event(self, event: JobEvent) -> bytes:
         """What one line of the log adds. Raises OffsetLost when the text begins anew."""
-        if event.kind != "text":
+        if event.kind != "text" or self._at_once:
             return b""
         attempt, text = event.value.get("attempt", 0), str(event.value.get("text", ""))
         if self._told and attempt != self._attempt:
             raise OffsetLost("The response was begun anew; retrieve it once it has ended.")
         self._attempt = attempt
         self._told += text
-        return self._open() + self.frames.delta(text)
+        opening, output = self._open("")
+        return opening + output.push(Tokens("", [], text))
 
     def ending(self, job: JobRecord) -> bytes:
         """What is left to tell of an ended one. Raises OffsetLost when its text is another one."""
@@ -220,21 +226,25 @@ class Telling:
         text = facts.answer.text
         if not text.startswith(self._told):
             raise OffsetLost("The response was begun anew; retrieve it.")
-        (item,) = output_of(job.job_id, facts.answer)
-        rest = text[len(self._told) :]
-        return (
-            self._open()
-            + (self.frames.delta(rest) if rest else b"")
-            + self.frames.close_message(item)
-            + self.frames.end(facts)
-        )
+        items = output_of(job.job_id, facts.answer, self._echo)
+        opening, output = self._open(facts.answer.tool_format)
+        rest = Tokens("", [], text[len(self._told) :], facts.answer.logprobs)
+        return opening + output.push(rest) + output.finish(items) + self.frames.end(facts)
 
-    def _open(self) -> bytes:
-        if self._is_open:
-            return b""
-        self._is_open = True
+    def _open(self, form: str) -> tuple[bytes, Output]:
+        """The events before the first text, once, and who tells what follows."""
+        if self._output is not None:
+            return b"", self._output
+        job_id, wanted = self._job_id, wanted_by(self._echo)
+        self._output = Output(self.frames, job_id, form, wanted)
         running = self._queued._replace(status="in_progress")
-        return self.frames.whole("in_progress", running) + self.frames.open_message()
+        return self.frames.whole("in_progress", running) + self._output.opening(), self._output
+
+
+def asks_logprobs(job: JobRecord) -> bool:
+    """Which are told together with the text, and known at the end."""
+    generate = job.spec.inputs.get("generate") or {}
+    return generate.get("sampling", {}).get("logprobs") is not None
 
 
 def _follow(call: Call, job: JobRecord, kinds: list[str]) -> FollowStream:

@@ -17,7 +17,7 @@ from llmos.drivers.gguf.memory import Accounts
 from llmos.drivers.gguf.request import Request
 from llmos.drivers.gguf.seats import Seats
 from llmos.drivers.gguf.snapshot import Snapshots
-from llmos.drivers.items import check_plain, read_tokens
+from llmos.drivers.items import check_ids, check_plain, read_tokens
 from llmos.drivers.resident import read_resident
 from llmos.drivers.sampling.params import check
 from llmos.drivers.sampling.rows import RowSampler
@@ -162,7 +162,7 @@ class GGUFDriver:
                 max_new=wanted,
                 eos_ids=self._snapshots.eos_ids(item),
                 stops=StopStrings(item.sampling.stop),
-                detokenizer=self._snapshots.begin(prompt),
+                detokenizer=self._snapshots.begin(item, prompt),
             ),
             only_exact=exact and not generated,
         )
@@ -176,13 +176,14 @@ class GGUFDriver:
     def _check(self, item: WorkItem) -> tuple[list[int], list[int]]:
         """Tokens of the prompt, and of the answer as far as it was drawn. Raises UserError."""
         engine = self._open()
-        check_plain(item)
+        check_plain(item, self.capabilities.features)
         if item.options:
             unknown = ", ".join(sorted(item.options))
             raise UnsupportedParameter(
                 f"the gguf driver has no option {unknown}", param="llmos.driver"
             )
         check(item.sampling)
+        check_ids(item.shown, engine.vocab.size, "shown")
         prompt = read_tokens(item.tokens, engine.vocab.size, "prompt")
         if not prompt:
             raise InvalidRequest("the prompt has no tokens", param="prompt")

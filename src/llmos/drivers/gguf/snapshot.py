@@ -142,7 +142,7 @@ class Snapshots:
             max_new=state.max_new,
             eos_ids=self.eos_ids(item),
             stops=StopStrings(item.sampling.stop, state.withheld),
-            detokenizer=self._restart(state.detokenizer),
+            detokenizer=self._restart(state.detokenizer, item.shown),
             generated=generated,
         )
         return Request(
@@ -161,12 +161,12 @@ class Snapshots:
         """Tokens that end this request's answer."""
         return frozenset() if item.sampling.ignore_eos else self._eos_ids
 
-    def begin(self, prompt: list[int]) -> Detokenizer:
+    def begin(self, item: WorkItem, prompt: list[int]) -> Detokenizer:
         """For the text that follows a prompt."""
-        return self._decoding.start(prompt)
+        return self._decoding.start(prompt, item.shown)
 
-    def _restart(self, state: DetokenizerState) -> Detokenizer:
+    def _restart(self, state: DetokenizerState, shown: list[int]) -> Detokenizer:
         try:
-            return self._decoding.restart(state)
+            return self._decoding.restart(state, shown)
         except ValueError as error:
             raise rejected("differs", f"differs in its tokenizer: {error}") from error

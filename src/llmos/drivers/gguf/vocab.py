@@ -8,6 +8,7 @@ from typing import Any
 
 from llmos.drivers.gguf.library import last_words, library
 from llmos.drivers.text.detokenize import ByteDecoding
+from llmos.drivers.text.grammar import Grammars
 from llmos.errors import InvalidRequest, ModelRejected
 
 _TEMPLATE = b"tokenizer.chat_template"
@@ -23,6 +24,7 @@ class Vocab:
         self._vocab = self._lib.llama_model_get_vocab(model)
         self.size = int(self._lib.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
+        self._special: dict[str, int] | None = None
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Special tokens written out in the text are those tokens. `special`: with those that the
@@ -44,6 +46,18 @@ class Vocab:
         ids = self.encode(token, special=False)
         return ids[0] if len(ids) == 1 else None
 
+    def special_ids(self) -> dict[str, int]:
+        """All control tokens, by their texts."""
+        if self._special is None:
+            attribute, control = self._lib.llama_vocab_get_attr, self._lib.LLAMA_TOKEN_ATTR_CONTROL
+            ids = [i for i in range(self.size) if attribute(self._vocab, i) & control]
+            self._special = {self.special_bytes(i).decode(errors="replace"): i for i in ids}
+        return self._special
+
+    def grammars(self, vocab_size: int, eos_ids: list[int]) -> Grammars:
+        """It takes none."""
+        raise InvalidRequest("this model's tokenizer takes no grammar", param="grammar")
+
     def eos_ids(self) -> frozenset[int]:
         """Every token that ends an answer."""
         is_end = self._lib.llama_vocab_is_eog
@@ -54,20 +68,24 @@ class Vocab:
         spm = self._lib.llama_vocab_type(self._vocab) == self._lib.LLAMA_VOCAB_TYPE_SPM
         said = self.metadata(b"tokenizer.ggml.add_space_prefix")
         prefixed = spm if said is None else said == "true"
-        return ByteDecoding(self.token_bytes, 1 if spm and prefixed else 0)
+        return ByteDecoding(self.token_bytes, 1 if spm and prefixed else 0, self.special_bytes)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token stands for; empty for control tokens."""
         found = self._pieces.get(token_id)
         if found is None:
-            found = self._pieces[token_id] = self._piece(token_id)
+            found = self._pieces[token_id] = self._piece(token_id, special=False)
         return found
 
-    def _piece(self, token_id: int) -> bytes:
+    def special_bytes(self, token_id: int) -> bytes:
+        """What a token is written as, control token or not."""
+        return self._piece(token_id, special=True)
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
         room = 64
         while room <= _MAX_PIECE_BYTES:
             buffer = ctypes.create_string_buffer(room)
-            count = self._lib.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, False)
+            count = self._lib.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             room = -count

@@ -26,7 +26,8 @@ from llmos.drivers.native.runner import Runner
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.native.snapshot import Snapshots
 from llmos.drivers.resident import read_resident
-from llmos.drivers.text.detokenize import Decoding
+from llmos.drivers.text.detokenize import Decoding, Detokenizer
+from llmos.drivers.text.grammar import GrammarsOf
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
     Conflict,
@@ -52,6 +53,7 @@ class NativeDriver:
         parks=True,
         drafts=True,
         deterministic=True,
+        features=["grammar", "logit_bias", "logprobs"],
     )
 
     def __init__(self) -> None:
@@ -69,9 +71,10 @@ class NativeDriver:
         progress(0.8, "tokenizer")
         self._decoding = _read_decoding(Path(spec.folder))
         self._seats = Seats(runner)
-        self._snapshots = Snapshots(spec, runner, self._decoding)
-        self._runner = runner
         info = runner.info
+        self._grammars = GrammarsOf(Path(spec.folder), info.vocab_size, info.eos_ids)
+        self._snapshots = Snapshots(spec, runner, self._decoding, self._grammars)
+        self._runner = runner
         self._exact_by_default = (
             info.exact_by_default if spec.deterministic is None else spec.deterministic
         )
@@ -92,7 +95,7 @@ class NativeDriver:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
-            del self._seats, self._snapshots, self._decoding
+            del self._seats, self._snapshots, self._decoding, self._grammars
             self._outbox.clear()
 
     def park(self) -> MemoryReport:
@@ -136,11 +139,19 @@ class NativeDriver:
             max_new=wanted,
             eos_ids=frozenset() if item.sampling.ignore_eos else info.eos_ids,
             exact=exact,
-            sampler=RowSampler(item.sampling, prompt, generated=generated),
+            sampler=RowSampler(
+                item.sampling,
+                prompt,
+                generated=generated,
+                grammar=self._grammars.start(item.grammar),
+            ),
             stops=StopStrings(item.sampling.stop),
-            detokenizer=None if self._decoding is None else self._decoding.start(prompt),
+            detokenizer=self._detokenizer(item, prompt),
+            piece_of=self._piece_of,
         )
         ended = request.replay(generated, exact=info.engine == "fused")
+        if error := request.sampler.error:
+            raise error
         self._num_submitted += 1
         if ended is None:
             self._seats.add(request)
@@ -193,6 +204,12 @@ class NativeDriver:
         """Not yet: see `capabilities`."""
         raise EngineFailed("unsupported: the native driver attaches no programs")
 
+    def _detokenizer(self, item: WorkItem, prompt: list[int]) -> Detokenizer | None:
+        return None if self._decoding is None else self._decoding.start(prompt, item.shown)
+
+    def _piece_of(self, token_id: int) -> bytes:
+        return b"" if self._decoding is None else self._decoding.piece(token_id)
+
     # work
 
     def wait_s(self) -> float | None:
@@ -205,6 +222,10 @@ class NativeDriver:
         events, self._outbox = self._outbox, []
         self._seats.fill()
         for request, drawn in runner.advance(self._seats.running()):
+            if error := request.sampler.error:
+                self._seats.remove(request)
+                events.append(request.fail(error))
+                continue
             if isinstance(drawn, EngineFailed):
                 self._seats.remove(request, broken=True)
                 events.append(request.fail(drawn))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmos.abi.inference import WorkItem
+from llmos.drivers.items import check_ids
 from llmos.drivers.native import sampling
 from llmos.drivers.native.request import tokens_of
 from llmos.errors import InvalidRequest, UnsupportedParameter
@@ -14,11 +15,12 @@ def check_item(item: WorkItem, vocab_size: int) -> tuple[list[int], list[int]]:
     """Tokens of the prompt, and of the answer as far as it was drawn before. Raises UserError."""
     if item.kind != "generate":
         raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
-    for name in ("adapter", "grammar"):
-        if getattr(item, name) is not None:
-            raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
+    if item.adapter is not None:
+        raise UnsupportedParameter("adapter is not supported by this model", param="adapter")
     _check_options(item.options)
     sampling.check(item.sampling)
+    check_ids([token_id for token_id, _ in item.sampling.logit_bias], vocab_size, "logit_bias")
+    check_ids(item.shown, vocab_size, "shown")
     prompt = _tokens(item.tokens, vocab_size, "prompt")
     if not prompt:
         raise InvalidRequest("the prompt has no tokens", param="prompt")

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
+from llmos.abi.events import (
+    Aborted,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Logprobs,
+    TokenLogprob,
+    Tokens,
+)
 from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.sampling import RowSampler
@@ -36,7 +45,7 @@ class Request:
     `slot` (its pages in `lease`, listed in `table`, where the runner has pages), or in `parked`.
     Neither: it has not begun. `num_found` tokens of the prompt had it from others. `to_read`:
     the prompt, and what was generated before where the request is recomputed; the first token is
-    drawn after it.
+    drawn after it. `piece_of`: the bytes that a token stands for.
     """
 
     item: WorkItem
@@ -48,6 +57,7 @@ class Request:
     sampler: RowSampler
     stops: StopStrings
     detokenizer: Detokenizer | None
+    piece_of: Callable[[int], bytes] | None = None
     generated: list[int] = dataclasses.field(default_factory=list)
     num_cached: int = 0
     slot: int | None = None
@@ -112,13 +122,33 @@ class Request:
         """
         taken: list[int] = []
         texts: list[str] = []
+        ended: Finished | None = None
         for token_id in token_ids:
             taken.append(token_id)
             text, ended = self._take(token_id)
             texts.append(text)
             if ended is not None:
-                return [Tokens(self.request_id, taken, "".join(texts)), ended]
-        return [Tokens(self.request_id, taken, "".join(texts))]
+                break
+        said = Tokens(self.request_id, taken, "".join(texts), self._logprobs(taken))
+        return [said] if ended is None else [said, ended]
+
+    def _logprobs(self, taken: list[int]) -> list[Logprobs] | None:
+        """Of tokens that have a text, or did not end the answer."""
+        if self.item.sampling.logprobs is None:
+            return None
+        recorded, self.sampler.recorded = self.sampler.recorded, []
+        return [
+            Logprobs(self._priced(token, logprob), [self._priced(*other) for other in top])
+            for token, (drawn, logprob, top) in zip(taken, recorded, strict=False)
+            if token == drawn and not self._is_end(token)
+        ]
+
+    def _priced(self, token_id: int, logprob: float) -> TokenLogprob:
+        piece = b"" if self.piece_of is None else self.piece_of(token_id)
+        return TokenLogprob(token_id, piece, logprob)
+
+    def _is_end(self, token_id: int) -> bool:
+        return token_id in self.eos_ids or token_id in self.item.sampling.stop_token_ids
 
     def _take(self, token_id: int) -> tuple[str, Finished | None]:
         self.generated.append(token_id)
@@ -132,6 +162,9 @@ class Request:
         text = self.stops.push(text)
         if self.stops.matched is not None:
             return text, self._finish(FinishReason.STOP, self.stops.matched)
+        grammar = self.sampler.grammar
+        if grammar is not None and grammar.is_over:
+            return text + self.stops.flush(), self._finish(FinishReason.STOP, None)
         if len(self.generated) >= self.max_new:
             return text + self.stops.flush(), self._finish(FinishReason.LENGTH, None)
         return text, None

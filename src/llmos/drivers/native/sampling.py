@@ -18,11 +18,15 @@ from collections.abc import Sequence
 import torch
 
 from llmos.abi.inference import Sampling
+from llmos.drivers.text.grammar import GrammarState
 from llmos.errors import InvalidRequest
 from llmos.weights.footprint import DRAW_ELEMENTS
 
 GREEDY_BELOW = 1e-5
 """A temperature under this is zero: the most likely token, the first one of equals."""
+
+MAX_LOGPROBS = 20
+"""Of likeliest tokens that are told of each one."""
 
 
 def check(sampling: Sampling) -> None:
@@ -41,6 +45,8 @@ def check(sampling: Sampling) -> None:
         value = getattr(sampling, name)
         if not math.isfinite(value) or not low <= value <= high:
             raise InvalidRequest(f"{name} is {value}, out of range", param=name)
+    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= MAX_LOGPROBS:
+        raise InvalidRequest(f"logprobs is {sampling.logprobs}, out of range", param="logprobs")
     for name in ("top_p", "repetition_penalty"):
         if getattr(sampling, name) == 0:
             raise InvalidRequest(f"{name} must be above 0", param=name)
@@ -59,6 +65,7 @@ class RowSampler:
         prompt: list[int],
         seed: int | None = None,
         generated: Sequence[int] = (),
+        grammar: GrammarState | None = None,
     ) -> None:
         self.sampling = sampling
         self.greedy = sampling.temperature < GREEDY_BELOW
@@ -69,18 +76,67 @@ class RowSampler:
             or sampling.presence_penalty != 0
             or sampling.repetition_penalty != 1
         )
+        self.grammar = grammar
+        self.shaped = (
+            self.penalized
+            or bool(sampling.logit_bias)
+            or sampling.logprobs is not None
+            or grammar is not None
+        )
+        self.recorded: list[Recorded] = []
+        """Of tokens drawn since it was last emptied, where log-probabilities are asked for."""
+        self._raw_NV: list[torch.Tensor] = []
         self._prompt = prompt
         self._generated = list(generated)
         self._counts_V: torch.Tensor | None = None
         self._seen_V: torch.Tensor | None = None
 
+    @property
+    def error(self) -> InvalidRequest | None:
+        """Why it cannot draw any more."""
+        why = None if self.grammar is None else self.grammar.error
+        if why is None:
+            return None
+        return InvalidRequest(f"the answer cannot go on in its grammar: {why}", param="grammar")
+
     def note(self, token_id: int) -> None:
         """A token was generated."""
+        if self.grammar is not None:
+            self.grammar.accept(token_id)
         if self._counts_V is None or self._seen_V is None:
             return
         with torch.inference_mode():  # where the counts were made
             self._counts_V[token_id] += 1
             self._seen_V[token_id] = True
+
+    def shape(self, logits_NV: torch.Tensor, guessed: Sequence[int] = ()) -> None:
+        """Make of float logits, in place, those that are drawn from.
+
+        Rows are those of the next token and of the ones after each of `guessed`.
+        """
+        if self.sampling.logprobs is not None:
+            self._raw_NV = list(torch.log_softmax(logits_NV, dim=-1))
+        if self.penalized:
+            logits_NV[0] = self.penalize(logits_NV[0])
+        if self.sampling.logit_bias:
+            ids = [token_id for token_id, _ in self.sampling.logit_bias]
+            added = [bias for _, bias in self.sampling.logit_bias]
+            logits_NV[:, ids] += torch.tensor(added, device=logits_NV.device)
+        if self.grammar is not None:
+            for row, barred_V in enumerate(self.grammar.ahead(guessed)):
+                mask_V = torch.from_numpy(barred_V).to(logits_NV.device)
+                logits_NV[row].masked_fill_(mask_V, -math.inf)
+
+    def record(self, tokens: Sequence[int]) -> None:
+        """These were drawn from the rows shaped last."""
+        most = self.sampling.logprobs
+        if most is None:
+            return
+        for raw_V, token in zip(self._raw_NV, tokens, strict=False):
+            values, ids = raw_V.topk(most)
+            top = list(zip(ids.tolist(), values.tolist(), strict=True))
+            self.recorded.append((token, float(raw_V[token]), top))
+        self._raw_NV = []
 
     def penalize(self, logits_V: torch.Tensor) -> torch.Tensor:
         """The logits after the penalties: OpenAI's two, and CTRL's (arXiv:1909.05858)."""
@@ -94,6 +150,10 @@ class RowSampler:
         logits_V = torch.where(self._seen_V, repeated, logits_V)
         logits_V = logits_V - self.sampling.frequency_penalty * self._counts_V
         return logits_V - self.sampling.presence_penalty * (self._counts_V > 0)
+
+
+Recorded = tuple[int, float, list[tuple[int, float]]]
+"""A drawn token, its log-probability, and the likeliest ones with theirs."""
 
 
 def uniform(seed: int, index: int) -> float:
@@ -124,8 +184,11 @@ def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[
 
 def _sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[int | None]:
     """With one transfer to the host."""
-    if any(sampler.penalized for sampler, _ in rows):
-        logits_NV = _penalized(logits_NV, [sampler for sampler, _ in rows])
+    if any(sampler.shaped for sampler, _ in rows):
+        logits_NV = logits_NV.float().clone()
+        for row, (sampler, _) in enumerate(rows):
+            if sampler.shaped:
+                sampler.shape(logits_NV[row : row + 1])
     best_N, chosen_N = logits_NV.max(dim=-1)
     drawn = [row for row, (sampler, _) in enumerate(rows) if not sampler.greedy]
     if drawn:
@@ -135,15 +198,10 @@ def _sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list
         )
     # of logits that hold a NaN or an infinity the largest is one
     tokens: list[int] = chosen_N.masked_fill(~best_N.isfinite(), -1).tolist()
+    for (sampler, _), token in zip(rows, tokens, strict=True):
+        if sampler.shaped and token >= 0:
+            sampler.record((token,))
     return [None if token < 0 else token for token in tokens]
-
-
-def _penalized(logits_NV: torch.Tensor, samplers: list[RowSampler]) -> torch.Tensor:
-    logits_NV = logits_NV.float().clone()
-    for row, sampler in enumerate(samplers):
-        if sampler.penalized:
-            logits_NV[row] = sampler.penalize(logits_NV[row])
-    return logits_NV
 
 
 def _draw(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> torch.Tensor:

@@ -27,6 +27,7 @@ from llmos.drivers.snapshots.shelf import (
     tokens_of,
 )
 from llmos.drivers.text.detokenize import Decoding, Detokenizer, DetokenizerState
+from llmos.drivers.text.grammar import GrammarsOf
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import ContextLengthExceeded
 
@@ -53,7 +54,13 @@ class NativeState(msgspec.Struct, frozen=True):
 class Snapshots:
     """Of one loaded model."""
 
-    def __init__(self, spec: ReplicaSpec, runner: Runner, decoding: Decoding | None) -> None:
+    def __init__(
+        self,
+        spec: ReplicaSpec,
+        runner: Runner,
+        decoding: Decoding | None,
+        grammars: GrammarsOf,
+    ) -> None:
         info = runner.info
         identity = Identity(
             driver="native",
@@ -65,6 +72,7 @@ class Snapshots:
         self.shelf = Shelf(spec, identity)
         self._runner = runner
         self._decoding = decoding
+        self._grammars = grammars
 
     def write(self, request: Request, folder: str = "") -> SnapshotRef:
         """The request as it is now, to a folder (empty: the replica's own).
@@ -160,9 +168,16 @@ class Snapshots:
             max_new=state.max_new,
             eos_ids=frozenset() if item.sampling.ignore_eos else self._runner.info.eos_ids,
             exact=state.exact,
-            sampler=RowSampler(item.sampling, prompt, state.seed, generated),
+            sampler=RowSampler(
+                item.sampling,
+                prompt,
+                state.seed,
+                generated,
+                self._grammars.start(item.grammar, generated),
+            ),
             stops=StopStrings(item.sampling.stop, state.withheld),
-            detokenizer=self._restart(state.detokenizer),
+            detokenizer=self._restart(state.detokenizer, item.shown),
+            piece_of=None if self._decoding is None else self._decoding.piece,
             generated=generated,
             num_cached=parked.num_tokens,
             parked=parked if parked.num_tokens else None,
@@ -170,13 +185,13 @@ class Snapshots:
             only_exact=state.only_exact and state.grounds == self._runner.grounds,
         )
 
-    def _restart(self, state: DetokenizerState | None) -> Detokenizer | None:
+    def _restart(self, state: DetokenizerState | None, shown: list[int]) -> Detokenizer | None:
         if state is None and self._decoding is None:
             return None
         try:
             if state is None or self._decoding is None:
                 raise ValueError("one side has no tokenizer")
-            return self._decoding.restart(state)
+            return self._decoding.restart(state, shown)
         except ValueError as error:
             raise rejected("differs", f"differs in its tokenizer: {error}") from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -66,19 +66,34 @@ class Decoding:
         self._rule = _find_rule(None if decoder is None else json.loads(decoder.__getstate__()))
         self._bytes: dict[int, bytes] = {}
 
-    def start(self, prompt: Sequence[int]) -> Detokenizer:
-        """A detokenizer for what follows a prompt."""
+    def start(self, prompt: Sequence[int], shown: Sequence[int] = ()) -> Detokenizer:
+        """A detokenizer for what follows a prompt. `shown`: special tokens that are text, too."""
         if self._rule is None:
-            return _WindowDetokenizer(self._tokenizer, prompt[-_WindowDetokenizer.CONTEXT :])
-        return _ByteDetokenizer(self.token_bytes, self._open_spaces(prompt))
+            window = prompt[-_WindowDetokenizer.CONTEXT :]
+            return _WindowDetokenizer(self._tokenizer, window, shown=self._texts(shown))
+        return _ByteDetokenizer(self._to_bytes(shown), self._open_spaces(prompt))
 
-    def restart(self, state: DetokenizerState) -> Detokenizer:
+    def restart(self, state: DetokenizerState, shown: Sequence[int] = ()) -> Detokenizer:
         """One that goes on from a state. Raises ValueError: it is another kind of decoder's."""
         if self._rule is not None and isinstance(state, ByteState):
-            return _ByteDetokenizer(self.token_bytes, state.open_spaces, state)
+            return _ByteDetokenizer(self._to_bytes(shown), state.open_spaces, state)
         if self._rule is None and isinstance(state, WindowState):
-            return _WindowDetokenizer(self._tokenizer, state.window, state.num_done)
+            texts = self._texts(shown)
+            return _WindowDetokenizer(self._tokenizer, state.window, state.num_done, shown=texts)
         raise ValueError("the tokenizer's decoder is another one")
+
+    def piece(self, token_id: int) -> bytes:
+        """What a token is by itself, special or not; empty for unknown ones."""
+        if token_id not in self._special and self._rule is not None:
+            return self.token_bytes(token_id)
+        return self._tokenizer.decode([token_id], skip_special_tokens=False).encode()
+
+    def _texts(self, shown: Sequence[int]) -> dict[int, str]:
+        return {i: self._tokenizer.id_to_token(i) or "" for i in shown}
+
+    def _to_bytes(self, shown: Sequence[int]) -> Callable[[int], bytes]:
+        texts = {i: text.encode() for i, text in self._texts(shown).items()}
+        return _showing(self.token_bytes, texts)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes a token stands for; empty for special and unknown ones."""
@@ -100,22 +115,45 @@ class Decoding:
 
 class ByteDecoding:
     """The same for a tokenizer that tells the bytes of every token; it drops `leading_spaces` of
-    the whole text."""
+    the whole text. `special_bytes`: what a special token is written as."""
 
-    def __init__(self, token_bytes: Callable[[int], bytes], leading_spaces: int) -> None:
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        leading_spaces: int,
+        special_bytes: Callable[[int], bytes],
+    ) -> None:
         self._token_bytes = token_bytes
         self._leading_spaces = leading_spaces
+        self._special_bytes = special_bytes
 
-    def start(self, prompt: Sequence[int]) -> Detokenizer:
-        """A detokenizer for what follows a prompt."""
+    def start(self, prompt: Sequence[int], shown: Sequence[int] = ()) -> Detokenizer:
+        """A detokenizer for what follows a prompt. `shown`: special tokens that are text, too."""
         spaces = _spaces_left(self._token_bytes, self._leading_spaces, prompt)
-        return _ByteDetokenizer(self._token_bytes, spaces)
+        return _ByteDetokenizer(self._to_bytes(shown), spaces)
 
-    def restart(self, state: DetokenizerState) -> Detokenizer:
+    def restart(self, state: DetokenizerState, shown: Sequence[int] = ()) -> Detokenizer:
         """One that goes on from a state. Raises ValueError: it is another kind of decoder's."""
         if not isinstance(state, ByteState):
             raise ValueError("the tokenizer's decoder is another one")
-        return _ByteDetokenizer(self._token_bytes, state.open_spaces, state)
+        return _ByteDetokenizer(self._to_bytes(shown), state.open_spaces, state)
+
+    def _to_bytes(self, shown: Sequence[int]) -> Callable[[int], bytes]:
+        return _showing(self._token_bytes, {i: self._special_bytes(i) for i in shown})
+
+
+def _showing(
+    token_bytes: Callable[[int], bytes], shown: Mapping[int, bytes]
+) -> Callable[[int], bytes]:
+    """`token_bytes`, but for those that are shown."""
+    if not shown:
+        return token_bytes
+
+    def to_bytes(token_id: int) -> bytes:
+        found = shown.get(token_id)
+        return token_bytes(token_id) if found is None else found
+
+    return to_bytes
 
 
 def _spaces_left(
@@ -226,9 +264,15 @@ class _WindowDetokenizer:
     """Tokens of the past that a piece may depend on."""
 
     def __init__(
-        self, tokenizer: Tokenizer, window: Sequence[int], num_done: int | None = None
+        self,
+        tokenizer: Tokenizer,
+        window: Sequence[int],
+        num_done: int | None = None,
+        *,
+        shown: Mapping[int, str],
     ) -> None:
         self._tokenizer = tokenizer
+        self._shown = shown
         self._window = list(window)
         self._num_done = len(self._window) if num_done is None else num_done
 
@@ -239,6 +283,10 @@ class _WindowDetokenizer:
         return "".join([self._push(token_id) for token_id in token_ids])
 
     def _push(self, token_id: int) -> str:
+        if (special := self._shown.get(token_id)) is not None:
+            # what waited for the rest of a character will not get it
+            self._window, self._num_done = [], 0
+            return special
         self._window.append(token_id)
         before = self._decode(self._window[: self._num_done])
         after = self._decode(self._window)

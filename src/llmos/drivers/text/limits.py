@@ -20,3 +20,25 @@ class TemplateLimits(msgspec.Struct, frozen=True):
 
 
 LIMITS = TemplateLimits()
+
+
+class GrammarLimits(msgspec.Struct, frozen=True):
+    """Bounds on what a grammar costs. Whoever sends one is not trusted.
+
+    `source_chars` of its text, `symbols` of what it becomes; `compile_fuel` and `step_fuel` bound
+    the work on regular expressions (llguidance does about 50,000 and 14,000 in a millisecond),
+    `row_items` and `step_items` that of the parser (20,000 in a millisecond), `lexer_states` memory
+    (1 to 2 KB each). `num_kept` compiled ones are kept for requests that bring them again.
+    """
+
+    source_chars: int = 131_072
+    symbols: int = 20_000
+    compile_fuel: int = 100_000
+    step_fuel: int = 200_000
+    row_items: int = 2_000
+    step_items: int = 50_000
+    lexer_states: int = 50_000
+    num_kept: int = 64
+
+
+GRAMMAR = GrammarLimits()

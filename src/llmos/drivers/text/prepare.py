@@ -15,8 +15,14 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem, TextPrompt
+from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.template import ChatTemplate
+from llmos.drivers.text.tools import ToolPlan, in_words, plan_tools
 from llmos.errors import InvalidRequest, ModelRejected
+from llmos.shapes.toolcalls.formats import knows_calls, knows_tools
+
+_TOOL_USE = "tool_use"
+"""The name of a template that is for chats with tools alone."""
 
 _RESERVED = {"messages", "tools", "documents"}
 
@@ -40,6 +46,14 @@ class PromptTokenizer(Protocol):
         """Of a special token by its name."""
         ...
 
+    def special_ids(self) -> dict[str, int]:
+        """All special tokens, by their texts."""
+        ...
+
+    def grammars(self, vocab_size: int, eos_ids: list[int]) -> Grammars:
+        """Over its vocabulary. Raises PluginError, InvalidRequest where it takes none."""
+        ...
+
 
 class FileTokenizer:
     """Of a `tokenizer.json`. Raises ModelRejected."""
@@ -60,6 +74,13 @@ class FileTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
+    def special_ids(self) -> dict[str, int]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special}
+
+    def grammars(self, vocab_size: int, eos_ids: list[int]) -> Grammars:
+        return Grammars(self._tokenizer.to_str(), vocab_size, eos_ids)
+
 
 class TextPreparer:
     """Behind `abi.Preparer`, for one model. Raises InvalidRequest.
@@ -75,10 +96,12 @@ class TextPreparer:
         self._specials = specials
         self._sources = sources
         self._templates: dict[str, ChatTemplate] = {}
+        self._made: Grammars | None = None
 
     def prepare(self, item: PrepareItem) -> Prepared:
         """Tokens of the prompt, each within the vocabulary."""
-        ids = self._ids(item)
+        plan = self._plan(item)
+        ids = self._ids(item, plan)
         if not ids:
             raise InvalidRequest("the prompt is empty", param="prompt")
         # bool is an int to Python, but not a token
@@ -88,12 +111,37 @@ class TextPreparer:
                 f"token id {str(wrong)[:40]} is not in the vocabulary of {item.vocab_size}",
                 param="prompt",
             )
-        return Prepared(item.request_id, array("i", ids).tobytes(), len(ids))
+        grammar = item.grammar if plan is None else plan.grammar
+        if grammar is not None:
+            self._grammars(item.vocab_size).check(grammar)
+        packed = array("i", ids).tobytes()
+        if plan is None:
+            return Prepared(item.request_id, packed, len(ids), grammar)
+        shown = [i for i in plan.shown if i < item.vocab_size]
+        return Prepared(item.request_id, packed, len(ids), grammar, plan.form, shown)
 
-    def _ids(self, item: PrepareItem) -> Sequence[int]:
+    def _plan(self, item: PrepareItem) -> ToolPlan | None:
+        """What becomes of tools, where there are any that may be called."""
+        prompt = item.prompt
+        if not isinstance(prompt, ChatPrompt) or not prompt.tools or prompt.tool_choice == "none":
+            return None
+        name = self._name(with_tools=True)
+        source = self._sources[name]
+        knows = name == _TOOL_USE or knows_tools(source)
+        special = self._tokenizer.special_ids()
+        return plan_tools(source if knows else None, prompt, item.grammar, special)
+
+    def _grammars(self, vocab_size: int) -> Grammars:
+        """Made when the first grammar comes. Raises PluginError, InvalidRequest."""
+        if self._made is None or self._made.vocab_size != vocab_size:
+            end = self._tokenizer.find_id(self._specials.get("eos_token", ""))
+            self._made = self._tokenizer.grammars(vocab_size, [] if end is None else [end])
+        return self._made
+
+    def _ids(self, item: PrepareItem, plan: ToolPlan | None) -> Sequence[int]:
         prompt = item.prompt
         if isinstance(prompt, ChatPrompt):
-            return self._encode(self._render(prompt), special=False)
+            return self._encode(self._render(prompt, plan), special=False)
         if isinstance(prompt, TextPrompt):
             return self._encode(prompt.text, special=True) or self._bos()
         return prompt.token_ids
@@ -111,34 +159,45 @@ class TextPreparer:
         token_id = None if bos is None else self._tokenizer.find_id(bos)
         return [] if token_id is None else [token_id]
 
-    def _render(self, prompt: ChatPrompt) -> str:
+    def _render(self, prompt: ChatPrompt, plan: ToolPlan | None) -> str:
         clash = _RESERVED & prompt.template_kwargs.keys()
         if clash:
             raise InvalidRequest(
                 f"chat_template_kwargs may not set {', '.join(sorted(clash))}",
                 param="chat_template_kwargs",
             )
+        messages = prompt.messages
+        if plan is not None and not plan.by_template:
+            messages = in_words(messages, prompt.tools or [])
+        elif plan is None and not knows_calls(self._sources[self._name(with_tools=False)]):
+            messages = in_words(messages, [])
+        shown = prompt.tools if plan is not None and plan.by_template else None
         variables: dict[str, Any] = {
             "add_generation_prompt": True,
             "documents": None,
             **self._specials,
             **prompt.template_kwargs,
-            "messages": [_message(m, i) for i, m in enumerate(prompt.messages)],
-            "tools": prompt.tools or None,
+            "messages": [_message(m, i) for i, m in enumerate(messages)],
+            "tools": shown,
         }
-        return self._template(with_tools=bool(prompt.tools)).render(variables)
+        return self._template(with_tools=shown is not None).render(variables)
 
     def _template(self, *, with_tools: bool) -> ChatTemplate:
+        name = self._name(with_tools=with_tools)
+        if name not in self._templates:
+            self._templates[name] = ChatTemplate(self._sources[name])
+        return self._templates[name]
+
+    def _name(self, *, with_tools: bool) -> str:
+        """Of the template for a chat. Raises InvalidRequest where there is none."""
         if not self._sources:
             raise InvalidRequest(
                 "this model has no chat template; use /v1/completions", param="messages"
             )
-        name = "tool_use" if with_tools and "tool_use" in self._sources else "default"
+        name = _TOOL_USE if with_tools and _TOOL_USE in self._sources else "default"
         if name not in self._sources:
             name = next(iter(self._sources))
-        if name not in self._templates:
-            self._templates[name] = ChatTemplate(self._sources[name])
-        return self._templates[name]
+        return name
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 
 from llmos.abi import syscall as sc
 from llmos.abi.channel import Channel, ChannelClosed
-from llmos.abi.events import Aborted, Failed, Finished, Tokens
+from llmos.abi.events import Aborted, Failed, Finished, Logprobs, Tokens
 from llmos.abi.jobs import JobRecord
 from llmos.abi.program import Answer, Generate
 from llmos.errors import (
@@ -40,6 +40,7 @@ class _Open:
     accepted: sc.Accepted | None = None
     token_ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    logprobs: list[Logprobs] | None = None
 
 
 class Desk:
@@ -117,6 +118,8 @@ class Desk:
             if isinstance(event, Tokens):
                 call.token_ids += event.token_ids
                 call.texts.append(event.text)
+                if event.logprobs is not None:
+                    call.logprobs = [*(call.logprobs or ()), *event.logprobs]
                 if self._on_text is not None:
                     self._on_text(event.text)
             elif isinstance(event, Finished | Failed | Aborted):
@@ -151,6 +154,8 @@ class Desk:
             deterministic=done.deterministic if done else None,
             served=done.served if done else None,
             error=error,
+            tool_format=accepted.tool_format if accepted else "",
+            logprobs=call.logprobs,
         )
         self._answer(call.number, answer)
 

@@ -51,11 +51,15 @@ class PagesCopy:
 
 @dataclasses.dataclass(slots=True)
 class _Work:
-    """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`."""
+    """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`.
+
+    `forced`: of them those after the first are what its grammar demands.
+    """
 
     request: Request
     tokens: list[int]
     num_wanted: int
+    forced: bool = False
 
 
 class FusedRunner:
@@ -249,7 +253,11 @@ class FusedRunner:
         for work in works:
             request = work.request
             count = min(LIMITS.draft_tokens, request.max_new - len(request.generated) - 1)
-            if count > 0 and request.guesses and not request.sampler.penalized:
+            if count <= 0 or not request.guesses or request.sampler.penalized:
+                continue
+            if self._force(work, max(0, min(room, count))):
+                room -= len(work.tokens) - 1
+            else:
                 asking.append((work, Ask(request, count)))
         if room <= 0 or not asking:
             return
@@ -257,6 +265,16 @@ class FusedRunner:
         for (work, _), guessed in zip(asking, guesses, strict=True):
             work.tokens = work.tokens + guessed
             work.num_wanted = len(work.tokens)
+
+    @staticmethod
+    def _force(work: _Work, count: int) -> bool:
+        """Guess what the grammar demands next, if it demands something."""
+        grammar = work.request.sampler.grammar
+        forced = [] if grammar is None else grammar.forced(count)
+        work.tokens = work.tokens + forced
+        work.num_wanted = len(work.tokens)
+        work.forced = bool(forced)
+        return work.forced
 
     def _run(self, works: list[_Work]) -> list[Drawn]:
         if not works:
@@ -291,11 +309,11 @@ class FusedRunner:
         row = 0
         for work in works:
             sampler, index = work.request.sampler, len(work.request.generated)
-            for ahead in range(work.num_wanted):
-                if sampler.penalized:
-                    logits_NV[row] = sampler.penalize(logits_NV[row])
-                drawings.append(drawing(sampler, index + ahead))
-                row += 1
+            if sampler.shaped and work.num_wanted:
+                guessed = work.tokens[1:] if work.num_wanted > 1 else ()
+                sampler.shape(logits_NV[row : row + work.num_wanted], guessed)
+            drawings += [drawing(sampler, index + ahead) for ahead in range(work.num_wanted)]
+            row += work.num_wanted
         return self.engine.draw(logits_NV, drawings) if drawings else []
 
     def _accept(self, works: list[_Work], tokens: list[int | None]) -> list[Drawn]:
@@ -313,7 +331,8 @@ class FusedRunner:
                 taken.append(token)
                 if number < len(guessed) and token != guessed[number]:
                     break
-            if guessed and self._guesser is not None:
+            request.sampler.record(taken)
+            if guessed and not work.forced and self._guesser is not None:
                 num_right = max(0, len(taken) - 1)
                 self._guesser.note(request, len(guessed), num_right)
                 self.num_guessed += len(guessed)
