@@ -20,11 +20,11 @@ from tokenizers import Tokenizer
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Event, Failed, Finished
-from llmos.abi.inference import ChatPrompt, PrepareItem, TextPrompt, WorkItem
+from llmos.abi.inference import ChatPrompt, Grammar, PrepareItem, TextPrompt, WorkItem
 from llmos.drivers.gguf.driver import GGUFDriver
 from llmos.drivers.gguf.library import library
 from llmos.drivers.gguf.prepare import make
-from llmos.errors import LoadFailed, ModelRejected, PluginError
+from llmos.errors import InvalidRequest, LoadFailed, ModelRejected, PluginError, UserError
 from llmos.weights import inspect
 from llmos.weights.ggml import BLOCKS
 from tests.unit.drivers.tiny import (
@@ -263,6 +263,56 @@ def test_a_chat_by_the_files_template(tmp_path: Path) -> None:
     rendered = preparer.prepare(PrepareItem("r", "", "", TextPrompt("<t>hot<a>"), 300))
     tokens = np.frombuffer(prepared.tokens, np.int32).tolist()
     assert tokens == np.frombuffer(rendered.tokens, np.int32).tolist()[1:]  # less the `<s>`
+
+
+HI = [{"role": "user", "content": "hot"}]
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+def test_tools_are_told_in_words_and_calls_are_looked_for(tmp_path: Path) -> None:
+    make_gguf(tmp_path)
+    preparer = make(str(tmp_path))
+    plain = preparer.prepare(PrepareItem("r", "", "", ChatPrompt(HI), 300))
+    with_tools = preparer.prepare(PrepareItem("r", "", "", ChatPrompt(HI, TOOLS), 300))
+    assert (plain.tool_format, with_tools.tool_format) == ("", "hermes")
+    assert with_tools.num_tokens > plain.num_tokens
+    with pytest.raises(InvalidRequest, match="takes no grammar"):
+        preparer.prepare(
+            PrepareItem("r", "", "", ChatPrompt(HI, TOOLS, tool_choice="required"), 300)
+        )
+    with pytest.raises(InvalidRequest, match="takes no grammar"):
+        preparer.prepare(
+            PrepareItem("r", "", "", ChatPrompt(HI), 300, grammar=Grammar("regex", "a"))
+        )
+
+
+def test_special_tokens_are_shown_where_they_are_part_of_calls(load: Load, stories: Path) -> None:
+    vocab = load(stories)._open().vocab
+    special = vocab.special_ids()
+    assert special == {"<s>": 1, "</s>": 2}
+    ids = [*vocab.encode("hot", special=False), 1]
+    assert vocab.decoding().start([1], [1]).push(ids) == "hot<s>"
+    assert vocab.decoding().start([1], [2]).push(ids) == "hot"
+    begun = vocab.decoding().start([1], [1])
+    begun.push(ids)
+    assert vocab.decoding().restart(begun.state(), [1]).push([1]) == "<s>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logprobs": 1}, "logprobs"),
+        ({"logit_bias": [(5, 1.0)]}, "logit_bias"),
+        ({"grammar": Grammar("regex", "a")}, "grammar"),
+        ({"shown": [-1]}, "shown"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(
+    load: Load, stories: Path, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        load(stories).submit(make_item("a", [1], **fields))
+    assert refused.value.param == param
 
 
 def test_stops_and_ends(load: Load, stories: Path) -> None:

@@ -15,7 +15,7 @@ from llmos.errors import InvalidRequest
 from tests.unit.drivers.tiny import make_item
 
 PIECES = {0: b"", 1: b" the", 2: b" end", 3: "你".encode()[:2], 4: "你".encode()[2:], 5: b"  "}
-DECODING = ByteDecoding(lambda token_id: PIECES[token_id], 1)
+DECODING = ByteDecoding(lambda token_id: PIECES[token_id], 1, lambda token_id: b"<%d>" % token_id)
 
 
 def make(max_new: int = 9, prompt: tuple[int, ...] = (0,), **sampling: Any) -> Answer:
@@ -82,3 +82,10 @@ def test_a_decoding_goes_on_from_a_state() -> None:
         assert text == "the你 end"
     with pytest.raises(ValueError, match="another"):
         DECODING.restart(WindowState([], 0))
+
+
+def test_special_tokens_are_text_where_they_are_shown() -> None:
+    assert DECODING.start((0,)).push((1, 0, 2)) == "the end"
+    begun = DECODING.start((0,), [0])
+    assert begun.push((1, 0, 2)) == "the<0> end"
+    assert DECODING.restart(begun.state(), [0]).push((0,)) == "<0>"

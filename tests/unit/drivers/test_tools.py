@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from benchmarks.schemas import is_valid
 from llmos.abi.events import FinishReason
@@ -59,6 +60,11 @@ def asked(**fields: Any) -> ChatPrompt:
     return ChatPrompt(HI, TOOLS, **fields)
 
 
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    added = tokenizer.get_added_tokens_decoder()
+    return {token.content: i for i, token in added.items() if token.special}
+
+
 @pytest.fixture(scope="session")
 def with_specials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose tokenizer has some of the markers as special tokens."""
@@ -78,9 +84,13 @@ def test_who_must_call_calls(
     tokenizer = byte_fallback_tokenizer()
     if special:
         tokenizer.add_special_tokens(SPECIALS)
-    plan = plan_tools(None, asked(tool_choice="required", tool_format=form), None, tokenizer)
+    plan = plan_tools(
+        None, asked(tool_choice="required", tool_format=form), None, special_ids(tokenizer)
+    )
     assert bool(plan.shown) == (special and form in {"mistral", "hermes", "deepseek"})
-    one = plan_tools(None, asked(tool_choice="name:f", tool_format=form), None, tokenizer)
+    one = plan_tools(
+        None, asked(tool_choice="name:f", tool_format=form), None, special_ids(tokenizer)
+    )
     items = [
         make_item(
             str(i), [5, i], grammar=grammar, shown=plan.shown, temperature=1.0, seed=i, max_tokens=0
@@ -104,7 +114,7 @@ def test_an_answer_or_a_call(tiny: Path, load: Load) -> None:
     driver = load(tiny, context_length=256)
     tokenizer = byte_fallback_tokenizer()
     answer = Grammar("json_schema", '{"enum": ["the", "a"]}')
-    grammar = plan_tools(None, asked(), answer, tokenizer).grammar
+    grammar = plan_tools(None, asked(), answer, special_ids(tokenizer)).grammar
     biased = [[(tokenizer.token_to_id("<0x3C>"), bias)] for bias in (100.0, -100.0)]
     items = [
         make_item(str(i), [5], grammar=grammar, logit_bias=bias, max_tokens=0)
@@ -114,7 +124,7 @@ def test_an_answer_or_a_call(tiny: Path, load: Load) -> None:
     assert hear(text(events["0"]), "hermes", Wanted(("f", "g"))).calls
     assert text(events["1"]) in {'"the"', '"a"'}
     with pytest.raises(UnsupportedParameter):
-        plan_tools(None, asked(), Grammar("lark", "start: x"), tokenizer)
+        plan_tools(None, asked(), Grammar("lark", "start: x"), special_ids(tokenizer))
 
 
 def prepare(folder: Path, prompt: ChatPrompt, grammar: Grammar | None = None) -> Prepared:
