@@ -14,7 +14,10 @@ head size.
 # ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -75,6 +78,80 @@ def _forward(  # noqa: PLR0917 (the signature is theirs)
 def register() -> None:
     """Make the implementation known to Transformers. Idempotent."""
     AttentionInterface.register(IMPLEMENTATION, _forward)
+
+
+class _Running(threading.local):
+    """The plan of the forward that a thread runs, where that forward is compiled."""
+
+    plan: Plan
+
+
+_running = _Running()
+_library = torch.library.Library("llmos", "DEF")
+# the shapes inside follow the step's lengths: no CUDA graph may hold it
+_library.define(
+    "attend(Tensor q, Tensor k, Tensor v, int layer, float? scale, float? softcap) -> Tensor",
+    tags=[torch.Tag.cudagraph_unsafe],
+)
+
+
+def _attend_running(  # noqa: PLR0917 (the operation's signature)
+    q_BHTD: torch.Tensor,
+    k_BKTD: torch.Tensor,
+    v_BKTD: torch.Tensor,
+    layer: int,
+    scale: float | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    call = Call(layer, scale, softcap, None, [])
+    return _running.plan.attend(call, q_BHTD, k_BKTD, v_BKTD).contiguous()
+
+
+def _attended_shape(  # noqa: PLR0917 (the operation's signature)
+    q_BHTD: torch.Tensor,
+    k_BKTD: torch.Tensor,
+    v_BKTD: torch.Tensor,
+    layer: int,
+    scale: float | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    num_rows, num_heads, num_new, _ = q_BHTD.shape
+    return q_BHTD.new_empty(num_rows, num_new, num_heads, v_BKTD.shape[3])
+
+
+_library.impl("attend", _attend_running, "CompositeExplicitAutograd")
+torch.library.register_fake("llmos::attend", _attended_shape, lib=_library)
+
+
+class OpaquePlan:
+    """One operation in a graph, behind which the plan of the step runs: see `running`."""
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.llmos.attend(
+            q_BHTD, k_BKTD, v_BKTD, call.layer, call.scale, call.softcap
+        )
+        return out
+
+
+@contextlib.contextmanager
+def running(plan: Plan) -> Iterator[None]:
+    """Whose `OpaquePlan`s do what this plan says, in this thread."""
+    _running.plan = plan
+    try:
+        yield
+    finally:
+        del _running.plan
+
+
+class NoPlan:
+    """Attends to nothing and stores nothing: for a forward that is only run to be compiled."""
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        return _attended_shape(q_BHTD, k_BKTD, v_BKTD, 0, None, None).zero_()
 
 
 def attend(
@@ -295,4 +372,7 @@ class GroupsPlan(_Decoding):
             k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
             mask = group.mask(self._windows[call.layer], q_BHTD)
             parts.append(attend(q_BHTD[group.rows], k, v, mask, call))
+        num_rows = sum(len(part) for part in parts)
+        if num_rows < len(q_BHTD):  # rows that fill up the width
+            parts.append(parts[0].new_zeros(len(q_BHTD) - num_rows, *parts[0].shape[1:]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

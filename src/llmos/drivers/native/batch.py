@@ -17,6 +17,7 @@ import enum
 import torch
 
 from llmos.drivers.native.attention import Group, GroupsPlan, Place, Plan, PrefillPlan, RowsPlan
+from llmos.drivers.native.compiled import Compiled
 from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel
@@ -31,10 +32,14 @@ class DecodeMode(enum.Enum):
 
 
 class Batch:
-    """Runs a loaded model over its KV slots. Knows slots and tokens, not requests."""
+    """Runs a loaded model over its KV slots. Knows slots and tokens, not requests.
+
+    `compiled`: what packed steps are taken from, where it has them.
+    """
 
     def __init__(self, loaded: LoadedModel, num_slots: int) -> None:
         self._loaded = loaded
+        self.compiled: Compiled | None = None
         self._device = loaded.device
         grid = LIMITS.width_grid
         self.width = num_slots if num_slots == 1 else -(-num_slots // grid) * grid
@@ -94,9 +99,33 @@ class Batch:
                 )
             )
             begin = row
+        if self.compiled is not None:
+            logits = self._packed_compiled(self.compiled, slots, tokens, positions, groups)
+            if logits is not None:
+                return logits
         places = self._tensor(slots), self._tensor(positions)
         plan = GroupsPlan(self.kv, self._loaded.windows, *places, groups)
         return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
+
+    def _packed_compiled(
+        self,
+        compiled: Compiled,
+        slots: list[int],
+        tokens: list[int],
+        positions: list[int],
+        groups: list[Group],
+    ) -> torch.Tensor | None:
+        """The same, filled up to a width that is compiled; None where there is none."""
+        num_rows = len(slots)
+        forward = compiled.find(num_rows)
+        if forward is None:
+            return None
+        filling = [0] * (forward.width - num_rows)
+        places = self._tensor(slots + [-1] * len(filling)), self._tensor(positions + filling)
+        plan = GroupsPlan(self.kv, self._loaded.windows, *places, groups)
+        ids_B1 = self._tensor(tokens + filling)[:, None]
+        logits_BV = compiled.run(forward, ids_B1, places[1][:, None], plan)
+        return None if logits_BV is None else logits_BV[:num_rows]
 
     def _joins(self, slots: list[int], positions: list[int], row: int) -> bool:
         """Whether a row attends in one call with the row before it: adjacent, of like length."""

@@ -18,6 +18,7 @@ import transformers
 from llmos.abi.driver import MemoryReport, ReplicaSpec
 from llmos.drivers.native import determinism, pages, sampling
 from llmos.drivers.native.batch import Batch, DecodeMode
+from llmos.drivers.native.compiled import Compiled
 from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.kv import ParkedKV
 from llmos.drivers.native.limits import LIMITS
@@ -45,6 +46,7 @@ class EagerRunner:
             context_length=spec.context_length,
         )
         self.num_slots = spec.num_slots
+        self._cache = _cache_of(spec) if spec.options.get("compile", False) else None
         self._num_steps = 0
         self._owes_decode = False
         try:
@@ -53,6 +55,7 @@ class EagerRunner:
             alike = self.batch.rows_are_alike()
         except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
+        self.batch.compiled = self._open_compiled()
         if not alike:
             _log.warning("equal rows differ on this machine: deterministic requests run singly")
         fixed = alike and not self.loaded.mixes_rows
@@ -67,12 +70,13 @@ class EagerRunner:
             processor=processor_name(self.loaded.device),
         )
         pages.trim()
-        self._accounts = Accounts(
-            self.loaded.weights,
-            self.batch.kv,
-            self.loaded.device,
-            scratch_bytes(self.loaded.shape(), spec.num_slots, self.loaded.context_length),
-        )
+        scratch = scratch_bytes(self.loaded.shape(), spec.num_slots, self.loaded.context_length)
+        if self.batch.compiled is not None:
+            scratch += self.batch.compiled.room_bytes
+        self._accounts = Accounts(self.loaded.weights, self.batch.kv, self.loaded.device, scratch)
+
+    def _open_compiled(self) -> Compiled | None:
+        return None if self._cache is None else Compiled(self.loaded, self._cache)
 
     def _info(self, why: str) -> ModelInfo:
         loaded = self.loaded
@@ -83,7 +87,9 @@ class EagerRunner:
             vocab_size=loaded.vocab_size,
             context_length=loaded.context_length,
             eos_ids=loaded.eos_ids,
-            exact_by_default=determinism.is_default(loaded.device.type, loaded.dtype),
+            # who has steps compiled wants the fast ones, which deterministic steps are not
+            exact_by_default=self._cache is None
+            and determinism.is_default(loaded.device.type, loaded.dtype),
             why=why,
         )
 
@@ -209,6 +215,8 @@ class EagerRunner:
         if self._accounts.parked:
             return
         with mapped():
+            self.close()
+            self.batch.compiled = None
             self.loaded.weights.park()
             self.batch.kv.give_back()
             gc.collect()  # what a load left behind holds weights, too
@@ -223,15 +231,25 @@ class EagerRunner:
             self.batch.kv.take()
         except (RuntimeError, MemoryError, OSError) as error:
             raise LoadFailed(f"no room for the KV: {error}") from error
+        self.batch.compiled = self._open_compiled()
         self._accounts.parked = False
 
     def close(self) -> None:
-        """Nothing but memory, which goes with the last reference."""
+        """Other memory goes with the last reference."""
+        if self.batch.compiled is not None:
+            self.batch.compiled.close()
+
+    def progress(self) -> str:
+        return "" if self.batch.compiled is None else self.batch.compiled.progress()
 
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = sum(r.num_cached for r in requests) * self.batch.kv.bytes_per_token
         return self._accounts.report(copies, used)
+
+
+def _cache_of(spec: ReplicaSpec) -> Path:
+    return (Path(spec.cache) if spec.cache else Path(spec.scratch) / "cache") / "torch"
 
 
 def _most_threads() -> int:

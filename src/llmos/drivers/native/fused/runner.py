@@ -337,6 +337,9 @@ class FusedRunner:
         if self._engine is not None:
             self._engine.close()
 
+    def progress(self) -> str:
+        return ""
+
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = 0
