@@ -60,7 +60,7 @@ InvalidRequest where that cannot be."""
 class Placement:
     """Remembers the versions it was asked about, to carry out what is decided about them.
 
-    `budgets` are bytes by device.
+    `budgets` are bytes by device. `cache`: see `ReplicaSpec.cache`; here of all models.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Placement:
         footprints: FootprintLog,
         *,
         choose_dtype: ChooseDtype,
+        cache: Path | None = None,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -82,6 +83,7 @@ class Placement:
         self._versions: dict[str, ModelVersion] = {}
         self._facts: dict[str, ModelFacts] = {}
         self._choose_dtype = choose_dtype
+        self._cache = cache
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
 
@@ -157,6 +159,7 @@ class Placement:
             dtype=self._spec_dtype(version, model),
             device=self._config.device,
             options=version.options,
+            cache="" if self._cache is None else str(self._cache / version.model_id),
         )
         return self._driver_of(version.driver), spec
 

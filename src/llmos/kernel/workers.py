@@ -409,6 +409,7 @@ class Workers:
 
     def _on_parked(self, worker: Worker, message: msg.Parked) -> None:
         worker.memory = message.memory
+        worker.detail = message.health.detail
         if worker.replica_id is not None:
             self._observer.on_parked(worker.replica_id, message)
 
