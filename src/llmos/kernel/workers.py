@@ -409,7 +409,6 @@ class Workers:
 
     def _on_parked(self, worker: Worker, message: msg.Parked) -> None:
         worker.memory = message.memory
-        worker.detail = message.health.detail
         if worker.replica_id is not None:
             self._observer.on_parked(worker.replica_id, message)
 
@@ -426,7 +425,7 @@ class Workers:
 
     def _on_report(self, worker: Worker, message: msg.Report) -> None:
         worker.probe_sent = None
-        worker.memory = message.memory
+        worker.memory, worker.detail = message.memory, message.health.detail
         if worker.replica_id is not None and worker.state is WorkerState.SERVING:
             self._observer.on_report(worker.replica_id, message.memory)
 
