@@ -22,11 +22,15 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 
 from llmos.drivers.native.kv import KVSlots, LayerShape
 
 IMPLEMENTATION = "llmos"
+_WITHOUT_MASKS = {"cuda"}
+"""Devices with kernels of attention that take no mask, and are the faster ones."""
+
 _HARMLESS = {"position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"}
 _HARMLESS |= {"output_router_logits", "output_hidden_states", "position_embeddings"}
 
@@ -161,7 +165,8 @@ def attend(
     mask_BTL: torch.Tensor | None,
     call: Call,
 ) -> torch.Tensor:
-    """Scaled dot product attention, BTHD. No mask means causal over equal lengths."""
+    """Scaled dot product attention, BTHD. No mask: the new tokens are the last of the keys, and see
+    those before them."""
     num_rows, num_heads, num_new, size = q_BHTD.shape
     num_groups = num_heads // k_BKLD.shape[1]
     mask = None if mask_BTL is None else mask_BTL[:, None]
@@ -171,15 +176,20 @@ def attend(
     elif num_groups > 1:
         k_BKLD = k_BKLD.repeat_interleave(num_groups, dim=1)
         v_BKLD = v_BKLD.repeat_interleave(num_groups, dim=1)
-    causal = mask is None and num_new > 1
-    if call.softcap is None:
+    causal, num_keys = mask is None and num_new > 1, k_BKLD.shape[2]
+    if call.softcap is not None:
+        if causal:
+            mask = causal_mask(num_keys - num_new, num_new, slice(0, num_keys), None, q_BHTD)
+        out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
+    elif causal and num_new < num_keys:
+        # a kind of mask that is no tensor: with one FlashAttention could not be chosen
+        out = F.scaled_dot_product_attention(
+            q_BHTD, k_BKLD, v_BKLD, causal_lower_right(num_new, num_keys), scale=call.scale
+        )
+    else:
         out = F.scaled_dot_product_attention(
             q_BHTD, k_BKLD, v_BKLD, attn_mask=mask, is_causal=causal, scale=call.scale
         )
-    else:
-        if causal:
-            mask = causal_mask(0, num_new, slice(0, k_BKLD.shape[2]), None, q_BHTD)
-        out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
     return out.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2)
 
 
@@ -254,7 +264,8 @@ class PrefillPlan:
         return attend(q_BHTD, k, v, self._masks[window], call)
 
     def _mask(self, span: slice, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        if self._start == 0 and (window is None or self._end <= window):
+        cut = window is not None and self._end > window
+        if not cut and (self._start == 0 or like.device.type in _WITHOUT_MASKS):
             return None
         return causal_mask(self._start, self._end - self._start, span, window, like)[None]
 
@@ -329,16 +340,28 @@ class RowsPlan(_Decoding):
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """Adjacent slots that attend in one call, over `length` keys each, the excess masked."""
+    """Adjacent slots that attend in one call, over `length` keys each, the excess masked.
+
+    `num_keys` None: all of them have just so many.
+    """
 
     slots: slice
     rows: slice
     length: int
-    num_keys: torch.Tensor
+    num_keys: torch.Tensor | None
     masks: dict[int | None, torch.Tensor] = dataclasses.field(default_factory=dict)
 
-    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """Additive mask BTL with T = 1, made once per step and window."""
+    def span(self, window: int | None) -> slice:
+        """The keys that a layer reads."""
+        first = 0
+        if self.num_keys is None and window is not None:
+            first = max(0, self.length - window)
+        return slice(first, self.length)
+
+    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
+        """Additive mask BTL with T = 1, made once per step and window. None: all keys are seen."""
+        if self.num_keys is None:
+            return None
         found = self.masks.get(window)
         if found is None:
             positions = torch.arange(self.length, device=like.device)[None]
@@ -369,8 +392,9 @@ class GroupsPlan(_Decoding):
         self._store(call, k_BKTD, v_BKTD)
         parts = []
         for group in self._groups:
-            k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
-            mask = group.mask(self._windows[call.layer], q_BHTD)
+            window = self._windows[call.layer]
+            k, v = self._kv.read(call.layer, group.slots, group.span(window))
+            mask = group.mask(window, q_BHTD)
             parts.append(attend(q_BHTD[group.rows], k, v, mask, call))
         num_rows = sum(len(part) for part in parts)
         if num_rows < len(q_BHTD):  # rows that fill up the width

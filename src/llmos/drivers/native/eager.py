@@ -27,6 +27,7 @@ from llmos.drivers.native.machine import num_cores, processor_name
 from llmos.drivers.native.memory import Accounts
 from llmos.drivers.native.request import Request, in_order
 from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
+from llmos.drivers.native.transfer import wait_for
 from llmos.errors import EngineFailed, LoadFailed
 from llmos.weights.footprint import scratch_bytes
 
@@ -165,6 +166,7 @@ class EagerRunner:
                 try:
                     with mapped():
                         last = self.batch.prefill(request.slot, start, request.to_read[start:end])
+                        wait_for(self.loaded.device)  # else the clock sees nothing of it
                 except EngineFailed as error:
                     failed.append((request, error))
                     break
