@@ -1,4 +1,4 @@
-"""What compiled steps of the torch runner bring and cost, beside its eager ones and the fused engine.
+"""What compiled steps of the torch runner bring and cost: beside eager ones, and the fused engine.
 
 60 million random parameters in bfloat16, decode only, the three by turns; one thread and its
 processor time, so that other work on the machine changes little.

@@ -323,3 +323,36 @@ def test_who_asks_for_exact_answers_has_them_by_default(tiny: Path, tmp_path: Pa
     driver = open_driver(tiny, scratch=str(tmp_path), deterministic=True)
     assert all(finished(e).deterministic for e in drive(driver, items(2)).values())
     assert driver.health().detail == ""
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [
+        ("gemma2", {"sliding_window": 10, "query_pre_attn_scalar": 8}),
+        ("gpt2", {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+        ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    ],
+)
+def test_a_step_is_one_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, config: dict[str, Any]
+) -> None:
+    """Traced as for the compiler, in another thread, and run as it was traced."""
+    make_model(tmp_path / "model", model_type, **config)
+    loaded = load_model(tmp_path / "model", dtype="auto", device="cpu", context_length=64)
+    trace = torch.compile
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda f, fullgraph, dynamic, options: trace(
+            f, fullgraph=fullgraph, dynamic=dynamic, backend="eager"
+        ),
+    )
+    plain, other = Batch(loaded, 4), Batch(loaded, 4)
+    other.compiled = Compiled(loaded, tmp_path)
+    other.compiled.find(3)
+    assert other.compiled.wait(WAIT_S)
+    assert other.compiled.progress() == "compiled for 4 rows"
+    for step in (0, 1):
+        expected, found = logits_of(plain, [0, 1, 3], step), logits_of(other, [0, 1, 3], step)
+        assert (expected - found).abs().max() <= 1e-5 * expected.abs().max()
+    assert other.compiled.progress() == "compiled for 4 rows"

@@ -49,6 +49,25 @@ def held(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.held
 
 
+def test_the_stand_in_is_as_strict_as_a_device(device: Device) -> None:
+    there = Elsewhere(torch.ones(3))
+    for wrong in (
+        lambda: there + torch.ones(3),
+        lambda: torch.ones(3) * there,
+        lambda: there.double(),
+        lambda: torch.zeros(3, dtype=torch.float64, device=DEVICE),
+        there.nonzero,
+    ):
+        with pytest.raises(AssertionError, match=r"of the host|float64|stops the host"):
+            wrong()
+    with stops(device) as counted:
+        assert (there + 1).tolist() == [2.0] * 3
+        torch.tensor([1], device=DEVICE)
+        torch.ones(2).to(DEVICE)
+        torch.ones(2).to(DEVICE, non_blocking=True)
+    assert counted == [3]
+
+
 def test_steps_are_those_of_the_host_and_none_stops_it(loaded: LoadedModel, device: Device) -> None:
     here, there = Batch(loaded, 4), Batch(elsewhere(loaded), 4)
     prompts = {slot: random_prompt(slot, 70 if slot == 2 else 9) for slot in (0, 2, 3)}
