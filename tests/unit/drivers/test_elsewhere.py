@@ -54,7 +54,7 @@ def test_the_stand_in_is_as_strict_as_a_device(device: Device) -> None:
     for wrong in (
         lambda: there + torch.ones(3),
         lambda: torch.ones(3) * there,
-        lambda: there.double(),
+        there.double,
         lambda: torch.zeros(3, dtype=torch.float64, device=DEVICE),
         there.nonzero,
     ):

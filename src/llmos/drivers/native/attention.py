@@ -91,7 +91,7 @@ class _Running(threading.local):
 
 
 _running = _Running()
-_library = torch.library.Library("llmos", "DEF")
+_library: Any = torch.library.Library("llmos", "DEF")  # type: ignore[no-untyped-call]
 # the shapes inside follow the step's lengths: no CUDA graph may hold it
 _library.define(
     "attend(Tensor q, Tensor k, Tensor v, int layer, float? scale, float? softcap) -> Tensor",
