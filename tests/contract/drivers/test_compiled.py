@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.drivers.test_compiled import (
+from tests.contract.fused.test_compiled import (
     WAIT_S,
     compiled_of,
     count_runs,

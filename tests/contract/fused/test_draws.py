@@ -15,7 +15,7 @@ from llmos.drivers.native.fused import binding, build
 from llmos.drivers.native.fused.drawing import drawing
 from llmos.drivers.native.fused.engine import Engine
 from llmos.drivers.native.sampling import RowSampler
-from tests.unit.drivers.fused.products import open_head
+from tests.contract.fused.products import open_head
 
 NUM = 250
 EPS = 1e-5
