@@ -147,6 +147,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             snapshots=snapshots,
             footprints=footprints,
             choose_dtype=choose_dtype,
+            cache=home.cache,
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)

@@ -63,6 +63,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
     `snapshots` of the scratch folder. `draft`: only with `Capabilities.drafts`.
+    `snapshots` of the scratch folder. `cache` is a folder for what makes a later load of this model
+    quicker and can always be made again, compiled code say; it outlives the worker, and workers of
+    one model share it. Empty: `cache` of the scratch folder.
     """
 
     model_id: str
@@ -78,6 +81,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     snapshots: str = ""
     draft: DraftSpec | None = None
+    cache: str = ""
 
 
 class MemoryReport(msgspec.Struct, frozen=True):

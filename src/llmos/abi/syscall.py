@@ -240,6 +240,8 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     that type; `warnings`: what is slower or less so than it could be; `engine`: what runs it.
     `draft`: the model that guesses ahead for it, if one does; of `num_guessed` tokens guessed ahead
     since it was loaded, `num_accepted` came.
+    that type; `warnings`: what is slower or less so than it could be. `detail`:
+    what its driver is about beside requests, in words.
     """
 
     replica_id: str
@@ -267,6 +269,7 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     draft: str = ""
     num_guessed: int = 0
     num_accepted: int = 0
+    detail: str = ""
 
 
 class Holding(msgspec.Struct, frozen=True):

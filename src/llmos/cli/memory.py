@@ -135,6 +135,8 @@ def _notes(r: ReplicaInfo, *, wide: bool) -> Iterator[str]:
         yield one_line(
             f"{r.model}: {r.num_guessed} tokens were guessed ahead{by}, {r.num_accepted} came"
         )
+    if r.detail:
+        yield one_line(f"{r.model}: {r.detail}")
     yield from (one_line(f"warning: {r.model}: {warning}") for warning in r.warnings)
 
 

@@ -89,6 +89,7 @@ class Services:
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
+    cache: Path | None = None
 
 
 class Kernel:
@@ -144,6 +145,7 @@ class Kernel:
             services.scratch,
             services.footprints,
             choose_dtype=services.choose_dtype,
+            cache=services.cache,
         )
         self.switch = Switch(
             services.snapshots,

@@ -70,7 +70,7 @@ InvalidRequest where that cannot be."""
 class Placement:
     """Remembers the versions it was asked about, to carry out what is decided about them.
 
-    `budgets` are bytes by device.
+    `budgets` are bytes by device. `cache`: see `ReplicaSpec.cache`; here of all models.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Placement:
         footprints: FootprintLog,
         *,
         choose_dtype: ChooseDtype,
+        cache: Path | None = None,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -92,6 +93,7 @@ class Placement:
         self._versions: dict[str, ModelVersion] = {}
         self._facts: dict[str, ModelFacts] = {}
         self._choose_dtype = choose_dtype
+        self._cache = cache
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
         self._drafts: dict[str, ModelVersion] = {}
@@ -227,6 +229,7 @@ class Placement:
             device=self._config.device,
             options=version.options,
             draft=DraftSpec(draft.ref, draft.folder, draft.digest) if draft else None,
+            cache="" if self._cache is None else str(self._cache / version.model_id),
         )
         return self._driver_of(version.driver), spec
 

@@ -55,6 +55,7 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         draft=draft.ref if draft else "",
         num_guessed=health.num_guessed if health else 0,
         num_accepted=health.num_accepted if health else 0,
+        detail=health.detail if health else "",
     )
 
 

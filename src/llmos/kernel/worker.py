@@ -65,7 +65,8 @@ class WorkerState(enum.StrEnum):
 @dataclass(slots=True, eq=False)
 class Worker:
     """One process. `death` is why we killed it, when we did; `num_oom_kills` how many processes
-    the system had killed for want of memory when it began."""
+    the system had killed for want of memory when it began. `detail`: what its driver says of
+    itself, in words."""
 
     worker_id: str
     role: msg.WorkerRole

@@ -308,7 +308,7 @@ class ModelRegistry:
     ) -> builtins.list[ModelVersion]:
         """Folders without a row go; a row's missing folder is made again from blobs, if it can."""
         live = {version.model_id for version in versions}
-        for folder in self._home.models.iterdir():
+        for folder in (*self._home.models.iterdir(), *self._home.cache.iterdir()):
             if folder.name not in live:
                 self._blobs.unlink(folder.name)
         kept = []

@@ -229,9 +229,10 @@ class Blobs:
             path.chmod(0o400)
 
     def unlink(self, folder_name: str) -> None:
-        """Remove `models/FOLDER_NAME`. Idempotent."""
+        """Remove `models/FOLDER_NAME`, and what is cached of that version. Idempotent."""
         with mapped(f"removing {folder_name}"):
             remove_tree(self._home.models / folder_name)
+            remove_tree(self._home.cache / folder_name)
 
     @contextlib.contextmanager
     def sweep(self) -> Iterator[Sweep]:

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from llmos.drivers.native.fused import binding, build
-from tests.unit.drivers.fused.engines import logits, open_engine
-from tests.unit.drivers.fused.kernel_checks import check_all
-from tests.unit.drivers.fused.models import VOCAB_SIZE, make
+from tests.contract.fused.engines import logits, open_engine
+from tests.contract.fused.kernel_checks import check_all
+from tests.contract.fused.models import VOCAB_SIZE, make
 
 TARGETS = {
     "x86_64": {

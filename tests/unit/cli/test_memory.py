@@ -88,6 +88,12 @@ def test_wide_has_every_column_and_cuts_nothing() -> None:
     assert replicas[1].endswith(LONG["reason"])
 
 
+def test_what_a_driver_is_about_is_said() -> None:
+    made = list(blocks(memory(), [replica(detail="compiling 2 of 4")], 80))
+    assert made[-1] == f"{LONG['model']}: compiling 2 of 4"
+    assert len(list(blocks(memory(), [replica()], 80))) == len(made) - 1
+
+
 def test_nothing_resident_and_nobody_waiting_leave_their_parts_out() -> None:
     made = list(blocks(memory(lacking=[], devices=[]), [], 80))
     assert made == ["snapshots on the disk: 2, 250 MB; 40.0 GB free"]

@@ -504,7 +504,9 @@ def test_what_was_measured_holds_for_its_type_alone() -> None:
         Path("/scratch"),
         learned,
         choose_dtype=choose_dtype,
+        cache=Path("/cache"),
     )
     model = version(dtype="bfloat16", loads=LOADS)
     assert placement.facts_as(model, "int4").reserve_bytes == 102
+    assert placement.spec(placement.facts(model), "rep_1")[1].cache == "/cache/mdl_1"
     assert placement.facts(model).reserve_bytes == 2200

@@ -11,7 +11,14 @@ from typing import Any
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel, ChannelClosed
-from llmos.abi.driver import Capabilities, DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.driver import (
+    Capabilities,
+    DriverEntry,
+    Health,
+    LoadReport,
+    MemoryReport,
+    ReplicaSpec,
+)
 from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
 from llmos.errors import ErrorInfo, WorkerError
 from llmos.ipc import memory
@@ -116,6 +123,8 @@ class Seen:
     def on_step(self, replica_id: str, step: msg.Step) -> None:
         self.steps.put_nowait(step)
 
+    def on_report(self, replica_id: str, memory: MemoryReport) -> None: ...
+
     def on_prepared(self, results: msg.PrepareResults) -> None: ...
 
     def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
@@ -137,6 +146,15 @@ async def good(channel: memory.MemoryChannel) -> None:
                 channel.send(msg.Step([], 0.0))
             elif isinstance(message, msg.Shutdown):
                 return
+
+
+async def busy(channel: memory.MemoryChannel) -> None:
+    await greet(channel)
+    await channel.receive()
+    channel.send(msg.Loaded(REPORT))
+    health = Health(True, detail="compiling 2 of 4")
+    channel.send(msg.Report(0, health, MemoryReport(5)))
+    await asyncio.Event().wait()
 
 
 async def silent(channel: memory.MemoryChannel) -> None:
@@ -185,6 +203,22 @@ def test_a_worker_that_never_says_hello_is_given_up(tmp_path: Path) -> None:
     error = outcome(silent, tmp_path, handshake_timeout_s=0.01)
     assert error
     assert "did not start in time" in error.message
+
+
+def test_what_a_driver_says_of_itself_is_kept(tmp_path: Path) -> None:
+    async def main() -> None:
+        seen = Seen()
+        config = KernelConfig(warm_spare=False)
+        workers = Workers(Node(busy), seen, config, tmp_path, Metrics())
+        workers.start_replica("rep_1", DRIVER, SPEC)
+        await until(lambda: workers.report_of("rep_1")[1] == MemoryReport(5))
+        worker, _ = workers.report_of("rep_1")
+        assert worker is not None and worker.health is not None
+        assert worker.health.detail == "compiling 2 of 4"
+        workers.stop_replica("rep_1")
+        await workers.close()
+
+    asyncio.run(main())
 
 
 def test_a_worker_of_another_abi_is_refused(tmp_path: Path) -> None:

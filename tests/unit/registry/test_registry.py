@@ -90,7 +90,11 @@ def test_remove_frees_what_nobody_else_has(world: MakeWorld, tmp_path: Path) -> 
             await _pull(w, make_model(tmp_path / "a"))
             await _pull(w, make_model(tmp_path / "a", fill=1))
             assert w.blobs.ledger().num_blobs == 4
-            gone = await w.registry.remove("a:2")
+            gone, kept = w.registry.resolve("a:2"), w.registry.resolve("a:1")
+            for version in (gone, kept):
+                (w.home.cache / version.model_id / "torch").mkdir(parents=True)
+            assert await w.registry.remove("a:2") == gone
+            assert [p.name for p in w.home.cache.iterdir()] == [kept.model_id]
             assert gone.model_id not in w.trace()["models"]
             assert w.blobs.ledger().num_blobs == 3
             assert w.registry.resolve("a").ref == "a:1"

@@ -82,11 +82,13 @@ def test_leftovers_of_dead_runs_go_and_models_stay(opened: Home) -> None:
     (opened.scratch / "file").write_text("x")
     (opened.scratch / "link").symlink_to(opened.models)
     (opened.models / "mdl").mkdir()
+    (opened.cache / "mdl").mkdir()
     opened.close()
     again = open_home(opened.path)
     assert list(again.scratch.iterdir()) == []
     assert list(again.uploads.iterdir()) == []
     assert (again.models / "mdl").is_dir()
+    assert (again.cache / "mdl").is_dir()
     again.close()
 
 

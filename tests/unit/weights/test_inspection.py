@@ -18,7 +18,7 @@ def test_the_real_model(test_data: Path) -> None:
     assert facts.architecture == "LlamaForCausalLM"
     assert facts.num_parameters == 260_032
     assert (facts.vocab_size, facts.context_length) == (512, 512)
-    assert facts.kv_bytes_per_token == 2 * 5 * 4 * 8 * 4
+    assert facts.kv_bytes_per_token == 2 * 5 * 4 * 16 * 4
     assert facts.weights_bytes == 260_032 * 4
     assert facts.footprint_bytes > facts.weights_bytes
     assert facts.tied
@@ -45,7 +45,7 @@ def test_card_template_and_types(tmp_path: Path) -> None:
     assert facts.has_chat_template
     assert facts.dtype == "bfloat16"
     assert facts.layer_types == ["sliding_attention"]
-    assert facts.kv_bytes_per_token == 2 * 1 * 1 * 2 * 2
+    assert facts.kv_bytes_per_token == 2 * 1 * 1 * 16 * 2
 
 
 def test_text_config_of_a_wrapped_model(tmp_path: Path) -> None:

@@ -14,16 +14,23 @@ head size.
 # ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 
 from llmos.drivers.native.kv import KVSlots, LayerShape
 
 IMPLEMENTATION = "llmos"
+_WITHOUT_MASKS = {"cuda"}
+"""Devices with kernels of attention that take no mask, and are the faster ones."""
+
 _HARMLESS = {"position_ids", "use_cache", "output_attentions", "is_causal", "cache_position"}
 _HARMLESS |= {"output_router_logits", "output_hidden_states", "position_embeddings"}
 
@@ -77,6 +84,80 @@ def register() -> None:
     AttentionInterface.register(IMPLEMENTATION, _forward)
 
 
+class _Running(threading.local):
+    """The plan of the forward that a thread runs, where that forward is compiled."""
+
+    plan: Plan
+
+
+_running = _Running()
+_library: Any = torch.library.Library("llmos", "DEF")  # type: ignore[no-untyped-call]
+# the shapes inside follow the step's lengths: no CUDA graph may hold it
+_library.define(
+    "attend(Tensor q, Tensor k, Tensor v, int layer, float? scale, float? softcap) -> Tensor",
+    tags=[torch.Tag.cudagraph_unsafe],
+)
+
+
+def _attend_running(  # noqa: PLR0917 (the operation's signature)
+    q_BHTD: torch.Tensor,
+    k_BKTD: torch.Tensor,
+    v_BKTD: torch.Tensor,
+    layer: int,
+    scale: float | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    call = Call(layer, scale, softcap, None, [])
+    return _running.plan.attend(call, q_BHTD, k_BKTD, v_BKTD).contiguous()
+
+
+def _attended_shape(  # noqa: PLR0917 (the operation's signature)
+    q_BHTD: torch.Tensor,
+    k_BKTD: torch.Tensor,
+    v_BKTD: torch.Tensor,
+    layer: int,
+    scale: float | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    num_rows, num_heads, num_new, _ = q_BHTD.shape
+    return q_BHTD.new_empty(num_rows, num_new, num_heads, v_BKTD.shape[3])
+
+
+_library.impl("attend", _attend_running, "CompositeExplicitAutograd")
+torch.library.register_fake("llmos::attend", _attended_shape, lib=_library)
+
+
+class OpaquePlan:
+    """One operation in a graph, behind which the plan of the step runs: see `running`."""
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        out: torch.Tensor = torch.ops.llmos.attend(
+            q_BHTD, k_BKTD, v_BKTD, call.layer, call.scale, call.softcap
+        )
+        return out
+
+
+@contextlib.contextmanager
+def running(plan: Plan) -> Iterator[None]:
+    """Whose `OpaquePlan`s do what this plan says, in this thread."""
+    _running.plan = plan
+    try:
+        yield
+    finally:
+        del _running.plan
+
+
+class NoPlan:
+    """Attends to nothing and stores nothing: for a forward that is only run to be compiled."""
+
+    def attend(
+        self, call: Call, q_BHTD: torch.Tensor, k_BKTD: torch.Tensor, v_BKTD: torch.Tensor
+    ) -> torch.Tensor:
+        return _attended_shape(q_BHTD, k_BKTD, v_BKTD, 0, None, None).zero_()
+
+
 def attend(
     q_BHTD: torch.Tensor,
     k_BKLD: torch.Tensor,
@@ -84,7 +165,8 @@ def attend(
     mask_BTL: torch.Tensor | None,
     call: Call,
 ) -> torch.Tensor:
-    """Scaled dot product attention, BTHD. No mask means causal over equal lengths."""
+    """Scaled dot product attention, BTHD. No mask: the new tokens are the last of the keys, and see
+    those before them."""
     num_rows, num_heads, num_new, size = q_BHTD.shape
     num_groups = num_heads // k_BKLD.shape[1]
     mask = None if mask_BTL is None else mask_BTL[:, None]
@@ -94,15 +176,20 @@ def attend(
     elif num_groups > 1:
         k_BKLD = k_BKLD.repeat_interleave(num_groups, dim=1)
         v_BKLD = v_BKLD.repeat_interleave(num_groups, dim=1)
-    causal = mask is None and num_new > 1
-    if call.softcap is None:
+    causal, num_keys = mask is None and num_new > 1, k_BKLD.shape[2]
+    if call.softcap is not None:
+        if causal:
+            mask = causal_mask(num_keys - num_new, num_new, slice(0, num_keys), None, q_BHTD)
+        out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
+    elif causal and num_new < num_keys:
+        # a kind of mask that is no tensor: with one FlashAttention could not be chosen
+        out = F.scaled_dot_product_attention(
+            q_BHTD, k_BKLD, v_BKLD, causal_lower_right(num_new, num_keys), scale=call.scale
+        )
+    else:
         out = F.scaled_dot_product_attention(
             q_BHTD, k_BKLD, v_BKLD, attn_mask=mask, is_causal=causal, scale=call.scale
         )
-    else:
-        if causal:
-            mask = causal_mask(0, num_new, slice(0, k_BKLD.shape[2]), None, q_BHTD)
-        out = _softcapped(q_BHTD, k_BKLD, v_BKLD, mask, call)
     return out.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2)
 
 
@@ -177,7 +264,8 @@ class PrefillPlan:
         return attend(q_BHTD, k, v, self._masks[window], call)
 
     def _mask(self, span: slice, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
-        if self._start == 0 and (window is None or self._end <= window):
+        cut = window is not None and self._end > window
+        if not cut and (self._start == 0 or like.device.type in _WITHOUT_MASKS):
             return None
         return causal_mask(self._start, self._end - self._start, span, window, like)[None]
 
@@ -252,16 +340,28 @@ class RowsPlan(_Decoding):
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """Adjacent slots that attend in one call, over `length` keys each, the excess masked."""
+    """Adjacent slots that attend in one call, over `length` keys each, the excess masked.
+
+    `num_keys` None: all of them have just so many.
+    """
 
     slots: slice
     rows: slice
     length: int
-    num_keys: torch.Tensor
+    num_keys: torch.Tensor | None
     masks: dict[int | None, torch.Tensor] = dataclasses.field(default_factory=dict)
 
-    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor:
-        """Additive mask BTL with T = 1, made once per step and window."""
+    def span(self, window: int | None) -> slice:
+        """The keys that a layer reads."""
+        first = 0
+        if self.num_keys is None and window is not None:
+            first = max(0, self.length - window)
+        return slice(first, self.length)
+
+    def mask(self, window: int | None, like: torch.Tensor) -> torch.Tensor | None:
+        """Additive mask BTL with T = 1, made once per step and window. None: all keys are seen."""
+        if self.num_keys is None:
+            return None
         found = self.masks.get(window)
         if found is None:
             positions = torch.arange(self.length, device=like.device)[None]
@@ -292,7 +392,11 @@ class GroupsPlan(_Decoding):
         self._store(call, k_BKTD, v_BKTD)
         parts = []
         for group in self._groups:
-            k, v = self._kv.read(call.layer, group.slots, slice(0, group.length))
-            mask = group.mask(self._windows[call.layer], q_BHTD)
+            window = self._windows[call.layer]
+            k, v = self._kv.read(call.layer, group.slots, group.span(window))
+            mask = group.mask(window, q_BHTD)
             parts.append(attend(q_BHTD[group.rows], k, v, mask, call))
+        num_rows = sum(len(part) for part in parts)
+        if num_rows < len(q_BHTD):  # rows that fill up the width
+            parts.append(parts[0].new_zeros(len(q_BHTD) - num_rows, *parts[0].shape[1:]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)

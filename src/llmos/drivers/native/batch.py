@@ -9,17 +9,20 @@ decodes in a forward of its own: *single*.
 Legend: B rows, V vocabulary.
 """
 
-# ruff: noqa: N806 (tensor names carry their shape)
+# ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import torch
 
 from llmos.drivers.native.attention import Group, GroupsPlan, Place, Plan, PrefillPlan, RowsPlan
+from llmos.drivers.native.compiled import Compiled
 from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel
+from llmos.drivers.native.transfer import to_device
 
 
 class DecodeMode(enum.Enum):
@@ -31,10 +34,14 @@ class DecodeMode(enum.Enum):
 
 
 class Batch:
-    """Runs a loaded model over its KV slots. Knows slots and tokens, not requests."""
+    """Runs a loaded model over its KV slots. Knows slots and tokens, not requests.
+
+    `compiled`: what packed steps are taken from, where it has them.
+    """
 
     def __init__(self, loaded: LoadedModel, num_slots: int) -> None:
         self._loaded = loaded
+        self.compiled: Compiled | None = None
         self._device = loaded.device
         grid = LIMITS.width_grid
         self.width = num_slots if num_slots == 1 else -(-num_slots // grid) * grid
@@ -50,8 +57,8 @@ class Batch:
     def prefill(self, slot: int, start: int, tokens: list[int]) -> torch.Tensor:
         """Read a chunk of a prompt into a slot. Logits of its last token, 1V."""
         plan = PrefillPlan(self.kv, self._loaded.windows, slot, start, len(tokens))
-        positions = list(range(start, start + len(tokens)))
-        return self._forward([tokens], [positions], plan)
+        ids_T, positions_T = self._there(tokens, range(start, start + len(tokens)))
+        return self._forward(ids_T[None], positions_T[None], plan)
 
     @torch.inference_mode()
     def decode(
@@ -68,11 +75,11 @@ class Batch:
         return self._fixed(slots, tokens, positions)
 
     def _forward(
-        self, tokens: list[list[int]], positions: list[list[int]], plan: Plan
+        self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan
     ) -> torch.Tensor:
         out = self._loaded.model(
-            input_ids=torch.tensor(tokens, device=self._device),
-            position_ids=torch.tensor(positions, device=self._device),
+            input_ids=ids_BT,
+            position_ids=positions_BT,
             use_cache=False,
             logits_to_keep=1,
             llmos_plan=plan,
@@ -81,22 +88,40 @@ class Batch:
         return logits_BV
 
     def _packed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
+        """Filled up to a width that is compiled, where there is one."""
+        num_rows = len(slots)
+        forward = None if self.compiled is None else self.compiled.find(num_rows)
+        filling = [0] * (forward.width - num_rows if forward else 0)
+        slots_B, ids_B, positions_B = self._there(
+            slots + [-1] * len(filling), tokens + filling, positions + filling
+        )
+        groups = self._groups(slots, positions, positions_B)
+        plan = GroupsPlan(self.kv, self._loaded.windows, slots_B, positions_B, groups)
+        inputs = ids_B[:, None], positions_B[:, None]
+        if self.compiled is not None and forward is not None:
+            logits_BV = self.compiled.run(forward, *inputs, plan)
+            if logits_BV is not None:
+                return logits_BV[:num_rows]
+        return self._forward(*inputs, plan)[:num_rows]
+
+    def _groups(
+        self, slots: list[int], positions: list[int], positions_B: torch.Tensor
+    ) -> list[Group]:
         groups, begin = [], 0
         for row in range(1, len(slots) + 1):
             if row < len(slots) and self._joins(slots, positions, row):
                 continue
+            alike = min(positions[begin:row]) == max(positions[begin:row])
             groups.append(
                 Group(
                     slots=slice(slots[begin], slots[row - 1] + 1),
                     rows=slice(begin, row),
-                    length=self._length(positions[begin]),
-                    num_keys=self._tensor([position + 1 for position in positions[begin:row]]),
+                    length=positions[begin] + 1 if alike else self._length(positions[begin]),
+                    num_keys=None if alike else positions_B[begin:row] + 1,
                 )
             )
             begin = row
-        places = self._tensor(slots), self._tensor(positions)
-        plan = GroupsPlan(self.kv, self._loaded.windows, *places, groups)
-        return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
+        return groups
 
     def _joins(self, slots: list[int], positions: list[int], row: int) -> bool:
         """Whether a row attends in one call with the row before it: adjacent, of like length."""
@@ -119,7 +144,8 @@ class Batch:
             all_tokens[slot], all_positions[slot], all_slots[slot] = token, position, slot
         places = [Place(s, s, p + 1) for s, p in zip(slots, positions, strict=True)]
         logits = self._by_row(all_slots, all_tokens, all_positions, places)
-        return logits[self._tensor(slots)]
+        (slots_N,) = self._there(slots)
+        return logits[slots_N]
 
     def _single(self, slot: int, token: int, position: int) -> torch.Tensor:
         return self._by_row([slot], [token], [position], [Place(0, slot, position + 1)])
@@ -127,12 +153,12 @@ class Batch:
     def _by_row(
         self, slots: list[int], tokens: list[int], positions: list[int], places: list[Place]
     ) -> torch.Tensor:
-        where = self._tensor(slots), self._tensor(positions)
-        plan = RowsPlan(self.kv, self._loaded.windows, *where, places)
-        return self._forward([[t] for t in tokens], [[p] for p in positions], plan)
+        slots_B, ids_B, positions_B = self._there(slots, tokens, positions)
+        plan = RowsPlan(self.kv, self._loaded.windows, slots_B, positions_B, places)
+        return self._forward(ids_B[:, None], positions_B[:, None], plan)
 
-    def _tensor(self, numbers: list[int]) -> torch.Tensor:
-        return torch.tensor(numbers, device=self._device)
+    def _there(self, *lists: Sequence[int]) -> list[torch.Tensor]:
+        return to_device(self._device, *lists)
 
     @torch.inference_mode()
     def rows_are_alike(self, num_steps: int = 8) -> bool:

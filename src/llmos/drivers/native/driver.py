@@ -39,7 +39,7 @@ from llmos.errors import (
 )
 
 _ENGINES = ("auto", "fused", "torch")
-_OPTIONS = {"engine": _ENGINES, "guesses": (True, False)}
+_OPTIONS = {"engine": _ENGINES, "guesses": (True, False), "compile": (True, False)}
 
 
 class NativeDriver:
@@ -239,14 +239,16 @@ class NativeDriver:
     # state
 
     def health(self) -> Health:
-        """Counts of requests in the batch and of paused ones; who waits is told in words."""
+        """Counts of requests in the batch and of paused ones; who waits is told in words, and what
+        the engine does beside the steps."""
         if self._runner is None:
             return Health(ok=False, detail="no model is loaded")
         num_paused = sum(request.paused for request in self._seats)
         num_running = len(self._seats.running())
         num_waiting = len(self._seats) - num_running - num_paused
-        detail = f"{num_waiting} waiting" if num_waiting else ""
+        waiting = f"{num_waiting} waiting" if num_waiting else ""
         runner = self._runner
+        detail = ", ".join(filter(None, (waiting, runner.progress())))
         return Health(
             True, num_running, num_paused, detail, runner.num_guessed, runner.num_accepted
         )
@@ -269,6 +271,8 @@ def _check_options(options: dict[str, Any]) -> None:
         if value not in _OPTIONS.get(name, ()):
             known = "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in _OPTIONS.items())
             raise LoadFailed(f"the native driver has no option {name}={value!r} ({known})")
+    if options.get("compile") and options.get("engine") != "torch":
+        raise LoadFailed("compile=True is of the torch engine: ask for engine='torch' with it")
 
 
 def _open_runner(spec: ReplicaSpec) -> Runner:

@@ -18,6 +18,7 @@ import transformers
 from llmos.abi.driver import MemoryReport, ReplicaSpec
 from llmos.drivers.native import determinism, pages, sampling
 from llmos.drivers.native.batch import Batch, DecodeMode
+from llmos.drivers.native.compiled import Compiled
 from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.kv import ParkedKV
 from llmos.drivers.native.limits import LIMITS
@@ -26,6 +27,7 @@ from llmos.drivers.native.machine import num_cores, processor_name
 from llmos.drivers.native.memory import Accounts
 from llmos.drivers.native.request import Request, in_order
 from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
+from llmos.drivers.native.transfer import wait_for
 from llmos.errors import EngineFailed, LoadFailed
 from llmos.weights.footprint import scratch_bytes
 
@@ -46,6 +48,7 @@ class EagerRunner:
         )
         self.num_slots = spec.num_slots
         self.num_guessed = self.num_accepted = 0
+        self._cache = _cache_of(spec) if spec.options.get("compile", False) else None
         self._num_steps = 0
         self._owes_decode = False
         try:
@@ -54,6 +57,7 @@ class EagerRunner:
             alike = self.batch.rows_are_alike()
         except (RuntimeError, MemoryError, OSError, OverflowError) as error:
             raise LoadFailed(f"no room for the KV of {spec.num_slots} slots: {error}") from error
+        self.batch.compiled = self._open_compiled()
         if not alike:
             _log.warning("equal rows differ on this machine: deterministic requests run singly")
         fixed = alike and not self.loaded.mixes_rows
@@ -68,12 +72,13 @@ class EagerRunner:
             processor=processor_name(self.loaded.device),
         )
         pages.trim()
-        self._accounts = Accounts(
-            self.loaded.weights,
-            self.batch.kv,
-            self.loaded.device,
-            scratch_bytes(self.loaded.shape(), spec.num_slots, self.loaded.context_length),
-        )
+        scratch = scratch_bytes(self.loaded.shape(), spec.num_slots, self.loaded.context_length)
+        if self.batch.compiled is not None:
+            scratch += self.batch.compiled.room_bytes
+        self._accounts = Accounts(self.loaded.weights, self.batch.kv, self.loaded.device, scratch)
+
+    def _open_compiled(self) -> Compiled | None:
+        return None if self._cache is None else Compiled(self.loaded, self._cache)
 
     def _info(self, why: str) -> ModelInfo:
         loaded = self.loaded
@@ -84,7 +89,9 @@ class EagerRunner:
             vocab_size=loaded.vocab_size,
             context_length=loaded.context_length,
             eos_ids=loaded.eos_ids,
-            exact_by_default=determinism.is_default(loaded.device.type, loaded.dtype),
+            # who has steps compiled wants the fast ones, which deterministic steps are not
+            exact_by_default=self._cache is None
+            and determinism.is_default(loaded.device.type, loaded.dtype),
             why=why,
         )
 
@@ -160,6 +167,7 @@ class EagerRunner:
                 try:
                     with mapped():
                         last = self.batch.prefill(request.slot, start, request.to_read[start:end])
+                        wait_for(self.loaded.device)  # else the clock sees nothing of it
                 except EngineFailed as error:
                     failed.append((request, error))
                     break
@@ -210,6 +218,8 @@ class EagerRunner:
         if self._accounts.parked:
             return
         with mapped():
+            self.close()
+            self.batch.compiled = None
             self.loaded.weights.park()
             self.batch.kv.give_back()
             gc.collect()  # what a load left behind holds weights, too
@@ -224,15 +234,25 @@ class EagerRunner:
             self.batch.kv.take()
         except (RuntimeError, MemoryError, OSError) as error:
             raise LoadFailed(f"no room for the KV: {error}") from error
+        self.batch.compiled = self._open_compiled()
         self._accounts.parked = False
 
     def close(self) -> None:
-        """Nothing but memory, which goes with the last reference."""
+        """Other memory goes with the last reference."""
+        if self.batch.compiled is not None:
+            self.batch.compiled.close()
+
+    def progress(self) -> str:
+        return "" if self.batch.compiled is None else self.batch.compiled.progress()
 
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = sum(r.num_cached for r in requests) * self.batch.kv.bytes_per_token
         return self._accounts.report(copies, used)
+
+
+def _cache_of(spec: ReplicaSpec) -> Path:
+    return (Path(spec.cache) if spec.cache else Path(spec.scratch) / "cache") / "torch"
 
 
 def _most_threads() -> int:

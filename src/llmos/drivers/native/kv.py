@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from llmos.drivers.native.pages import Arena
+from llmos.drivers.native.transfer import to_host
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,11 +154,11 @@ class KVSlots:
         return self._keys_SHLD[layer][slots, :, span], self._values_SHLD[layer][slots, :, span]
 
     def park(self, slot: int, num_tokens: int) -> ParkedKV:
-        """Copy a slot out, to free it for another request."""
+        """Copy a slot out to host memory, to free it for another request."""
         return ParkedKV(
             num_tokens,
-            [keys[slot, :, :num_tokens].clone() for keys in self._keys_SHLD],
-            [values[slot, :, :num_tokens].clone() for values in self._values_SHLD],
+            [to_host(keys[slot, :, :num_tokens]) for keys in self._keys_SHLD],
+            [to_host(values[slot, :, :num_tokens]) for values in self._values_SHLD],
         )
 
     def read_all(self, slot: int, num_tokens: int) -> Iterator[torch.Tensor]:

@@ -18,6 +18,9 @@ class NativeLimits(msgspec.Struct, frozen=True):
     `prefill_s_per_step` bounds how long waiting prompts may hold up running requests;
     `arrival_order_every` steps, prompts are read by arrival, whatever their class.
 
+    At most `compiled_widths` widths of packed steps are compiled, of those that come up first:
+    each takes a copy of the weights.
+
     Of the fused engine a step has at most `step_tokens`; where requests are running, so many
     tokens of prompts as their bound in seconds holds at the speed of the last steps, but at least
     `least_prefill`. Up to `draft_rows` rows in all, tokens are guessed ahead, at most
@@ -31,6 +34,7 @@ class NativeLimits(msgspec.Struct, frozen=True):
     prefill_s_per_step: float = 0.05
     urgent_prefill_s_per_step: float = 0.25
     arrival_order_every: int = 8
+    compiled_widths: int = 4
     step_tokens: int = 256
     least_prefill: int = 16
     draft_rows: int = 8

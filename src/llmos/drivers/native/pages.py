@@ -146,6 +146,8 @@ def trim() -> None:
     """Give back to the system, and to the device, what was freed."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     libc = _libc()
     trimmer: Callable[[int], Any] | None = getattr(libc, "malloc_trim", None)
     if trimmer is not None:

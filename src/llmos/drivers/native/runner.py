@@ -116,6 +116,10 @@ class Runner(Protocol):
         """Give everything back, for good."""
         ...
 
+    def progress(self) -> str:
+        """What goes on beside the steps, for people; empty: nothing."""
+        ...
+
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         """Measured now, with these requests here."""
         ...

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from llmos.abi.inference import Sampling
+from llmos.drivers.native.transfer import to_device
 from llmos.drivers.text.grammar import GrammarState
 from llmos.errors import InvalidRequest
 from llmos.weights.footprint import DRAW_ELEMENTS
@@ -119,9 +120,10 @@ class RowSampler:
         if self.penalized:
             logits_NV[0] = self.penalize(logits_NV[0])
         if self.sampling.logit_bias:
-            ids = [token_id for token_id, _ in self.sampling.logit_bias]
-            added = [bias for _, bias in self.sampling.logit_bias]
-            logits_NV[:, ids] += torch.tensor(added, device=logits_NV.device)
+            (ids,) = to_device(logits_NV.device, [i for i, _ in self.sampling.logit_bias])
+            biases = [bias for _, bias in self.sampling.logit_bias]
+            (added,) = to_device(logits_NV.device, biases, dtype=torch.float32)
+            logits_NV[:, ids] += added
         if self.grammar is not None:
             for row, barred_V in enumerate(self.grammar.ahead(guessed)):
                 mask_V = torch.from_numpy(barred_V).to(logits_NV.device)
@@ -141,10 +143,11 @@ class RowSampler:
     def penalize(self, logits_V: torch.Tensor) -> torch.Tensor:
         """The logits after the penalties: OpenAI's two, and CTRL's (arXiv:1909.05858)."""
         if self._counts_V is None or self._seen_V is None:
-            drawn = torch.tensor(self._generated, dtype=torch.long, device=logits_V.device)
-            self._counts_V = torch.bincount(drawn, minlength=len(logits_V)).to(logits_V)
+            drawn, prompt = to_device(logits_V.device, self._generated, self._prompt)
+            ones = torch.ones(len(drawn), dtype=logits_V.dtype, device=logits_V.device)
+            self._counts_V = torch.zeros_like(logits_V).index_add_(0, drawn, ones)
             self._seen_V = self._counts_V > 0
-            self._seen_V[torch.tensor(self._prompt, device=logits_V.device)] = True
+            self._seen_V[prompt] = True
         penalty = self.sampling.repetition_penalty
         repeated = torch.where(logits_V > 0, logits_V / penalty, logits_V * penalty)
         logits_V = torch.where(self._seen_V, repeated, logits_V)
@@ -192,7 +195,7 @@ def _sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list
     best_N, chosen_N = logits_NV.max(dim=-1)
     drawn = [row for row, (sampler, _) in enumerate(rows) if not sampler.greedy]
     if drawn:
-        index_N = torch.tensor(drawn, device=logits_NV.device)
+        (index_N,) = to_device(logits_NV.device, drawn)
         chosen_N = chosen_N.index_copy(
             0, index_N, _draw(logits_NV[index_N].float(), [rows[row] for row in drawn])
         )
@@ -206,39 +209,74 @@ def _sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list
 
 def _draw(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> torch.Tensor:
     """Tokens drawn from float32 logits, N."""
-    device = logits_NV.device
     params = [sampler.sampling for sampler, _ in rows]
-    temperature_N = torch.tensor([p.temperature for p in params], device=device)
+    temperature_N, min_p_N, uniform_N = to_device(
+        logits_NV.device,
+        [p.temperature for p in params],
+        [p.min_p for p in params],
+        [uniform(sampler.seed, index) for sampler, index in rows],
+        dtype=torch.float32,
+    )
     # a row that is not finite is told by `sample`; here it must only not break the others
     logits_NV = logits_NV.nan_to_num(nan=0.0, posinf=0.0)
     # the largest logit becomes 0 first: a tiny temperature must not overflow
     logits_NV = (logits_NV - logits_NV.amax(dim=-1, keepdim=True)) / temperature_N[:, None]
     probs_NV = torch.softmax(logits_NV, dim=-1)
     if any(p.min_p > 0 for p in params):
-        min_p_N = torch.tensor([p.min_p for p in params], device=device)
         floor_N = probs_NV.amax(dim=-1) * min_p_N
         probs_NV = probs_NV.masked_fill(probs_NV < floor_N[:, None], 0.0)
-    uniform_N = torch.tensor(
-        [uniform(sampler.seed, index) for sampler, index in rows],
-        dtype=torch.float64,
-        device="cpu",
-    )
     tokens_N = _invert(probs_NV, uniform_N)
-    for row, (sampler, _) in enumerate(rows):
-        how = sampler.sampling
-        if how.top_p < 1.0 or 0 < how.top_k < logits_NV.shape[1]:
-            tokens_N[row] = _draw_truncated(probs_NV[row], sampler.sampling, uniform_N[row])
+    size = logits_NV.shape[1]
+    truncated = [r for r, p in enumerate(params) if p.top_p < 1.0 or 0 < p.top_k < size]
+    if logits_NV.device.type == "cpu":
+        for row in truncated:
+            tokens_N[row] = _draw_truncated(probs_NV[row], params[row], uniform_N[row])
+    elif truncated:
+        (index_M,) = to_device(logits_NV.device, truncated)
+        of_rows = [params[row] for row in truncated]
+        drawn_M = _draw_truncated_rows(probs_NV[index_M], of_rows, uniform_N[index_M])
+        tokens_N = tokens_N.index_copy(0, index_M, drawn_M)
     return tokens_N
 
 
 def _invert(probs_NV: torch.Tensor, uniform_N: torch.Tensor) -> torch.Tensor:
     """The token whose stretch of the cumulated probabilities holds the uniform number."""
-    cumulated_NV = probs_NV.cumsum(dim=-1)
-    at_N = uniform_N.to(cumulated_NV) * cumulated_NV[:, -1]
+    cumulated_NV = _cumulated(probs_NV)
+    at_N = uniform_N * cumulated_NV[:, -1]
     # a rounded-up product may equal the sum: the last token of any probability is the last answer
     last_N = (probs_NV > 0).long().cumsum(dim=-1).argmax(dim=-1)
     found_N = torch.searchsorted(cumulated_NV, at_N[:, None], right=True)[:, 0]
     return torch.minimum(found_N, last_N)
+
+
+def _cumulated(probs_NV: torch.Tensor) -> torch.Tensor:
+    """On CUDA a tensor of one row goes through another algorithm, whose bits differ from those of
+    several rows, and from one time to the next."""
+    if len(probs_NV) > 1 or probs_NV.device.type == "cpu":
+        return probs_NV.cumsum(dim=-1)
+    return probs_NV.repeat(2, 1).cumsum(dim=-1)[:1]
+
+
+def _draw_truncated_rows(
+    probs_MV: torch.Tensor, params: Sequence[Sampling], uniform_M: torch.Tensor
+) -> torch.Tensor:
+    """As `_draw_truncated`, of all rows at once, with sizes that do not depend on what they hold:
+    nothing has to be known on the host."""
+    size = probs_MV.shape[-1]
+    top_k_M, top_p_M = to_device(
+        probs_MV.device,
+        [p.top_k or size for p in params],
+        [p.top_p for p in params],
+        dtype=torch.float32,
+    )
+    sorted_MV, order_MV = probs_MV.sort(dim=-1, descending=True, stable=True)
+    places_V = torch.arange(size, device=probs_MV.device)
+    sorted_MV = sorted_MV * (places_V < top_k_M[:, None])
+    before_MV = _cumulated(sorted_MV) - sorted_MV
+    kept_MV = before_MV < top_p_M[:, None] * sorted_MV.sum(dim=-1, keepdim=True)
+    kept_MV = kept_MV | (places_V == 0)
+    found_M = _invert(sorted_MV * kept_MV, uniform_M)
+    return order_MV.gather(1, found_M[:, None])[:, 0]
 
 
 def _draw_truncated(

@@ -71,10 +71,11 @@ class Weights:
         self.size_bytes = self.mapped_bytes = self.own_bytes = 0
         for address, storage in self._storages().items():
             self.size_bytes += storage.nbytes()
-            home = next((r for r in found if r.begin <= address < r.end), None)
+            on_host = storage.device.type == "cpu"
+            home = next((r for r in found if on_host and r.begin <= address < r.end), None)
             if home is None:
                 self._own.add(address)
-                self.own_bytes += storage.nbytes() if storage.device.type == "cpu" else 0
+                self.own_bytes += storage.nbytes() if on_host else 0
             elif home not in self._ranges:
                 self._ranges.append(home)
                 self.mapped_bytes += home.size_bytes

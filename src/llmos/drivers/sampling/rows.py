@@ -97,9 +97,9 @@ def _probabilities(logits_V: Logits, asked: Sampling) -> Floats:
 
 def _draw(probs_V: Floats, asked: Sampling, chance: float) -> int:
     """top_k, then top_p over what is left of it, then the draw among them by probability."""
-    if asked.top_p >= 1.0 and asked.top_k == 0:
-        return _invert(probs_V, chance)
     size = len(probs_V)
+    if asked.top_p >= 1.0 and not 0 < asked.top_k < size:
+        return _invert(probs_V, chance)
     if 0 < asked.top_k < size:
         # every token as likely as the k-th: ties are cut below, by the stable sort
         kth = np.partition(probs_V, size - asked.top_k)[size - asked.top_k]

@@ -67,6 +67,8 @@ def _check_overdrawn(state: State, witness: Witness) -> None:
     """Where more is held than there is, nobody is idle who could give some back."""
     is_leaving = any(r.state in LEAVING for r in state.replicas.values())
     is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
+    # a server that is closing has dropped its pins, and makes room for nobody any more
+    is_leaving = is_leaving or (state.draining and not state.requests and not state.pinned)
     for device, held in witness.tally.held.items():
         if is_leaving or witness.tally.free_bytes(device) >= 0:
             continue
@@ -101,6 +103,8 @@ def _check_lacking(state: State, witness: Witness, model_id: str, now_ns: int) -
     is_awaited = next_ns is not None and next_ns <= due_ns + ALARM_GRID_NS
     is_leaving = any(r.state in LEAVING for r in state.replicas.values())
     is_leaving = is_leaving or any(r.is_spilling for r in state.requests.values())
+    # a server that is closing has dropped its pins, and makes room for nobody any more
+    is_leaving = is_leaving or (state.draining and not state.requests and not state.pinned)
     demand(is_leaving or is_awaited, "nobody looks at who lacks memory")
     told_ns = state.limits.room_timeout_ns + state.limits.patience_ns + 2 * ALARM_GRID_NS
     is_over = now_ns - max(state.lacking[model_id], state.moved_ns) > told_ns

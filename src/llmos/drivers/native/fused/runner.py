@@ -403,6 +403,9 @@ class FusedRunner:
         if self._draft is not None:
             self._draft.close()
 
+    def progress(self) -> str:
+        return ""
+
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = 0

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from llmos.drivers.native.fused import binding, build
-from tests.unit.drivers.fused import kernel_checks as checks
+from tests.contract.fused import kernel_checks as checks
 
 
 @cache

@@ -12,8 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from llmos.drivers.native.fused.describe import describe
-from tests.unit.drivers.fused.compare import described, worst_of
-from tests.unit.drivers.fused.models import make, read_config, read_shapes
+from tests.contract.fused.compare import described, worst_of
+from tests.contract.fused.models import make, read_config, read_shapes
 
 Tensors = dict[str, torch.Tensor]
 

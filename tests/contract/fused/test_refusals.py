@@ -10,7 +10,7 @@ import pytest
 
 from llmos.drivers.native.fused.describe import describe
 from llmos.drivers.native.fused.spec import Unsupported
-from tests.unit.drivers.fused.models import TYPED, YARN, make, read_config, read_shapes
+from tests.contract.fused.models import TYPED, YARN, make, read_config, read_shapes
 
 _NO_BETA = YARN | {"llama_4_scaling_beta": None}
 

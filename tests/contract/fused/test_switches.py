@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.drivers.fused.compare import described, worst
-from tests.unit.drivers.fused.models import LLAMA3, TYPED, WINDOW, YARN, make
+from tests.contract.fused.compare import described, worst
+from tests.contract.fused.models import LLAMA3, TYPED, WINDOW, YARN, make
 
 _BIASED = {"attention_bias": True}
 _ALL_BIASED = _BIASED | {"mlp_bias": True}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
+from tests.unit.drivers.conftest import load, loaded_drivers, tiny
+
+__all__ = ["load", "loaded_drivers", "tiny"]
 import torch
 
 

@@ -9,7 +9,7 @@ import torch
 
 from llmos.drivers.native.fused.describe import describe
 from llmos.drivers.native.fused.spec import Decoder
-from tests.unit.drivers.fused.models import (
+from tests.contract.fused.models import (
     LENGTH,
     VOCAB_SIZE,
     make,
@@ -17,7 +17,7 @@ from tests.unit.drivers.fused.models import (
     read_shapes,
     read_tensors,
 )
-from tests.unit.drivers.fused.reference import Reference
+from tests.contract.fused.reference import Reference
 
 
 def described(architecture: str, folder: Path) -> Decoder:

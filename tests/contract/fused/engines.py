@@ -13,7 +13,7 @@ from llmos.drivers.native.fused import build
 from llmos.drivers.native.fused.engine import Engine, Piece
 from llmos.drivers.native.fused.tensors import MappedTensors
 from llmos.drivers.native.fused.weights import Weights
-from tests.unit.drivers.fused.compare import described
+from tests.contract.fused.compare import described
 
 MOST_ROWS = 64
 

@@ -12,10 +12,10 @@ import torch
 from llmos.abi.inference import Sampling
 from llmos.drivers.native import sampling
 from llmos.drivers.native.fused import binding, build
+from llmos.drivers.native.fused.drawing import drawing
 from llmos.drivers.native.fused.engine import Engine
-from llmos.drivers.native.fused.runner import _drawing
 from llmos.drivers.native.sampling import RowSampler
-from tests.unit.drivers.fused.products import open_head
+from tests.contract.fused.products import open_head
 
 NUM = 250
 EPS = 1e-5
@@ -38,7 +38,7 @@ def drawn(logits: torch.Tensor, samplers: list[RowSampler]) -> list[int | None]:
     for row, sampler in enumerate(samplers):
         if sampler.penalized:
             made[row] = sampler.penalize(made[row])
-    drawings = [_drawing(sampler, 0) for sampler in samplers]
+    drawings = [drawing(sampler, 0) for sampler in samplers]
     return engine(logits.shape[1]).draw(made, drawings)
 
 

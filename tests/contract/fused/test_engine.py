@@ -12,10 +12,10 @@ import torch
 from llmos.drivers.native.fused.engine import Piece
 from llmos.weights.quantizable import is_head, is_projection
 from llmos.weights.quantization import dequantize, quantize
-from tests.unit.drivers.fused.compare import described
-from tests.unit.drivers.fused.engines import MOST_ROWS, logits, open_engine
-from tests.unit.drivers.fused.models import VOCAB_SIZE, make, read_tensors
-from tests.unit.drivers.fused.reference import Reference
+from tests.contract.fused.compare import described
+from tests.contract.fused.engines import MOST_ROWS, logits, open_engine
+from tests.contract.fused.models import VOCAB_SIZE, make, read_tensors
+from tests.contract.fused.reference import Reference
 
 LONG: dict[str, Any] = {"max_position_embeddings": 1024, "num_hidden_layers": 2}
 

@@ -7,7 +7,7 @@ import torch
 
 from llmos.drivers.native.fused import binding as b
 from llmos.weights.quantization import GROUP, Quantized, quantize, unpack_int4
-from tests.unit.drivers.fused.products import (
+from tests.contract.fused.products import (
     FLOATS,
     MOST_ROWS,
     open_product,

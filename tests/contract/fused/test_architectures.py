@@ -15,9 +15,9 @@ import torch
 from llmos.drivers.catalog import NATIVE_ARCHITECTURES
 from llmos.drivers.native.fused.architectures import FAMILIES
 from llmos.drivers.native.fused.spec import Activation, Decoder, Unsupported
-from tests.unit.drivers.fused.compare import described, worst_of
-from tests.unit.drivers.fused.engines import logits, open_engine
-from tests.unit.drivers.fused.models import (
+from tests.contract.fused.compare import described, worst_of
+from tests.contract.fused.engines import logits, open_engine
+from tests.contract.fused.models import (
     CONFIGS,
     LENGTH,
     VOCAB_SIZE,
@@ -25,7 +25,7 @@ from tests.unit.drivers.fused.models import (
     make,
     read_tensors,
 )
-from tests.unit.drivers.fused.reference import Reference
+from tests.contract.fused.reference import Reference
 
 WITHOUT_KERNELS = {"ApertusForCausalLM": "xielu"}
 """Architectures that torch serves, and why."""
