@@ -7,6 +7,7 @@ processor time, so that other work on the machine changes little.
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from benchmarks.quality.scores import spec_of
 from benchmarks.quality.speed import TURN_STEPS, Decoding
 from llmos.drivers.native.driver import NativeDriver
 from llmos.drivers.native.eager import EagerRunner
+from llmos.drivers.resident import read_resident
 
 WIDTHS = (1, 8, 16)
 SIDES: dict[str, dict[str, Any]] = {
@@ -43,15 +45,15 @@ def load(folder: Path, side: str, cache: Path) -> NativeDriver:
 
 
 def compile_width(driver: NativeDriver, width: int) -> tuple[float, int]:
-    """Seconds of processor time of this process, and bytes of memory that it added."""
+    """Seconds of processor time of this process, and bytes of memory of no file that it added."""
     assert isinstance(driver._runner, EagerRunner)
     compiled = driver._runner.batch.compiled
     assert compiled is not None
-    before_bytes, began_s = driver.memory().rss_bytes, time.process_time()
+    before_bytes, began_s = read_resident().anonymous_bytes, time.process_time()
     compiled.find(width)
     if not compiled.wait(WAIT_S) or compiled.find(width) is None:
         raise RuntimeError(driver.health().detail)
-    return time.process_time() - began_s, driver.memory().rss_bytes - before_bytes
+    return time.process_time() - began_s, read_resident().anonymous_bytes - before_bytes
 
 
 def costs(result: harness.Result, folder: Path, cache: Path) -> NativeDriver:
@@ -65,6 +67,7 @@ def costs(result: harness.Result, folder: Path, cache: Path) -> NativeDriver:
             result.add(harness.single(f"{figure}: added", "MB", [added_bytes / 1e6]))
         if state == "an empty":
             driver.unload()
+            gc.collect()
     return driver
 
 

@@ -13,8 +13,8 @@ from benchmarks.harness import Result
 PROMPT_TOKENS = 128
 WARM_UP_TOKENS = 32
 """Of a prompt that only wakes an engine at a width; its first width has the whole length."""
-NUM_NEW = {1: 64}
-NUM_NEW_WIDE = 32
+NUM_NEW = {1: 64, 8: 48, 16: 64, 32: 96}
+NUM_NEW_WIDE = 96
 
 
 @dataclass

@@ -60,6 +60,7 @@ def _serve(channel: BlockingChannel) -> None:
     gc.freeze()  # what the engine's import made never becomes garbage: don't walk it each cycle
     channel.send(msg.Ready(ABI_VERSION, os.getpid(), driver.capabilities))
     ReplicaLoop(channel, driver).run()
+    os._exit(0)  # whatever threads the engine has left running, compilers for one
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.codecache import PyCodeCache
 
 from tests.contract.fused.test_compiled import (
     WAIT_S,
@@ -44,6 +45,8 @@ def test_a_replica_serves_at_once_and_compiled_later(
     assert driver.health().detail == "compiled for 1 rows"
     assert list((cache / "torch").rglob("*.so"))
     assert not scratch.exists()
+    frozen = [n for m in PyCodeCache.modules for n in vars(m) if n.startswith("_frozen_param")]
+    assert frozen, "the weights are no constants of what was compiled"
     assert driver.memory().peak_bytes <= bound  # known at load
     widths = count_runs(monkeypatch)
     again = drive(driver, items(2))

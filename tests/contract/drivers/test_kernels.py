@@ -41,6 +41,7 @@ def compiled(target: str, folder: Path) -> binding.Library:
     return binding.Library(into)
 
 
+@pytest.mark.timeout(600)  # compiling takes a core for a while
 @pytest.mark.parametrize("target", TARGETS[platform.machine()])
 def test_another_processors_kernels(target: str, tmp_path: Path) -> None:
     library = compiled(target, tmp_path)

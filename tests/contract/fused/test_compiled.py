@@ -165,12 +165,22 @@ def test_what_the_compiler_is_asked_for(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, device: str, options: dict[str, Any]
 ) -> None:
     """With a stand-in for the compiler: the devices are not here."""
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch, "compile", lambda f, **how: asked.append(how) or f)
-    Forward(loaded.model, 4, torch.device(device))
-    assert asked == [{"fullgraph": True, "dynamic": False, "options": options}]
-    known = torch._inductor.list_options()
-    assert all(name in known for name in options_for(torch.device(device)))
+    from torch._inductor import config
+
+    known = {name: config.get_config_copy()[name] for name in ("freezing", *options)}
+    told: list[dict[str, Any]] = []
+
+    def stand_in(forward: Any, **how: Any) -> Any:
+        assert how == {"fullgraph": True, "dynamic": False}
+        return lambda *rows: told.append({n: config.get_config_copy()[n] for n in known})
+
+    make = torch.tensor
+    monkeypatch.setattr(torch, "compile", stand_in)
+    monkeypatch.setattr(torch, "tensor", lambda numbers, device: make(numbers))
+    assert options_for(torch.device(device)) == options
+    Forward(loaded.model, 4, torch.device(device)).compile()
+    assert told == [known | options]
+    assert {name: config.get_config_copy()[name] for name in known} == known
 
 
 def test_attention_is_kept_out_of_cuda_graphs() -> None:
@@ -343,7 +353,7 @@ def test_a_step_is_one_graph(
     monkeypatch.setattr(
         torch,
         "compile",
-        lambda f, fullgraph, dynamic, options: trace(
+        lambda f, fullgraph, dynamic: trace(
             f, fullgraph=fullgraph, dynamic=dynamic, backend="eager"
         ),
     )

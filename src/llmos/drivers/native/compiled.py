@@ -77,14 +77,18 @@ class Forward:
         # what is compiled is kept with the code: it goes when this does
         forward.__code__ = forward.__code__.replace()
         self._compile: Callable[..., torch.Tensor] = torch.compile(
-            forward, fullgraph=True, dynamic=False, options=options_for(device)
+            forward, fullgraph=True, dynamic=False
         )
         self._ready: Callable[..., torch.Tensor] = torch._dynamo.run(forward)
 
     def compile(self) -> None:
         """Takes seconds to minutes. Raises whatever the compiler does."""
+        from torch._inductor import config  # takes a second
+
+        # tracing has to know as well, or weights stay inputs and are not frozen
+        told = config.patch(options_for(self._device))
         try:
-            with torch.inference_mode(), torch.no_grad(), running(NoPlan()):
+            with told, torch.inference_mode(), torch.no_grad(), running(NoPlan()):
                 rows_B1 = torch.tensor([0] * self.width, device=self._device)[:, None]
                 self._compile(rows_B1, rows_B1.clone())
         except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -208,10 +212,10 @@ class Compiled:
     def _prepare(self) -> None:
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(self._cache)
-        import torch._inductor.config
+        from torch._inductor import config
 
         # compiling is not in a hurry, and workers of its own would outlive a killed one
-        torch._inductor.config.compile_threads = 1
+        config.compile_threads = 1
         torch.set_num_threads(self._num_threads)
 
     def _compile(self, model: torch.nn.Module, width: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 
@@ -28,6 +29,20 @@ class LayerShape:
     @property
     def elements_per_token(self) -> int:
         return self.num_heads * (self.key_size + self.value_size)
+
+
+class KVCopy(Protocol):
+    """Keys and values of a request's first `num_tokens` tokens, bit by bit, in host memory."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All of it, in the order in which snapshots hold it."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

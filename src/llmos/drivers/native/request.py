@@ -25,8 +25,8 @@ from llmos.drivers.text.stop import StopStrings
 from llmos.errors import InvalidRequest, LLMOSError
 
 if TYPE_CHECKING:
+    from llmos.drivers.native.kv import KVCopy
     from llmos.drivers.native.paging import Lease
-    from llmos.drivers.native.runner import KVCopy
 
 
 def tokens_of(packed: bytes) -> list[int]:

@@ -7,13 +7,14 @@ over pages of KV, in host memory.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 import torch
 
 from llmos.abi.driver import MemoryReport
+from llmos.drivers.native.kv import KVCopy
 from llmos.drivers.native.request import Request
 from llmos.errors import EngineFailed
 
@@ -44,20 +45,6 @@ class Grounds(msgspec.Struct, frozen=True):
     prefill_chunk: int
     engine: str
     processor: str
-
-
-class KVCopy(Protocol):
-    """Keys and values of a request's first `num_tokens` tokens, bit by bit, in host memory."""
-
-    @property
-    def num_tokens(self) -> int: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
-    def tensors(self) -> Iterator[torch.Tensor]:
-        """All of it, in the order in which snapshots hold it."""
-        ...
 
 
 class Runner(Protocol):

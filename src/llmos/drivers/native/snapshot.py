@@ -14,8 +14,9 @@ import torch
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import ReplicaSpec
 from llmos.abi.inference import WorkItem
+from llmos.drivers.native.kv import KVCopy
 from llmos.drivers.native.request import Request
-from llmos.drivers.native.runner import Grounds, KVCopy, Runner
+from llmos.drivers.native.runner import Grounds, Runner
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.snapshots.file import SnapshotReader, rejected
 from llmos.drivers.snapshots.shelf import (

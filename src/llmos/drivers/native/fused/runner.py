@@ -214,7 +214,7 @@ class FusedRunner:
             self._guess(works, self._guesser)
         budget = min(self.engine.max_rows, LIMITS.step_tokens) - sum(len(w.tokens) for w in works)
         for request in in_order(prefilling, self._num_steps):
-            room = budget - self._held_back(request, decoding)
+            room = budget - self._held_back(request, decoding, len(prefilling))
             if room <= 0:
                 break
             self._look_again(request)
@@ -236,13 +236,18 @@ class FusedRunner:
         is_seated = self.seat(request, -1)
         assert is_seated  # there is no less room than it had
 
-    def _held_back(self, request: Request, decoding: list[Request]) -> int:
-        """How much of a step's tokens a prompt leaves unused for the sake of who is running."""
+    def _held_back(self, request: Request, decoding: list[Request], num_waiting: int) -> int:
+        """How much of a step's tokens a prompt leaves unused for the sake of who is running.
+
+        The more wait for each of those, the longer those are held up: all prompts of a burst are
+        read sooner than one answer after another would let them.
+        """
         if not decoding or not self._token_s:
             return 0
         highest = max(other.item.service_class for other in decoding)
         urgent = request.item.service_class > highest
         bound_s = LIMITS.urgent_prefill_s_per_step if urgent else LIMITS.prefill_s_per_step
+        bound_s *= 1 + num_waiting / len(decoding)
         allowed = max(LIMITS.least_prefill, int(bound_s / self._token_s))
         return max(0, LIMITS.step_tokens - len(decoding) - allowed)
 

@@ -166,9 +166,13 @@ class Engine {
     });
   }
 
-  static void piece(const Linear& l, int begin, int end, const Operand& x, int rows, float* out, int64_t stride) {
+  void piece(const Linear& l, int begin, int end, const Operand& x, int rows, float* out, int64_t stride) const {
     int whole = begin + (end - begin) / NB * NB;
-    if (whole > begin) multiply(l.w, begin, whole, x, 0, rows, out + begin, stride);
+    // items are taken in order by all threads: the next one of this thread is about so far away
+    int64_t far = begin + (int64_t)(end - begin) * pool_.num_threads();
+    int64_t count = std::min<int64_t>(end - begin, l.w.rows - far);
+    Next next{(const char*)l.w.data + far * l.w.stride, std::max<int64_t>(0, count) * l.w.stride};
+    if (whole > begin) multiply(l.w, begin, whole, x, 0, rows, out + begin, stride, next);
     if (whole < end) {  // a matrix whose rows are no multiple of NB: its last ones once more, apart
       thread_local std::vector<float> apart;
       apart.resize((size_t)rows * NB);

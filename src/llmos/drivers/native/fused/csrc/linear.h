@@ -345,11 +345,17 @@ inline void column_of(const Matrix& w, int64_t n, const char* ahead, const Opera
   }
 }
 
+// Weights that are wanted after those of this item: with many rows there is time to have them come.
+struct Next {
+  const char* data;
+  int64_t bytes;
+};
+
 // Few rows: weights stream past all of them once. Many: a few rows stay nearest while the item's weights,
 // in the next cache, are read again for each. Both cut K where a stretch of the rows would not stay near.
 template <Kind KIND>
 inline void multiply_kind(const Matrix& w, int64_t n, int64_t n_end, const Operand& x, int64_t m,
-                          int64_t m_end, float* out, int64_t out_stride) {
+                          int64_t m_end, float* out, int64_t out_stride, Next next) {
   using K = typename KernelOf<KIND>::K;
   using Acc = typename K::Acc;
   constexpr int64_t FEW = 48, NEAR = 12, NEAR_BYTES = 2560;  // rows; of a row
@@ -371,29 +377,34 @@ inline void multiply_kind(const Matrix& w, int64_t n, int64_t n_end, const Opera
         column_of<KIND>(w, j, ahead(j), x, m, m_end, stretch(c), sums, out + (j - n), out_stride);
     return;
   }
+  int64_t num_turns = (m_end - m + rows - 1) / rows * num_cuts * ((n_end - n + NB - 1) / NB);
+  int64_t step = next.bytes / 64 / num_turns + 1;
   for (int64_t mm = m; mm < m_end; mm += rows) {
     int64_t mm_end = std::min(m_end, mm + rows);
     for (int64_t c = 0; c < num_cuts; c++)
-      for (int64_t j = n; j < n_end; j += NB)
+      for (int64_t j = n; j < n_end; j += NB) {
+        for (int64_t i = 0; i < step && next.bytes > 0; i++, next.data += 64, next.bytes -= 64)
+          __builtin_prefetch(next.data, 0, 2);
         column_of<KIND>(w, j, nullptr, x, mm, mm_end, stretch(c), sums + (j - n) * (rows + 6),
                         out + (mm - m) * out_stride + (j - n), out_stride);
+      }
   }
 }
 
 // Outputs [m, m_end) x [n, n_end) to `out`, whose first element is that of (m, n). Both ends of n are
 // multiples of NB: a matrix has whole blocks of rows (see `whole_rows`).
 inline void multiply(const Matrix& w, int64_t n, int64_t n_end, const Operand& x, int64_t m, int64_t m_end,
-                     float* out, int64_t out_stride) {
+                     float* out, int64_t out_stride, Next next = {nullptr, 0}) {
 #if LLMOS_AMX
   if (w.kind == Kind::BF16 && tiles_on)
     return multiply_tiles((const char*)w.data, w.stride, w.cols, n, n_end, x.data, m_end, out, out_stride);
 #endif
   switch (w.kind) {
-    case Kind::F32: return multiply_kind<Kind::F32>(w, n, n_end, x, m, m_end, out, out_stride);
-    case Kind::BF16: return multiply_kind<Kind::BF16>(w, n, n_end, x, m, m_end, out, out_stride);
-    case Kind::F16: return multiply_kind<Kind::F16>(w, n, n_end, x, m, m_end, out, out_stride);
-    case Kind::I8: return multiply_kind<Kind::I8>(w, n, n_end, x, m, m_end, out, out_stride);
-    case Kind::I4: return multiply_kind<Kind::I4>(w, n, n_end, x, m, m_end, out, out_stride);
+    case Kind::F32: return multiply_kind<Kind::F32>(w, n, n_end, x, m, m_end, out, out_stride, next);
+    case Kind::BF16: return multiply_kind<Kind::BF16>(w, n, n_end, x, m, m_end, out, out_stride, next);
+    case Kind::F16: return multiply_kind<Kind::F16>(w, n, n_end, x, m, m_end, out, out_stride, next);
+    case Kind::I8: return multiply_kind<Kind::I8>(w, n, n_end, x, m, m_end, out, out_stride, next);
+    case Kind::I4: return multiply_kind<Kind::I4>(w, n, n_end, x, m, m_end, out, out_stride, next);
   }
 }
 

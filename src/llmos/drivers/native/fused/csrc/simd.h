@@ -165,8 +165,24 @@ template <class T> inline void store_part(T* p, f32x16 v, int count) {
   for (int i = 0; i < count; i++) from_f32(v[i], p[i]);
 }
 
-// e to the x, to about 2 units in the last place; 0 below -87. Cephes' expf, on every lane.
+// e to the x, to about 2 units in the last place; 0 far below. Cephes' expf, on every lane.
 inline f32x16 exp(f32x16 x) {
+#if LLMOS_AVX512
+  // a NaN is the second operand of both, and stays
+  __m512 v = _mm512_min_ps(_mm512_set1_ps(89.0f), _mm512_max_ps(_mm512_set1_ps(-110.0f), (__m512)x));
+  __m512 m = _mm512_roundscale_ps(_mm512_mul_ps(v, _mm512_set1_ps(1.44269504088896341f)),
+                                  _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 t = _mm512_fnmadd_ps(m, _mm512_set1_ps(0.693359375f), v);
+  t = _mm512_fmadd_ps(m, _mm512_set1_ps(2.12194440e-4f), t);
+  __m512 q = _mm512_set1_ps(1.9875691500e-4f);
+  q = _mm512_fmadd_ps(q, t, _mm512_set1_ps(1.3981999507e-3f));
+  q = _mm512_fmadd_ps(q, t, _mm512_set1_ps(8.3334519073e-3f));
+  q = _mm512_fmadd_ps(q, t, _mm512_set1_ps(4.1665795894e-2f));
+  q = _mm512_fmadd_ps(q, t, _mm512_set1_ps(1.6666665459e-1f));
+  q = _mm512_fmadd_ps(q, t, _mm512_set1_ps(5.0000001201e-1f));
+  q = _mm512_add_ps(_mm512_fmadd_ps(q, _mm512_mul_ps(t, t), t), _mm512_set1_ps(1.0f));
+  return (f32x16)_mm512_scalef_ps(q, m);
+#else
   f32x16 low = splat(-87.3365f), high = splat(88.3762f);
   i32x16 under = x < low;
   x = x < low ? low : x;
@@ -186,6 +202,7 @@ inline f32x16 exp(f32x16 x) {
   std::memcpy(&scale, &power, sizeof scale);
   p = p * scale;
   return under ? f32x16{} : p;
+#endif
 }
 
 inline f32x16 tanh(f32x16 x) {
