@@ -10,7 +10,7 @@ import pytest
 
 from llmos.abi.driver import Driver
 from llmos.abi.events import Finished
-from llmos.abi.inference import ChatPrompt, PrepareItem, Sampling, TextPrompt
+from llmos.abi.inference import ChatPrompt, Grammar, PrepareItem, Sampling, TextPrompt
 from llmos.drivers.catalog import DRIVERS
 from llmos.errors import InvalidRequest, LLMOSError, LoadFailed, ModelRejected, UserError
 from tests.contract.drivers.conftest import FolderOf
@@ -78,7 +78,12 @@ def test_a_chat_is_prepared_or_refused(subject: Subject) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"kind": "embed"}, {"adapter": "nobody"}, {"grammar": "{}"}, {"tokens": b"\1\0\0"}],
+    [
+        {"kind": "embed"},
+        {"adapter": "nobody"},
+        {"grammar": Grammar("nothing", "")},
+        {"tokens": b"\1\0\0"},
+    ],
     ids=lambda fields: next(iter(fields)),
 )
 def test_items_it_cannot_honour(subject: Subject, fields: dict[str, Any]) -> None:

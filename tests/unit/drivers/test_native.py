@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from llmos.abi.events import Aborted, Failed, Finished, FinishReason, Tokens
-from llmos.abi.inference import Usage
+from llmos.abi.inference import Grammar, Usage
 from llmos.abi.principal import ServiceClass
 from llmos.drivers.native import eager, sampling
 from llmos.drivers.native.driver import NativeDriver
@@ -431,7 +431,7 @@ def test_engine_errors_are_events(
     [
         ({"kind": "embed"}, UnsupportedParameter, "kind"),
         ({"adapter": "x"}, UnsupportedParameter, "adapter"),
-        ({"grammar": "x"}, UnsupportedParameter, "grammar"),
+        ({"grammar": Grammar("x", "")}, InvalidRequest, "grammar"),
         ({"options": {"tokens": 3}}, UnsupportedParameter, "llmos.driver"),
         ({"temperature": float("nan")}, InvalidRequest, "temperature"),
         ({"top_p": 0.0}, InvalidRequest, "top_p"),
