@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,7 +18,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     `snapshots` False means a suspended request is recomputed, from `WorkItem.generated`, which
     every driver takes. `parks`: it can give back a loaded model's memory and have it again in
     little more than the time of reading the bytes. `formats` are the weight formats it reads.
-    `egress` are the hosts it must reach, empty for a driver that needs no network.
+    `egress` are the hosts (`name:port`) it must reach, `secrets` the names of those it wants to be
+    given; both empty for a driver that needs no network, and known once a model is loaded.
     """
 
     driver: str
@@ -29,6 +30,18 @@ class Capabilities(msgspec.Struct, frozen=True):
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
+    secrets: list[str] = []
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """Never shown by accident: its text says nothing. It crosses one socket, to one worker."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
@@ -41,7 +54,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     and dtype. `snapshots` is
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
-    `snapshots` of the scratch folder.
+    `snapshots` of the scratch folder. `secrets`: those of the model's that are set, by name.
     """
 
     model_id: str
@@ -56,6 +69,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     deterministic: bool | None = None
     options: dict[str, Any] = {}
     snapshots: str = ""
+    secrets: dict[str, Secret] = {}
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
@@ -150,7 +164,8 @@ class Driver(Protocol):
         ...
 
     def wait_s(self) -> float | None:
-        """Seconds until `step` has work: 0 now, None not before the next call."""
+        """Seconds until `step` has work: 0 now, None not before the next call (or, of a `Waking`
+        driver, before it wakes)."""
         ...
 
     def pause(self, request_id: str) -> None:
@@ -205,6 +220,16 @@ class Driver(Protocol):
     def health(self) -> Health: ...
 
     def memory(self) -> MemoryReport: ...
+
+
+@runtime_checkable
+class Waking(Protocol):
+    """A driver that work comes to by itself, from a network: nobody needs to ask it again and
+    again."""
+
+    def wake_fd(self) -> int:
+        """Readable while `step` has work. From `load` to `unload` the same."""
+        ...
 
 
 class Preparer(Protocol):

@@ -21,14 +21,30 @@ class FinishReason(enum.StrEnum):
 class Tokens(
     msgspec.Struct,
     frozen=True,
+    omit_defaults=True,
     tag="tok",
-    rename={"request_id": "r", "token_ids": "i", "text": "t"},  # one a token: keep it short
+    rename={  # one a token: keep it short
+        "request_id": "r",
+        "token_ids": "i",
+        "text": "t",
+        "counted": "n",
+    },
 ):
-    """New tokens of one request in one step, and the text they complete (whole characters only)."""
+    """New tokens of one request in one step, and the text they complete (whole characters only).
+
+    `counted`: how many of the model's tokens these are, where `token_ids` are a driver's own, kept
+    to go on by: a remote's ids are unknown here. None: as many as there are ids.
+    """
 
     request_id: str
     token_ids: list[int]
     text: str
+    counted: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the model."""
+        return len(self.token_ids) if self.counted is None else self.counted
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -76,11 +76,13 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Exact token counts. `cached_tokens` of the prompt were found in a prefix cache."""
+    """Exact token counts. `cached_tokens` of the prompt were found in a prefix cache. `cost` is in
+    US dollars, of a model that somebody else is paid for; None: it has no price."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cost: float | None = None
 
 
 class PrepareItem(msgspec.Struct, frozen=True):
@@ -94,7 +96,11 @@ class PrepareItem(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them."""
+    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them.
+
+    Of a model whose tokens are unknown here (a remote one), `tokens` is what its driver reads in
+    their place, and `num_tokens` an estimate.
+    """
 
     request_id: str
     tokens: bytes

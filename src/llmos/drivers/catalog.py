@@ -14,6 +14,9 @@ from llmos.weights import ModelFacts
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
 """The preparer of every model with a `tokenizer.json`."""
 
+PREPARE_REMOTE = "llmos.drivers.openai.prepare:make"
+"""Of models whose tokenizer is elsewhere."""
+
 
 class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
@@ -58,6 +61,12 @@ DRIVERS: dict[str, DriverSpec] = {
         extra="gguf",
         base_bytes=64 << 20,
         snapshots=True,
+    ),
+    "openai": DriverSpec(
+        entry="llmos.drivers.openai.driver:OpenAIDriver",
+        prepare=PREPARE_REMOTE,
+        distributions=["httpx"],
+        base_bytes=96 << 20,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",

@@ -251,7 +251,7 @@ class Effects:
             if isinstance(event, Tokens):
                 process = live.get(event.request_id)
                 if process is not None:
-                    made.append((event.request_id, len(event.token_ids)))
+                    made.append((event.request_id, event.num_tokens))
                     self._tokens(process, event, now_mono)
             else:
                 ends.append(event)
@@ -280,9 +280,9 @@ class Effects:
         else:
             self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
         process.last_token_mono = now_mono
-        process.num_tokens += len(event.token_ids)
+        process.num_tokens += event.num_tokens
         process.generated.extend(event.token_ids)
-        self.num_tokens += len(event.token_ids)
+        self.num_tokens += event.num_tokens
         process.stream.deliver(event)
 
     def on_prepared(self, results: msg.PrepareResults) -> None:

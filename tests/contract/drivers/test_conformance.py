@@ -28,6 +28,7 @@ def test_prepare(subject: Subject) -> None:
     assert len(prepared.tokens) == 4 * prepared.num_tokens > 0
     again = subject.prepare(TokensPrompt([72, 73]))
     assert (again.num_tokens, again.request_id) == (2, "req_2")
+    assert len(again.tokens) == 8 or subject.kit.marks
     for wrong in ([-1], [2**31], []):
         with pytest.raises(InvalidRequest):
             subject.prepare(TokensPrompt(wrong))
