@@ -26,6 +26,7 @@ BOUNDARIES = {
     # errors of an engine or a library, mapped in one place each
     "llmos.drivers.text.prepare.FileTokenizer.__init__",
     "llmos.drivers.text.template.ChatTemplate.render",
+    "llmos.drivers.openai.courier.Courier.carry",
     "llmos.drivers.native.driver._read_decoding",
     "llmos.drivers.native.failures.mapped",
     "llmos.drivers.native.load.read_config",

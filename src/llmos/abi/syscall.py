@@ -15,7 +15,7 @@ from llmos.abi.events import Event
 from llmos.abi.inference import Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
-from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.abi.syscall_jobs import JobBody, JobResult
 from llmos.errors import ErrorInfo
 
@@ -43,6 +43,7 @@ class ShowModel(msgspec.Struct, frozen=True, tag="models.show"):
 class PullModel(msgspec.Struct, frozen=True, tag="models.pull"):
     source: str
     name: str | None = None
+    options: PullOptions = PullOptions()
 
 
 class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):

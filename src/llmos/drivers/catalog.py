@@ -8,7 +8,7 @@ from importlib import metadata
 
 import msgspec
 
-from llmos.errors import ModelRejected, PluginError
+from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
 
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
@@ -77,6 +77,14 @@ DRIVERS: dict[str, DriverSpec] = {
     ),
 }
 """Every driver by its name."""
+
+FORMATS: dict[str, list[str]] = {
+    "native": ["safetensors"],
+    "gguf": ["gguf"],
+    "openai": ["openai"],
+    "echo": [],
+}
+"""What each driver reads, the best one for a format first. An echo reads nothing."""
 
 NATIVE_ARCHITECTURES = frozenset(
     """
@@ -176,19 +184,49 @@ def find_refusal(architecture: str) -> str | None:
     return f"{name} is not an architecture the native driver knows{hint}"
 
 
-def choose(facts: ModelFacts) -> DriverChoice:
-    """Raises ModelRejected naming the architecture and the reason when no driver reads it,
-    PluginError naming the install when one would and its engine is missing."""
+def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
+    """The best driver, or the one that is wanted. Raises ModelRejected naming the architecture and
+    the reason when it does not read the model, or none does, PluginError naming the install when
+    one would and its engine is missing, InvalidRequest for a driver that there is not."""
+    if driver is None:
+        return _choose(facts)
+    if driver not in DRIVERS:
+        known = ", ".join(sorted(DRIVERS))
+        raise InvalidRequest(
+            f"no driver is called {driver[:40]!r}: there are {known}", param="driver"
+        )
+    reads = FORMATS[driver]
+    if facts.format not in reads:
+        able = [name for name, formats in FORMATS.items() if facts.format in formats]
+        hint = f"; {' or '.join(able)} does" if able else ""
+        raise ModelRejected(f"the {driver} driver does not read {_said(facts)}{hint}")
+    found = _choose(facts)
+    if found.driver != driver:
+        raise ModelRejected(f"the {driver} driver does not read {_said(facts)}")
+    return msgspec.structs.replace(found, reason=f"{found.reason}; it was asked for")
+
+
+def _choose(facts: ModelFacts) -> DriverChoice:
     if facts.format == "gguf":
         return _choose_gguf(facts)
+    if facts.format == "openai":
+        return DriverChoice("openai", PREPARE_REMOTE, "it stays elsewhere, behind OpenAI's API")
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")
+    missing = find_missing("native")
+    if missing is not None:
+        raise PluginError(missing)
     return DriverChoice(
         driver="native",
         prepare=PREPARE_TEXT,
         reason=f"{facts.architecture} from {facts.format} is read by the native driver",
     )
+
+
+def _said(facts: ModelFacts) -> str:
+    of_what = f" ({facts.architecture[:100]})" if facts.architecture else ""
+    return f"models of format {facts.format[:40]}{of_what}"
 
 
 def _choose_gguf(facts: ModelFacts) -> DriverChoice:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from llmos.abi.channel import Channel
-from llmos.abi.driver import DriverEntry
+from llmos.abi.driver import DriverEntry, Secret
 from llmos.abi.events import Aborted, Event, Failed, Terminal
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
@@ -89,6 +89,7 @@ class Services:
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
+    find_secret: Callable[[str], Secret | None] = lambda name: None
 
 
 class Kernel:
@@ -144,6 +145,7 @@ class Kernel:
             services.scratch,
             services.footprints,
             choose_dtype=services.choose_dtype,
+            find_secret=services.find_secret,
         )
         self.switch = Switch(
             services.snapshots,

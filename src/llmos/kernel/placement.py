@@ -8,7 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from llmos.abi.driver import DriverEntry, DtypeChoice, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.driver import (
+    DriverEntry,
+    DtypeChoice,
+    LoadReport,
+    MemoryReport,
+    ReplicaSpec,
+    Secret,
+)
 from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
 from llmos.abi.registry import LoadCost, ModelVersion
 from llmos.errors import InvalidRequest
@@ -72,6 +79,7 @@ class Placement:
         footprints: FootprintLog,
         *,
         choose_dtype: ChooseDtype,
+        find_secret: Callable[[str], Secret | None] = lambda name: None,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -82,11 +90,15 @@ class Placement:
         self._versions: dict[str, ModelVersion] = {}
         self._facts: dict[str, ModelFacts] = {}
         self._choose_dtype = choose_dtype
+        self._find_secret = find_secret
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
 
     def context_length(self, version: ModelVersion) -> int:
-        """Tokens of prompt and answer together a request may have."""
+        """Tokens of prompt and answer together a request may have. One that is elsewhere holds none
+        of them here."""
+        if version.egress:
+            return version.context_length
         return min(version.context_length, self._config.max_context_tokens)
 
     def facts(self, version: ModelVersion) -> ModelFacts:
@@ -157,8 +169,14 @@ class Placement:
             dtype=self._spec_dtype(version, model),
             device=self._config.device,
             options=version.options,
+            secrets=self._secrets(version),
         )
         return self._driver_of(version.driver), spec
+
+    def _secrets(self, version: ModelVersion) -> dict[str, Secret]:
+        """Those that are set now; a driver that lacks one says so."""
+        found = {name: self._find_secret(name) for name in version.secrets}
+        return {name: secret for name, secret in found.items() if secret is not None}
 
     def _spec_dtype(self, version: ModelVersion, model: ModelFacts) -> str:
         is_auto = model.dtype == self._chosen(version, "auto").dtype
@@ -196,7 +214,8 @@ class Placement:
 
     def _plan(self, version: ModelVersion, choice: DtypeChoice) -> ModelFacts:
         version, dtype = with_cost(version, choice.dtype), choice.dtype
-        driver, on_host = self._driver_of(version.driver), self._config.device == "cpu"
+        driver = self._driver_of(version.driver)
+        on_host = self._config.device == "cpu" or bool(version.egress)
         device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
         fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)

@@ -21,8 +21,10 @@ class DriverChoice(Protocol):
 
 
 class ChooseDriver(Protocol):
-    """Decides from facts alone."""
+    """Decides from facts alone, and from what is installed."""
 
-    def __call__(self, facts: ModelFacts, /) -> DriverChoice:
-        """Raises ModelRejected, naming the architecture, when no driver serves it."""
+    def __call__(self, facts: ModelFacts, driver: str | None = None, /) -> DriverChoice:
+        """`driver`: the one that is wanted; None: the best. Raises ModelRejected, naming the
+        architecture, when it does not serve it, or none does; PluginError when one that does is not
+        installed; InvalidRequest for a driver that there is not."""
         ...

@@ -24,7 +24,8 @@ from typing import (
 )
 
 from llmos.abi.jobs import JobEvent
-from llmos.abi.registry import ModelVersion
+from llmos.abi.registry import ModelVersion, PullOptions
+from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
 from llmos.sdk import calls, calls_home, files, inference, jobs
 from llmos.sdk.config import ClientConfig
@@ -115,15 +116,22 @@ class Models(_Group):
     unload = _Sync(calls.unload_model)
 
     def pull(
-        self, source: str, name: str | None = None, *, progress: Progress = _silent
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        progress: Progress = _silent,
+        options: PullOptions | None = None,
     ) -> ModelVersion:
-        """Bring a model in: `hf:org/name[@revision]` or `file:PATH` of this machine.
+        """Bring a model in: `hf:org/name[@revision]`, `file:PATH` of this machine, or one that
+        stays elsewhere, `openai:https://host/v1#model`.
 
         Raises ModelRejected, NotFound, Conflict, StorageError.
         """
         transport = self._transport
         is_local = transport.endpoint.socket is not None
-        return transport.run_steps(pull(transport.config, is_local, source, name, progress))
+        wish = PullModel(source, name, options or PullOptions())
+        return transport.run_steps(pull(transport.config, is_local, wish, progress))
 
     def quantize(
         self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent
@@ -148,12 +156,18 @@ class AsyncModels(_AsyncGroup):
     unload = _Async(calls.unload_model)
 
     async def pull(
-        self, source: str, name: str | None = None, *, progress: Progress = _silent
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        progress: Progress = _silent,
+        options: PullOptions | None = None,
     ) -> ModelVersion:
         """As `Models.pull`; `progress` is called in the event loop."""
         transport = self._transport
         is_local = transport.endpoint.socket is not None
-        return await transport.run_steps(pull(transport.config, is_local, source, name, progress))
+        wish = PullModel(source, name, options or PullOptions())
+        return await transport.run_steps(pull(transport.config, is_local, wish, progress))
 
     async def quantize(
         self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent

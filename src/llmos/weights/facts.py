@@ -66,5 +66,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
+        if not self.num_layers:  # it is elsewhere
+            return 0
         per_layer = 2 * self.num_kv_heads * self.head_dim
         return self.num_layers * per_layer * ITEM_BYTES[self.kv_dtype or loaded_dtype(self.dtype)]

@@ -31,7 +31,9 @@ class Choice:
     reason: str = "a test"
 
 
-def choose(facts: ModelFacts) -> Choice:
+def choose(facts: ModelFacts, driver: str | None = None) -> Choice:
+    if facts.format == "openai":
+        return Choice("openai")
     if facts.architecture not in {"LlamaForCausalLM", "llama"}:
         raise ModelRejected(f"no driver serves {facts.architecture}")
     return Choice()

@@ -255,7 +255,7 @@ async def main():
     database = open_database(home.db, config)
     registry = ModelRegistry(
         home, database, blobs, Uploads(home, blobs, config),
-        choose_driver=lambda facts: Choice, collect=lambda: asyncio.sleep(0),
+        choose_driver=lambda facts, driver=None: Choice, collect=lambda: asyncio.sleep(0),
     )
     await registry.open()
     if sys.argv[3] == "store":
