@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos.abi.remote import REMOTE_FILE
-from tests.unit.drivers.fake_remote import FakeRemote
+from tests.unit.drivers.openai.fake_remote import FakeRemote
 from tests.unit.drivers.tiny import VOCAB_SIZE, make_model
 from tests.unit.gguf_file import make_gguf
 

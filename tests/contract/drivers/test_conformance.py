@@ -7,7 +7,7 @@ import pytest
 from llmos.abi.events import Aborted, Finished, FinishReason
 from llmos.abi.inference import Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.boot import driver_entry
-from llmos.drivers.catalog import DRIVERS
+from llmos.drivers.catalog import DRIVERS, FORMATS
 from llmos.errors import InvalidRequest, LLMOSError, UserError
 from tests.contract.drivers.subject import TEXT, Subject, check_stream, num_tokens
 
@@ -167,6 +167,7 @@ def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
     can = subject.driver.capabilities
     entry = driver_entry(can.driver)
     assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
+    assert [name for name in can.formats if name != "none"] == FORMATS[can.driver]
 
 
 @pytest.mark.verb("capabilities")

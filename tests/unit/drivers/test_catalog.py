@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.abi.remote import Endpoint, RemoteSpec
 from llmos.drivers import catalog
-from llmos.drivers.catalog import DRIVERS, NATIVE_ARCHITECTURES, choose, find_missing
-from llmos.errors import ModelRejected, PluginError
+from llmos.drivers.catalog import DRIVERS, FORMATS, NATIVE_ARCHITECTURES, choose, find_missing
+from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
+from llmos.weights.remote import remote_facts
 
 LLAMA = ModelFacts(
     format="safetensors",
@@ -111,6 +113,31 @@ def test_gguf_files_that_do_not_generate(installed: set[str], architecture: str)
     installed.add("llama-cpp-python")
     with pytest.raises(ModelRejected, match=rf"m\.gguf: {architecture} is not supported"):
         choose(msgspec.structs.replace(GGUF, architecture=architecture))
+
+
+REMOTE = remote_facts(RemoteSpec([Endpoint("https://h/v1", "m")]))
+
+
+def test_a_driver_may_be_asked_for() -> None:
+    choice = choose(LLAMA, "native")
+    assert choice.driver == "native"
+    assert choice.reason.endswith("it was asked for")
+    assert choose(REMOTE).driver == choose(REMOTE, "openai").driver == "openai"
+    with pytest.raises(InvalidRequest, match="native"):
+        choose(LLAMA, "natve")
+
+
+@pytest.mark.parametrize(
+    ("facts", "driver", "better"),
+    [(LLAMA, "openai", "native"), (LLAMA, "echo", "native"), (REMOTE, "native", "openai")],
+)
+def test_a_driver_that_does_not_read_it(facts: ModelFacts, driver: str, better: str) -> None:
+    with pytest.raises(ModelRejected, match=f"{driver} driver does not read.*{better} does"):
+        choose(facts, driver)
+
+
+def test_every_driver_says_what_it_reads() -> None:
+    assert set(FORMATS) == set(DRIVERS)
 
 
 def test_every_extra_is_declared(repository: Path) -> None:
