@@ -94,6 +94,14 @@ def install(extra: str) -> int:
     return pip.returncode
 
 
+def compile_kernels() -> None:
+    """Ahead of the first model: torch serves where there is no compiler, so it may fail."""
+    command = [str(VENV / "bin" / "python"), "-m", "llmos.drivers.native.fused.build"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(done.stderr.strip()[-300:], flush=True)
+
+
 def main(arguments: list[str]) -> int:
     """0 when the environment is as asked."""
     if len(arguments) != 1 or arguments[0] not in TARGETS:
@@ -115,6 +123,7 @@ def main(arguments: list[str]) -> int:
         stamp.unlink()
     code = install(extra)
     if code == 0:
+        compile_kernels()
         (VENV / f".{extra}.stamp").write_text(wanted)
         print("ready in %.0f s" % (time.monotonic() - began), flush=True)
     return code

@@ -102,7 +102,8 @@ class DtypeChoice(msgspec.Struct, frozen=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """What was loaded, as it is. `warnings` are for people: what is slower or less than asked."""
+    """What was loaded, as it is. `warnings` are for people: what is slower or less than asked;
+    `engine` as well: what runs the model, and why that."""
 
     dtype: str
     device: str
@@ -111,6 +112,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     num_slots: int
     memory: MemoryReport
     warnings: list[str] = []
+    engine: str = ""
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -232,7 +232,7 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     """A resident (or starting, parked, stopping, failed) model version. Times are UTC in ns.
 
     `num_paused` requests keep their KV on it without a row. `dtype_reason`: why its weights have
-    that type; `warnings`: what is slower or less so than it could be.
+    that type; `warnings`: what is slower or less so than it could be; `engine`: what runs it.
     """
 
     replica_id: str
@@ -256,6 +256,7 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     pinned: bool = False
     dtype_reason: str = ""
     warnings: list[str] = []
+    engine: str = ""
 
 
 class Holding(msgspec.Struct, frozen=True):

@@ -124,9 +124,11 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
 
 
 def _notes(r: ReplicaInfo, *, wide: bool) -> Iterator[str]:
-    """Why its weights have their type, and what is slower so."""
+    """Why its weights have their type, what runs it, and what is slower so."""
     if wide and r.dtype_reason:
         yield one_line(f"{r.model} is {r.dtype}: {r.dtype_reason}")
+    if wide and r.engine:
+        yield one_line(f"{r.model} is run by {r.engine}")
     yield from (one_line(f"warning: {r.model}: {warning}") for warning in r.warnings)
 
 

@@ -49,6 +49,7 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         pinned=model_id in kernel.state.pinned,
         dtype_reason=choice.reason,
         warnings=[*choice.warnings, *(load.warnings if load else [])],
+        engine=load.engine if load else "",
     )
 
 

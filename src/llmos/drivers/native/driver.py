@@ -83,6 +83,7 @@ class NativeDriver:
             num_slots=spec.num_slots,
             memory=self.memory(),
             warnings=list(info.warnings),
+            engine=f"{info.engine} ({info.why})",
         )
 
     def unload(self) -> None:

@@ -75,10 +75,11 @@ class RowSampler:
         self._counts_V: torch.Tensor | None = None
         self._seen_V: torch.Tensor | None = None
 
-    @torch.inference_mode()  # where the counts were made
     def note(self, token_id: int) -> None:
         """A token was generated."""
-        if self._counts_V is not None and self._seen_V is not None:
+        if self._counts_V is None or self._seen_V is None:
+            return
+        with torch.inference_mode():  # where the counts were made
             self._counts_V[token_id] += 1
             self._seen_V[token_id] = True
 

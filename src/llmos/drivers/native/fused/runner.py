@@ -192,6 +192,7 @@ class FusedRunner:
             room = budget - self._held_back(request, decoding)
             if room <= 0:
                 break
+            self._look_again(request)
             tokens = request.to_read[request.num_cached : request.num_cached + room]
             ends = request.num_cached + len(tokens) == len(request.to_read)
             works.append(_Work(request, tokens, int(ends)))
@@ -200,6 +201,15 @@ class FusedRunner:
             return self._run(works)
         except EngineFailed as error:
             return [(work.request, error) for work in works]
+
+    def _look_again(self, request: Request) -> None:
+        """What others have read since a request was seated, before it reads anything itself."""
+        lease = request.lease
+        if lease is None or request.num_cached != lease.num_cached:
+            return
+        self._pages.close(lease)
+        is_seated = self.seat(request, -1)
+        assert is_seated  # there is no less room than it had
 
     def _held_back(self, request: Request, decoding: list[Request]) -> int:
         """How much of a step's tokens a prompt leaves unused for the sake of who is running."""
@@ -282,14 +292,16 @@ class FusedRunner:
                     break
             if guessed:
                 self._lookups[request.request_id].note(len(guessed), len(taken) - 1)
+            was_reading = request.prefilling
             # a token is cached once it was read: of the drawn ones all but the last
             request.num_cached += len(work.tokens) - len(guessed) + max(0, len(taken) - 1)
             if work.num_wanted and not taken:
                 drawn.append((request, EngineFailed("the model's logits are not finite")))
-            elif taken:
+                continue
+            if taken:
                 drawn.append((request, taken))
-            else:
-                assert request.lease is not None
+            if was_reading and request.lease is not None:
+                # whoever begins alike need not wait until this request has ended
                 self._pages.publish(request.lease, request.to_read[: request.num_cached])
         return drawn
 

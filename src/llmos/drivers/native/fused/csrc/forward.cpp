@@ -55,7 +55,7 @@ class Engine {
     gate_.reserve(rows * inner * 4);
     up_.reserve(rows * inner * 4);
     for (Operands* o : {&a_, &b_}) {
-      o->data.reserve(rows * operand);
+      o->data.reserve(round_up(rows, 16) * operand);
       o->scale.reserve(rows * 4);
       o->sums.reserve(rows * 4);
     }
@@ -72,6 +72,9 @@ class Engine {
   }
 
   void forward(const Step& step) {
+    segment_of_.resize(step.num_rows);
+    for (int s = 0; s < step.num_segments; s++)
+      std::fill_n(segment_of_.begin() + step.segments[s].row, step.segments[s].num_rows, s);
     embed(step);
     for (int i = 0; i < m_.num_layers; i++) run_layer(m_.layers[i], step);
     run_head(step);
@@ -102,24 +105,19 @@ class Engine {
   }
 
   void embed(const Step& step) {
+    int64_t hidden = m_.hidden;
     each_row(step.num_rows, [&](int r) {
-      float* x = x_.floats() + (int64_t)r * m_.hidden;
+      float* x = x_.floats() + r * hidden;
       read_row(m_.embed, step.tokens[r], x);
-      for (int d = 0; d < m_.hidden; d++) x[d] *= m_.embed_scale;
-    });
-    for (int s = 0; s < step.num_segments; s++) {
-      const Segment& seg = step.segments[s];
-      for (int i = 0; i < seg.num_rows && m_.positions.data; i++) {
-        float* x = x_.floats() + (int64_t)(seg.row + i) * m_.hidden;
-        read_row(m_.positions, seg.start + i + m_.position_offset, z_.floats());
-        for (int d = 0; d < m_.hidden; d++) x[d] += z_.floats()[d];
+      for (int64_t d = 0; d < hidden; d++) x[d] *= m_.embed_scale;
+      if (m_.positions.data) {
+        const Segment& seg = step.segments[segment_of_[r]];
+        float* position = z_.floats() + r * hidden;
+        read_row(m_.positions, seg.start + (r - seg.row) + m_.position_offset, position);
+        add(x, position, 1.0f);
       }
-    }
-    if (m_.embed_norm.kind != NormKind::NONE)
-      each_row(step.num_rows, [&](int r) {
-        float* x = x_.floats() + (int64_t)r * m_.hidden;
-        normalize(m_.embed_norm, x, x, m_.hidden);
-      });
+      if (m_.embed_norm.kind != NormKind::NONE) normalize(m_.embed_norm, x, x, hidden);
+    });
   }
 
   static void read_row(const Matrix& w, int64_t n, float* out) {
@@ -273,22 +271,19 @@ class Engine {
     float* qkv = qkv_.floats();
     int64_t nq = l.q.w.rows, nk = l.k.w.rows;
     // keys and values of the whole step first: rows of one request read each other's
-    for (int s = 0; s < step.num_segments; s++) {
-      const Segment& seg = step.segments[s];
-      auto place = [&](int i) {
-        float* q = qkv + (int64_t)(seg.row + i) * width;
-        int64_t position = seg.start + i;
-        turn(l, q, heads.num_heads, l.q_norm, position);
-        turn(l, q + nq, heads.num_kv_heads, l.k_norm, position);
-        float* v = q + nq + nk;
-        if (l.clip > 0)
-          for (int64_t d = 0; d < (int64_t)heads.num_kv_heads * heads.size; d++) v[d] = std::clamp(v[d], -l.clip, l.clip);
-        for (int h = 0; h < heads.num_kv_heads; h++)
-          write_kv(kv, seg.pages[position / PAGE], (int)(position % PAGE), h, q + nq + (int64_t)h * heads.size,
-                   v + (int64_t)h * heads.size);
-      };
-      if (seg.num_rows == 1) place(0); else each_row(seg.num_rows, place);
-    }
+    each_row(step.num_rows, [&](int r) {
+      const Segment& seg = step.segments[segment_of_[r]];
+      int64_t position = seg.start + (r - seg.row);
+      float* q = qkv + (int64_t)r * width;
+      float* k = q + nq;
+      float* v = k + nk;
+      turn(l, q, heads.num_heads, l.q_norm, position);
+      turn(l, k, heads.num_kv_heads, l.k_norm, position);
+      if (l.clip > 0) clamp(v, (int64_t)heads.num_kv_heads * heads.size, l.clip);
+      for (int h = 0; h < heads.num_kv_heads; h++)
+        write_kv(kv, seg.pages[position / PAGE], (int)(position % PAGE), h, k + (int64_t)h * heads.size,
+                 v + (int64_t)h * heads.size);
+    });
     int group = heads.num_heads / heads.num_kv_heads;
     int per = std::max(1, QUERY_ROWS / group);
     items_.clear();
@@ -326,11 +321,14 @@ class Engine {
       }
   }
 
+  static void clamp(float* x, int64_t size, float most) {
+    for (int64_t d = 0; d < size; d++) x[d] = x[d] != x[d] ? x[d] : std::clamp(x[d], -most, most);
+  }
+
   // Queries or keys of one token: clamped, normalised, rotated.
   static void turn(const Layer& l, float* x, int num_heads, const Norm& norm, int64_t position) {
     int size = l.heads.size;
-    if (l.clip > 0)
-      for (int64_t d = 0; d < (int64_t)num_heads * size; d++) x[d] = std::clamp(x[d], -l.clip, l.clip);
+    if (l.clip > 0) clamp(x, (int64_t)num_heads * size, l.clip);
     for (int pass = 0; pass < 2; pass++) {
       if (pass == l.norm_after_rope) norm_heads(l, x, num_heads, norm);
       else if (l.rope.cos)
@@ -379,6 +377,7 @@ class Engine {
   Operands a_, b_;
   std::vector<Corner> corners_;
   std::vector<Item> items_;
+  std::vector<int> segment_of_;  // by row of the step
 };
 
 }  // namespace llmos
@@ -393,6 +392,9 @@ EXPORT const char* llmos_features() {
   return ""
 #if LLMOS_AVX512
          " avx512"
+#endif
+#if LLMOS_AMX
+         " amx_bf16"
 #endif
 #if __AVX512BF16__
          " avx512_bf16"
@@ -418,6 +420,8 @@ EXPORT int64_t llmos_sizes(int which) {
 }
 
 EXPORT const char* llmos_open(const llmos::Model* model, int num_threads, int spin_us, llmos::Engine** out) try {
+  static const bool tiles = llmos::tiles_on = llmos::tiles_work();
+  (void)tiles;
   *out = new llmos::Engine(*model, num_threads, spin_us);
   return nullptr;
 } catch (const std::bad_alloc&) {

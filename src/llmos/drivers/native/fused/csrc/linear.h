@@ -6,6 +6,10 @@
 // chunking, suspension and speculation exact.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
+#include "amx.h"
 #include "simd.h"
 
 // Small loops over the rows and columns of a block: their accumulators must stay in registers.
@@ -34,9 +38,12 @@ struct Operand {
   int64_t stride;
 };
 
+// Whether bf16 goes through tiles; set once, before anything is computed.
+inline bool tiles_on = false;
+
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Elements of K are padded with zeros to whole vectors of the kind.
+// Elements of K are padded with zeros to whole vectors of the kind. Tiles hold sixteen rows together.
 inline int64_t operand_stride(Kind kind, int64_t cols) {
   switch (kind) {
     case Kind::BF16:
@@ -58,6 +65,9 @@ inline int round_to_int8(float x, float inverse) {
 
 // One row of activations to what the kernel of a kind multiplies. `x` has `cols` floats.
 inline void make_operand(Kind kind, const Operand& op, int64_t row, const float* x, int64_t cols) {
+#if LLMOS_AMX
+  if (kind == Kind::BF16 && tiles_on) return make_tile_operand(op.data, row, x, cols);
+#endif
   char* out = op.data + row * op.stride;
   if (kind == Kind::I8 || kind == Kind::I4) {
     f32x16 top{};
@@ -205,16 +215,24 @@ template <class V> inline void keep(V& v) { asm("" : "+v"(v)); }
 template <class V> inline void keep(V&) {}
 #endif
 
-// A block of MB x NB outputs over all of K.
+// How a block stands in the whole of K: its steps, and whether sums begin or end with it. Sums that go on
+// are kept as they are, lane by lane: a cut in K changes no bit.
+struct Stretch {
+  int64_t begin, end;
+  bool first, last;
+};
+
+// A block of MB x NB outputs over a stretch of K. `sums` holds MB x NB accumulators between stretches.
 template <class K, int MB>
-inline void block(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, float* out,
-                  int64_t out_stride) {
+inline void block(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, Stretch at,
+                  typename K::Acc* sums, float* out, int64_t out_stride) {
   typename K::Acc acc[MB][NB] = {};
-  const char* row = (const char*)w.data + n * w.stride;
-  const char* xs = x.data + m * x.stride;
-  int64_t num_steps = w.cols / K::STEP;
-  int rest = (int)(w.cols % K::STEP);
-  for (int64_t s = 0; s < num_steps; s++, row += K::WEIGHT_BYTES, xs += K::X_BYTES) {
+  if (!at.first)
+    UNROLL for (int i = 0; i < MB; i++)
+      UNROLL for (int j = 0; j < NB; j++) acc[i][j] = sums[i * NB + j];
+  const char* row = (const char*)w.data + n * w.stride + at.begin * K::WEIGHT_BYTES;
+  const char* xs = x.data + m * x.stride + at.begin * K::X_BYTES;
+  for (int64_t s = at.begin; s < at.end; s++, row += K::WEIGHT_BYTES, xs += K::X_BYTES) {
     typename K::W vs[NB];
     UNROLL for (int j = 0; j < NB; j++) {
       vs[j] = K::weight(row + j * w.stride);
@@ -226,7 +244,12 @@ inline void block(const Matrix& w, int64_t n, const Operand& x, int64_t m, const
       UNROLL for (int j = 0; j < NB; j++) K::step(acc[i][j], vs[j], v);
     }
   }
-  if (rest)
+  if (!at.last) {
+    UNROLL for (int i = 0; i < MB; i++)
+      UNROLL for (int j = 0; j < NB; j++) sums[i * NB + j] = acc[i][j];
+    return;
+  }
+  if (int rest = (int)(w.cols % K::STEP))
     UNROLL for (int j = 0; j < NB; j++) {
       typename K::W v = K::weight_part(row + j * w.stride, rest);
       UNROLL for (int i = 0; i < MB; i++) K::step(acc[i][j], v, K::activation(xs + i * x.stride));
@@ -237,20 +260,29 @@ inline void block(const Matrix& w, int64_t n, const Operand& x, int64_t m, const
   }
 }
 
-// I4: two groups of 64 in 64 bytes, low nibbles first; sums of a group become floats at once.
+// I4: two groups of 64 in 64 bytes, low nibbles first; sums of a group become floats at once. A step is
+// both groups.
+struct I4Kernel {
+  static constexpr int STEP = 2 * GROUP, WEIGHT_BYTES = 64, X_BYTES = 2 * (GROUP + 64);
+  using Acc = f32x16;
+};
+
 template <int MB>
-inline void block_i4(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, float* out,
-                     int64_t out_stride) {
+inline void block_i4(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, Stretch at,
+                     f32x16* sums, float* out, int64_t out_stride) {
   f32x16 acc[MB][NB] = {};
+  if (!at.first)
+    UNROLL for (int i = 0; i < MB; i++)
+      UNROLL for (int j = 0; j < NB; j++) acc[i][j] = sums[i * NB + j];
   int64_t num_groups = round_up(w.cols, 2 * GROUP) / GROUP;
-  const char* row = (const char*)w.data + n * w.stride;
-  const char* xs = x.data + m * x.stride;
-  const float* scale = w.scale + n * num_groups;
-  for (int64_t g = 0; g < num_groups; g += 2, row += GROUP) {
+  const char* row = (const char*)w.data + n * w.stride + at.begin * GROUP;
+  const char* xs = x.data + m * x.stride + at.begin * I4Kernel::X_BYTES;
+  const float* scale = w.scale + n * num_groups + 2 * at.begin;
+  for (int64_t s = at.begin; s < at.end; s++, row += GROUP) {
     i8x64 packed[NB];
     UNROLL for (int j = 0; j < NB; j++) {
       packed[j] = load_bytes(row + j * w.stride);
-      if (ahead) __builtin_prefetch(ahead + j * w.stride + g / 2 * GROUP, 0, 2);
+      if (ahead) __builtin_prefetch(ahead + j * w.stride + s * GROUP, 0, 2);
     }
     for (int half = 0; half < 2; half++, xs += GROUP + 64, scale++) {
       i8x64 vs[NB];
@@ -269,51 +301,79 @@ inline void block_i4(const Matrix& w, int64_t n, const Operand& x, int64_t m, co
       }
     }
   }
+  if (!at.last) {
+    UNROLL for (int i = 0; i < MB; i++)
+      UNROLL for (int j = 0; j < NB; j++) sums[i * NB + j] = acc[i][j];
+    return;
+  }
   UNROLL for (int i = 0; i < MB; i++) {
     f32x4 y = sum4(acc[i][0], acc[i][1], acc[i][2], acc[i][3]) * x.scale[m + i];
     std::memcpy(out + i * out_stride, &y, sizeof y);
   }
 }
 
-template <Kind KIND, int MB>
-inline void block_of(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, float* out,
-                     int64_t out_stride) {
-  if constexpr (KIND == Kind::F32) block<FloatKernel<float>, MB>(w, n, x, m, ahead, out, out_stride);
-  if constexpr (KIND == Kind::BF16) block<Bf16Kernel, MB>(w, n, x, m, ahead, out, out_stride);
-  if constexpr (KIND == Kind::F16) block<FloatKernel<f16>, MB>(w, n, x, m, ahead, out, out_stride);
-  if constexpr (KIND == Kind::I8) block<I8Kernel, MB>(w, n, x, m, ahead, out, out_stride);
-  if constexpr (KIND == Kind::I4) block_i4<MB>(w, n, x, m, ahead, out, out_stride);
+template <Kind KIND> struct KernelOf;
+template <> struct KernelOf<Kind::F32> { using K = FloatKernel<float>; };
+template <> struct KernelOf<Kind::BF16> { using K = Bf16Kernel; };
+template <> struct KernelOf<Kind::F16> { using K = FloatKernel<f16>; };
+template <> struct KernelOf<Kind::I8> { using K = I8Kernel; };
+template <> struct KernelOf<Kind::I4> { using K = I4Kernel; };
+
+template <Kind KIND, int MB, class Acc>
+inline void block_of(const Matrix& w, int64_t n, const Operand& x, int64_t m, const char* ahead, Stretch at,
+                     Acc* sums, float* out, int64_t out_stride) {
+  if constexpr (KIND == Kind::I4) block_i4<MB>(w, n, x, m, ahead, at, sums, out, out_stride);
+  else block<typename KernelOf<KIND>::K, MB>(w, n, x, m, ahead, at, sums, out, out_stride);
 }
 
 // NB weight rows with rows [m, m_end) of activations, as many at a time as registers hold.
-template <Kind KIND>
+template <Kind KIND, class Acc>
 inline void column_of(const Matrix& w, int64_t n, const char* ahead, const Operand& x, int64_t m,
-                      int64_t m_end, float* out, int64_t out_stride) {
+                      int64_t m_end, Stretch at, Acc* sums, float* out, int64_t out_stride) {
   constexpr int MB = KIND == Kind::I4 ? 4 : 6;
-  for (; m_end - m >= MB; m += MB, out += MB * out_stride, ahead = nullptr)
-    block_of<KIND, MB>(w, n, x, m, ahead, out, out_stride);
+  for (; m_end - m >= MB; m += MB, out += MB * out_stride, sums += MB * NB, ahead = nullptr)
+    block_of<KIND, MB>(w, n, x, m, ahead, at, sums, out, out_stride);
   switch (m_end - m) {
-    case 1: return block_of<KIND, 1>(w, n, x, m, ahead, out, out_stride);
-    case 2: return block_of<KIND, 2>(w, n, x, m, ahead, out, out_stride);
-    case 3: return block_of<KIND, 3>(w, n, x, m, ahead, out, out_stride);
-    case 4: return block_of<KIND, 4>(w, n, x, m, ahead, out, out_stride);
-    case 5: return block_of<KIND, 5>(w, n, x, m, ahead, out, out_stride);
+    case 1: return block_of<KIND, 1>(w, n, x, m, ahead, at, sums, out, out_stride);
+    case 2: return block_of<KIND, 2>(w, n, x, m, ahead, at, sums, out, out_stride);
+    case 3: return block_of<KIND, 3>(w, n, x, m, ahead, at, sums, out, out_stride);
+    case 4: return block_of<KIND, 4>(w, n, x, m, ahead, at, sums, out, out_stride);
+    case 5: return block_of<KIND, 5>(w, n, x, m, ahead, at, sums, out, out_stride);
   }
 }
 
+// Few rows: weights stream past all of them once. Many: a few rows stay nearest while the item's weights,
+// in the next cache, are read again for each. Both cut K where a stretch of the rows would not stay near.
 template <Kind KIND>
 inline void multiply_kind(const Matrix& w, int64_t n, int64_t n_end, const Operand& x, int64_t m,
                           int64_t m_end, float* out, int64_t out_stride) {
-  // few rows: weights stream past them once; many: a block of rows stays near while weights are reread
-  constexpr int64_t FEW = 48, NEAR = 24;
-  int64_t m_step = m_end - m <= FEW ? m_end - m : NEAR;
-  for (int64_t mm = m; mm < m_end; mm += m_step) {
-    int64_t mm_end = mm + m_step < m_end ? mm + m_step : m_end;
-    for (int64_t j = n; j < n_end; j += NB) {
-      // the weights that follow come while these are computed with
-      const char* ahead = j + 2 * NB <= n_end ? (const char*)w.data + (j + NB) * w.stride : nullptr;
-      column_of<KIND>(w, j, ahead, x, mm, mm_end, out + (mm - m) * out_stride + (j - n), out_stride);
-    }
+  using K = typename KernelOf<KIND>::K;
+  using Acc = typename K::Acc;
+  constexpr int64_t FEW = 48, NEAR = 12, NEAR_BYTES = 2560;  // rows; of a row
+  int64_t num_steps = KIND == Kind::I4 ? round_up(w.cols, K::STEP) / K::STEP : w.cols / K::STEP;
+  int64_t num_cuts = std::max<int64_t>(1, (num_steps * K::X_BYTES + NEAR_BYTES - 1) / NEAR_BYTES);
+  if (m_end - m <= 6) num_cuts = 1;  // one block of rows: nothing is read twice
+  int64_t rows = m_end - m <= FEW ? m_end - m : NEAR;
+  int64_t columns = m_end - m <= FEW ? NB : n_end - n;
+  thread_local std::vector<char> room;
+  room.resize(sizeof(Acc) * (rows + 6) * columns + 64);
+  Acc* sums = (Acc*)(((uintptr_t)room.data() + 63) / 64 * 64);
+  auto stretch = [&](int64_t c) {
+    return Stretch{num_steps * c / num_cuts, num_steps * (c + 1) / num_cuts, c == 0, c + 1 == num_cuts};
+  };
+  auto ahead = [&](int64_t j) { return j + 2 * NB <= n_end ? (const char*)w.data + (j + NB) * w.stride : nullptr; };
+  if (m_end - m <= FEW) {
+    for (int64_t j = n; j < n_end; j += NB)
+      for (int64_t c = 0; c < num_cuts; c++)
+        column_of<KIND>(w, j, ahead(j), x, m, m_end, stretch(c), sums, out + (j - n), out_stride);
+    return;
+  }
+  for (int64_t mm = m; mm < m_end; mm += rows) {
+    int64_t mm_end = std::min(m_end, mm + rows);
+    for (int64_t c = 0; c < num_cuts; c++)
+      for (int64_t j = n; j < n_end; j += NB)
+        column_of<KIND>(w, j, nullptr, x, mm, mm_end, stretch(c), sums + (j - n) * (rows + 6),
+                        out + (mm - m) * out_stride + (j - n), out_stride);
   }
 }
 
@@ -321,6 +381,10 @@ inline void multiply_kind(const Matrix& w, int64_t n, int64_t n_end, const Opera
 // multiples of NB: a matrix has whole blocks of rows (see `whole_rows`).
 inline void multiply(const Matrix& w, int64_t n, int64_t n_end, const Operand& x, int64_t m, int64_t m_end,
                      float* out, int64_t out_stride) {
+#if LLMOS_AMX
+  if (w.kind == Kind::BF16 && tiles_on)
+    return multiply_tiles((const char*)w.data, w.stride, w.cols, n, n_end, x.data, m_end, out, out_stride);
+#endif
   switch (w.kind) {
     case Kind::F32: return multiply_kind<Kind::F32>(w, n, n_end, x, m, m_end, out, out_stride);
     case Kind::BF16: return multiply_kind<Kind::BF16>(w, n, n_end, x, m, m_end, out, out_stride);
@@ -328,6 +392,30 @@ inline void multiply(const Matrix& w, int64_t n, int64_t n_end, const Operand& x
     case Kind::I8: return multiply_kind<Kind::I8>(w, n, n_end, x, m, m_end, out, out_stride);
     case Kind::I4: return multiply_kind<Kind::I4>(w, n, n_end, x, m, m_end, out, out_stride);
   }
+}
+
+// Whether tiles may be used here, and give what a plain sum gives: asked once a process.
+inline bool tiles_work() {
+#if LLMOS_AMX
+  if (!amx_allowed()) return false;
+  constexpr int N = 41, K = 75, M = 19;
+  std::vector<bf16> w(N * K);
+  std::vector<float> x(M * K), y(M * N);
+  for (int i = 0; i < N * K; i++) from_f32((float)((i * 37) % 101 - 50) / 64.0f, w[i]);
+  for (int i = 0; i < M * K; i++) x[i] = (float)((i * 53) % 89 - 44) / 32.0f;  // exact in bf16
+  std::vector<char> operand(tile_operand_bytes(M, K));
+  for (int m = 0; m < M; m++) make_tile_operand(operand.data(), m, x.data() + m * K, K);
+  multiply_tiles((const char*)w.data(), K * 2, K, 0, N, operand.data(), M, y.data(), N);
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++) {
+      double sum = 0;
+      for (int k = 0; k < K; k++) sum += (double)x[m * K + k] * to_f32(w[n * K + k]);
+      if (std::fabs(sum - y[m * N + n]) > 1e-3) return false;
+    }
+  return true;
+#else
+  return false;
+#endif
 }
 
 }  // namespace llmos
