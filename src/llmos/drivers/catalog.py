@@ -7,6 +7,7 @@ import difflib
 
 import msgspec
 
+from llmos.abi.inference import GENERATE
 from llmos.errors import ModelRejected
 from llmos.weights import ModelFacts
 
@@ -19,7 +20,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
     installed there. `base_bytes` is what its worker takes before a model is loaded. `snapshots` and
-    `parks` are the driver's capabilities, known without importing it.
+    `parks` are the driver's capabilities, known without importing it. `least_slots` as in
+    `abi.DriverEntry`.
     """
 
     entry: str
@@ -29,14 +31,16 @@ class DriverSpec(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    least_slots: int = 1
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
-    """Who serves a model. `reason` says why, for people."""
+    """Who serves a model. `reason` says why, for people; `kinds` are what it can be asked for."""
 
     driver: str
     prepare: str
     reason: str
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
 
 DRIVERS: dict[str, DriverSpec] = {
