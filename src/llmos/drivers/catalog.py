@@ -8,9 +8,11 @@ import difflib
 import msgspec
 
 from llmos.abi.inference import GENERATE
+from llmos.drivers.encoder.kinds import Purpose, find_purpose
 from llmos.errors import ModelRejected
 from llmos.weights import ModelFacts
 
+PREPARE_ITEMS = "llmos.drivers.encoder.prepare:make"
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
 """The preparer of every model with a `tokenizer.json`."""
 
@@ -51,6 +53,13 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=344 << 20,
         snapshots=True,
         parks=True,
+    ),
+    "encoder": DriverSpec(
+        entry="llmos.drivers.encoder.driver:EncoderDriver",
+        prepare=PREPARE_ITEMS,
+        distributions=["torch", "transformers", "safetensors", "tokenizers"],
+        base_bytes=400 << 20,
+        least_slots=64,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
@@ -133,6 +142,9 @@ def find_refusal(architecture: str) -> str | None:
 
 def choose(facts: ModelFacts) -> DriverChoice:
     """Raises ModelRejected naming the architecture and the reason when no driver reads it."""
+    purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+    if purpose is not None:
+        return _choose_encoder(facts, purpose)
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")
@@ -140,6 +152,20 @@ def choose(facts: ModelFacts) -> DriverChoice:
         driver="native",
         prepare=PREPARE_TEXT,
         reason=f"{facts.architecture} from {facts.format} is read by the native driver",
+    )
+
+
+def _choose_encoder(facts: ModelFacts, purpose: Purpose) -> DriverChoice:
+    if facts.quantization:
+        raise ModelRejected(
+            f"config.json: {facts.architecture} quantized with {facts.quantization[:40]} is not "
+            "supported"
+        )
+    return DriverChoice(
+        driver="encoder",
+        prepare=PREPARE_ITEMS,
+        reason=f"{facts.architecture} is read by the encoder driver, for {purpose.kinds[0]}",
+        kinds=purpose.kinds,
     )
 
 

@@ -14,6 +14,9 @@ _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
     r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
 )
+_MODULE = re.compile(r"[0-9]+_[A-Za-z]{1,40}/config\.json")
+"""Of sentence-transformers: how hidden states become a vector."""
+
 _TRAINING_LEFTOVERS = re.compile(
     r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
 )
@@ -28,8 +31,12 @@ def select_small(names: Iterable[str]) -> list[str]:
 
 def _is_small(name: str) -> bool:
     if "/" in name:
-        return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
+        return _MODULE.fullmatch(name) is not None or _is_template(name)
     return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
+
+
+def _is_template(name: str) -> bool:
+    return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
 
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
@@ -53,9 +60,10 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
 def require_basics(names: Iterable[str]) -> None:
     """Refuse early, before anything large is moved."""
     found = set(names)
-    for wanted in ("config.json", "tokenizer.json"):
-        if wanted not in found:
-            raise ModelRejected(f"{wanted}: missing")
+    if "config.json" not in found:
+        raise ModelRejected("config.json: missing")
+    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+        raise ModelRejected("tokenizer.json: missing")
 
 
 def checked_name(name: str) -> str:
