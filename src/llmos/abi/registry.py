@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llmos.abi.inference import GENERATE
 from llmos.abi.remote import RemoteSpec
 
 
@@ -35,7 +36,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     (empty: as its files alone, or it was registered before that was known). `loaded_as`: the type
     it has or would have in memory, and why; only in the answer to `ShowModel`. `chosen` says why it
     has its driver. `egress` are the hosts its driver reaches out to, `secrets` the names of those
-    it is given.
+    it is given. `kinds` are what it can be asked for; the first is what it is for.
     """
 
     model_id: str
@@ -65,6 +66,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     chosen: str = ""
     egress: list[str] = []
     secrets: list[str] = []
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
     @property
     def ref(self) -> str:

@@ -268,6 +268,7 @@ class ModelRegistry:
             chosen=choice.reason,
             egress=intake.remote.hosts if intake.remote else [],
             secrets=intake.remote.keys if intake.remote else [],
+            kinds=choice.kinds,
         )
         return await self._publish(version, intake.files)
 

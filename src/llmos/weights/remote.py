@@ -34,6 +34,7 @@ def remote_facts(spec: RemoteSpec) -> ModelFacts:
         has_tokenizer=False,
         has_chat_template=True,
         files=[],
+        keeps_kv=False,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos.abi.inference import UNBOUNDED, ChatPrompt, Prompt, Sampling, TextPrompt
+from llmos.abi.inference import UNBOUNDED, ChatPrompt, Prompt, Sampling, TextPrompt, TokensPrompt
 from llmos.abi.remote import RemoteSpec
 from llmos.errors import UnsupportedParameter
 
@@ -70,6 +70,7 @@ def _begin(prompt: Prompt, spec: RemoteSpec, generated: str) -> tuple[str, dict[
         raise UnsupportedParameter(
             "an answer to token ids cannot go on elsewhere: its own ids are unknown", param="prompt"
         )
+    assert isinstance(prompt, TokensPrompt)
     return TEXT_PATH, {"prompt": prompt.token_ids}
 
 
