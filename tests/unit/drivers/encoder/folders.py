@@ -1,17 +1,17 @@
 """Tiny folders of every kind, with random weights, and requests against a driver of one."""
 
+# ruff: noqa: SIM905 (a list of words reads better as text)
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.events import Finished, ItemOutput, Outputs
 from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem, Sampling, WorkItem
-from llmos.abi.principal import ServiceClass
 from llmos.drivers.encoder.driver import EncoderDriver
 from llmos.drivers.encoder.prepare import EncoderPreparer
 from tests.unit.drivers.tiny import drive, make_spec
@@ -37,8 +37,6 @@ def bert_tokenizer(folder: Path, most: int = 0) -> None:
     tokenizer = Tokenizer(models.WordPiece({p: i for i, p in enumerate(PIECES)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    from tokenizers import decoders
-
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -50,7 +48,7 @@ def bert_tokenizer(folder: Path, most: int = 0) -> None:
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIALS)),
+        **{f"{name.strip('[]').lower()}_token": name for name in SPECIALS},
     }
     if most:
         settings["model_max_length"] = most
@@ -120,6 +118,3 @@ def infer(
     if driver is None:
         own.unload()
     return outputs(events["req_1"])
-
-
-BATCH = ServiceClass.BATCH
