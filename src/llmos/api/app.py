@@ -25,6 +25,7 @@ from llmos.api.routes import (
     files,
     health,
     home,
+    items,
     jobs,
     keys,
     models,
@@ -41,6 +42,7 @@ ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
     *completions.ROUTES,
     *responses.ROUTES,
+    *items.ROUTES,
     *files.ROUTES,
     *batches.ROUTES,
     *openai_models.ROUTES,

@@ -58,7 +58,7 @@ class EncoderDriver:
             raise LoadFailed(f"the encoder driver has no option {', '.join(sorted(spec.options))}")
         if spec.deterministic:
             raise LoadFailed("the encoder driver has no deterministic mode")
-        torch.set_num_threads(spec.num_threads or num_cores())
+        torch.set_num_threads(spec.num_threads or max(1, num_cores() - 1))
         progress(0.0, "weights")
         loaded = load_model(spec)
         progress(0.9, "tokenizer")
