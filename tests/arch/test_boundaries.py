@@ -27,6 +27,7 @@ BOUNDARIES = {
     "llmos.drivers.text.prepare.FileTokenizer.__init__",
     "llmos.drivers.text.template.ChatTemplate.render",
     "llmos.drivers.openai.courier.Courier.carry",
+    "llmos.drivers.onnx.session.mapped",
     "llmos.drivers.native.driver._read_decoding",
     "llmos.drivers.native.failures.mapped",
     "llmos.drivers.native.load.read_config",

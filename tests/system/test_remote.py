@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.system.server import Server
+from tests.unit.drivers.encoder.folders import make_folder
 
 Start = Callable[..., Server]
 ASK = [{"role": "user", "content": "What is LLMOS?"}]
@@ -233,6 +234,28 @@ def check_records(front: Server, num: int) -> None:
             assert cost == pytest.approx((prompt * 1.0 + completion * 4.0) / 1e6)
         else:
             assert cost > 0
+
+
+def test_vectors_are_the_remotes(near: Server, far: Server, tmp_path: Path) -> None:
+    make_folder(tmp_path, "BertModel")
+    assert far.cli("pull", str(tmp_path), "--name", "bert").returncode == 0
+    body = {
+        "endpoints": [{"url": f"{far.url}/v1", "model": "bert", "key": "FAR_API_KEY"}],
+        "kinds": ["embeddings"],
+    }
+    source = f"openai:{far.url}/v1#bert"
+    with near.client() as client:
+        pulled = client.post("/os/v1/models", json={"source": source, "remote": body})
+        assert "event: done" in pulled.text
+    texts = ["the cat sat", "it is good"]
+    with near.openai() as here, far.openai() as there:
+        found = here.embeddings.create(model="bert", input=texts)
+        expected = there.embeddings.create(model="bert", input=texts)
+    assert len(found.data) == 2
+    for mine, theirs in zip(found.data, expected.data, strict=True):
+        assert mine.embedding == pytest.approx(theirs.embedding, abs=1e-6)
+    assert found.data[0].embedding != found.data[1].embedding
+    assert found.usage.prompt_tokens == expected.usage.prompt_tokens
 
 
 def test_nobody_there(start: Start) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,6 +15,7 @@ REMOTE_FILE = "remote.json"
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 PerMillion = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Kind = Literal["generate", "embeddings"]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}|[0-9A-Fa-f:.]{2,45}")
@@ -76,6 +77,7 @@ class RemoteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     `chars_per_token` is what prompts are estimated by. `extensions`: it knows vLLM's additions to
     OpenAI's fields, as LLMOS does. `tokens_field` is what it calls the bound on an answer.
+    `kinds` are what it can be asked for: texts (`generate`), vectors (`embeddings`).
     `usage_in_stream` False: it refuses `stream_options`. `max_concurrency`: requests at once.
     """
 
@@ -89,6 +91,9 @@ class RemoteSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     extensions: bool = False
     tokens_field: Annotated[str, msgspec.Meta(pattern="^max_(completion_)?tokens$")] = "max_tokens"
     usage_in_stream: bool = True
+    kinds: Annotated[list[Kind], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["generate"]
+    )
 
     @property
     def hosts(self) -> list[str]:

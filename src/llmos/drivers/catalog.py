@@ -9,9 +9,10 @@ from importlib import metadata
 import msgspec
 
 from llmos.abi.inference import GENERATE
-from llmos.drivers.encoder.kinds import Purpose, find_purpose
+from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
+from llmos.weights.onnx_inspection import SILERO
 
 PREPARE_ITEMS = "llmos.drivers.encoder.prepare:make"
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
@@ -81,6 +82,14 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=400 << 20,
         least_slots=64,
     ),
+    "onnx": DriverSpec(
+        entry="llmos.drivers.onnx.driver:OnnxDriver",
+        prepare="llmos.drivers.onnx.prepare:make",
+        distributions=["onnxruntime"],
+        extra="onnx",
+        base_bytes=96 << 20,
+        least_slots=64,
+    ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
         prepare="llmos.drivers.echo:make",
@@ -95,6 +104,7 @@ FORMATS: dict[str, list[str]] = {
     "native": ["safetensors"],
     "encoder": ["safetensors"],
     "gguf": ["gguf"],
+    "onnx": ["onnx"],
     "openai": ["openai"],
     "echo": [],
 }
@@ -223,8 +233,11 @@ def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
 def _choose(facts: ModelFacts) -> DriverChoice:
     if facts.format == "gguf":
         return _choose_gguf(facts)
+    if facts.format == "onnx":
+        return _choose_onnx(facts)
     if facts.format == "openai":
-        return DriverChoice("openai", PREPARE_REMOTE, "it stays elsewhere, behind OpenAI's API")
+        reason = "it stays elsewhere, behind OpenAI's API"
+        return DriverChoice("openai", PREPARE_REMOTE, reason, facts.kinds)
     purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
     if purpose is not None:
         return _choose_encoder(facts, purpose)
@@ -259,6 +272,29 @@ def _choose_gguf(facts: ModelFacts) -> DriverChoice:
         driver="gguf",
         prepare=DRIVERS["gguf"].prepare,
         reason=f"{facts.architecture} from a GGUF file ({kind}) is read by llama.cpp",
+    )
+
+
+_ONNX_HEADS = frozenset({Head.SEQUENCE, Head.TOKEN, Head.SPAN, Head.POOL})
+
+
+def _choose_onnx(facts: ModelFacts) -> DriverChoice:
+    name = facts.architecture[:100]
+    if facts.architecture == SILERO:
+        kinds = ["voice-activity-detection"]
+    else:
+        purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+        if purpose is None or purpose.head not in _ONNX_HEADS:
+            raise ModelRejected(f"{_file(facts)}{name or 'the model'} in ONNX is not supported")
+        kinds = purpose.kinds
+    missing = find_missing("onnx")
+    if missing is not None:
+        raise PluginError(f"{_file(facts)}{missing}")
+    return DriverChoice(
+        driver="onnx",
+        prepare=DRIVERS["onnx"].prepare,
+        reason=f"{name} from an ONNX file is read by onnxruntime, for {kinds[0]}",
+        kinds=kinds,
     )
 
 

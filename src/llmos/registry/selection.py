@@ -10,6 +10,7 @@ from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
 from llmos.weights.gguf_inspection import SUFFIX, select_file
+from llmos.weights.onnx_inspection import select_onnx
 
 _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
@@ -42,7 +43,7 @@ def _is_template(name: str) -> bool:
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
     """The weight files: `model.safetensors`, else the `shards` its index names, else the one GGUF
-    file.
+    or ONNX file.
 
     Raises ModelRejected when there are none, naming a pickle if that is what there is instead.
     """
@@ -51,8 +52,8 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
         return [SINGLE]
     if INDEX in found:
         return sorted(set(shards))
-    if gguf := select_file(sorted(name for name in found if "/" not in name)):
-        return [gguf]
+    if one := _select_one(sorted(name for name in found if "/" not in name)):
+        return [one]
     pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
     if pickles:
         raise ModelRejected(
@@ -60,6 +61,11 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
             "accepted"
         )
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
+
+
+def _select_one(names: list[str]) -> str | None:
+    """The one file that is all of a model's weights, where there is one. Raises ModelRejected."""
+    return select_file(names) or select_onnx(names)
 
 
 def require_basics(names: Iterable[str]) -> None:
@@ -82,21 +88,21 @@ def checked_name(name: str) -> str:
 
 
 def scan(folder: Path) -> list[str]:
-    """The model's files in a local folder: safetensors, else its one GGUF file. Pickles are
-    refused, but for what training leaves.
+    """The model's files in a local folder: safetensors, else its one GGUF or ONNX file. Pickles
+    are refused, but for what training leaves.
 
     Raises ModelRejected.
     """
     seen = list_files(folder, ignore=_TRAINING_LEFTOVERS)
     names = [checked_name(name) for name in select_small(seen)]
     here = [name for name in seen if "/" not in name]
-    if not has_safetensors(here) and (gguf := select_file(here)) is not None:
-        return [*names, checked_name(gguf)]
+    if not has_safetensors(here) and (one := _select_one(here)) is not None:
+        return [*names, checked_name(one)]
     return names + [name for name in here if name.endswith(".safetensors")]
 
 
 def scan_file(path: Path) -> list[str]:
-    """A model that is one file: GGUF. Its name. Raises ModelRejected."""
-    if path.is_symlink() or not path.is_file() or select_file([path.name]) is None:
-        raise ModelRejected(f"{path.name}: a model is a folder, or one GGUF file")
+    """A model that is one file: GGUF or ONNX. Its name. Raises ModelRejected."""
+    if path.is_symlink() or not path.is_file() or _select_one([path.name]) is None:
+        raise ModelRejected(f"{path.name}: a model is a folder, or one GGUF or ONNX file")
     return [checked_name(path.name)]

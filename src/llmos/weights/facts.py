@@ -23,7 +23,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     method's name, with the bits for our own (`llmos-int8`), empty for none. `files` are the weight
     files, in reading order. `loads` are the types it can be loaded in, with what each takes.
     `keeps_kv`: a request keeps keys and values of its own. `labels` are the names of its classes;
-    `pools`: the folder says how hidden states become a vector.
+    `pools`: the folder says how hidden states become a vector. `kinds`: what it can be asked for,
+    of a model that says so itself.
     """
 
     format: str
@@ -54,6 +55,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     keeps_kv: bool = True
     labels: list[str] = []
     pools: bool = False
+    kinds: list[str] = []
 
     @property
     def stored_dtype(self) -> str:

@@ -35,6 +35,7 @@ def remote_facts(spec: RemoteSpec) -> ModelFacts:
         has_chat_template=True,
         files=[],
         keeps_kv=False,
+        kinds=[*spec.kinds],
     )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llmos.abi.remote import REMOTE_FILE
+from tests.unit.drivers.encoder.folders import PIECES, SIZES, bert_tokenizer, make_folder
 from tests.unit.drivers.openai.fake_remote import FakeRemote
 from tests.unit.drivers.tiny import VOCAB_SIZE, make_model
 from tests.unit.gguf_file import make_gguf
+from tests.unit.onnx_file import make_embedder
 
 
 def _nothing(folder: Path) -> None:
@@ -85,4 +87,31 @@ KITS: dict[str, Kit] = {
         cut=(".json",),
         marks=True,
     ),
+}
+
+
+@dataclass(frozen=True)
+class ItemKit:
+    """Of a driver that answers item by item: `kind` is what its small model is for."""
+
+    make_model: Callable[[Path], None]
+    kind: str
+
+
+def _make_bert(folder: Path) -> None:
+    make_folder(folder, "BertModel")
+
+
+def _make_onnx(folder: Path) -> None:
+    """A vector for each token, told apart by its number."""
+    vectors = [[float(i), float(i * i % 17), 1.0] for i in range(len(PIECES))]
+    (folder / "model.onnx").write_bytes(make_embedder(vectors))
+    config = {"architectures": ["BertModel"], "model_type": "bert", "type_vocab_size": 2}
+    (folder / "config.json").write_text(json.dumps(config | SIZES))
+    bert_tokenizer(folder)
+
+
+ITEM_KITS: dict[str, ItemKit] = {
+    "encoder": ItemKit(_make_bert, "embeddings"),
+    "onnx": ItemKit(_make_onnx, "embeddings"),
 }

@@ -8,7 +8,7 @@ document is as relevant as its best window; of vectors the mean, or what the poo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,16 +16,29 @@ from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder.answers import find_answers
 from llmos.drivers.encoder.entities import find_entities
 from llmos.drivers.encoder.kinds import Kind, find_entailment
-from llmos.drivers.encoder.load import Loaded
+from llmos.drivers.encoder.pooling import Pooling
 from llmos.drivers.encoder.words import Words
 from llmos.drivers.encoder.work import Open
 from llmos.errors import InvalidRequest
 
 
+class Described(Protocol):
+    """What answers need to know of a model, whoever computes it."""
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def labels(self) -> list[str]: ...
+
+    @property
+    def pooling(self) -> Pooling: ...
+
+
 class Finisher:
     """Of one loaded model. Raises InvalidRequest for what cannot be had of it."""
 
-    def __init__(self, loaded: Loaded, words: Words | None) -> None:
+    def __init__(self, loaded: Described, words: Words | None) -> None:
         self.loaded = loaded
         self._words = words
 

@@ -89,15 +89,7 @@ class Answer:
         return text
 
     def _take_usage(self, usage: Any) -> None:
-        if not isinstance(usage, dict):
-            return
-        details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-        self.usage = Usage(
-            _count(usage.get("prompt_tokens")),
-            _count(usage.get("completion_tokens")),
-            _count(cached),
-        )
+        self.usage = count_usage(usage) or self.usage
 
     def _whole(self, text: str) -> str:
         """JSON may cut a character in two (`\\ud83d`, then `\\ude00`); a half that stays alone is
@@ -106,6 +98,19 @@ class Answer:
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def count_usage(usage: Any) -> Usage | None:
+    """What the remote has counted; None: it says nothing of it."""
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(cached),
+    )
 
 
 def _count(value: Any) -> int:

@@ -16,7 +16,9 @@ from llmos.drivers.openai.answer import Answer
 from llmos.drivers.openai.backoff import retry_after_s
 from llmos.drivers.openai.faults import Fault, failed
 from llmos.drivers.openai.sse import DataDecoder, TooLong
+from llmos.drivers.openai.vectors import Vectors
 
+Reply = Answer | Vectors
 OK = 200
 TAIL_S = 0.2
 """After the last event, until the connection is known to be free for the next request."""
@@ -25,7 +27,8 @@ TAIL_S = 0.2
 class Attempt:
     """Asks, and tells each text that comes, while `flow` is set. Raises Fault.
 
-    `on_text(text)` is called in the loop; the first time is when the answer has begun.
+    `on_text(text)` is called in the loop; the first time is when the answer has begun. `num_items`:
+    that many vectors are asked for, and no text.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Attempt:
         timeouts: Timeouts,
         flow: asyncio.Event,
         on_text: Callable[[str], None],
+        num_items: int = 0,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
@@ -45,12 +49,15 @@ class Attempt:
         self._timeouts = timeouts
         self._flow = flow
         self._on_text = on_text
+        self._num_items = num_items
         self._has_begun = False
         self._num_chars = 0
 
-    async def run(self, path: str, body: dict[str, Any]) -> Answer:
+    async def run(self, path: str, body: dict[str, Any]) -> Reply:
         """To the end."""
-        answer = Answer(self._host, self._secrets)
+        answer: Reply = Answer(self._host, self._secrets)
+        if self._num_items:
+            answer = Vectors(self._host, self._secrets, self._num_items)
         clock = asyncio.timeout(self._timeouts.first_token_s)
         try:
             async with clock:
@@ -72,7 +79,7 @@ class Attempt:
         return answer
 
     async def _exchange(
-        self, path: str, body: dict[str, Any], answer: Answer, clock: asyncio.Timeout
+        self, path: str, body: dict[str, Any], answer: Reply, clock: asyncio.Timeout
     ) -> None:
         content = json.dumps(body | {"model": self._endpoint.model}).encode()
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
@@ -93,7 +100,7 @@ class Attempt:
             await self._listen(response.aiter_bytes(), answer, clock)
 
     async def _listen(
-        self, chunks: AsyncIterator[bytes], answer: Answer, clock: asyncio.Timeout
+        self, chunks: AsyncIterator[bytes], answer: Reply, clock: asyncio.Timeout
     ) -> None:
         decoder, loop = DataDecoder(limits.MAX_EVENT_BYTES), asyncio.get_running_loop()
         async for chunk in chunks:

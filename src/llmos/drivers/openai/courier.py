@@ -17,8 +17,7 @@ import httpx
 
 from llmos.abi.remote import RemoteSpec
 from llmos.drivers.openai import limits
-from llmos.drivers.openai.answer import Answer
-from llmos.drivers.openai.attempt import Attempt
+from llmos.drivers.openai.attempt import Attempt, Reply
 from llmos.drivers.openai.backoff import delay_s
 from llmos.drivers.openai.breaker import Breaker
 from llmos.drivers.openai.faults import Fault
@@ -27,10 +26,12 @@ from llmos.errors import LLMOSError, RemoteFailed
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request on its way. `endpoint` is the number of the one that is asked or answers."""
+    """A request on its way, for text, or for vectors of `num_items`. `endpoint` is the number of
+    the one that is asked or answers."""
 
     path: str
     body: dict[str, Any]
+    num_items: int = 0
     flow: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: int = 0
     has_begun: bool = False
@@ -50,7 +51,7 @@ class Over:
     """The answer is whole."""
 
     call: Call
-    answer: Answer
+    answer: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Courier:
         else:
             self._tell(Over(call, answer))
 
-    async def _carry(self, call: Call) -> Answer:
+    async def _carry(self, call: Call) -> Reply:
         loop, retries = asyncio.get_running_loop(), self._spec.retries
         give_up_s = loop.time() + retries.give_up_s
         num_rounds, asked, dead = 0, set[int](), set[int]()
@@ -180,7 +181,7 @@ class Courier:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _ask(self, call: Call, number: int) -> Answer:
+    async def _ask(self, call: Call, number: int) -> Reply:
         loop, breaker = asyncio.get_running_loop(), self._breakers[number]
         endpoint = self._spec.endpoints[number]
         call.endpoint = number
@@ -202,6 +203,7 @@ class Courier:
             timeouts=self._spec.timeouts,
             flow=call.flow,
             on_text=on_text,
+            num_items=call.num_items,
         )
         try:
             answer = await attempt.run(call.path, call.body)

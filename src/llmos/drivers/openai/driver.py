@@ -12,7 +12,7 @@ from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, Rep
 from llmos.abi.events import Aborted, Event, Failed
 from llmos.abi.inference import WorkItem
 from llmos.abi.remote import RemoteSpec
-from llmos.drivers.openai.courier import Call, Lost, Said
+from llmos.drivers.openai.courier import Call, Lost, Over, Said
 from llmos.drivers.openai.folder import read_folder
 from llmos.drivers.openai.limits import ROOM_BYTES
 from llmos.drivers.openai.line import Line
@@ -20,7 +20,7 @@ from llmos.drivers.openai.row import Row, make_row
 from llmos.drivers.resident import read_resident
 from llmos.errors import EngineFailed, LoadFailed
 
-_CAPABILITIES = Capabilities(driver="openai", kinds=["generate"], formats=["openai"])
+_CAPABILITIES = Capabilities(driver="openai", kinds=["generate", "embeddings"], formats=["openai"])
 
 
 class OpenAIDriver:
@@ -55,7 +55,7 @@ class OpenAIDriver:
         self._spec = remote
         self.capabilities = Capabilities(
             driver="openai",
-            kinds=["generate"],
+            kinds=[*remote.kinds],
             formats=["openai"],
             egress=remote.hosts,
             secrets=remote.keys,
@@ -124,7 +124,10 @@ class OpenAIDriver:
             if isinstance(last, Lost):
                 events.append(Failed(request_id, last.error.to_info(), row.count()))
             else:
-                events.append(row.finished(last))  # type: ignore[arg-type]
+                assert isinstance(last, Over)
+                if (outputs := row.outputs(last)) is not None:
+                    events.append(outputs)
+                events.append(row.finished(last))
             del self._rows[request_id], self._of_call[row.call]
 
     def _fill(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmos.abi.inference import Prepared, PrepareItem
+import msgspec
+
+from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem
 from llmos.drivers.openai.folder import read_folder
-from llmos.drivers.openai.prompt import encode, estimate
+from llmos.drivers.openai.prompt import encode, estimate, estimate_chars
+from llmos.drivers.openai.vectors import num_chars, read_wanted
 
 
 class RemotePreparer:
@@ -17,6 +20,10 @@ class RemotePreparer:
 
     def prepare(self, item: PrepareItem) -> Prepared:
         """Raises InvalidRequest."""
+        if isinstance(item.prompt, ItemsPrompt):
+            wanted = read_wanted(item.prompt)
+            cost = estimate_chars(num_chars(wanted), self._chars_per_token)
+            return Prepared(item.request_id, b"", cost, msgspec.json.encode(wanted))
         tokens = encode(item.prompt)
         num_tokens = estimate(item.prompt, self._chars_per_token)
         return Prepared(item.request_id, tokens, num_tokens)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from llmos.abi.events import Finished, FinishReason, Tokens
+from llmos.abi.events import Finished, FinishReason, Outputs, Tokens
 from llmos.abi.inference import UNBOUNDED, Usage, WorkItem
 from llmos.abi.remote import RemoteSpec
 from llmos.drivers.items import check_plain
@@ -15,6 +15,7 @@ from llmos.drivers.openai.body import make_body
 from llmos.drivers.openai.courier import Call, News, Over, Said
 from llmos.drivers.openai.price import cost_of
 from llmos.drivers.openai.prompt import decode, estimate, estimate_chars, unpack
+from llmos.drivers.openai.vectors import KIND, PATH, Wanted, make_vectors_body, num_chars
 from llmos.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 
 
@@ -60,6 +61,11 @@ class Row:
         assert answer.reason is not None
         return self._finished(answer.reason, usage, answer.stop)
 
+    def outputs(self, over: Over) -> Outputs | None:
+        """Of items; None: it was a text."""
+        found = getattr(over.answer, "outputs", None)
+        return Outputs(self.item.request_id, found) if found else None
+
     def ended(self) -> Finished:
         """Of one that was at its end when it came."""
         return self._finished(FinishReason.LENGTH, self.count(), None)
@@ -74,9 +80,13 @@ class Row:
 
 def make_row(item: WorkItem, spec: RemoteSpec, context_length: int) -> Row:
     """Raises UserError for what cannot be asked of a remote model."""
-    check_plain(item)
     for name in item.options:
         raise UnsupportedParameter(f"a remote model has no option {name[:80]!r}", param=name)
+    if item.kind not in spec.kinds:
+        raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
+    if item.kind == KIND:
+        return _make_vectors(item, spec)
+    check_plain(item)
     prompt, generated = decode(item.tokens), unpack(item.generated, "generated")
     num_prompt = estimate(prompt, spec.chars_per_token)
     num_before = estimate_chars(len(generated), spec.chars_per_token)
@@ -89,3 +99,12 @@ def make_row(item: WorkItem, spec: RemoteSpec, context_length: int) -> Row:
     is_over = bool(generated) and most != UNBOUNDED and not left
     path, body = make_body(prompt, item.sampling, spec, generated, left)
     return Row(item, spec, Call(path, body), num_prompt, num_before, is_over)
+
+
+def _make_vectors(item: WorkItem, spec: RemoteSpec) -> Row:
+    try:
+        wanted = msgspec.json.decode(item.payload, type=Wanted)
+    except msgspec.DecodeError:
+        raise InvalidRequest("the request is not what `prepare` makes", param="inputs") from None
+    call = Call(PATH, make_vectors_body(wanted), len(wanted.inputs))
+    return Row(item, spec, call, estimate_chars(num_chars(wanted), spec.chars_per_token), 0, False)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmos.abi.driver import ReplicaSpec, Secret
-from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tokens
+from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Outputs, Tokens
 from llmos.abi.inference import ChatPrompt, PrepareItem, Sampling, WorkItem
 from llmos.abi.remote import REMOTE_FILE
 from llmos.drivers.openai.driver import OpenAIDriver
@@ -85,7 +85,7 @@ class Rig:
 
 
 def is_over(events: list[Event]) -> bool:
-    return bool(events) and not isinstance(events[-1], Tokens)
+    return bool(events) and not isinstance(events[-1], Tokens | Outputs)
 
 
 @pytest.fixture
