@@ -6,8 +6,10 @@ worth keeping but which of its items are answered, so a suspended one is compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any
+
+import torch
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
@@ -15,18 +17,15 @@ from llmos.abi.events import Aborted, Event, Finished, FinishReason, ItemOutput,
 from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.batch import pick
+from llmos.drivers.encoder.compute import Computer
+from llmos.drivers.encoder.finish import Finisher
 from llmos.drivers.encoder.kinds import Kind
 from llmos.drivers.encoder.limits import LIMITS
-from llmos.drivers.encoder.work import (
-    Open,
-    Request,
-    Work,
-    answer,
-    drop_item,
-    in_turns,
-    open_request,
-)
-from llmos.drivers.resident import read_resident
+from llmos.drivers.encoder.load import load_model
+from llmos.drivers.encoder.memory import Accounts
+from llmos.drivers.encoder.words import Words
+from llmos.drivers.encoder.work import Request, Work, answer, drop_item, in_turns, open_request
+from llmos.drivers.native.machine import num_cores
 from llmos.errors import (
     Conflict,
     EngineFailed,
@@ -38,27 +37,6 @@ from llmos.errors import (
 )
 
 
-class Computes(Protocol):
-    """Runs batches of rows. Raises EngineFailed."""
-
-    @property
-    def most_tokens(self) -> int: ...
-
-    def run(self, batch: Sequence[Work]) -> list[Any]: ...
-
-
-class Opened(NamedTuple):
-    """A loaded model, whatever computes it. `finish(kind, open, params)` makes an item's answer,
-    `report` counts memory."""
-
-    computer: Computes
-    finish: Callable[[str, Open, dict[str, Any]], ItemOutput]
-    report: Callable[[], MemoryReport]
-    kinds: list[str]
-    dtype: str
-    device: str
-
-
 class EncoderDriver:
     """One model; its requests are lists of items, each answered whole."""
 
@@ -67,7 +45,7 @@ class EncoderDriver:
     )
 
     def __init__(self) -> None:
-        self._opened: Opened | None = None
+        self._computer: Computer | None = None
         self._requests: dict[str, Request] = {}
         self._outbox: list[Event] = []
         self._num_submitted = 0
@@ -76,32 +54,37 @@ class EncoderDriver:
 
     def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
         """Raises ModelRejected, LoadFailed."""
-        name = self.capabilities.driver
         if spec.options:
-            raise LoadFailed(f"the {name} driver has no option {', '.join(sorted(spec.options))}")
+            raise LoadFailed(f"the encoder driver has no option {', '.join(sorted(spec.options))}")
         if spec.deterministic:
-            raise LoadFailed(f"the {name} driver has no deterministic mode")
-        self._opened = opened = self._open(spec, progress)
+            raise LoadFailed("the encoder driver has no deterministic mode")
+        torch.set_num_threads(spec.num_threads or max(1, num_cores() - 1))
+        progress(0.0, "weights")
+        loaded = load_model(spec)
+        progress(0.9, "tokenizer")
+        has_words = (loaded.folder / "tokenizer.json").is_file()
+        words = Words(loaded.folder) if has_words else None
+        self._kinds = loaded.purpose.kinds
+        self._finisher = Finisher(loaded, words)
+        self._accounts = Accounts(loaded)
+        self._computer = Computer(loaded)
         progress(1.0, "ready")
         return LoadReport(
-            dtype=opened.dtype,
-            device=opened.device,
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            device=str(loaded.device),
             deterministic=False,
             context_length=spec.context_length,
             num_slots=spec.num_slots,
             memory=self.memory(),
         )
 
-    def _open(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> Opened:
-        from llmos.drivers.encoder.opening import open_torch
-
-        return open_torch(spec, progress)
-
     def unload(self) -> None:
         """Forget the model and every request. Idempotent."""
-        self._opened = None
-        self._requests.clear()
-        self._outbox.clear()
+        if self._computer is not None:
+            self._computer = None
+            del self._finisher, self._accounts
+            self._requests.clear()
+            self._outbox.clear()
 
     def park(self) -> MemoryReport:
         """Not: see `capabilities`."""
@@ -115,7 +98,8 @@ class EncoderDriver:
 
     def submit(self, item: WorkItem) -> None:
         """Raises UserError for what cannot be honoured."""
-        if item.kind not in self._model().kinds:
+        self._model()
+        if item.kind not in self._kinds:
             raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
         for name in ("adapter", "grammar", "deterministic"):
             if getattr(item, name):
@@ -172,7 +156,7 @@ class EncoderDriver:
 
     def step(self) -> list[Event]:
         """Compute one batch, and say which items it completed."""
-        computer = self._model().computer
+        computer = self._model()
         batch = self._next_batch(computer)
         if batch:
             self._compute(computer, batch)
@@ -186,7 +170,7 @@ class EncoderDriver:
                 events.append(Finished(request.request_id, FinishReason.STOP, _usage(request)))
         return events
 
-    def _next_batch(self, computer: Computes) -> list[Work]:
+    def _next_batch(self, computer: Computer) -> list[Work]:
         works = in_turns(self._requests.values(), LIMITS.look_rows)
         if not works:
             return []
@@ -199,7 +183,7 @@ class EncoderDriver:
             request.waiting.extend(left)
         return batch
 
-    def _compute(self, computer: Computes, batch: list[Work]) -> None:
+    def _compute(self, computer: Computer, batch: list[Work]) -> None:
         """A batch that the engine fails on is computed row by row: whose fault is it?"""
         try:
             results = computer.run(batch)
@@ -220,7 +204,7 @@ class EncoderDriver:
         if opened.num_left:
             return
         try:
-            output = self._model().finish(request.item.kind, opened, request.params)
+            output = self._finisher.finish(request.item.kind, opened, request.params)
         except LLMOSError as error:
             output = ItemOutput(opened.item.index, error=error.to_info())
         answer(request, output)
@@ -238,22 +222,19 @@ class EncoderDriver:
 
     def health(self) -> Health:
         """Counts of requests."""
-        if self._opened is None:
+        if self._computer is None:
             return Health(ok=False, detail="no model is loaded")
         num_paused = sum(request.is_paused for request in self._requests.values())
         return Health(True, len(self._requests) - num_paused, num_paused)
 
     def memory(self) -> MemoryReport:
         """Measured now."""
-        if self._opened is None:
-            now = read_resident()
-            return MemoryReport(now.rss_bytes, peak_bytes=now.peak_bytes)
-        return self._opened.report()
+        return self._accounts.report()
 
-    def _model(self) -> Opened:
-        if self._opened is None:
+    def _model(self) -> Computer:
+        if self._computer is None:
             raise EngineFailed("no model is loaded")
-        return self._opened
+        return self._computer
 
 
 def _usage(request: Request) -> Usage:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
 
-from llmos.abi.driver import Capabilities, MemoryReport, ReplicaSpec
-from llmos.drivers.encoder.driver import EncoderDriver, Opened
-from llmos.drivers.encoder.finish import Finisher
-from llmos.drivers.encoder.kinds import Kind, find_purpose
-from llmos.drivers.encoder.pooling import Pooling, read_pooling
-from llmos.drivers.encoder.words import Words
-from llmos.drivers.onnx.engines import KIND_SPEECH, SpeechEngine, TextEngine
+from llmos.abi.blob import SnapshotRef
+from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.events import Event
+from llmos.abi.inference import WorkItem
+from llmos.drivers.encoder.kinds import Kind
+from llmos.drivers.onnx.loop import Engine, ItemLoop
 from llmos.drivers.onnx.session import Session
+from llmos.drivers.onnx.speech_engine import KIND_SPEECH, SpeechEngine
+from llmos.drivers.onnx.text_engine import open_text
 from llmos.drivers.resident import read_resident
-from llmos.errors import LoadFailed, ModelRejected
-from llmos.weights.labels import find_labels
+from llmos.errors import EngineFailed, LoadFailed, SnapshotRejected
 from llmos.weights.onnx_inspection import SILERO, inspect_onnx, select_onnx
 
 ROOM_BYTES = 192 << 20
@@ -30,44 +27,107 @@ KINDS = [
 ]
 
 
-class OnnxDriver(EncoderDriver):
-    """As for any model that answers item by item; only who computes is another."""
+class OnnxDriver:
+    """One model; its requests are lists of items, each answered whole."""
 
     capabilities = Capabilities(
         driver="onnx", kinds=[str(kind) for kind in KINDS], formats=["onnx"]
     )
 
-    def _open(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> Opened:
-        folder = Path(spec.folder)
+    def __init__(self) -> None:
+        self._loop: ItemLoop | None = None
+        self._weights_bytes = 0
+        self._bound_bytes = 0
+
+    def load(self, spec: ReplicaSpec, progress: Callable[[float, str], None]) -> LoadReport:
+        """Raises ModelRejected, LoadFailed."""
+        for name in spec.options:
+            raise LoadFailed(f"the onnx driver has no option {name[:80]}")
+        if spec.deterministic:
+            raise LoadFailed("the onnx driver has no deterministic mode")
+        progress(0.0, "weights")
+        engine, kinds = self._open(Path(spec.folder), spec.num_threads)
+        self._bound_bytes = read_resident().rss_bytes + ROOM_BYTES
+        self._loop = ItemLoop(engine, kinds)
+        progress(1.0, "ready")
+        return LoadReport(
+            dtype="",
+            device="cpu",
+            deterministic=False,
+            context_length=spec.context_length,
+            num_slots=spec.num_slots,
+            memory=self.memory(),
+        )
+
+    def _open(self, folder: Path, num_threads: int) -> tuple[Engine, list[str]]:
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
         name = select_onnx(names)
         if name is None:
             raise LoadFailed(f"{folder.name}: there is no ONNX file")
         facts = inspect_onnx(folder, names, name)
-        progress(0.0, "weights")
-        session = Session(folder / name, spec.num_threads)
-        progress(0.9, "tokenizer")
-        accounts = _Accounts(facts.weights_bytes)
+        self._weights_bytes = facts.weights_bytes
+        session = Session(folder / name, num_threads)
         if facts.architecture == SILERO:
-            speech = SpeechEngine(session)
-            return Opened(speech, speech.finish, accounts.report, [KIND_SPEECH], "", "cpu")
-        return _open_text(folder, session, accounts)
+            return SpeechEngine(session), [KIND_SPEECH]
+        return open_text(folder, session)
 
+    def unload(self) -> None:
+        """Forget the model and every request. Idempotent."""
+        self._loop = None
 
-class _Model(NamedTuple):
-    config: Any
-    labels: list[str]
-    pooling: Pooling
+    def submit(self, item: WorkItem) -> None:
+        """Raises UserError for what cannot be honoured."""
+        self._model().submit(item)
 
+    def step(self) -> list[Event]:
+        """One batch."""
+        return self._model().step()
 
-class _Accounts:
-    """Made where the process is at rest: loaded, nothing run."""
+    def wait_s(self) -> float | None:
+        """0 while anybody can move."""
+        return 0.0 if self._loop is not None and self._loop.can_move() else None
 
-    def __init__(self, weights_bytes: int) -> None:
-        self._weights_bytes = weights_bytes
-        self._bound_bytes = read_resident().rss_bytes + ROOM_BYTES
+    def pause(self, request_id: str) -> None:
+        """From the next step on."""
+        self._model().set_paused(request_id, True)
 
-    def report(self) -> MemoryReport:
+    def unpause(self, request_id: str) -> None:
+        """From the next step on."""
+        self._model().set_paused(request_id, False)
+
+    def abort(self, request_id: str, reason: str) -> None:
+        """The next step tells."""
+        self._model().abort(request_id, reason)
+
+    def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
+        """Not: a request is computed again from the items that are answered."""
+        raise EngineFailed("the onnx driver takes no snapshots")
+
+    def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
+        """Not: it makes none."""
+        raise SnapshotRejected("the onnx driver takes no snapshots")
+
+    def park(self) -> MemoryReport:
+        """Not: see `capabilities`."""
+        raise EngineFailed("the onnx driver does not park")
+
+    def unpark(self) -> MemoryReport:
+        """As `park`."""
+        raise EngineFailed("the onnx driver does not park")
+
+    def attach(self, program: str, budget: dict[str, float]) -> None:
+        """Not: see `capabilities`."""
+        raise EngineFailed("the onnx driver attaches no programs")
+
+    def health(self) -> Health:
+        """Counts of requests."""
+        if self._loop is None:
+            return Health(ok=False, detail="no model is loaded")
+        num_running, num_paused = self._loop.counts()
+        return Health(True, num_running, num_paused)
+
+    def memory(self) -> MemoryReport:
+        """Measured now."""
         now = read_resident()
         return MemoryReport(
             rss_bytes=now.rss_bytes,
@@ -76,23 +136,7 @@ class _Accounts:
             peak_bytes=now.peak_bytes,
         )
 
-
-def _open_text(folder: Path, session: Session, accounts: _Accounts) -> Opened:
-    raw: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-    architecture = str((raw.get("architectures") or [""])[0])
-    purpose = find_purpose(
-        architecture, find_labels(raw), pools=(folder / "modules.json").is_file()
-    )
-    if purpose is None:
-        raise ModelRejected(f"config.json: the onnx driver does not read {architecture}")
-    labels = find_labels(raw) or [str(i) for i in range(int(raw.get("num_labels") or 2))]
-    model = _Model(SimpleNamespace(**raw), labels, read_pooling(folder))
-    engine = TextEngine(
-        session,
-        purpose.head,
-        model.pooling,
-        pad=max(0, int(raw.get("pad_token_id") or 0)),
-        num_types=int(raw.get("type_vocab_size") or 0),
-    )
-    finisher = Finisher(model, Words(folder))
-    return Opened(engine, finisher.finish, accounts.report, purpose.kinds, "", "cpu")
+    def _model(self) -> ItemLoop:
+        if self._loop is None:
+            raise EngineFailed("no model is loaded")
+        return self._loop

@@ -1,4 +1,4 @@
-"""What an ONNX model computes of a batch of rows: one engine for texts, one for sound.
+"""An export of a text encoder over batches of rows.
 
 Shapes: B rows, L tokens, H hidden units.
 """
@@ -6,76 +6,45 @@ Shapes: B rows, L tokens, H hidden units.
 # ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
-import mmap
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from llmos.abi.events import ItemOutput
-from llmos.drivers.encoder.kinds import Head
+from llmos.drivers.encoder.finish import Finisher
+from llmos.drivers.encoder.kinds import Head, find_purpose
 from llmos.drivers.encoder.limits import LIMITS
-from llmos.drivers.encoder.pooling import Pooling
+from llmos.drivers.encoder.pooling import Pooling, read_pooling
+from llmos.drivers.encoder.words import Words
 from llmos.drivers.encoder.work import Open, Work
 from llmos.drivers.onnx.session import Session
-from llmos.drivers.onnx.speech import RATE, STATE_SHAPE, Speech, find_segments, windows
-from llmos.errors import EngineFailed, LoadFailed
-
-KIND_SPEECH = "voice-activity-detection"
+from llmos.errors import LoadFailed, ModelRejected
+from llmos.weights.labels import find_labels
 
 
-class SpeechEngine:
-    """Silero's model. A row is a recording, and its result a probability for each window."""
+class Model(NamedTuple):
+    """What its configuration says."""
 
-    most_tokens = 1  # recordings run one by one: each has its own length
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def run(self, batch: Sequence[Work]) -> list[Any]:
-        """Raises EngineFailed."""
-        return [self._probabilities(_samples(work)) for work in batch]
-
-    def _probabilities(self, samples: Any) -> list[float]:
-        state, found = np.zeros(STATE_SHAPE, dtype=np.float32), []
-        rate = np.array(RATE, dtype=np.int64)
-        for window in windows(samples):
-            made = self._session.run({"input": window[None], "state": state, "sr": rate})
-            state = made["stateN"]
-            found.append(float(made["output"].reshape(-1)[0]))
-        return found
-
-    def finish(self, kind: str, opened: Open, params: dict[str, Any]) -> ItemOutput:
-        """The stretches of speech in a recording."""
-        num_samples = opened.item.rows[0].shape[0]
-        segments = find_segments(opened.results[0], num_samples, Speech(**params))
-        seconds = round(num_samples / RATE, 3)
-        return ItemOutput(opened.item.index, {"segments": segments, "seconds": seconds})
-
-
-def _samples(work: Work) -> Any:
-    row, path = work.row, Path(work.request.item.spill)
-    num_samples = row.shape[0]
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return np.frombuffer(data[4 * row.start : 4 * (row.start + num_samples)], "<f4").copy()
-    except (OSError, ValueError) as error:
-        raise EngineFailed(f"the samples are gone: {error}") from None
+    config: Any
+    labels: list[str]
+    pooling: Pooling
 
 
 class TextEngine:
     """An export of a text encoder: what comes of its rows is what `Finisher` reads."""
 
-    def __init__(
-        self, session: Session, head: Head, pooling: Pooling, *, pad: int, num_types: int
-    ) -> None:
+    def __init__(self, session: Session, head: Head, model: Model, finisher: Finisher) -> None:
         """Raises LoadFailed where the graph does not have what its head needs."""
         self._session = session
-        self._pooling = pooling
-        self._pad = pad
+        self._pooling = model.pooling
+        self._pad = max(0, int(getattr(model.config, "pad_token_id", 0) or 0))
         self._has_types = "token_type_ids" in session.inputs
-        self._types_count = num_types
+        self._num_types = int(getattr(model.config, "type_vocab_size", 0) or 0)
+        self._finisher = finisher
         if head not in _RUNS:
             raise LoadFailed(f"an export for {head} is not supported")
         self._run, wanted = _RUNS[head]
@@ -97,7 +66,7 @@ class TextEngine:
         types_BL = np.zeros_like(ids_BL)
         for i, row in enumerate(rows):
             ids_BL[i, : len(row)] = row
-            if self._types_count > 1 and batch[i].row.types:
+            if self._num_types > 1 and batch[i].row.types:
                 types_BL[i, : len(row)] = np.frombuffer(batch[i].row.types, dtype=np.uint8)
         mask_BL = np.arange(ids_BL.shape[1])[None, :] < np.array(lengths)[:, None]
         feeds = {"input_ids": ids_BL, "attention_mask": mask_BL.astype(np.int64)}
@@ -105,6 +74,10 @@ class TextEngine:
             feeds["token_type_ids"] = types_BL
         feeds = {name: feeds[name] for name in self._session.inputs}
         return self._run(self, self._session.run(feeds), lengths, batch)
+
+    def finish(self, kind: str, opened: Open, params: dict[str, Any]) -> ItemOutput:
+        """As of any encoder."""
+        return self._finisher.finish(kind, opened, params)
 
     def sequence(self, out: Any, lengths: list[int], batch: Sequence[Work]) -> list[Any]:
         """A score for each class."""
@@ -145,3 +118,17 @@ _RUNS: dict[Head, tuple[_Run, list[str]]] = {
     Head.POOL: (TextEngine.pool, ["last_hidden_state"]),
 }
 """How each head is read, and the outputs that it needs."""
+
+
+def open_text(folder: Path, session: Session) -> tuple[TextEngine, list[str]]:
+    """And what it can be asked for. Raises ModelRejected, LoadFailed."""
+    raw: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    architecture = str((raw.get("architectures") or [""])[0])
+    pools = (folder / "modules.json").is_file()
+    purpose = find_purpose(architecture, find_labels(raw), pools=pools)
+    if purpose is None:
+        raise ModelRejected(f"config.json: the onnx driver does not read {architecture}")
+    labels = find_labels(raw) or [str(i) for i in range(int(raw.get("num_labels") or 2))]
+    model = Model(SimpleNamespace(**raw), labels, read_pooling(folder))
+    engine = TextEngine(session, purpose.head, model, Finisher(model, Words(folder)))
+    return engine, purpose.kinds
