@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -26,8 +27,8 @@ def start(
 
     def one(*options: str, env: dict[str, str] | None = None) -> Server:
         home = tmp_path_factory.mktemp("server") / "home"
-        started.append(Server(home, *options, env=env).start())
-        return started[-1]
+        started.append(Server(home, *options, env=env))
+        return started[-1].start()
 
     failed_before = request.session.testsfailed
     yield one
@@ -40,17 +41,25 @@ def start(
 @pytest.fixture(scope="module")
 def far(start: Start) -> Server:
     """Where the model is."""
-    return start("--preload", "pilot")
+    return start("--preload", "echo")
 
 
 @pytest.fixture(scope="module")
 def near(start: Start, far: Server) -> Server:
     """Who serves it here: its key is a variable of this server's environment."""
     server = start(env={"FAR_API_KEY": far.token})
-    source = f"openai:{far.url}/v1#pilot"
+    source = f"openai:{far.url}/v1#echo"
     done = server.cli("pull", source, "--name", "far", "--key-env", "FAR_API_KEY", "--json")
     assert done.returncode == 0, done.stderr
     return server
+
+
+def register(server: Server, name: str, remote: dict[str, Any]) -> None:
+    """A remote model, over HTTP."""
+    source = "openai:{url}#{model}".format(**remote["endpoints"][0])
+    with server.client() as client:
+        body = {"source": source, "name": name, "remote": remote}
+        assert "event: done" in client.post("/os/v1/models", json=body).text
 
 
 def ask(server: Server, model: str) -> tuple[str, openai.types.CompletionUsage | None]:
@@ -80,7 +89,7 @@ def listen(server: Server, model: str, num_tokens: int, heard: list[str]) -> str
 
 def test_chat_is_the_remotes(near: Server, far: Server) -> None:
     text, usage = ask(near, "far")
-    expected, counted = ask(far, "pilot")
+    expected, counted = ask(far, "echo")
     assert text == expected
     assert text
     assert usage is not None
@@ -90,11 +99,15 @@ def test_chat_is_the_remotes(near: Server, far: Server) -> None:
 
 
 def test_a_stream_is_the_remotes(near: Server, far: Server) -> None:
+    """Passed on as it comes: not at the end."""
+    slow = {"llmos": {"driver": {"delay_ms": 50}}}
+    endpoint = {"url": f"{far.url}/v1", "model": "echo", "key": "FAR_API_KEY", "extra": slow}
+    register(near, "slow", {"endpoints": [endpoint]})
     heard: list[str] = []
     expected: list[str] = []
-    assert listen(near, "far", 24, heard) == listen(far, "pilot", 24, expected)
+    assert listen(near, "slow", 24, heard) == listen(far, "echo", 24, expected)
     assert "".join(heard) == "".join(expected)
-    assert len([piece for piece in heard if piece]) > 1
+    assert len([piece for piece in heard if piece]) > 3
 
 
 def test_a_text_is_completed(near: Server, far: Server) -> None:
@@ -105,7 +118,7 @@ def test_a_text_is_completed(near: Server, far: Server) -> None:
             )
             .choices[0]
             .text
-            for client, model in ((here, "far"), (there, "pilot"))
+            for client, model in ((here, "far"), (there, "echo"))
         ]
     assert texts[0] == texts[1] != ""
 
@@ -122,6 +135,10 @@ def test_the_key_is_nowhere(near: Server, far: Server) -> None:
     shown = near.cli("show", "far").stdout
     assert "FAR_API_KEY" in shown
     assert "behind OpenAI's API" in shown
+    with near.client() as client:
+        (newest, *_) = client.get("/os/v1/processes").json()["processes"]
+    why = near.cli("why", newest["process_id"]).stdout
+    assert "served by openai: it stays elsewhere" in why
     secret = far.token.encode()
     files = [path for path in near.home.rglob("*") if path.is_file()]
     assert len(files) > 5
@@ -130,16 +147,16 @@ def test_the_key_is_nowhere(near: Server, far: Server) -> None:
 
 
 def test_egress_is_an_admins(near: Server, far: Server) -> None:
-    key = near.cli("key", "add", "somebody", "--json")
-    token = json.loads(key.stdout)["secret"]
-    with near.client(token) as client:
-        answer = client.post("/os/v1/models", json={"source": f"openai:{far.url}/v1#pilot"})
+    with near.client() as client:
+        made = client.post("/os/v1/keys", json={"name": "somebody", "tenant": "others"})
+    with near.client(made.json()["secret"]) as client:
+        answer = client.post("/os/v1/models", json={"source": f"openai:{far.url}/v1#echo"})
     assert answer.status_code == 403
 
 
 def test_a_key_that_is_not_set(near: Server, far: Server) -> None:
     (near.home / "secrets").mkdir(mode=0o700)
-    done = near.cli("pull", f"openai:{far.url}/v1#pilot", "--name", "late", "--key-env", "late_key")
+    done = near.cli("pull", f"openai:{far.url}/v1#echo", "--name", "late", "--key-env", "late_key")
     assert done.returncode == 0, done.stderr
     with near.openai() as client, pytest.raises(openai.APIStatusError) as caught:
         client.chat.completions.create(model="late", messages=ASK)
@@ -156,7 +173,7 @@ def test_a_refused_key_is_not_told(near: Server, far: Server) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text("llmos-wrong-0123456789")
-    near.cli("pull", f"openai:{far.url}/v1#pilot", "--name", "wrong", "--key-env", "wrong_key")
+    near.cli("pull", f"openai:{far.url}/v1#echo", "--name", "wrong", "--key-env", "wrong_key")
     with near.openai() as client, pytest.raises(openai.APIStatusError) as caught:
         client.chat.completions.create(model="wrong", messages=ASK)
     assert caught.value.status_code == 502
@@ -168,16 +185,17 @@ def test_fail_over_loses_no_request(start: Start, tmp_path: Path) -> None:
     """The first of two remotes is killed with requests in mid-answer and in its queue. Who has
     heard nothing yet is answered by the second one; who has, is told what happened."""
     few = {"LLMOS_KERNEL__NUM_SLOTS": "2"}
-    first, second = (start("--preload", "pilot", env=few) for _ in range(2))
+    first, second = (start("--preload", "echo", env=few) for _ in range(2))
     keys = {"FIRST_API_KEY": first.token, "SECOND_API_KEY": second.token}
     front = start(env=keys)
     spec = {
         "endpoints": [
             {
                 "url": f"{server.url}/v1",
-                "model": "pilot",
+                "model": "echo",
                 "key": key,
                 "price": {"input": 1.0, "output": 4.0},
+                "extra": {"llmos": {"driver": {"tokens": 60, "delay_ms": 20}}},
             }
             for server, key in ((first, "FIRST_API_KEY"), (second, "SECOND_API_KEY"))
         ]
@@ -199,7 +217,7 @@ def test_fail_over_loses_no_request(start: Start, tmp_path: Path) -> None:
     heard = [Heard() for _ in range(num)]
 
     def one(number: int) -> None:
-        ends[number] = listen(front, "both", 160, heard[number])
+        ends[number] = listen(front, "both", 60, heard[number])
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(num)]
     for thread in threads:
@@ -243,10 +261,7 @@ def test_vectors_are_the_remotes(near: Server, far: Server, tmp_path: Path) -> N
         "endpoints": [{"url": f"{far.url}/v1", "model": "bert", "key": "FAR_API_KEY"}],
         "kinds": ["embeddings"],
     }
-    source = f"openai:{far.url}/v1#bert"
-    with near.client() as client:
-        pulled = client.post("/os/v1/models", json={"source": source, "remote": body})
-        assert "event: done" in pulled.text
+    register(near, "bert", body)
     texts = ["the cat sat", "it is good"]
     with near.openai() as here, far.openai() as there:
         found = here.embeddings.create(model="bert", input=texts)
@@ -261,10 +276,7 @@ def test_vectors_are_the_remotes(near: Server, far: Server, tmp_path: Path) -> N
 def test_nobody_there(start: Start) -> None:
     front = start()
     body = {"endpoints": [{"url": "http://127.0.0.1:9/v1", "model": "x"}], "retries": {"rounds": 1}}
-    with front.client() as client:
-        source = "openai:http://127.0.0.1:9/v1#x"
-        pulled = client.post("/os/v1/models", json={"source": source, "name": "v", "remote": body})
-        assert "event: done" in pulled.text
+    register(front, "v", body)
     with front.openai() as asking, pytest.raises(openai.APIStatusError) as caught:
         asking.chat.completions.create(model="v", messages=ASK)
     assert (caught.value.status_code, caught.value.code) == (502, "remote_failed")

@@ -18,6 +18,9 @@ PerMillion = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Kind = Literal["generate", "embeddings"]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
+RESERVED = ("input", "messages", "model", "prompt", "stream", "stream_options")
+"""Fields of a body that are the driver's to fill."""
+
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -32,12 +35,13 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An OpenAI-compatible server. `url` ends before `/chat/completions`; `key` is the name of a
-    secret, never the secret itself; empty: it wants none."""
+    secret, never the secret itself; empty: it wants none. `extra` is sent with each request."""
 
     url: Word
     model: Word
     key: Annotated[str, msgspec.Meta(max_length=128)] = ""
     price: Price | None = None
+    extra: dict[str, Any] = {}
 
     @property
     def host(self) -> str:
@@ -142,4 +146,7 @@ def _fault(endpoint: Endpoint) -> str | None:
         return "url: nothing may follow its path"
     if endpoint.key and not _KEY.fullmatch(endpoint.key):
         return "key: expected the name of a secret (letters, digits and _)"
+    for name in endpoint.extra:
+        if name in RESERVED:
+            return f"extra: {name} is filled by each request"
     return None

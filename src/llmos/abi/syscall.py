@@ -330,7 +330,7 @@ class WorkerList(msgspec.Struct, frozen=True, tag="r.workers"):
 
 class ProcessInfo(msgspec.Struct, frozen=True):
     """A line of `ps`. `reason` says why it is in this state. `cached_tokens` of the prompt were
-    found in a prefix cache, which is known when it has ended.
+    found in a prefix cache, which is known when it has ended. `driver` serves the model, and why.
 
     Of a job, `model` is its program, `progress` in 0..1 what it has done of all it knows of.
     """
@@ -354,6 +354,7 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     progress: float | None = None
     cached_tokens: int = 0
+    driver: str = ""
 
 
 class Decided(msgspec.Struct, frozen=True):

@@ -176,7 +176,13 @@ class Process:
             eta_s=self._eta_s(),
             parent_id=self.parent_id,
             cached_tokens=self.usage.cached_tokens,
+            driver=self._driver(),
         )
+
+    def _driver(self) -> str:
+        """Who serves its model, and why."""
+        name, chosen = self.version.driver, self.version.chosen
+        return f"{name}: {chosen}" if chosen else name
 
     def _eta_s(self) -> float | None:
         """Predicted seconds until it has a row; None once it had one, or should have had it."""

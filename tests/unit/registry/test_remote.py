@@ -126,6 +126,7 @@ def test_sources_that_are_none(source: str) -> None:
         ({"endpoints": [{"url": "https://h", "model": "m", "price": {"input": -1}}]}, "input"),
         ({"endpoints": [{"url": "https://h", "model": "m"}], "timeouts": {"connect_s": 0}}, "conn"),
         ({"endpoints": [{"url": "https://h", "model": "m"}], "context_length": 1}, "context"),
+        ({"endpoints": [{"url": "https://h", "model": "m", "extra": {"stream": 1}}]}, "stream"),
         ("text", "object"),
     ],
 )

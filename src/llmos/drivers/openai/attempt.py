@@ -81,7 +81,8 @@ class Attempt:
     async def _exchange(
         self, path: str, body: dict[str, Any], answer: Reply, clock: asyncio.Timeout
     ) -> None:
-        content = json.dumps(body | {"model": self._endpoint.model}).encode()
+        endpoint = self._endpoint
+        content = json.dumps(body | endpoint.extra | {"model": endpoint.model}).encode()
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if self._secrets:
             headers["Authorization"] = f"Bearer {self._secrets[0]}"

@@ -456,13 +456,16 @@ def test_one_that_hangs_holds_nobody_up(serve: Serve, rig: Make) -> None:
 
 def test_what_it_costs(serve: Serve, rig: Make) -> None:
     bad, good = serve(error_500), serve(at_once)
+    cheap = {"price": {"input": 1.0, "output": 4.0}, "extra": {"service_tier": "flex"}}
     endpoints = [
         {"url": bad.url, "model": "m", "price": {"input": 100, "output": 100}},
-        {"url": good.url, "model": "m", "price": {"input": 1.0, "output": 4.0}},
+        {"url": good.url, "model": "m", **cheap},
     ]
     one = rig(endpoints=endpoints)
     one.ask("a")
     one.run()
+    assert good.seen[0].body["service_tier"] == "flex"
+    assert "service_tier" not in bad.seen[0].body
     assert one.end("a").usage.cost == pytest.approx((5 * 1.0 + 4 * 4.0) / 1e6)  # type: ignore[union-attr]
 
 
