@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.abi import worker as msg
 from llmos.abi.driver import Driver, LoadReport, Preparer
 from llmos.abi.events import Aborted, Event, Finished, ItemOutput, Outputs
 from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem, Sampling, TextPrompt, WorkItem
@@ -19,6 +20,7 @@ from llmos.drivers.catalog import DRIVERS, FORMATS
 from llmos.errors import InvalidRequest, LLMOSError, LoadFailed, ModelRejected, UserError
 from tests.contract.drivers.kits import ITEM_KITS, ItemKit
 from tests.contract.drivers.subject import resolve
+from tests.contract.drivers.worker_process import WorkerProcess
 from tests.unit.drivers.tiny import make_spec
 
 TEXTS = ["the cat sat", "it is good", "who lives in new york and where is it", "bad"]
@@ -191,6 +193,31 @@ def test_it_takes_no_snapshots(items: Items) -> None:
     with pytest.raises(LLMOSError):
         items.driver.suspend("a")
     assert len(said(items.run()["a"])) == 4
+
+
+@pytest.mark.verb("crash")
+def test_its_requests_go_on_elsewhere(items: Items, tmp_path: Path) -> None:
+    """Killed in mid-request: the items that were answered are enough to go on by."""
+    name = items.driver.capabilities.driver
+    item, spec = items.item("a", TEXTS * 100), make_spec(items.folder, scratch=str(tmp_path))
+    first = WorkerProcess(spec, name)
+    try:
+        first.send(msg.Submit([item]))
+        done = {one.index for e in first.events() if isinstance(e, Outputs) for one in e.items}
+        first.crash()
+    finally:
+        first.close()
+    assert 0 < len(done) < 400
+    second = WorkerProcess(spec, name)
+    try:
+        again = msgspec.structs.replace(item, generated=array("i", sorted(done)).tobytes())
+        second.send(msg.Submit([again]))
+        rest: list[Event] = []
+        while not rest or isinstance(rest[-1], Outputs):
+            rest += second.events()
+    finally:
+        second.close()
+    assert [one.index for one in said(rest)] == [n for n in range(400) if n not in done]
 
 
 @pytest.mark.verb("memory")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from llmos.drivers.catalog import DRIVERS
-from tests.contract.drivers.kits import KITS
 
 VERBS = (
     "load",
@@ -31,6 +30,4 @@ def undeclared(driver: str, verb: str) -> str | None:
         return "recompute"
     if verb == "park" and driver not in PARKING:
         return "no"
-    if verb == "crash" and driver not in KITS:
-        return "recompute"
     return None
