@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.engine import bandwidth, plots
+from benchmarks.engine import bandwidth, ours, plots
 from benchmarks.engine.environments import PEERS
 from benchmarks.engine.options import Context
-from benchmarks.engine.ours import PRECISIONS
 
 PARTS = ("widths", "prefix", "context", "trace")
 MODELS = ("0.4b", "60m")
@@ -39,11 +39,13 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     made.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
-    made.add_argument("--precisions", default=",".join(PRECISIONS), help="bf16, int8, int4")
+    made.add_argument("--precisions", default=",".join(ours.PRECISIONS), help="bf16, int8, int4")
     made.add_argument("--widths", default="1,8,16,32", help="streams at once")
     made.add_argument("--peers", default=",".join(names), help=f"of {', '.join(names)}")
     made.add_argument("--repetitions", type=int, help="of each run; 3, in full 7")
-    made.add_argument("--threads", type=int, help="of every engine; all cores")
+    made.add_argument(
+        "--threads", type=int, help="of every engine; else all cores, ours its choice"
+    )
     made.add_argument("--trace", type=Path, help="TIMESTAMP, ContextTokens, GeneratedTokens")
     made.add_argument("--trace-rate", type=float, default=0.5, help="requests per second")
     made.add_argument("--trace-requests", type=int, default=40, help="how many, from the first")
@@ -59,18 +61,20 @@ def context(options: argparse.Namespace) -> Context:
     made = Context(
         result,
         listed(options.models, MODELS, "model"),
-        listed(options.precisions, tuple(PRECISIONS), "precision"),
+        listed(options.precisions, tuple(ours.PRECISIONS), "precision"),
         sorted(int(width) for width in options.widths.split(",")),
         [peer for peer in PEERS if peer.name in names],
         options.repetitions or (7 if full else 3),
         options.threads or len(os.sched_getaffinity(0)),
         full,
+        options.threads or 0,
         options.trace,
         options.trace_rate,
         options.trace_requests,
     )
     result.notes.append(
-        f"Every engine has {made.num_threads} threads and {max(made.widths)} slots; ours is driven "
+        f"A peer has {made.num_threads} threads, ours {made.our_threads or 'what it chooses'}; "
+        f"{max(made.widths)} slots. Ours is driven "
         f"over HTTP by another process, the peers in their own. Memory: {bandwidth.WAY}."
     )
     return made
@@ -84,6 +88,9 @@ def main() -> int:
         parts = listed(options.only, PARTS, "part")
     except ValueError as error:
         made.error(str(error))
+    if not ours.source().is_relative_to(harness.ROOT):
+        given.report("Ours ran workers of another checkout than the commit above says.")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers stop too
     try:
         for name in parts:
             began = time.perf_counter()

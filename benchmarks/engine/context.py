@@ -40,7 +40,7 @@ def _length(
     sides.in_turn(
         running,
         width=1,
-        repetitions=context.repetitions if context.full else min(2, context.repetitions),
+        repetitions=context.repetitions if context.full else 1,
         draw=lambda wanted: prompts.requests(1, 128 if wanted else length, wanted or NUM_NEW),
         read=read,
         report=context.report,

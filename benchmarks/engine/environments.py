@@ -39,11 +39,13 @@ class Peer:
     max_width: int = 32
     batches_late: bool = True
     """It takes requests while others run (else every request of a run starts at once)."""
+    preload: str = ""
+    """A library of its environment that it asks to have loaded before all others."""
 
 
 PEERS = (
     Peer("openvino", "OpenVINO GenAI", "openvino", "openvino"),
-    Peer("vllm", "vLLM CPU", "vllm", "vllm"),
+    Peer("vllm", "vLLM CPU", "vllm", "vllm", preload="lib/libiomp5.so"),
     Peer("llama", "llama.cpp", "llama", "llama"),
     Peer("generate", "generate", "transformers", "transformers", ("bf16",), batches_late=False),
     Peer("continuous", "generate_batch", "continuous", "transformers", ("bf16",), max_width=8),

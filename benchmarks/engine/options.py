@@ -11,6 +11,8 @@ from benchmarks.engine.ours import Load
 from benchmarks.harness import Result
 
 PROMPT_TOKENS = 128
+WARM_UP_TOKENS = 32
+"""Of a prompt that only wakes an engine at a width; its first width has the whole length."""
 NUM_NEW = {1: 64}
 NUM_NEW_WIDE = 32
 
@@ -27,6 +29,7 @@ class Context:
     repetitions: int
     num_threads: int
     full: bool
+    our_threads: int = 0
     trace: Path | None = None
     trace_rate: float = 0.5
     trace_requests: int = 40
@@ -34,7 +37,8 @@ class Context:
 
     def load(self, model: str, precision: str, context_tokens: int) -> Load:
         """Of `-long` models: their context is not the limit."""
-        return Load(f"{model}-long", precision, self.num_threads, max(self.widths), context_tokens)
+        name, width = f"{model}-long", max(self.widths)
+        return Load(name, precision, self.num_threads, width, context_tokens, self.our_threads)
 
     def report(self, text: str) -> None:
         """Said at once and kept with the result."""
@@ -44,6 +48,12 @@ class Context:
     def keep(self, figure: str, title: str, at: float, value: float) -> None:
         """A point of a plot's line."""
         self.series.setdefault(figure, {}).setdefault(title, []).append((at, value))
+
+    def widths_of(self, model: str) -> Sequence[int]:
+        """All of the first model; of the others the narrowest and the widest, unless in full."""
+        if self.full or model == self.models[0]:
+            return self.widths
+        return sorted({self.widths[0], self.widths[-1]})
 
     def num_new(self, width: int) -> int:
         """Tokens per stream: enough for streams that begin one after another to meet."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks import models
 from benchmarks.engine import client
@@ -28,13 +32,17 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """What is loaded and for how much; the same words as a peer's Setup."""
+    """What is loaded and for how much; the same words as a peer's Setup.
+
+    `num_threads` is for the peers; ours has `our_threads`, 0 where its engine is to choose.
+    """
 
     model: str
     precision: str
     num_threads: int
     num_slots: int
     context_tokens: int
+    our_threads: int = 0
 
 
 class Ours:
@@ -74,10 +82,23 @@ def settings(load: Load) -> tuple[str, ...]:
     return (
         *SETTINGS,
         f"kernel.num_slots={load.num_slots}",
-        f"kernel.num_threads={load.num_threads}",
+        f"kernel.num_threads={load.our_threads}",
         f"kernel.max_context_tokens={load.context_tokens}",
         *PRECISIONS[load.precision],
     )
+
+
+def source() -> Path:
+    """Where a worker finds llmos: its environment is clean, so that PYTHONPATH is not in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import llmos; print(llmos.__file__)"],
+        capture_output=True,
+        text=True,
+        env={},
+        cwd=tempfile.gettempdir(),
+        check=False,
+    )
+    return Path(done.stdout.strip() or "nowhere")
 
 
 @contextlib.contextmanager

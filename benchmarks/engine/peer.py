@@ -24,6 +24,7 @@ START_TIMEOUT_S = 900.0
 RUN_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 10.0
 READ_BYTES = 1 << 16
+UNWANTED = ("PYTHON", "VIRTUAL_ENV", "LD_PRELOAD")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -53,7 +54,7 @@ class Running:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(setup.num_threads, interpreter),
+                env=environment(setup.num_threads, interpreter, peer.preload),
                 start_new_session=True,
             )
         self._buffer = b""
@@ -120,8 +121,10 @@ class Running:
                     pipe.close()
 
 
-def environment(num_threads: int, interpreter: Path) -> dict[str, str]:
+def environment(num_threads: int, interpreter: Path, preload: str = "") -> dict[str, str]:
     """Ours without what would reach into the peer's imports; its tools are found first."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(UNWANTED)}
     path = f"{interpreter.parent}{os.pathsep}{kept.get('PATH', '')}"
+    if preload:
+        kept["LD_PRELOAD"] = str(interpreter.parent.parent / preload)
     return {**kept, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": str(num_threads)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from benchmarks import models
 from benchmarks.engine import bandwidth, runs, sides
-from benchmarks.engine.options import PROMPT_TOKENS, Context
+from benchmarks.engine.options import PROMPT_TOKENS, WARM_UP_TOKENS, Context
 from benchmarks.engine.sides import OURS, Prompts, Side
 from benchmarks.harness import paired, single
 
@@ -35,7 +35,7 @@ def _class(context: Context, model: str, precision: str) -> None:
     bytes_per_s = bandwidth.measure(context.num_threads)
     name = f"{model} {precision}"
     with sides.opened(load, context.peers, context.report) as running:
-        for width in context.widths:
+        for width in context.widths_of(model):
             _width(context, running, width, prompts, f"{name}, {width} streams")
         if 1 in context.widths:
             count = bandwidth.weights_per_token(models.folder(load.model))
@@ -48,11 +48,14 @@ def _class(context: Context, model: str, precision: str) -> None:
 
 def _width(context: Context, running: list[Side], width: int, prompts: Prompts, name: str) -> None:
     num_new = context.num_new(width)
+    warm_up = PROMPT_TOKENS if width == context.widths[0] else WARM_UP_TOKENS
     sides.in_turn(
         running,
         width=width,
         repetitions=context.repetitions,
-        draw=lambda wanted: prompts.requests(width, PROMPT_TOKENS, wanted or num_new),
+        draw=lambda wanted: prompts.requests(
+            width, warm_up if wanted else PROMPT_TOKENS, wanted or num_new
+        ),
         read=lambda token_s: read(token_s, name),
         report=context.report,
     )

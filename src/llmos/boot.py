@@ -293,6 +293,7 @@ def driver_entry(name: str) -> DriverEntry:
         spec.base_bytes,
         snapshots=spec.snapshots,
         parks=spec.parks,
+        drafts=spec.drafts,
         engine=_engine_of(name),
         least_slots=spec.least_slots,
     )

@@ -123,7 +123,8 @@ def test_a_pinned_model_is_nobodys_room(crowded: Server) -> None:
 def test_a_stream_goes_on_while_its_model_is_unloaded_by_hand(crowded: Server) -> None:
     with crowded.client() as client:
         whole = text_of(ask(client, "a", max_tokens=60))
-        text, wish = "", {"model": "a", "prompt": [5] * 8, "max_tokens": 60, "temperature": 0}
+        # so many that it is still said when the command has started
+        text, wish = "", {"model": "a", "prompt": [5] * 8, "max_tokens": 4000, "temperature": 1}
         wish |= {"stream": True, "ignore_eos": True}
         with client.stream("POST", ROUTE, json=wish) as answer:
             lines = answer.iter_lines()

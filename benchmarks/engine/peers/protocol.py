@@ -9,13 +9,17 @@ only: it runs in every environment.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Protocol
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def drive(batcher: Batcher, requests: list[Request]) -> list[list[float]]:
 
 def serve(load: Callable[[Setup], tuple[Run, dict[str, Any]]]) -> int:
     """The program's side, to the end of its input. What libraries print goes to stderr."""
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     setup = Setup(**json.loads(sys.argv[1]))
@@ -87,6 +92,13 @@ def serve(load: Callable[[Setup], tuple[Run, dict[str, Any]]]) -> int:
         requests = [Request(**request) for request in json.loads(line)["requests"]]
         say(answers, {"token_s": run(requests)})
     return 0
+
+
+def die_with_parent() -> None:
+    """Frozen between runs, a program whose parent was killed would never see its input end."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "linux" and libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def say(stream: IO[str], message: dict[str, Any]) -> None:

@@ -11,13 +11,17 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 
+DRAFTED_REQUESTS = 4
+"""Of so many requests at once, at most, a driver keeps the KV that a draft model makes of them."""
+
 
 class Capabilities(msgspec.Struct, frozen=True):
     """What a driver can do; the kernel never asks for what is not listed.
 
     `snapshots` False means a suspended request is recomputed, from `WorkItem.generated`, which
     every driver takes. `parks`: it can give back a loaded model's memory and have it again in
-    little more than the time of reading the bytes. `formats` are the weight formats it reads.
+    little more than the time of reading the bytes. `drafts`: a smaller model may guess tokens
+    ahead. `formats` are the weight formats it reads.
     `egress` are the hosts (`name:port`) it must reach, `secrets` the names of those it wants to be
     given; both empty for a driver that needs no network, and known once a model is loaded.
     """
@@ -27,6 +31,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     formats: list[str]
     snapshots: bool = False
     parks: bool = False
+    drafts: bool = False
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
@@ -44,6 +49,16 @@ class Secret(msgspec.Struct, frozen=True):
     __str__ = __repr__
 
 
+class DraftSpec(msgspec.Struct, frozen=True):
+    """A smaller model of the same vocabulary that guesses tokens ahead. `ref` names it to people;
+    the others are as in `ReplicaSpec`."""
+
+    ref: str
+    folder: str
+    weights_digest: str
+    dtype: str = "auto"
+
+
 class ReplicaSpec(msgspec.Struct, frozen=True):
     """What to load: a read-only model folder, a private scratch folder, limits.
 
@@ -55,6 +70,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
     `snapshots` of the scratch folder. `secrets`: those of the model's that are set, by name.
+    `draft`: only with `Capabilities.drafts`.
     """
 
     model_id: str
@@ -70,6 +86,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     snapshots: str = ""
     secrets: dict[str, Secret] = {}
+    draft: DraftSpec | None = None
 
 
 class MemoryReport(msgspec.Struct, frozen=True):
@@ -116,12 +133,15 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """A driver's own view of itself."""
+    """A driver's own view of itself. Since it was loaded, so many tokens were guessed ahead, and
+    so many of those were what came."""
 
     ok: bool
     num_running: int = 0
     num_paused: int = 0
     detail: str = ""
+    num_guessed: int = 0
+    num_accepted: int = 0
 
 
 class DriverEntry(msgspec.Struct, frozen=True):
@@ -129,8 +149,9 @@ class DriverEntry(msgspec.Struct, frozen=True):
 
     `least_slots`: of a driver whose requests take next to no memory, so many may run at once.
 
-    `snapshots` and `parks` are its capabilities, known before a worker of it has started; `engine`
-    is what it runs on, with versions, as far as that is known: footprints hold for it alone.
+    `snapshots`, `parks` and `drafts` are its capabilities, known before a worker of it has started;
+    `engine` is what it runs on, with versions, as far as that is known: footprints hold for it
+    alone.
     """
 
     name: str
@@ -141,6 +162,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     parks: bool = False
     engine: str = ""
     least_slots: int = 1
+    drafts: bool = False
 
 
 class Driver(Protocol):

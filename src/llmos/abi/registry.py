@@ -34,9 +34,10 @@ class ModelVersion(msgspec.Struct, frozen=True):
     needs besides KV. `prepare` is the entry string of its Preparer. `options` go to the driver.
     `dtype` is what the files hold; `loads` are the types it can be loaded in, with what each takes
     (empty: as its files alone, or it was registered before that was known). `loaded_as`: the type
-    it has or would have in memory, and why; only in the answer to `ShowModel`. `chosen` says why it
-    has its driver. `egress` are the hosts its driver reaches out to, `secrets` the names of those
-    it is given. `kinds` are what it can be asked for; the first is what it is for.
+    it has or would have in memory, and why, and its draft model; only in the answer to `ShowModel`.
+    `chosen` says why it has its driver. `egress` are the hosts its driver reaches out to, `secrets`
+    the names of those it is given. `kinds` are what it can be asked for; the first is what it is
+    for.
     """
 
     model_id: str

@@ -66,12 +66,14 @@ class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
     """Make a replica resident; answered when it is ready.
 
     `keep_alive_s`: how long it then stays unused, from now on; None: as it was. `dtype`: what its
-    weights have in memory, until it is unloaded or loaded in another; None: as it was.
+    weights have in memory, until it is unloaded or loaded in another; None: as it was. `draft`: a
+    smaller model with the same tokens that guesses ahead, as long; None: as it was.
     """
 
     ref: str
     keep_alive_s: float | None = None
     dtype: str | None = None
+    draft: str | None = None
 
 
 class UnloadModel(msgspec.Struct, frozen=True, tag="models.unload"):
@@ -240,6 +242,8 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
 
     `num_paused` requests keep their KV on it without a row. `dtype_reason`: why its weights have
     that type; `warnings`: what is slower or less so than it could be; `engine`: what runs it.
+    `draft`: the model that guesses ahead for it, if one does; of `num_guessed` tokens guessed ahead
+    since it was loaded, `num_accepted` came.
     """
 
     replica_id: str
@@ -264,6 +268,9 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     dtype_reason: str = ""
     warnings: list[str] = []
     engine: str = ""
+    draft: str = ""
+    num_guessed: int = 0
+    num_accepted: int = 0
 
 
 class Holding(msgspec.Struct, frozen=True):

@@ -83,7 +83,12 @@ _COMMANDS = (
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
     (
         models.load,
-        ("llmos load pilot", "llmos load pilot --keep-alive 2h", "llmos load pilot --dtype int8"),
+        (
+            "llmos load pilot",
+            "llmos load pilot --keep-alive 2h",
+            "llmos load pilot --dtype int8",
+            "llmos load pilot --draft pilot-int4",
+        ),
     ),
     (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),

@@ -124,11 +124,17 @@ def _replica_row(r: ReplicaInfo, *, wide: bool) -> tuple[str, ...]:
 
 
 def _notes(r: ReplicaInfo, *, wide: bool) -> Iterator[str]:
-    """Why its weights have their type, what runs it, and what is slower so."""
+    """Why its weights have their type, what runs it, how well its tokens are guessed, and what is
+    slower than it could be."""
     if wide and r.dtype_reason:
         yield one_line(f"{r.model} is {r.dtype}: {r.dtype_reason}")
     if wide and r.engine:
         yield one_line(f"{r.model} is run by {r.engine}")
+    if r.draft or (wide and r.num_guessed):
+        by = f" by {r.draft}" if r.draft else ""
+        yield one_line(
+            f"{r.model}: {r.num_guessed} tokens were guessed ahead{by}, {r.num_accepted} came"
+        )
     yield from (one_line(f"warning: {r.model}: {warning}") for warning in r.warnings)
 
 

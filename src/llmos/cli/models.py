@@ -220,19 +220,23 @@ def load(
         Dtype | None,
         typer.Option(help="The type of its weights in memory; auto: that of its files."),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A smaller model with the same tokens to guess ahead."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make a model resident now, not at its first request.
 
-    A --dtype lasts until the model is unloaded; while it is there with another one, unload it
-    first.
+    A --dtype or --draft lasts until the model is unloaded; while it is there with another one,
+    unload it first. Answers are the same with a draft model as without one.
     """
     from llmos.cli.output import emit, emit_json
     from llmos.cli.progress import spinner
     from llmos.cli.session import connect
 
     with connect() as client, spinner(f"loading {ref}"):
-        done = client.models.load(ref, keep_alive, None if dtype is None else dtype.value)
+        done = client.models.load(ref, keep_alive, None if dtype is None else dtype.value, draft)
     if json:
         emit_json({"done": done.what})
     else:

@@ -27,8 +27,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
 
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
     installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
-    what its worker takes before a model is loaded. `snapshots` and `parks` are the driver's
-    capabilities, known without importing it. `least_slots` as in `abi.DriverEntry`.
+    what its worker takes before a model is loaded. `snapshots`, `parks` and `drafts` are the
+    driver's capabilities, known without importing it. `least_slots` as in `abi.DriverEntry`.
     """
 
     entry: str
@@ -40,6 +40,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     least_slots: int = 1
+    drafts: bool = False
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=344 << 20,
         snapshots=True,
         parks=True,
+        drafts=True,
     ),
     "gguf": DriverSpec(
         entry="llmos.drivers.gguf.driver:GGUFDriver",

@@ -12,7 +12,7 @@ import msgspec
 
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
-from llmos.abi.driver import LoadReport, MemoryReport
+from llmos.abi.driver import Health, LoadReport
 from llmos.abi.events import Aborted, Failed, Finished, Outputs, Terminal, Tokens
 from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
@@ -73,6 +73,7 @@ class Effects:
         self._metrics = metrics
         self._switch = switch
         self.loads: dict[str, LoadReport] = {}
+        self._guesses: dict[str, tuple[int, int]] = {}
         self.closing = False
         self.freed: Callable[[], None] = lambda: None
         """Bytes came free, they say: it is measured again. Set by the kernel."""
@@ -223,12 +224,21 @@ class Effects:
         used, device_used = held_bytes(message.memory)
         self.loop.post(ev.ReplicaUnparked(replica_id, used, device_used))
 
-    def on_report(self, replica_id: str, memory: MemoryReport) -> None:
+    def on_report(self, replica_id: str, report: msg.Report) -> None:
         """It may hold more than it was thought to."""
         replica = self._state.replicas.get(replica_id)
-        used, device_used = held_bytes(memory)
+        used, device_used = held_bytes(report.memory)
         if replica is not None and used > self._state.reserved_of(replica):
             self.loop.post(ev.ReplicaMeasured(replica_id, used, device_used))
+        if replica is not None:
+            self._count_guesses(replica_id, replica.model.ref, report.health)
+
+    def _count_guesses(self, replica_id: str, ref: str, health: Health) -> None:
+        """What came since the last report: workers tell sums."""
+        guessed, accepted = self._guesses.get(replica_id, (0, 0))
+        self._guesses[replica_id] = health.num_guessed, health.num_accepted
+        self._metrics.draft_tokens.labels(ref).inc(max(0, health.num_guessed - guessed))
+        self._metrics.accepted_tokens.labels(ref).inc(max(0, health.num_accepted - accepted))
 
     def on_suspended(self, replica_id: str, message: msg.Suspended) -> None:
         self._switch.on_suspended(message)
@@ -238,6 +248,7 @@ class Effects:
 
     def on_gone(self, replica_id: str, error: ErrorInfo | None) -> None:
         self.loads.pop(replica_id, None)
+        self._guesses.pop(replica_id, None)
         self.loop.post(ev.ReplicaGone(replica_id, error))
         self.freed()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from llmos.abi.driver import (
+    DRAFTED_REQUESTS,
+    DraftSpec,
     DriverEntry,
     DtypeChoice,
     LoadReport,
@@ -59,7 +61,7 @@ def held_bytes(memory: MemoryReport) -> tuple[int, int]:
     return max(memory.bound_bytes, memory.rss_bytes), memory.device_bytes
 
 
-ChooseDtype = Callable[[str, str, str], DtypeChoice]
+ChooseDtype = Callable[[str, str, str, int], DtypeChoice]
 """The type weights get that is asked for (or `auto`), that the files have, on a device. Raises
 InvalidRequest where that cannot be."""
 
@@ -93,6 +95,8 @@ class Placement:
         self._find_secret = find_secret
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
+        self._drafts: dict[str, ModelVersion] = {}
+        """By model, what somebody asked to guess ahead for it."""
 
     def context_length(self, version: ModelVersion) -> int:
         """Tokens of prompt and answer together a request may have. One that is elsewhere holds none
@@ -107,12 +111,58 @@ class Placement:
         known = self._facts.get(version.model_id)
         if known is None:
             self._versions[version.model_id] = version
-            known = self._facts[version.model_id] = self._plan(version, self.dtype_of(version))
+            known = self._facts[version.model_id] = self._plan(
+                version, self.dtype_of(version), self._drafts.get(version.model_id)
+            )
         return known
 
-    def facts_as(self, version: ModelVersion, dtype: str) -> ModelFacts:
-        """As `facts`, with weights of this type. Raises InvalidRequest for one it cannot have."""
-        return self._plan(version, self._chosen(version, dtype))
+    def facts_as(
+        self, version: ModelVersion, dtype: str | None = None, draft: ModelVersion | None = None
+    ) -> ModelFacts:
+        """As `facts`, with weights of this type and with this draft model; None: as it stands.
+
+        Raises InvalidRequest for a type it cannot have, and where its driver takes no such draft.
+        """
+        if draft is not None:
+            self._check_draft(version, draft)
+        choice = self.dtype_of(version) if dtype is None else self._chosen(version, dtype)
+        return self._plan(version, choice, draft or self._drafts.get(version.model_id))
+
+    def _check_draft(self, version: ModelVersion, draft: ModelVersion) -> None:
+        if draft.model_id == version.model_id:
+            why = f"{version.ref} cannot guess ahead for itself"
+        elif not self._driver_of(version.driver).drafts:
+            why = f"{version.ref} takes no draft model: none is of use to {version.driver}"
+        elif draft.driver != version.driver:
+            why = f"{draft.ref} is not read by the driver of {version.ref}, {version.driver}"
+        else:
+            return
+        raise InvalidRequest(why, param="draft")
+
+    def ask_draft(self, version: ModelVersion, draft: ModelVersion | None) -> None:
+        """From now on this model guesses ahead for it; None: no model does."""
+        if draft is None:
+            self._drafts.pop(version.model_id, None)
+        else:
+            self._drafts[version.model_id] = draft
+            self._versions[version.model_id] = version
+        self._facts.pop(version.model_id, None)
+
+    def draft_for(self, version: ModelVersion) -> ModelVersion | None:
+        """The model that guesses ahead for it, as things stand."""
+        return self._drafts.get(version.model_id)
+
+    def ref_of(self, model_id: str) -> str:
+        """What people call a model that was asked about."""
+        return self._versions[model_id].ref
+
+    def draft_of(self, model: ModelFacts) -> ModelVersion | None:
+        """Of a replica."""
+        return self._versions[model.draft] if model.draft else None
+
+    def drafted_by(self, draft: ModelVersion) -> list[str]:
+        """Ids of models that it was asked to guess ahead for."""
+        return [m for m, other in self._drafts.items() if other.model_id == draft.model_id]
 
     def ask(self, version: ModelVersion, dtype: str | None) -> None:
         """From now on it has weights of this type; None: of the configured one."""
@@ -153,11 +203,11 @@ class Placement:
             raise InvalidRequest(
                 f"dtype {asked[:40]!r}: {version.ref} can be loaded as {able}", param="dtype"
             )
-        return self._choose_dtype(asked, version.dtype, self._config.device)
+        return self._choose_dtype(asked, version.dtype, self._config.device, version.num_parameters)
 
     def spec(self, model: ModelFacts, replica_id: str) -> tuple[DriverEntry, ReplicaSpec]:
         """What the worker is told, and which driver it runs."""
-        version = self._versions[model.model_id]
+        version, draft = self._versions[model.model_id], self.draft_of(model)
         spec = ReplicaSpec(
             model_id=version.model_id,
             folder=version.folder,
@@ -170,6 +220,7 @@ class Placement:
             device=self._config.device,
             options=version.options,
             secrets=self._secrets(version),
+            draft=DraftSpec(draft.ref, draft.folder, draft.digest) if draft else None,
         )
         return self._driver_of(version.driver), spec
 
@@ -186,7 +237,7 @@ class Placement:
         """From a replica that came up: the next server knows it too."""
         version = self._versions[model.model_id]
         held, device_held = held_bytes(report.memory)
-        key = self._key(version, model.num_slots, model.dtype)
+        key = self._key(version, model.num_slots, model.form)
         before = self._known.get(key)
         found = Footprint(
             key,
@@ -200,11 +251,12 @@ class Placement:
         self._known[key] = found
         self._footprints.learn(found)
 
-    def _key(self, version: ModelVersion, num_slots: int, dtype: str) -> FootprintKey:
+    def _key(self, version: ModelVersion, num_slots: int, form: tuple[str, str]) -> FootprintKey:
         """A measurement holds for these alone."""
+        dtype, draft = form
         return FootprintKey(
             version.model_id,
-            dtype,
+            f"{dtype}, draft {draft}" if draft else dtype,
             self._config.device,
             self.context_length(version),
             num_slots,
@@ -212,23 +264,28 @@ class Placement:
             self._driver_of(version.driver).engine,
         )
 
-    def _plan(self, version: ModelVersion, choice: DtypeChoice) -> ModelFacts:
+    def _plan(
+        self, version: ModelVersion, choice: DtypeChoice, draft: ModelVersion | None
+    ) -> ModelFacts:
         version, dtype = with_cost(version, choice.dtype), choice.dtype
         driver = self._driver_of(version.driver)
         on_host = self._config.device == "cpu" or bool(version.egress)
+        form = dtype, draft.model_id if draft else ""
         device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
         fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)
-        fixed_bytes += self._wider_bytes(version)
+        fixed_bytes += self._wider_bytes(version) + self._draft_bytes(version, draft)
         budget = self._budgets.get(device, 0)
         slots = max(self._config.num_slots, driver.least_slots)
-        known = self._known.get(self._key(version, slots, dtype))
+        known = self._known.get(self._key(version, slots, form))
         if slot_bytes and (known is None or _measured(known, device) > budget):
             slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))
-            known = self._known.get(self._key(version, slots, dtype))
+            known = self._known.get(self._key(version, slots, form))
         need = fixed_bytes + slots * slot_bytes
         host_bytes, device_bytes = (need, 0) if on_host else (driver.base_bytes, need)
         why = self._why(version, driver.base_bytes, slots)
+        if draft is not None:
+            why += f", draft model {draft.ref} {in_gib(self._draft_bytes(version, draft))}"
         if known is not None:
             host_bytes = min(host_bytes, _measured(known, HOST))
             device_bytes = min(device_bytes, _measured(known, device))
@@ -247,7 +304,18 @@ class Placement:
             why=why,
             advice=self._advice(version, budget, fixed_bytes),
             dtype=dtype,
+            draft=form[1],
         )
+
+    def _draft_bytes(self, version: ModelVersion, draft: ModelVersion | None) -> int:
+        """Weights of the type of its files, and KV of as many requests as are guessed for."""
+        if draft is None:
+            return 0
+        self._versions[draft.model_id] = draft
+        cost = with_cost(draft, self._chosen(draft, "auto").dtype)
+        num_tokens = min(self.context_length(version), draft.context_length)
+        num_requests = min(self._config.num_slots, DRAFTED_REQUESTS)
+        return cost.footprint_bytes + num_requests * num_tokens * cost.kv_bytes_per_token
 
     def _wider_bytes(self, version: ModelVersion) -> int:
         """Work space beyond what a footprint counts with: so many rows, such a context."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmos.abi import syscall as sc
+from llmos.abi.principal import Action, Resource
 from llmos.abi.registry import ModelVersion, PullProgress
 from llmos.errors import Conflict, LLMOSError, ShuttingDown
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.admission import check_size
-from llmos.kernel.core.replica import Replica, ReplicaState
+from llmos.kernel.core.replica import ModelFacts, Replica, ReplicaState
 from llmos.kernel.front import Call
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ async def show_model(kernel: Kernel, call: Call, body: sc.ShowModel) -> sc.Model
     """One version, and what its weights are or would be in memory. Raises ModelNotFound."""
     version = kernel.registry.resolve(body.ref)
     choice = kernel.placement.dtype_of(version)
-    loaded_as = "; ".join([f"{choice.dtype}: {choice.reason}", *choice.warnings])
+    said = [f"{choice.dtype}: {choice.reason}", *choice.warnings]
+    if draft := kernel.placement.draft_for(version):
+        said.append(f"{draft.ref} guesses ahead for it")
+    loaded_as = "; ".join(said)
     return sc.Model(msgspec.structs.replace(version, loaded_as=loaded_as if choice.dtype else ""))
 
 
@@ -55,34 +59,64 @@ async def remove_model(kernel: Kernel, call: Call, body: sc.RemoveModel) -> sc.M
     version = kernel.registry.resolve(body.ref)
     if kernel.state.replicas_of(version.model_id):
         raise Conflict(f"{version.ref} is loaded: `llmos unload {version.ref}` first")
+    drafted = kernel.placement.drafted_by(version) + [
+        replica.model.model_id
+        for replica in kernel.state.replicas.values()
+        if replica.model.draft == version.model_id
+    ]
+    if drafted:
+        other = kernel.placement.ref_of(drafted[0])
+        raise Conflict(f"{version.ref} guesses ahead for {other}: `llmos unload {other}` first")
     return sc.Model(await kernel.registry.remove(body.ref))
 
 
 async def load_model(kernel: Kernel, call: Call, body: sc.LoadModel) -> sc.Done:
     """Answered when a replica is ready. Raises ModelTooLarge, OutOfMemory, what the load raised;
-    InvalidRequest for a dtype it cannot have, Conflict while it is there with another one."""
+    InvalidRequest for a dtype or a draft it cannot have, Conflict while it is there with others."""
     version = kernel.registry.resolve(body.ref)
     keep_ns = None if body.keep_alive_s is None else round(body.keep_alive_s * 1e9)
-    if body.dtype is not None:
-        await _load_as(kernel, version, body.dtype, keep_ns)
+    draft = None if body.draft is None else _find_draft(kernel, call, body.draft)
+    if body.dtype is not None or draft is not None:
+        await _load_as(kernel, version, body.dtype, keep_ns, draft)
     else:
         await _make_resident(kernel, version, keep_alive_ns=keep_ns)
     return sc.Done(_loaded(kernel, version))
 
 
-async def _load_as(kernel: Kernel, version: ModelVersion, dtype: str, keep_ns: int | None) -> None:
-    wanted = kernel.placement.facts_as(version, dtype)
-    _require_dtype(kernel, version, wanted.dtype)
+def _find_draft(kernel: Kernel, call: Call, ref: str) -> ModelVersion:
+    """Who loads it as a draft loads it. Raises PermissionDenied, ModelNotFound."""
+    kernel.authorizer.authorize(call.principal, Action.WRITE_MODELS, Resource("model", ref))
+    return kernel.registry.resolve(ref)
+
+
+async def _load_as(
+    kernel: Kernel,
+    version: ModelVersion,
+    dtype: str | None,
+    keep_ns: int | None,
+    draft: ModelVersion | None = None,
+) -> None:
+    placement = kernel.placement
+    wanted = placement.facts_as(version, dtype, draft)
+    _require(kernel, version, wanted)
     if too_large := check_size(kernel.state, wanted):
         raise too_large
-    kernel.placement.ask(version, dtype)
+    if dtype is not None:
+        placement.ask(version, dtype)
+    if draft is not None:
+        placement.ask_draft(version, draft)
     try:
         await _make_resident(kernel, version, keep_alive_ns=keep_ns)
     except LLMOSError:
         if not _staying(kernel, version):
-            kernel.placement.ask(version, None)
+            _forget_wishes(kernel, version)
         raise
-    _require_dtype(kernel, version, wanted.dtype)  # others may have asked meanwhile
+    _require(kernel, version, wanted)  # others may have asked meanwhile
+
+
+def _forget_wishes(kernel: Kernel, version: ModelVersion) -> None:
+    kernel.placement.ask(version, None)
+    kernel.placement.ask_draft(version, None)
 
 
 def _staying(kernel: Kernel, version: ModelVersion) -> list[Replica]:
@@ -95,20 +129,27 @@ def _staying(kernel: Kernel, version: ModelVersion) -> list[Replica]:
     ]
 
 
-def _require_dtype(kernel: Kernel, version: ModelVersion, dtype: str) -> None:
+def _require(kernel: Kernel, version: ModelVersion, wanted: ModelFacts) -> None:
     for replica in _staying(kernel, version):
-        if replica.model.dtype != dtype:
-            raise Conflict(
-                f"{version.ref} is loaded as {replica.model.dtype}: "
-                f"`llmos unload {version.ref}` first",
-                param="dtype",
-            )
+        model = replica.model
+        if model.dtype != wanted.dtype:
+            what, param = f"as {model.dtype}", "dtype"
+        elif model.draft != wanted.draft:
+            draft = kernel.placement.draft_of(model)
+            what, param = f"with {draft.ref if draft else 'no model'} as its draft", "draft"
+        else:
+            continue
+        raise Conflict(
+            f"{version.ref} is loaded {what}: `llmos unload {version.ref}` first", param=param
+        )
 
 
 def _loaded(kernel: Kernel, version: ModelVersion) -> str:
     """What was done, and what there is to know about it."""
     choice = kernel.placement.dtype_of(version)
     as_dtype = f" as {choice.dtype}" if choice.dtype else ""
+    if draft := kernel.placement.draft_for(version):
+        as_dtype += f", {draft.ref} guesses ahead for it"
     warnings = list(choice.warnings)
     for replica in _staying(kernel, version):
         if report := kernel.effects.loads.get(replica.replica_id):
@@ -144,8 +185,8 @@ async def unload_model(kernel: Kernel, call: Call, body: sc.UnloadModel) -> sc.D
     version = kernel.registry.resolve(body.ref)
     is_wanted = version.model_id in kernel.state.wanted
     if not is_wanted and not kernel.state.replicas_of(version.model_id):
-        kernel.placement.ask(version, None)
+        _forget_wishes(kernel, version)
         return sc.Done(f"{version.ref} is not loaded")
-    kernel.placement.ask(version, None)
+    _forget_wishes(kernel, version)
     kernel.loop.post(ev.ModelUnwanted(version.model_id))
     return sc.Done(f"{version.ref} is being unloaded")

@@ -26,6 +26,8 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
     model_id = replica.model.model_id
     fault = kernel.state.faults.get(model_id)
     choice = kernel.placement.choice_of(replica.model)
+    draft = kernel.placement.draft_of(replica.model)
+    health = worker.health if worker else None
     since_s = (time.monotonic_ns() - replica.since_ns) / 1e9
     return sc.ReplicaInfo(
         replica_id=replica.replica_id,
@@ -50,6 +52,9 @@ def _replica(kernel: Kernel, replica: Replica) -> sc.ReplicaInfo:
         dtype_reason=choice.reason,
         warnings=[*choice.warnings, *(load.warnings if load else [])],
         engine=load.engine if load else "",
+        draft=draft.ref if draft else "",
+        num_guessed=health.num_guessed if health else 0,
+        num_accepted=health.num_accepted if health else 0,
     )
 
 

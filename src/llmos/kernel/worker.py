@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
-from llmos.abi.driver import DriverEntry, LoadReport, MemoryReport, ReplicaSpec
+from llmos.abi.driver import DriverEntry, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.node import WorkerHandle
 from llmos.abi.syscall import WorkerInfo
 from llmos.errors import ErrorInfo, LLMOSError
@@ -30,7 +30,7 @@ class Observer(Protocol):
 
     def on_suspended(self, replica_id: str, message: msg.Suspended) -> None: ...
 
-    def on_report(self, replica_id: str, memory: MemoryReport) -> None: ...
+    def on_report(self, replica_id: str, report: msg.Report) -> None: ...
 
     def on_step(self, replica_id: str, step: msg.Step) -> None: ...
 
@@ -84,6 +84,7 @@ class Worker:
     probe_sent: float | None = None
     stopped_s: float | None = None
     memory: MemoryReport | None = None
+    health: Health | None = None
     num_oom_kills: int | None = None
     death: LLMOSError | None = None
 

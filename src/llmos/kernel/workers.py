@@ -318,7 +318,9 @@ class Workers:
     def _arm_load(self, worker: Worker) -> None:
         """It is killed when it takes longer than its size allows."""
         assert worker.load is not None
-        size_gib = _folder_bytes(worker.load.folder) / (1 << 30)
+        spec = worker.load
+        folders = [spec.folder, *([spec.draft.folder] if spec.draft else [])]
+        size_gib = sum(map(_folder_bytes, folders)) / (1 << 30)
         timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
         late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
         loop = asyncio.get_running_loop()
@@ -425,9 +427,9 @@ class Workers:
 
     def _on_report(self, worker: Worker, message: msg.Report) -> None:
         worker.probe_sent = None
-        worker.memory = message.memory
+        worker.memory, worker.health = message.memory, message.health
         if worker.replica_id is not None and worker.state is WorkerState.SERVING:
-            self._observer.on_report(worker.replica_id, message.memory)
+            self._observer.on_report(worker.replica_id, message)
 
     def _on_program(self, worker: Worker, message: Any) -> None:
         if worker.job_id is not None:

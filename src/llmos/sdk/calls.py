@@ -72,15 +72,20 @@ def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
 
 
 def load_model(
-    config: ClientConfig, ref: str, keep_alive_s: float | None = None, dtype: str | None = None
+    config: ClientConfig,
+    ref: str,
+    keep_alive_s: float | None = None,
+    dtype: str | None = None,
+    draft: str | None = None,
 ) -> Call[Done]:
     """Make a replica resident; answered when it is ready.
 
     `keep_alive_s`: how long it then stays unused; `dtype`: the type of its weights in memory
-    (`auto`, `float32`, `bfloat16`, `float16`, `int8`, `int4`); None: as it was. Raises LoadFailed,
-    ModelTooLarge, InvalidRequest, Conflict (it is there with weights of another type).
+    (`auto`, `float32`, `bfloat16`, `float16`, `int8`, `int4`); `draft`: a smaller model with the
+    same tokens that guesses ahead; None: as it was. Raises LoadFailed, ModelTooLarge,
+    InvalidRequest, Conflict (it is there with weights of another type, or another draft).
     """
-    said = {"keep_alive_s": keep_alive_s, "dtype": dtype}
+    said = {"keep_alive_s": keep_alive_s, "dtype": dtype, "draft": draft}
     given = {name: value for name, value in said.items() if value is not None}
     body = encode(given) if given else None
     return _call(config, Request("POST", model_path(ref, "/load"), body, Patience.LONG), _done)

@@ -68,6 +68,12 @@ class Metrics:
         self.prefix_hits = counter(
             "vllm:prefix_cache_hits", "Prompt tokens found in prefix caches.", _MODEL
         )
+        self.draft_tokens = counter(
+            "vllm:spec_decode_num_draft_tokens", "Tokens guessed ahead.", _MODEL
+        )
+        self.accepted_tokens = counter(
+            "vllm:spec_decode_num_accepted_tokens", "Of those, tokens that came.", _MODEL
+        )
         self.success = counter(
             "vllm:request_success", "Requests finished.", _MODEL, "finished_reason"
         )

@@ -23,6 +23,12 @@ _FLAGS = {
     "int4": _SMALL_PRODUCTS,
 }
 
+_SLOWER_BELOW = {"int8": 1_000_000, "int4": 50_000_000}
+"""Parameters of a model up to which the type was found slower than bfloat16 where many streams
+decode together (`make bench-quality`; int8: 0.95 x at 16 streams of 0.26 million, not of 1.5; int4:
+0.97 x at 32 of 17 million, not of 59): its weights stay in the processor's cache, and what a
+smaller type saves in reading them it spends on unpacking."""
+
 
 @cache
 def _flags() -> frozenset[str]:
@@ -50,8 +56,11 @@ def features(dtype: str) -> list[str]:
     return sorted(_FLAGS.get(dtype, set()) & _flags())
 
 
-def choose_dtype(asked: str, stored: str, device: str = "cpu") -> DtypeChoice:
-    """The type to load weights in that are `stored` so, and why. `asked` may be `auto`.
+def choose_dtype(
+    asked: str, stored: str, device: str = "cpu", num_parameters: int = 0
+) -> DtypeChoice:
+    """The type to load weights in that are `stored` so, and why. `asked` may be `auto`;
+    `num_parameters` 0: not known.
 
     Raises InvalidRequest for a type there is not, and for weights that are quantized already.
     """
@@ -68,7 +77,7 @@ def choose_dtype(asked: str, stored: str, device: str = "cpu") -> DtypeChoice:
         dtype = stored if asked == "auto" else asked
         return DtypeChoice(dtype, _origin(asked, stored), [])
     dtype = loaded_dtype(stored) if asked == "auto" else asked
-    return DtypeChoice(dtype, _reason(asked, stored, dtype), _warnings(dtype))
+    return DtypeChoice(dtype, _reason(asked, stored, dtype), _warnings(dtype, num_parameters))
 
 
 def _origin(asked: str, stored: str) -> str:
@@ -84,10 +93,15 @@ def _reason(asked: str, stored: str, dtype: str) -> str:
     return f"{origin}; the processor has {', '.join(found)}" if found else origin
 
 
-def _warnings(dtype: str) -> list[str]:
+def _warnings(dtype: str, num_parameters: int) -> list[str]:
     """A type of fewer bits is meant to be faster: where it is not, that is said."""
-    if computes(dtype):
-        return []
-    wanted = ", ".join(sorted(_FLAGS[dtype]))
-    other = "auto" if dtype in QUANTIZED else "float32"
-    return [f"{dtype} may be slower here than {other}: this processor has none of {wanted}"]
+    if not computes(dtype):
+        wanted = ", ".join(sorted(_FLAGS[dtype]))
+        other = "auto" if dtype in QUANTIZED else "float32"
+        return [f"{dtype} may be slower here than {other}: this processor has none of {wanted}"]
+    if 0 < num_parameters < _SLOWER_BELOW.get(dtype, 0):
+        return [
+            f"{dtype} may be slower than bfloat16 when many streams decode together: a model of "
+            f"{num_parameters / 1e6:.2g} million parameters stays in the processor's cache"
+        ]
+    return []

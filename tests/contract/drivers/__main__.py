@@ -15,7 +15,7 @@ import pytest
 
 from llmos import __version__
 from llmos.drivers.catalog import DRIVERS, find_missing
-from tests.contract.drivers.verbs import VERBS, undeclared
+from tests.contract.drivers.verbs import VERBS, driver_of, undeclared
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[2] / "docs" / "drivers.md"
@@ -38,7 +38,7 @@ class Tally:
             named = (params.params.get(name) for name in ("subject", "driver_name", "items"))
             driver = next(filter(None, named))
             assert mark.args[0] in VERBS, item.nodeid
-            self._cells[item.nodeid] = driver, mark.args[0]
+            self._cells[item.nodeid] = driver_of(driver), mark.args[0]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         cell = self._cells.get(report.nodeid)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import Subject, open_subject
+from tests.contract.drivers.verbs import SUBJECTS, driver_of
 
 FolderOf = Callable[[str], Path]
 
@@ -33,7 +34,7 @@ def driver_name(request: pytest.FixtureRequest, require: Callable[[str], None]) 
     return name
 
 
-@pytest.fixture(params=sorted(KITS))
+@pytest.fixture(params=SUBJECTS)
 def subject(
     request: pytest.FixtureRequest,
     require: Callable[[str], None],
@@ -42,9 +43,10 @@ def subject(
 ) -> Iterator[Subject]:
     import torch
 
-    require(request.param)
+    name = driver_of(request.param)
+    require(name)
     num_threads = torch.get_num_threads()
-    made = open_subject(request.param, folder_of(request.param), tmp_path)
+    made = open_subject(request.param, folder_of(name), tmp_path)
     yield made
     made.driver.unload()
     torch.set_num_threads(num_threads)

@@ -15,6 +15,7 @@ from llmos.abi.events import Event, Tokens
 from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.drivers.catalog import DRIVERS
 from tests.contract.drivers.kits import KITS, Kit
+from tests.contract.drivers.verbs import ON_TORCH, driver_of
 from tests.unit.drivers.tiny import make_spec
 
 PATIENCE_S = 30.0
@@ -23,7 +24,10 @@ TEXT = "hello the abc"
 
 @dataclass
 class Subject:
-    """A loaded driver, its preparer, and how to ask it for so many tokens."""
+    """A loaded driver, its preparer, and how to ask it for so many tokens.
+
+    `is_fused`: bits depend on a request's own tokens only, whatever was computed when, and where.
+    """
 
     driver: Driver
     preparer: Preparer
@@ -32,6 +36,7 @@ class Subject:
     kit: Kit
     another: Callable[..., Subject]
     snapshots: Path
+    is_fused: bool
     num_prepared: int = field(default=0)
 
     def prepare(self, prompt: TextPrompt | TokensPrompt) -> Prepared:
@@ -85,19 +90,24 @@ class Subject:
 
 def open_subject(name: str, folder: Path, own: Path, **fields: Any) -> Subject:
     """A driver by its name, loaded. `another(**fields)` loads a second one of the same kind."""
-    driver: Driver = resolve(DRIVERS[name].entry)()
+    entry = DRIVERS[driver_of(name)]
+    driver: Driver = resolve(entry.entry)()
     progress: list[float] = []
     snapshots = own / "suspended"
-    spec = make_spec(folder, **({"scratch": str(own), "snapshots": str(snapshots)} | fields))
+    given: dict[str, Any] = {"scratch": str(own), "snapshots": str(snapshots)}
+    if name in {"native", ON_TORCH}:
+        given["options"] = {"engine": "torch" if name == ON_TORCH else "fused"}
+    spec = make_spec(folder, **(given | fields))
     report = driver.load(spec, lambda fraction, what: progress.append(fraction))
     return Subject(
         driver,
-        resolve(DRIVERS[name].prepare)(str(folder)),
+        resolve(entry.prepare)(str(folder)),
         report,
         progress,
-        kit=KITS[name],
+        kit=KITS[driver_of(name)],
         another=lambda **other: open_subject(name, folder, own, **other),
         snapshots=snapshots,
+        is_fused=name == "native",
     )
 
 

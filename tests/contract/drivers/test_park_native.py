@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import torch
 from llmos.abi.driver import MemoryReport
 from llmos.drivers.native import pages
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.eager import EagerRunner
+from llmos.drivers.native.fused.engine import Piece
+from llmos.drivers.native.fused.runner import FusedRunner
 from llmos.drivers.native.kv import KVSlots, LayerShape
 from llmos.drivers.resident import read_resident
 from llmos.errors import LoadFailed
@@ -39,6 +43,10 @@ def copy(wide: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(wide, tmp_path / "copy"))
 
 
+TORCH, FUSED = {"engine": "torch"}, {"engine": "fused"}
+both = pytest.mark.parametrize("options", [FUSED, TORCH], ids=["fused", "torch"])
+
+
 def replica(folder: Path, **fields: Any) -> NativeDriver:
     driver = NativeDriver()
     driver.load(make_spec(folder, **fields), lambda fraction, what: None)
@@ -54,18 +62,45 @@ def answers(driver: NativeDriver) -> list[list[int]]:
     return [token_ids(events[name]) for name in ("greedy", "drawn")]
 
 
+def weights_of(driver: NativeDriver) -> Any:
+    """As `Accounts` has them."""
+    runner = driver._model()
+    return runner.loaded.weights if isinstance(runner, EagerRunner) else _fused(driver)._residence
+
+
+def _fused(driver: NativeDriver) -> FusedRunner:
+    runner = driver._model()
+    assert isinstance(runner, FusedRunner)
+    return runner
+
+
+def model_of(driver: NativeDriver) -> Any:
+    runner = driver._model()
+    assert isinstance(runner, EagerRunner)
+    return runner.loaded.model
+
+
 def every_bit(driver: NativeDriver) -> dict[str, bytes]:
-    model = driver._model().model
+    """Of all weights; on kernels of ours, of the logits that they make."""
+    runner = driver._model()
+    if isinstance(runner, FusedRunner):
+        table = array("i", range(4))
+        piece = Piece(table, 0, [7 * i % 300 for i in range(40)], 4)
+        return {"logits": runner.engine.forward([piece]).numpy().tobytes()}
+    model = model_of(driver)
     named = [*model.named_parameters(), *model.named_buffers()]
     return {n: t.detach().contiguous().view(torch.uint8).numpy().tobytes() for n, t in named}
 
 
-def test_weights_of_the_files_type_are_pages_of_the_file(wide: Path) -> None:
-    driver = replica(wide, dtype="bfloat16")
-    weights = driver._model().weights
+@both
+def test_weights_of_the_files_type_are_pages_of_the_file(
+    wide: Path, options: dict[str, str]
+) -> None:
+    driver = replica(wide, dtype="bfloat16", options=options)
+    weights = weights_of(driver)
     size = (wide / "model.safetensors").stat().st_size
     assert size <= weights.mapped_bytes < size + (1 << 20)
-    assert weights.own_bytes < 1 << 16
+    assert weights.own_bytes < 1 << 17
     assert weights.resident_bytes() > 0.9 * size
     driver.park()
     assert weights.resident_bytes() < 1 << 20
@@ -73,10 +108,32 @@ def test_weights_of_the_files_type_are_pages_of_the_file(wide: Path) -> None:
     assert weights.resident_bytes() > 0.9 * size
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_all_comes_back(wide: Path, dtype: str) -> None:
-    """Mapped weights, and cast ones that are read anew."""
-    driver = replica(wide, dtype=dtype)
+def test_each_weight_is_counted_once(wide: Path, tmp_path: Path) -> None:
+    """Mapped ones are no memory of our own; a tied head is the embedding."""
+    driver = replica(wide, dtype="bfloat16")
+    size = (wide / "model.safetensors").stat().st_size
+    memory = driver.memory()
+    assert size - (1 << 16) < memory.weights_bytes < size + (1 << 17)
+    make_model(tmp_path, dtype="bfloat16", tie_word_embeddings=True, **WIDE)
+    embedding = 2 * WIDE["vocab_size"] * WIDE["hidden_size"]
+    tied = replica(tmp_path, dtype="bfloat16").memory()
+    assert abs(memory.weights_bytes - tied.weights_bytes - embedding) < 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        (FUSED, "bfloat16"),
+        (FUSED, "float32"),
+        (FUSED, "int8"),
+        (FUSED, "int4"),
+        (TORCH, "bfloat16"),
+        (TORCH, "float32"),
+    ],
+)
+def test_all_comes_back(wide: Path, dtype: str, options: dict[str, str]) -> None:
+    """Mapped weights, and cast ones: those torch reads anew, our kernels keep theirs."""
+    driver = replica(wide, dtype=dtype, options=options)
     bits, expected = every_bit(driver), answers(driver)
     driver.park()  # once, so that what other tests left in this process is given back before
     driver.unpark()
@@ -84,7 +141,8 @@ def test_all_comes_back(wide: Path, dtype: str) -> None:
     for _ in range(2):
         parked = driver.park()
         # what else this process frees and takes meanwhile is some megabytes
-        assert parked.rss_bytes < before.rss_bytes - 0.3 * before.weights_bytes
+        if options is TORCH or dtype == "bfloat16":
+            assert parked.rss_bytes < before.rss_bytes - 0.3 * before.weights_bytes
         back = driver.unpark()
         assert back.weights_bytes == before.weights_bytes
         assert abs(back.bound_bytes - before.bound_bytes) < 8 << 20
@@ -94,9 +152,9 @@ def test_all_comes_back(wide: Path, dtype: str) -> None:
 
 def test_tied_heads_stay_tied(tmp_path: Path) -> None:
     make_model(tmp_path, tie_word_embeddings=True)
-    driver = replica(tmp_path, dtype="bfloat16")  # cast, so read anew
+    driver = replica(tmp_path, dtype="bfloat16", options=TORCH)  # cast, so read anew
     expected = answers(driver)
-    model: Any = driver._model().model
+    model = model_of(driver)
     for _ in range(2):
         driver.park()
         driver.unpark()
@@ -105,9 +163,9 @@ def test_tied_heads_stay_tied(tmp_path: Path) -> None:
 
 
 def test_a_page_that_was_written_to_is_kept(wide: Path) -> None:
-    driver = replica(wide, dtype="bfloat16")
+    driver = replica(wide, dtype="bfloat16", options=TORCH)
     with torch.no_grad():
-        driver._model().model.get_parameter("lm_head.weight")[5, 5] = 3.0
+        model_of(driver).get_parameter("lm_head.weight")[5, 5] = 3.0
     bits = every_bit(driver)
     driver.park()
     driver.unpark()
@@ -135,12 +193,13 @@ def configure(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": 5.0}))
 
 
+@both
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("harm", [remove, rewrite, cut, configure])
 def test_another_folder_is_not_the_model(
-    copy: Path, harm: Callable[[Path], None], dtype: str
+    copy: Path, harm: Callable[[Path], None], dtype: str, options: dict[str, str]
 ) -> None:
-    driver = replica(copy, dtype=dtype)
+    driver = replica(copy, dtype=dtype, options=options)
     driver.park()
     harm(copy)
     with pytest.raises(LoadFailed, match=r"is gone|has changed|No such file"):
@@ -148,9 +207,10 @@ def test_another_folder_is_not_the_model(
     driver.unload()
 
 
-def test_links_may_come_and_go(copy: Path, tmp_path: Path) -> None:
+@both
+def test_links_may_come_and_go(copy: Path, tmp_path: Path, options: dict[str, str]) -> None:
     """A version's files are links to blobs that other versions may share."""
-    driver = replica(copy, dtype="bfloat16")
+    driver = replica(copy, dtype="bfloat16", options=options)
     driver.park()
     other = tmp_path / "other"
     other.hardlink_to(copy / "model.safetensors")
@@ -160,12 +220,15 @@ def test_links_may_come_and_go(copy: Path, tmp_path: Path) -> None:
     driver.unpark()
 
 
-def test_a_kernel_without_the_advice_touches(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = replica(wide, dtype="bfloat16")
+@both
+def test_a_kernel_without_the_advice_touches(
+    wide: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    driver = replica(wide, dtype="bfloat16", options=options)
     driver.park()
     monkeypatch.setattr(pages, "POPULATE_READ", 12345)
     driver.unpark()
-    weights = driver._model().weights
+    weights = weights_of(driver)
     assert weights.resident_bytes() > 0.9 * weights.mapped_bytes
 
 
@@ -191,10 +254,11 @@ def test_untouched_slots_cost_nothing() -> None:
     assert not any(tensor.any() for tensor in kv.read_all(3, 4096))
 
 
-def test_a_copy_is_not_in_the_bound(tmp_path: Path) -> None:
+@both
+def test_a_copy_is_not_in_the_bound(tmp_path: Path, options: dict[str, str]) -> None:
     """KV of paused requests whose rows are taken: the kernel counts it apart."""
     make_model(tmp_path, num_attention_heads=8, num_key_value_heads=8, head_dim=256)
-    driver = replica(tmp_path, num_slots=1, context_length=256)
+    driver = replica(tmp_path, num_slots=1, context_length=256, options=options)
     at_rest = driver.memory()
     for number in range(9):
         driver.submit(make_item(f"r{number}", [5] * 200, max_tokens=50, ignore_eos=True))

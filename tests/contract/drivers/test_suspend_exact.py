@@ -16,18 +16,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 import llmos.pilot
 from llmos.abi.blob import SnapshotRef
-from llmos.abi.events import Event, Finished
+from llmos.abi.events import Event, Finished, Tokens
 from llmos.abi.inference import WorkItem
-from llmos.drivers.native import driver as driver_module
+from llmos.drivers.native import eager
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.fused import runner as fused
 from llmos.drivers.native.limits import NativeLimits
 from llmos.drivers.native.request import Request
 from llmos.drivers.text.detokenize import ByteState, WindowState
+from llmos.errors import LLMOSError, SnapshotRejected
+from tests.unit.drivers.bits import Bits, record_bits, rows_of
 from tests.unit.drivers.tiny import (
     drive,
     finished,
@@ -59,7 +63,7 @@ KINDS = [
 ]
 """Every one of these is suspended at least once."""
 
-Bits = dict[tuple[int, int], torch.Tensor]
+TORCH, FUSED = {"engine": "torch"}, {"engine": "fused"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,17 +76,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def bits(monkeypatch: pytest.MonkeyPatch) -> Bits:
-    """The rows that were drawn from last, by seed of the request and index of the token."""
-    seen: Bits = {}
-    sample = driver_module.sampling.sample
-
-    def recording(logits: torch.Tensor, rows: list[Any]) -> Any:
-        for row, (sampler, index) in enumerate(rows):
-            seen[sampler.seed, index] = logits[row].clone()
-        return sample(logits, rows)
-
-    monkeypatch.setattr(driver_module.sampling, "sample", recording)
-    return seen
+    return record_bits(monkeypatch)
 
 
 @pytest.fixture(params=["stories260k", "pilot", "random", "windows"])
@@ -211,14 +205,53 @@ class World:
         self.points.update(["all", *kinds])
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a request said, however its tokens were spread over events, and how it ended.
+
+    Not what of its prompt was cached: that is the driver's own history.
+    """
+
+    token_ids: list[int]
+    text: str
+    end: Finished
+
+
+def answers(said: dict[str, list[Event]]) -> dict[str, Answer]:
+    found = {}
+    for request_id, events in said.items():
+        end = finished(events)
+        usage = msgspec.structs.replace(end.usage, cached_tokens=0)
+        end = msgspec.structs.replace(end, usage=usage)
+        found[request_id] = Answer(token_ids(events), text(events), end)
+    return found
+
+
+def rows_by_request(
+    bits: Bits, items: list[WorkItem], said: dict[str, Answer]
+) -> list[torch.Tensor]:
+    return [
+        rows_of(bits, item.sampling.seed or 0, len(said[item.request_id].token_ids))
+        for item in items
+    ]
+
+
+@pytest.mark.parametrize("options", [FUSED, TORCH], ids=["fused", "torch"])
 def test_moved_about_at_random(
-    folder: Path, tmp_path: Path, bits: Bits, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    bits: Bits,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
 ) -> None:
     # a chunk a step, so that prompts take several
-    limits = NativeLimits(prefill_s_per_step=0.0, urgent_prefill_s_per_step=0.0)
-    monkeypatch.setattr(driver_module, "LIMITS", limits)
-    drivers = [replica(folder, tmp_path / str(i)) for i in range(2)]
-    loaded = drivers[0]._model()
+    limits = NativeLimits(
+        prefill_s_per_step=0.0, urgent_prefill_s_per_step=0.0, step_tokens=50, least_prefill=41
+    )
+    monkeypatch.setattr(eager, "LIMITS", limits)
+    monkeypatch.setattr(fused, "LIMITS", limits)
+    drivers = [replica(folder, tmp_path / str(i), options=options) for i in range(2)]
+    loaded = drivers[0]._model().info
     rng = random.Random(4)
     likely = drive(drivers[0], [make_item("w", [5], max_tokens=60, ignore_eos=True)])["w"]
     # one that may come true, and some that always begin and never do
@@ -228,20 +261,19 @@ def test_moved_about_at_random(
     if folder.name.startswith("windows"):  # every token is a character
         wanted.remove("in a character")
     points: Counter[str] = Counter()
-    for _ in range(8):
+    for _ in range(40):
         if points["all"] >= MIN_POINTS and points.keys() >= wanted:
             break
         items = [random_item(rng, n, loaded.vocab_size, stops) for n in range(NUM_REQUESTS)]
         bits.clear()
-        expected = {i.request_id: drive(drivers[0], [i])[i.request_id] for i in items}
-        rows = dict(bits)
+        expected = answers({i.request_id: drive(drivers[0], [i])[i.request_id] for i in items})
+        rows = rows_by_request(bits, items, expected)
         bits.clear()
         world = World(drivers, {item.request_id: item for item in items}, rng)
         world.run()
-        assert world.said == expected
-        assert all(finished(events).deterministic for events in expected.values())
-        assert bits.keys() == rows.keys()
-        assert all(torch.equal(bits[key], rows[key]) for key in rows)
+        assert answers(world.said) == expected
+        assert all(answer.end.deterministic for answer in expected.values())
+        assert all(map(torch.equal, rows_by_request(bits, items, expected), rows))
         points += world.points
     print(folder.name, dict(points))  # pytest -s
     assert points["all"] >= MIN_POINTS
@@ -252,7 +284,8 @@ def test_without_the_promise_state_is_exact(tmp_path: Path, bits: Bits) -> None:
     """Packed steps: alone on its replica, a request's bits stay; beside others its tokens, seed,
     place and text do, and the answer says that it was not deterministic."""
     make_model(tmp_path)
-    a, b = (replica(tmp_path, tmp_path / n, deterministic=False) for n in ("1", "2"))
+    fields = {"deterministic": False, "options": TORCH}
+    a, b = (replica(tmp_path, tmp_path / n, **fields) for n in ("1", "2"))
     item = make_item(
         "t", [5, 6, 7], seed=1, temperature=1.0, max_tokens=60, ignore_eos=True, stop=["zzz"]
     )
@@ -282,6 +315,7 @@ def test_without_the_promise_state_is_exact(tmp_path: Path, bits: Bits) -> None:
     assert len(rows) == len(token_ids(said)) == 60
 
 
+@pytest.mark.parametrize("options", [FUSED, TORCH], ids=["fused", "torch"])
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -290,24 +324,71 @@ def test_without_the_promise_state_is_exact(tmp_path: Path, bits: Bits) -> None:
         ({"context_length": 70}, "context"),
     ],
 )
-def test_other_grounds_are_refused(tmp_path: Path, fields: dict[str, Any], name: str) -> None:
-    from llmos.errors import LLMOSError
-
+def test_other_grounds_are_refused(
+    tmp_path: Path, fields: dict[str, Any], name: str, options: dict[str, Any]
+) -> None:
     make_model(tmp_path)
-    a, b = replica(tmp_path, tmp_path), replica(tmp_path, tmp_path, **fields)
+    a = replica(tmp_path, tmp_path, options=options)
+    b = replica(tmp_path, tmp_path, options=options, **fields)
     item = make_item("t", [5] * 60, max_tokens=20, ignore_eos=True)
+    expected = drive(a, [item])["t"]
     a.submit(item)
-    a.step()
+    said = a.step()
     ref = a.suspend("t")
+    if name == "width" and options is FUSED:  # no step is wider than its rows
+        b.resume(item, ref)
+        assert token_ids(said + drive(b)["t"]) == token_ids(expected)
+        return
     with pytest.raises(LLMOSError, match=name) as caught:
         b.resume(item, ref)
     assert caught.value.code in {"snapshot_rejected", "context_length_exceeded"}
     assert (b.wait_s(), b.memory().kv_used_bytes) == (None, 0)
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("options", [(FUSED, TORCH), (TORCH, FUSED)], ids=["to torch", "to fused"])
+def test_the_other_engine_is_refused(
+    tmp_path: Path, options: tuple[dict[str, Any], dict[str, Any]], deterministic: bool
+) -> None:
+    """It lays KV out in another way, also where both take as many bytes."""
+    make_model(tmp_path, head_dim=16)
+    a, b = (replica(tmp_path, tmp_path, options=engine) for engine in options)
+    item = make_item("t", [5] * 16, max_tokens=20, ignore_eos=True, deterministic=deterministic)
+    a.submit(item)
+    a.step()
+    assert a._model().kv_bytes(16) == b._model().kv_bytes(16)
+    ref = a.suspend("t")
+    with pytest.raises(SnapshotRejected, match="engine"):
+        b.resume(item, ref)
+    assert (b.wait_s(), b.memory().kv_used_bytes) == (None, 0)
+    a.resume(item, ref)
+    assert len(token_ids(drive(a)["t"])) == 19
+
+
+def test_what_was_cached_is_told_after_it_too(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    a, b = (replica(tmp_path, tmp_path) for _ in range(2))
+    item = make_item("t", [5] * 40, max_tokens=20, ignore_eos=True)
+    assert finished(drive(a, [item])["t"]).usage.cached_tokens == 0
+    a.submit(item)
+    said = a.step()
+    b.resume(item, a.suspend("t"))
+    said += b.step()
+    b.resume(item, b.suspend("t"))
+    assert finished(said + drive(b)["t"]).usage.cached_tokens == 32
+    a.submit(item)
+    a.step()
+    a.suspend("t")
+    a.abort("t", "no more")
+    (end,) = a.step()
+    assert not isinstance(end, Tokens)
+    assert end.usage.cached_tokens == 32
+
+
 def test_a_width_does_not_matter_without_the_promise(tmp_path: Path) -> None:
     make_model(tmp_path)
-    a, b = replica(tmp_path, tmp_path), replica(tmp_path, tmp_path, num_slots=17)
+    a = replica(tmp_path, tmp_path, options=TORCH)
+    b = replica(tmp_path, tmp_path, num_slots=17, options=TORCH)
     item = make_item("t", [5], max_tokens=20, ignore_eos=True, deterministic=False)
     a.submit(item)
     said = a.step()

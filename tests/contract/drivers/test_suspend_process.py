@@ -16,7 +16,7 @@ from llmos.abi.events import Event, Failed, Finished, Tokens
 from llmos.abi.inference import WorkItem
 from llmos.drivers.native.driver import NativeDriver
 from tests.contract.drivers.worker_process import WorkerProcess
-from tests.unit.drivers.tiny import drive, make_item, make_spec
+from tests.unit.drivers.tiny import drive, finished, make_item, make_spec, text, token_ids
 
 
 @pytest.fixture
@@ -67,6 +67,15 @@ def expected_events(spec: ReplicaSpec, items: list[WorkItem]) -> dict[str, list[
     return events
 
 
+def whole(said: dict[str, list[Event]]) -> dict[str, tuple[list[int], str, str]]:
+    """Tokens, text and end of every answer."""
+    ends = {name: finished(events) for name, events in said.items()}
+    return {
+        name: (token_ids(events), text(events), f"{ends[name].reason} {ends[name].stop}")
+        for name, events in said.items()
+    }
+
+
 def test_a_dead_workers_requests_go_on_in_another(
     workers: tuple[WorkerProcess, WorkerProcess], test_data: Path, tmp_path: Path
 ) -> None:
@@ -107,4 +116,6 @@ def test_a_dead_workers_requests_go_on_in_another(
     assert isinstance(refused, Failed)
     assert refused.error.code == "snapshot_rejected"
     assert all(isinstance(events[-1], Finished) for events in said.values())
-    assert said == expected_events(spec_of(test_data, tmp_path), items)
+    # which tokens share an event depends on who else was in the step
+    expected = expected_events(spec_of(test_data, tmp_path), items)
+    assert whole(said) == whole(expected)

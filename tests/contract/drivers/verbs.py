@@ -20,8 +20,21 @@ VERBS = (
     "bad input",
 )
 
-SNAPSHOTS = [name for name in sorted(DRIVERS) if DRIVERS[name].snapshots]
-PARKING = [name for name in sorted(DRIVERS) if DRIVERS[name].parks]
+ON_TORCH = "native on torch"
+ITEM_DRIVERS = ("encoder", "onnx")
+"""Those that answer item by item: `test_items.py` is theirs."""
+
+SUBJECTS = sorted([*(name for name in DRIVERS if name not in ITEM_DRIVERS), ON_TORCH])
+"""Every driver that generates, and of the native one both engines: `native` is on our kernels."""
+
+
+def driver_of(subject: str) -> str:
+    """The driver that a subject is one of."""
+    return "native" if subject == ON_TORCH else subject
+
+
+SNAPSHOTS = [name for name in SUBJECTS if DRIVERS[driver_of(name)].snapshots]
+PARKING = [name for name in SUBJECTS if DRIVERS[driver_of(name)].parks]
 
 
 def undeclared(driver: str, verb: str) -> str | None:

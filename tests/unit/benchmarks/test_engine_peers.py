@@ -249,13 +249,41 @@ def test_arguments() -> None:
     assert (given.widths, given.models) == ([1, 8], ["60m"])
     assert [wanted.name for wanted in given.peers] == ["llama"]
     load = given.load("60m", "int8", 64)
-    assert load == ours.Load("60m-long", "int8", 2, 8, 64)
+    assert load == ours.Load("60m-long", "int8", 2, 8, 64, our_threads=2)
+    assert _context().load("60m", "int8", 64).our_threads == 0
     assert _context("--peers", "").peers == []
+    both = _context("--models", "0.4b,60m")
+    assert (both.widths_of("0.4b"), both.widths_of("60m")) == ([1, 8, 16, 32], [1, 32])
+    assert _context("--full").widths_of("60m") == [1, 8, 16, 32]
+    assert _context("--widths", "8").widths_of("60m") == [8]
     assert _context().repetitions < _context("--full").repetitions
     with pytest.raises(ValueError, match="no peer sglang"):
         _context("--peers", "llama,sglang")
 
 
+def test_a_worker_does_not_see_our_pythonpath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llmos").mkdir()
+    (tmp_path / "llmos" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = ours.source()
+    assert found.name == "__init__.py"
+    assert not found.is_relative_to(tmp_path)
+
+
 def test_settings_of_our_server() -> None:
-    made = ours.settings(ours.Load("60m-long", "int4", 2, 32, 1024))
+    made = ours.settings(ours.Load("60m-long", "int4", 4, 32, 1024, our_threads=2))
     assert {"kernel.num_slots=32", "kernel.num_threads=2", "kernel.dtype=int4"} <= set(made)
+
+
+def test_a_peers_process_has_its_own_tools_and_what_it_preloads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    monkeypatch.setenv("LD_PRELOAD", "/ours.so")
+    made = peer.environment(2, Path("/made/bin/python"), "lib/libx.so")
+    assert made["LD_PRELOAD"] == "/made/lib/libx.so"
+    assert made["OMP_NUM_THREADS"] == "2"
+    assert made["PATH"].startswith("/made/bin:")
+    assert "PYTHONPATH" not in made

@@ -25,6 +25,11 @@ def copy(tiny: Path, tmp_path: Path) -> Path:
     return folder
 
 
+TORCH = {"engine": "torch"}
+FUSED = {"engine": "fused"}
+both = pytest.mark.parametrize("options", [TORCH, FUSED], ids=["torch", "fused"])
+
+
 def change_config(folder: Path, **fields: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
@@ -41,39 +46,56 @@ def refused(folder: Path, error: type[LLMOSError], match: str, **fields: Any) ->
     assert len(caught.value.message) < 700
 
 
-def test_the_report_says_what_is(tiny: Path) -> None:
+@both
+def test_the_report_says_what_is(tiny: Path, options: dict[str, Any]) -> None:
     seen: list[tuple[float, str]] = []
     report = NativeDriver().load(
-        make_spec(tiny), lambda fraction, what: seen.append((fraction, what))
+        make_spec(tiny, options=options), lambda fraction, what: seen.append((fraction, what))
     )
     assert (report.dtype, report.device, report.num_slots) == ("float32", "cpu", 4)
     assert report.context_length == 128
-    assert report.deterministic is determinism.is_default("cpu", torch.float32)
+    by_table = determinism.is_default("cpu", torch.float32)
+    assert report.deterministic is (options is FUSED or by_table)
     weights = load_file(tiny / "model.safetensors")
     assert report.memory.weights_bytes >= sum(t.nbytes for t in weights.values())
     assert [fraction for fraction, _ in seen] == sorted(fraction for fraction, _ in seen)
     assert (seen[0][0], seen[-1][0]) == (0.0, 1.0)
 
 
-def test_the_context_is_at_most_the_models(tiny: Path) -> None:
-    assert load(tiny, context_length=100_000, num_slots=1)[1].context_length == 256
+@both
+def test_the_context_is_at_most_the_models(tiny: Path, options: dict[str, Any]) -> None:
+    report = load(tiny, context_length=100_000, num_slots=1, options=options)[1]
+    assert report.context_length == 256
 
 
-def test_angles_that_follow_the_batch_bound_the_context(copy: Path) -> None:
+@both
+def test_angles_that_follow_the_batch_bound_the_context(
+    copy: Path, options: dict[str, Any]
+) -> None:
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
     change_config(copy, rope_parameters=rope | {"original_max_position_embeddings": 64})
-    assert load(copy)[1].context_length == 64
+    assert load(copy, options=options)[1].context_length == 64
 
 
 def test_dtypes(copy: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from llmos.drivers.native import load as module
 
-    assert load(tiny, dtype="bfloat16")[1].dtype == "bfloat16"
+    for options in (TORCH, FUSED):
+        assert load(tiny, dtype="bfloat16", options=options)[1].dtype == "bfloat16"
+        refused(tiny, LoadFailed, "int3", dtype="int3", options=options)
     change_config(copy, dtype="bfloat16")
     for has, dtype in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(module, "_cpu_has", lambda wanted, has=has: has)
-        assert load(copy)[1].dtype == dtype
-    refused(tiny, LoadFailed, "int3", dtype="int3")
+        assert load(copy, options=TORCH)[1].dtype == dtype
+        # its kernels read 16 bits on any processor
+        assert load(copy, options=FUSED)[1].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "int4"])
+def test_dtypes_of_the_fused_engine(tiny: Path, dtype: str) -> None:
+    driver, report = load(tiny, dtype=dtype)
+    assert report.dtype == dtype
+    assert driver._model().info.engine == "fused"
 
 
 def test_a_missing_tensor_is_never_made_up(copy: Path) -> None:
@@ -90,25 +112,34 @@ def test_a_wrong_shape(copy: Path) -> None:
     refused(copy, ModelRejected, r"wrong shape.*up_proj")
 
 
-def test_an_unexpected_tensor_is_logged(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+@both
+def test_an_unexpected_tensor_is_logged(
+    copy: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    load(copy, options=options)
+    assert not caplog.text
     weights = load_file(copy / "model.safetensors")
     save_file(
         weights | {"extra.weight": torch.zeros(3)}, copy / "model.safetensors", {"format": "pt"}
     )
-    load(copy)
+    load(copy, options=options)
     assert "extra.weight" in caplog.text
 
 
-def test_pickles_are_not_read(copy: Path) -> None:
+@both
+def test_pickles_are_not_read(copy: Path, options: dict[str, Any]) -> None:
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 3'\ntR.")
-    refused(copy, LoadFailed, "safetensors")
+    error = ModelRejected if options is FUSED else LoadFailed
+    refused(copy, error, "safetensors", options=options)
 
 
-def test_a_cut_file(copy: Path) -> None:
+@both
+def test_a_cut_file(copy: Path, options: dict[str, Any]) -> None:
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
-    refused(copy, LoadFailed, "incomplete|size|header|buffer")
+    error = ModelRejected if options is FUSED else LoadFailed
+    refused(copy, error, "incomplete|size|header|buffer|truncated", options=options)
 
 
 def test_remote_code_is_not_run(copy: Path) -> None:
@@ -147,35 +178,49 @@ def test_a_broken_tokenizer(copy: Path) -> None:
     refused(copy, LoadFailed, r"tokenizer\.json")
 
 
-def test_no_tokenizer_means_tokens_without_text(copy: Path) -> None:
+@both
+def test_no_tokenizer_means_tokens_without_text(copy: Path, options: dict[str, Any]) -> None:
     (copy / "tokenizer.json").unlink()
-    events = drive(load(copy)[0], [make_item("a", [5], max_tokens=3, ignore_eos=True)])["a"]
+    driver = load(copy, options=options)[0]
+    events = drive(driver, [make_item("a", [5], max_tokens=3, ignore_eos=True)])["a"]
     assert len(token_ids(events)) == 3
 
 
 def test_options_and_devices_that_do_not_exist(tiny: Path) -> None:
     refused(tiny, LoadFailed, "color", options={"color": "red"})
+    refused(tiny, LoadFailed, "guesses=3", options={"guesses": 3})
+    refused(tiny, LoadFailed, "engine: auto, fused, torch", options={"engine": "vllm"})
     refused(tiny, LoadFailed, "nowhere", device="nowhere")
+    refused(tiny, LoadFailed, "not for meta", device="meta", options=FUSED)
 
 
-def test_end_tokens_come_from_the_generation_config_first(copy: Path) -> None:
+@both
+def test_end_tokens_come_from_the_generation_config_first(
+    copy: Path, options: dict[str, Any]
+) -> None:
     (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
-    assert load(copy)[0]._model().eos_ids == {7, 9}
+    assert load(copy, options=options)[0]._model().info.eos_ids == {7, 9}
     (copy / "generation_config.json").unlink()
-    assert load(copy)[0]._model().eos_ids == {2}
+    assert load(copy, options=options)[0]._model().info.eos_ids == {2}
 
 
 def test_threads(tiny: Path) -> None:
+    """Torch's are of the whole process; those of our kernels are their own."""
     before = torch.get_num_threads()
     try:
-        load(tiny, num_threads=2)
+        load(tiny, num_threads=2, options=TORCH)
         assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        driver, _ = load(tiny, num_threads=2, options=FUSED)
+        assert "2 threads" in driver._model().info.why
+        assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
 
 
-def test_unload(tiny: Path) -> None:
-    driver, _ = load(tiny)
+@both
+def test_unload(tiny: Path, options: dict[str, Any]) -> None:
+    driver, _ = load(tiny, options=options)
     driver.submit(make_item("a", [5]))
     driver.unload()
     driver.unload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from array import array
 from collections.abc import Callable
@@ -15,7 +16,12 @@ import torch
 from llmos.abi.events import Aborted, Failed, Finished, FinishReason, Tokens
 from llmos.abi.inference import Usage
 from llmos.abi.principal import ServiceClass
+from llmos.drivers.native import eager, sampling
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.eager import EagerRunner
+from llmos.drivers.native.fused import runner as fused
+from llmos.drivers.native.fused.runner import FusedRunner
+from llmos.drivers.native.limits import NativeLimits
 from llmos.errors import (
     ContextLengthExceeded,
     InvalidRequest,
@@ -36,8 +42,29 @@ from tests.unit.drivers.tiny import (
 Load = Callable[..., NativeDriver]
 
 
+@pytest.fixture(params=["fused", "torch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Of the drivers that `load` of this file gives."""
+    return str(request.param)
+
+
+@pytest.fixture
+def load(load: Load, engine: str) -> Load:
+    def loaded(folder: Path, **fields: Any) -> NativeDriver:
+        driver = load(folder, options={"engine": engine}, **fields)
+        assert driver._model().info.engine == engine
+        return driver
+
+    return loaded
+
+
+def counts(usage: Usage) -> tuple[int, int]:
+    """Without what was in a cache: drivers are used by one test after another."""
+    return usage.prompt_tokens, usage.completion_tokens
+
+
 @pytest.mark.parametrize("num_before", [1, 60, 63, 64, 150])
-def test_recomputed_golden_text(test_data: Path, load: Load, num_before: int) -> None:
+def test_recomputed_golden_text(test_data: Path, load: Load, engine: str, num_before: int) -> None:
     """What was drawn before is read with the prompt, and what follows is as if never broken off."""
     folder = test_data / "models" / "stories260k"
     golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
@@ -49,7 +76,7 @@ def test_recomputed_golden_text(test_data: Path, load: Load, num_before: int) ->
     assert token_ids(events) == expected[num_before:]
     assert golden["text"].endswith(text(events) + " she")
     end = finished(events)
-    assert (end.usage, end.deterministic) == (Usage(1, 199), False)
+    assert (counts(end.usage), end.deterministic) == ((1, 199), engine == "fused")
 
 
 def test_recomputing_knows_what_was_said(tiny: Path, load: Load) -> None:
@@ -121,7 +148,7 @@ def test_usage_counts_every_token(tiny: Path, load: Load) -> None:
     driver = load(tiny)
     prompt = random_prompt(1, 100)
     events = drive(driver, [make_item("a", prompt, max_tokens=7, ignore_eos=True)])
-    assert finished(events["a"]).usage == Usage(100, 7)
+    assert counts(finished(events["a"]).usage) == (100, 7)
     assert len(token_ids(events["a"])) == 7
 
 
@@ -158,18 +185,13 @@ def test_end_tokens(tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> 
     assert token_ids(stopped) == ids[:cut]
     assert (finished(stopped).reason, finished(stopped).stop) == (FinishReason.STOP, ids[3])
     assert finished(stopped).usage.completion_tokens == cut
-    monkeypatch.setattr(driver, "_loaded", _with_eos(driver, ids[3]))
+    model = driver._model()
+    ending = dataclasses.replace(model.info, eos_ids=frozenset([ids[3]]))
+    monkeypatch.setattr(model, "info", ending)
     ended = drive(driver, [make_item("c", random_prompt(1, 5))])["c"]
     assert token_ids(ended) == ids[:cut]
     assert (finished(ended).reason, finished(ended).stop) == (FinishReason.STOP, None)
     assert generated(driver, max_tokens=8, ignore_eos=True) == ids
-
-
-def _with_eos(driver: NativeDriver, token_id: int) -> Any:
-    import dataclasses
-
-    assert driver._loaded is not None
-    return dataclasses.replace(driver._loaded, eos_ids=frozenset([token_id]))
 
 
 def test_stop_strings(tiny: Path, load: Load) -> None:
@@ -196,44 +218,49 @@ def test_requests_beyond_the_slots_wait_in_order(tiny: Path, load: Load) -> None
     assert order == [f"r{i}" for i in range(6)]
 
 
-def test_a_long_prompt_does_not_hold_up_the_others(
-    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks of a prompt alternate with decode steps, when they take all the time there is."""
-    from llmos.drivers.native import driver as module
-    from llmos.drivers.native.limits import NativeLimits
+def limited(monkeypatch: pytest.MonkeyPatch, engine: str, load: Load, folder: Path) -> NativeDriver:
+    """Eight tokens of a prompt a step, where there is no time for more."""
+    if engine == "torch":
+        limits = NativeLimits(
+            prefill_chunk=8,
+            prefill_s_per_step=0.0,
+            urgent_prefill_s_per_step=0.0,
+            arrival_order_every=4,
+        )
+        monkeypatch.setattr(eager, "LIMITS", limits)
+    else:
+        limits = NativeLimits(step_tokens=9, least_prefill=8, arrival_order_every=4)
+        monkeypatch.setattr(fused, "LIMITS", limits)
+    monkeypatch.setattr("llmos.drivers.native.request.LIMITS", limits)
+    return load(folder)
 
-    monkeypatch.setattr(module, "LIMITS", NativeLimits(prefill_chunk=8, prefill_s_per_step=0.0))
-    driver = load(tiny)
+
+def test_a_long_prompt_does_not_hold_up_the_others(
+    tiny: Path, load: Load, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch, chunks of a prompt alternate with decode steps, when they take all the time there
+    is; our kernels do both in one."""
+    driver = limited(monkeypatch, engine, load, tiny)
     driver.submit(make_item("short", [5], max_tokens=40, ignore_eos=True))
     driver.step()
-    driver.submit(make_item("long", random_prompt(1, 80), max_tokens=1))
+    driver.submit(make_item("long", random_prompt(31, 80), max_tokens=1))
     steps = [[event.request_id for event in driver.step()] for _ in range(11)]
     assert steps[:9] == [["short"]] * 9
-    assert set(steps[9]) == {"long"}  # a first token does not wait for a decode
+    # on torch a first token does not wait for a decode
+    assert set(steps[9]) == ({"long"} if engine == "torch" else {"short", "long"})
     assert steps[10] == ["short"]
 
 
 def test_an_urgent_prompt_is_read_first_but_not_always(
-    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, load: Load, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before lesser ones that came earlier; those still get a chunk every so many steps."""
-    from llmos.drivers.native import driver as module
-    from llmos.drivers.native.limits import NativeLimits
-
-    limits = NativeLimits(
-        prefill_chunk=8,
-        prefill_s_per_step=0.0,
-        urgent_prefill_s_per_step=0.0,
-        arrival_order_every=4,
-    )
-    monkeypatch.setattr(module, "LIMITS", limits)
-    driver = load(tiny)
+    driver = limited(monkeypatch, engine, load, tiny)
     batch, interactive = ServiceClass.BATCH, ServiceClass.INTERACTIVE
-    driver.submit(make_item("early", random_prompt(1, 16), max_tokens=1, service_class=batch))
-    for name in ("a", "b", "c"):
-        item = make_item(name, random_prompt(2, 24), max_tokens=1, service_class=interactive)
-        driver.submit(item)
+    driver.submit(make_item("early", random_prompt(32, 16), max_tokens=1, service_class=batch))
+    for number, name in enumerate(("a", "b", "c")):
+        prompt = random_prompt(33 + number, 24)
+        driver.submit(make_item(name, prompt, max_tokens=1, service_class=interactive))
     order = [event.request_id for _ in range(12) for event in driver.step()][::2]
     # 24 tokens are three steps; every fourth step reads eight of the sixteen tokens of `early`
     assert [name for name in order if name != "early"] == ["a", "b", "c"]
@@ -241,23 +268,26 @@ def test_an_urgent_prompt_is_read_first_but_not_always(
 
 
 def test_an_urgent_prompt_may_hold_up_lesser_requests(
-    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, load: Load, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than a prompt of their own class may."""
-    from llmos.drivers.native import driver as module
-    from llmos.drivers.native.limits import NativeLimits
-
-    limits = NativeLimits(prefill_chunk=8, prefill_s_per_step=0.0, urgent_prefill_s_per_step=60.0)
-    monkeypatch.setattr(module, "LIMITS", limits)
+    limits = NativeLimits(
+        prefill_chunk=8, least_prefill=8, prefill_s_per_step=0.0, urgent_prefill_s_per_step=60.0
+    )
+    monkeypatch.setattr(eager, "LIMITS", limits)
+    monkeypatch.setattr(fused, "LIMITS", limits)
     for service_class, num_steps in ((ServiceClass.INTERACTIVE, 1), (ServiceClass.DEFAULT, 10)):
         driver = load(tiny)
         running, new = f"running {service_class}", f"new {service_class}"
+        if engine == "fused":  # how long a token takes is measured on a prompt
+            drive(driver, [make_item("measured", random_prompt(30, 40), max_tokens=1)])
         driver.submit(make_item(running, [5], max_tokens=20, ignore_eos=True))
         driver.step()
-        prompt = random_prompt(1, 80)
+        prompt = random_prompt(36 + num_steps, 80)
         driver.submit(make_item(new, prompt, max_tokens=1, service_class=service_class))
         steps = [{event.request_id for event in driver.step()} for _ in range(num_steps)]
-        assert steps == [{running}] * (num_steps - 1) + [{new}]
+        last = {new} if engine == "torch" else {running, new}
+        assert steps == [{running}] * (num_steps - 1) + [last]
         drive(driver)
 
 
@@ -281,7 +311,7 @@ def test_pause_frees_the_row_and_changes_nothing(tiny: Path, load: Load) -> None
     driver.unpause("a")
     rest = drive(driver)["a"]
     assert token_ids(first) + token_ids(rest) == expected
-    assert finished(rest).usage == Usage(20, 20)
+    assert counts(finished(rest).usage) == (20, 20)
 
 
 def test_pause_before_the_turn(tiny: Path, load: Load) -> None:
@@ -315,47 +345,80 @@ def test_unknown_ids_are_ignored(tiny: Path, load: Load) -> None:
     assert driver.wait_s() is None
 
 
+def poison_second_row(driver: NativeDriver, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Once two requests are decoded, the keys and the logits of the second are NaN."""
+    runner, nan = driver._model(), float("nan")
+    poisoned: list[str] = []
+    if isinstance(runner, EagerRunner):
+        batch, decode = runner.batch, runner.batch.decode
+
+        @torch.inference_mode()
+        def poison(slots: list[int], *args: Any) -> torch.Tensor:
+            logits = decode(slots, *args).clone()
+            if len(slots) == 2 and not poisoned:
+                poisoned.append("b")
+                batch.kv._keys_SHLD[0][slots[1]].fill_(nan)
+                logits[1] = nan
+            return logits
+
+        monkeypatch.setattr(batch, "decode", poison)
+    else:
+        assert isinstance(runner, FusedRunner)
+        engine, forward = runner.engine, runner.engine.forward
+
+        def poison_pages(pieces: Any) -> torch.Tensor:
+            if len(pieces) == 2 and all(len(p.tokens) == 1 for p in pieces) and not poisoned:
+                poisoned.append("b")
+                for page in pieces[1].table:
+                    engine._arena.tensors[0][page].view(torch.float32).fill_(nan)
+            return forward(pieces)
+
+        monkeypatch.setattr(engine, "forward", poison_pages)
+    return poisoned
+
+
 def test_what_is_not_finite_fails_its_own_request(
     tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = load(tiny, num_slots=2)
-    expected = generated(driver, max_tokens=30, ignore_eos=True)
-    decode = driver._batch.decode
-    poisoned = []
-
-    @torch.inference_mode()
-    def poison(slots: list[int], *args: Any) -> torch.Tensor:
-        logits = decode(slots, *args).clone()
-        if len(slots) == 2 and not poisoned:
-            poisoned.append(1)
-            driver._batch.kv._keys_SHLD[0][slots[1]].fill_(float("nan"))
-            logits[1] = float("nan")
-        return logits
-
-    monkeypatch.setattr(driver._batch, "decode", poison)
-    items = [make_item(name, random_prompt(1, 5), max_tokens=30, ignore_eos=True) for name in "abc"]
-    events = drive(driver, items)
+    prompts = {name: random_prompt(ord(name), 20) for name in "abc"}
+    items = [make_item(n, p, max_tokens=30, ignore_eos=True) for n, p in prompts.items()]
+    expected = {i.request_id: token_ids(drive(driver, [i])[i.request_id]) for i in items}
+    with monkeypatch.context() as patch:
+        poisoned = poison_second_row(driver, patch)
+        events = drive(driver, items)
+        assert poisoned
     assert isinstance(events["b"][-1], Failed)
     assert events["b"][-1].error.code == "engine_failed"
-    assert token_ids(events["a"]) == token_ids(events["c"]) == expected
-    finished(events["a"])
+    for name in "ac":
+        assert token_ids(events[name]) == expected[name]
+        finished(events[name])
+    # nothing of it is met again: neither in a slot nor in a page
+    again = drive(driver, items)
+    assert {name: token_ids(said) for name, said in again.items()} == expected
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), MemoryError(), torch.OutOfMemoryError("no")]
 )
 def test_engine_errors_are_events(
-    tiny: Path, load: Load, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tiny: Path, load: Load, engine: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     driver = load(tiny)
     expected = generated(driver, max_tokens=5, ignore_eos=True)
+    runner = driver._model()
 
     def broken(*args: Any) -> torch.Tensor:
         raise error
 
-    for name in ("prefill", "decode"):
+    broken_parts: list[tuple[Any, str]] = []
+    if isinstance(runner, EagerRunner):
+        broken_parts = [(runner.batch, "prefill"), (runner.batch, "decode"), (sampling, "sample")]
+    if isinstance(runner, FusedRunner):
+        broken_parts = [(runner.engine, "forward"), (runner.engine, "draw")]
+    for owner, name in broken_parts:
         with monkeypatch.context() as patch:
-            patch.setattr(driver._batch, name, broken)
+            patch.setattr(owner, name, broken)
             (event, *_) = reversed(drive(driver, [make_item("a", [5])])["a"])
             assert isinstance(event, Failed)
             assert event.error.code == "engine_failed"
@@ -438,15 +501,17 @@ def test_text_is_the_decoding_in_context(tiny: Path, load: Load) -> None:
     assert pieces.decode(errors="replace").startswith(text(events))
 
 
-def test_memory_is_measured(tiny: Path, load: Load) -> None:
+def test_memory_is_measured(tiny: Path, load: Load, engine: str) -> None:
     driver = load(tiny)
     before = driver.memory()
     assert before.rss_bytes > 10_000_000
     assert before.kv_used_bytes == 0
-    assert before.kv_reserved_bytes == 4 * 128 * 2 * 2 * 2 * 8 * 4
+    size = 16 if engine == "fused" else 8  # heads are whole vectors there
+    assert before.kv_reserved_bytes == 4 * 128 * 2 * 2 * 2 * size * 4
     driver.submit(make_item("a", random_prompt(1, 50), ignore_eos=True))
     driver.step()
-    assert driver.memory().kv_used_bytes == 50 * 2 * 2 * 2 * 8 * 4
+    num_tokens = 64 if engine == "fused" else 50  # and tokens are whole pages
+    assert driver.memory().kv_used_bytes == num_tokens * 2 * 2 * 2 * size * 4
     assert before.weights_bytes > 0
 
 

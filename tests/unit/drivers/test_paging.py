@@ -252,6 +252,25 @@ def test_a_poisoned_reader_leaves_what_it_found() -> None:
     assert pages.num_free == 6
 
 
+def test_a_reader_that_distrusts_takes_it_along() -> None:
+    pages = Pages(8, SIZE)
+    cache(pages, [1] * 8 + [2] * 4)
+    cache(pages, [3] * 4)
+    reader, other = opened(pages, [1] * 12), opened(pages, [1] * 8 + [2] * 5)
+    held = list(other.pages)
+    pages.distrust(reader)
+    pages.distrust(reader)
+    assert (found(pages, [1] * 12), pages.num_cached) == (0, 1)
+    pages.close(reader, poisoned=True)
+    assert other.pages == held and not set(held) & set(pages._free)
+    pages.close(other, [1] * 8 + [2] * 4)
+    assert (pages.num_cached, pages.num_free, pages.num_evictable) == (1, 7, 1)
+    assert len(opened(pages, [5] * 32).pages) == 8
+    lone = opened(Pages(2, SIZE), [1] * 4)
+    lone._pool.distrust(lone)  # has found nothing
+    assert lone.pages
+
+
 def test_clear_forgets_everything_when_nobody_runs() -> None:
     pages = Pages(8, SIZE)
     cache(pages, [1] * 8)

@@ -350,6 +350,7 @@ def version(**changes: Any) -> ModelVersion:
         "source": "",
         "created_ns": 0,
         "footprint_bytes": 1000,
+        "num_parameters": 99,
         "kv_bytes_per_token": 1,
     }
     return ModelVersion(**(fields | changes))
@@ -367,13 +368,15 @@ class NoFootprints:
         raise AssertionError(footprint)
 
 
-def choose_dtype(asked: str, stored: str, device: str) -> DtypeChoice:
+def choose_dtype(asked: str, stored: str, device: str, num_parameters: int) -> DtypeChoice:
     """A processor that has no bfloat16, and small products only slowly."""
     if stored == "int8" and asked not in ("auto", "int8"):
         raise InvalidRequest("its files are int8", param="dtype")
     if asked == "auto":
         asked = "float32" if stored == "bfloat16" else stored
-    return DtypeChoice(asked, f"because of {device}", ["slow"] if asked == "int4" else [])
+    return DtypeChoice(
+        asked, f"because of {device}", ["slow"] if asked == "int4" and num_parameters == 99 else []
+    )
 
 
 def placement_of(

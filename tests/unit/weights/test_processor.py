@@ -55,6 +55,24 @@ def test_an_accelerator_is_not_asked_about_the_processor(
     assert not choose_dtype("float16", "bfloat16", "cuda:0").warnings
 
 
+@pytest.mark.parametrize(
+    ("dtype", "small", "large"), [("int8", 260_032, 2_500_000), ("int4", 17_301_504, 58_720_256)]
+)
+def test_small_models_gain_nothing_by_fewer_bits(
+    flags: Callable[[frozenset[str]], None], dtype: str, small: int, large: int
+) -> None:
+    flags(MODERN)
+    (warning,) = choose_dtype(dtype, "bfloat16", "cpu", small).warnings
+    assert f"{dtype} may be slower than bfloat16 when many streams decode together" in warning
+    assert choose_dtype("auto", dtype, "cpu", small).warnings == [warning]
+    assert not choose_dtype(dtype, "bfloat16", "cpu", large).warnings
+    assert not choose_dtype(dtype, "bfloat16", "cuda", small).warnings
+    assert not choose_dtype("auto", "bfloat16", "cpu", small).warnings
+    flags(OLD)  # one reason is enough
+    (warning,) = choose_dtype(dtype, "bfloat16", "cpu", small).warnings
+    assert "none of" in warning
+
+
 def test_what_cannot_be() -> None:
     with pytest.raises(InvalidRequest, match="'int3': not one of auto, float32"):
         choose_dtype("int3", "float32")

@@ -46,13 +46,14 @@ class QuantizeBody(Shape):
 
 class LoadBody(Shape):
     """`keep_alive_s`: how long the model then stays unused; `dtype`: the type of its weights in
-    memory. Absent: as it was."""
+    memory; `draft`: a smaller model that guesses ahead. Absent: as it was."""
 
     keep_alive_s: float | None = Field(default=None, ge=0, le=MAX_KEEP_ALIVE_S)
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] | None = None
+    draft: str | None = Field(default=None, min_length=1, max_length=256)
 
     def to_call(self, ref: str) -> LoadModel:
-        return LoadModel(ref, self.keep_alive_s, self.dtype)
+        return LoadModel(ref, self.keep_alive_s, self.dtype, self.draft)
 
 
 class NiceBody(Shape):

@@ -50,6 +50,7 @@ class NativeDriver:
         formats=["safetensors"],
         snapshots=True,
         parks=True,
+        drafts=True,
         deterministic=True,
     )
 
@@ -224,7 +225,10 @@ class NativeDriver:
         num_running = len(self._seats.running())
         num_waiting = len(self._seats) - num_running - num_paused
         detail = f"{num_waiting} waiting" if num_waiting else ""
-        return Health(True, num_running, num_paused, detail)
+        runner = self._runner
+        return Health(
+            True, num_running, num_paused, detail, runner.num_guessed, runner.num_accepted
+        )
 
     def memory(self) -> MemoryReport:
         """Measured now."""
@@ -248,15 +252,20 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _open_runner(spec: ReplicaSpec) -> Runner:
     """Raises LoadFailed, ModelRejected."""
-    engine = spec.options.get("engine", "auto")
-    if engine == "torch":
-        return EagerRunner(spec, "asked for")
-    try:
-        return open_fused(spec, guesses=spec.options.get("guesses", True))
-    except Unsupported as error:
-        if engine == "fused":
-            raise LoadFailed(f"the fused engine does not run this model: {error}") from error
-        return EagerRunner(spec, str(error))
+    engine, why_torch = spec.options.get("engine", "auto"), "asked for"
+    if engine != "torch":
+        try:
+            return open_fused(spec, guesses=spec.options.get("guesses", True))
+        except Unsupported as error:
+            why_torch = str(error)
+            if engine == "fused":
+                raise LoadFailed(f"the fused engine does not run this model: {error}") from error
+    if spec.draft is not None:
+        raise LoadFailed(
+            f"no draft model with torch, which runs this model ({why_torch}): "
+            "only the fused engine guesses ahead"
+        )
+    return EagerRunner(spec, why_torch)
 
 
 def _read_decoding(folder: Path) -> Decoding | None:

@@ -45,6 +45,7 @@ class EagerRunner:
             context_length=spec.context_length,
         )
         self.num_slots = spec.num_slots
+        self.num_guessed = self.num_accepted = 0
         self._num_steps = 0
         self._owes_decode = False
         try:

@@ -21,7 +21,8 @@ class NativeLimits(msgspec.Struct, frozen=True):
     Of the fused engine a step has at most `step_tokens`; where requests are running, so many
     tokens of prompts as their bound in seconds holds at the speed of the last steps, but at least
     `least_prefill`. Up to `draft_rows` rows in all, tokens are guessed ahead, at most
-    `draft_tokens` for a request, where the last `draft_match` tokens were there before.
+    `draft_tokens` for a request: what came after its last `draft_match` tokens before, or what a
+    draft model draws, which reads at most `draft_read_tokens` of what it has not seen in a step.
     """
 
     prefill_chunk: int = CHUNK_TOKENS
@@ -35,6 +36,7 @@ class NativeLimits(msgspec.Struct, frozen=True):
     draft_rows: int = 8
     draft_tokens: int = 4
     draft_match: int = 3
+    draft_read_tokens: int = 64
 
 
 LIMITS = NativeLimits()

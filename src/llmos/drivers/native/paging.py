@@ -180,6 +180,14 @@ class Pages:
         self.num_leases -= 1
         lease._end()
 
+    def distrust(self, lease: Lease) -> None:
+        """Nothing that this lease found stays cached, nor what others built on it.
+
+        Who uses such pages keeps them until it is closed.
+        """
+        if lease._nodes:
+            self._free += self._tree.lose(lease._nodes[0])
+
     def _keep(self, lease: Lease, tokens: Sequence[int], now: int) -> int:
         """Cache what was not published yet; returns how many of the lease's pages are dealt with.
 

@@ -67,6 +67,11 @@ class Request:
         return self.item.request_id
 
     @property
+    def guesses(self) -> bool:
+        """Whether it lets its tokens be guessed ahead."""
+        return bool(self.item.options.get("guesses", True))
+
+    @property
     def prefilling(self) -> bool:
         return self.num_cached < len(self.to_read)
 

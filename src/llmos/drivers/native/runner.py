@@ -64,7 +64,8 @@ class Runner(Protocol):
     """One loaded model and the KV of its requests. For one thread.
 
     Engine errors come out as EngineFailed. Exactness: `grounds` are what a snapshot's bits rest on,
-    `layers` the shapes of its KV.
+    `layers` the shapes of its KV. `num_guessed` tokens were guessed ahead so far, `num_accepted` of
+    them came.
     """
 
     info: ModelInfo
@@ -72,6 +73,8 @@ class Runner(Protocol):
     num_threads: int
     grounds: Grounds
     layers: list[tuple[int, int, int]]
+    num_guessed: int
+    num_accepted: int
 
     def seat(self, request: Request, slot: int) -> bool:
         """Room for the KV of a request, that of its copy put into it. False: not now."""

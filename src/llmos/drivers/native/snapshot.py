@@ -32,7 +32,11 @@ from llmos.errors import ContextLengthExceeded
 
 
 class NativeState(msgspec.Struct, frozen=True):
-    """The driver's part of the header. `layers` are heads, key size and value size of each."""
+    """The driver's part of the header.
+
+    `layers` are heads, key size and value size of each; `engine` lays their KV out in its own way.
+    `num_found` tokens of the prompt had their KV from others when it began.
+    """
 
     seed: int
     max_new: int
@@ -42,6 +46,8 @@ class NativeState(msgspec.Struct, frozen=True):
     detokenizer: DetokenizerState | None
     layers: list[tuple[int, int, int]]
     grounds: Grounds
+    engine: str = "torch"
+    num_found: int = 0
 
 
 class Snapshots:
@@ -74,11 +80,13 @@ class Snapshots:
             detokenizer=None if request.detokenizer is None else request.detokenizer.state(),
             layers=self._runner.layers,
             grounds=self._runner.grounds,
+            engine=self._runner.info.engine,
+            num_found=request.num_found,
         )
         num_cached = request.num_cached
         return self.shelf.write(
             request.item,
-            Progress(request.generated, num_cached),
+            Progress(request.generated, num_cached, request.num_found),
             state,
             _bytes_of(self._tensors(request)),
             self._runner.kv_bytes(num_cached),
@@ -109,6 +117,8 @@ class Snapshots:
         differing: dict[str, tuple[object, object]] = {}
         if state.layers != self._runner.layers:
             differing["layers"] = len(state.layers), len(self._runner.layers)
+        if state.engine != self._runner.info.engine:
+            differing["engine"] = state.engine, self._runner.info.engine
         # without a promise of equal bits any step may follow any other
         for name in Grounds.__struct_fields__ if state.exact else ():
             there, here = getattr(state.grounds, name), getattr(self._runner.grounds, name)
@@ -156,6 +166,7 @@ class Snapshots:
             generated=generated,
             num_cached=parked.num_tokens,
             parked=parked if parked.num_tokens else None,
+            num_found=state.num_found,
             only_exact=state.only_exact and state.grounds == self._runner.grounds,
         )
 

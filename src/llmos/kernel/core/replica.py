@@ -51,7 +51,8 @@ class ModelFacts:
     its own. `kv_bytes_per_token`: of a request that is paused or suspended. `snapshots` and `parks`
     are its driver's capabilities, `parked_bytes` what a parked replica keeps of the host. `why` is
     the arithmetic of what it needs, `advice` what would fit where it does not, both in words.
-    `dtype`: of its weights, once loaded.
+    `dtype`: of its weights, once loaded; `draft`: the id of the model that guesses tokens ahead for
+    it, if one does.
     """
 
     model_id: str
@@ -67,6 +68,12 @@ class ModelFacts:
     why: str = ""
     advice: str = ""
     dtype: str = ""
+    draft: str = ""
+
+    @property
+    def form(self) -> tuple[str, str]:
+        """What may be chosen at load: what is found of one form does not hold for another."""
+        return self.dtype, self.draft
 
     @property
     def needs(self) -> dict[str, int]:

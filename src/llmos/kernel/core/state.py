@@ -85,16 +85,16 @@ class State:
         return min(free_bytes, self.headroom.get(device, free_bytes))
 
     def know(self, model: ModelFacts) -> None:
-        """As it will be loaded next; what was found of weights of another type does not hold."""
+        """As it will be loaded next; what was found of it in another form does not hold."""
         before = self.models.get(model.model_id)
-        if before is not None and before.dtype != model.dtype:
+        if before is not None and before.form != model.form:
             self.learned.pop(model.model_id, None)
             self.parked.pop(model.model_id, None)
         self.models[model.model_id] = model
 
     def is_known(self, model: ModelFacts) -> bool:
         """Whether what is found of a replica with these facts holds for the next one."""
-        return self.models.get(model.model_id, model).dtype == model.dtype
+        return self.models.get(model.model_id, model).form == model.form
 
     def needs(self, model: ModelFacts) -> dict[str, int]:
         """By device, what a replica of it needs: estimated, or as it was found to need."""

@@ -1,4 +1,7 @@
-"""The generic forward over a description gives Transformers' own logits, for each architecture."""
+"""The generic forward over a description gives Transformers' own logits, for each architecture:
+
+in plain torch, and through the kernels.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llmos.drivers.catalog import NATIVE_ARCHITECTURES
 from llmos.drivers.native.fused.architectures import FAMILIES
-from llmos.drivers.native.fused.spec import Activation, Decoder
-from tests.unit.drivers.fused.compare import described, worst
+from llmos.drivers.native.fused.spec import Activation, Decoder, Unsupported
+from tests.unit.drivers.fused.compare import described, worst_of
+from tests.unit.drivers.fused.engines import logits, open_engine
 from tests.unit.drivers.fused.models import (
     CONFIGS,
     LENGTH,
@@ -22,12 +27,29 @@ from tests.unit.drivers.fused.models import (
 )
 from tests.unit.drivers.fused.reference import Reference
 
+WITHOUT_KERNELS = {"ApertusForCausalLM": "xielu"}
+"""Architectures that torch serves, and why."""
+
 TOKENS = [(7 * i + 3) % VOCAB_SIZE for i in range(LENGTH)]
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_logits(architecture: str, tmp_path: Path) -> None:
-    assert worst(architecture, tmp_path) <= 1e-5
+    model = make(architecture, tmp_path)
+    assert worst_of(model, architecture, tmp_path) <= 1e-5
+    if architecture in WITHOUT_KERNELS:
+        with pytest.raises(Unsupported, match=WITHOUT_KERNELS[architecture]):
+            open_engine(architecture, tmp_path)
+        return
+    engine = open_engine(architecture, tmp_path)
+    found = logits(engine, TOKENS)
+    with torch.inference_mode():
+        expected = model(input_ids=torch.tensor([TOKENS]), use_cache=False).logits[0]
+    assert ((found - expected).abs().amax(-1) <= 1e-4 * expected.abs().amax(-1)).all()
+    # the same bits however it is cut
+    assert torch.equal(logits(engine, TOKENS, cuts=[1, 2, 15, 17, 33]), found)
+    assert torch.equal(logits(engine, TOKENS, cuts=range(1, LENGTH)), found)
+    engine.close()
 
 
 def test_all_dense_architectures_are_described() -> None:

@@ -24,6 +24,8 @@ _FOREIGN = (
 )
 """Switches of any config that change the forward."""
 
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
 
 def describe(config: Any, tensors: Mapping[str, tuple[int, ...]]) -> Decoder:
     """`config` names its architecture. Raises Unsupported with the reason."""
@@ -36,6 +38,9 @@ def describe(config: Any, tensors: Mapping[str, tuple[int, ...]]) -> Decoder:
     for name, reason in _FOREIGN:
         if getattr(config, name, None):
             raise Unsupported(f"{reason} ({name})")
+    strange = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
+    if strange:
+        raise Unsupported(f"it has layers of type {', '.join(strange)}")
     refusal = family.refuse(config)
     if refusal is not None:
         raise Unsupported(refusal)

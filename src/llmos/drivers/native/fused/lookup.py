@@ -1,19 +1,40 @@
-"""Guesses at what comes next: what came after the same few tokens before (prompt lookup decoding).
-
-A guess costs a row of a step; whoever's guesses fail makes fewer of them.
-"""
+"""Guesses from what was there before: what came after the same few tokens (prompt lookup)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from llmos.drivers.native.fused.guessing import Ask, Hope, Speeds
 from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.native.request import Request
 
-_HOPEFUL = 0.5
-_WEIGHT = 0.2
-_LEAST = 0.15
-"""Of guessed tokens so many must have been right, of late, for another guess."""
 
-_RETRY_EVERY = 16
-"""Draws after which somebody whose guesses failed may guess again."""
+class Lookups:
+    """`Guesser` that needs no model."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Lookup, Hope]] = {}
+
+    def guess(self, asks: Sequence[Ask], room: int, speeds: Speeds) -> list[list[int]]:
+        """First come, first served."""
+        guesses = []
+        for ask in asks:
+            request = ask.request
+            lookup, hope = self._of.setdefault(request.request_id, (Lookup(), Hope()))
+            lookup.index(request.prompt, request.generated)
+            count = min(ask.count, room)
+            found = lookup.find(count) if count and hope.tries() else []
+            room -= len(found)
+            guesses.append(found)
+        return guesses
+
+    def note(self, request: Request, num_guessed: int, num_right: int) -> None:
+        """See `Guesser`."""
+        self._of[request.request_id][1].note(num_guessed, num_right)
+
+    def forget(self, request: Request) -> None:
+        """See `Guesser`."""
+        self._of.pop(request.request_id, None)
 
 
 class Lookup:
@@ -21,34 +42,26 @@ class Lookup:
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, ...], int] = {}
-        self._num_indexed = 0
-        self._rate = _HOPEFUL
-        self._num_idle = 0
+        self._tokens: list[int] = []
 
-    def guess(self, prompt: list[int], generated: list[int], count: int) -> list[int]:
+    def index(self, prompt: list[int], generated: list[int]) -> None:
+        """Its tokens, which have only become more."""
+        match, tokens = LIMITS.draft_match, self._tokens
+        if not tokens:
+            tokens += prompt
+            self._note_places(match, len(tokens))
+        before = len(tokens)
+        tokens += generated[before - len(prompt) :]
+        self._note_places(max(match, before), len(tokens))
+
+    def _note_places(self, begin: int, end: int) -> None:
+        """Everything but the last run: it must not find itself."""
+        for place in range(begin, end):
+            self._places[tuple(self._tokens[place - LIMITS.draft_match : place])] = place
+
+    def find(self, count: int) -> list[int]:
         """At most `count` tokens that may follow; none where nothing like it was there."""
-        match, num_prompt = LIMITS.draft_match, len(prompt)
-        total = num_prompt + len(generated)
-
-        def at(begin: int, end: int) -> list[int]:
-            if begin >= num_prompt:
-                return generated[begin - num_prompt : end - num_prompt]
-            return (prompt[begin:end] + generated[: max(0, end - num_prompt)])[: end - begin]
-
-        if total <= match:
+        if len(self._tokens) < LIMITS.draft_match:
             return []
-        # everything but the last run is indexed: it must not find itself
-        for end in range(max(match, self._num_indexed + 1), total):
-            self._places[tuple(at(end - match, end))] = end
-        self._num_indexed = total - 1
-        if self._rate < _LEAST:
-            self._num_idle += 1
-            if self._num_idle < _RETRY_EVERY:
-                return []
-            self._num_idle = 0
-        place = self._places.get(tuple(at(total - match, total)))
-        return [] if place is None else at(place, min(total, place + count))
-
-    def note(self, num_guessed: int, num_right: int) -> None:
-        """How a guess went."""
-        self._rate += _WEIGHT * (num_right / num_guessed - self._rate)
+        place = self._places.get(tuple(self._tokens[-LIMITS.draft_match :]))
+        return [] if place is None else self._tokens[place : place + count]

@@ -6,6 +6,7 @@ longer than reading bytes does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmos.drivers.native import pages
@@ -60,4 +61,18 @@ class Residence:
         self.settle()
 
 
-__all__ = ["Residence", "identities"]
+class HeldTogether:
+    """Weights of several models in one process, as `Accounts` wants them."""
+
+    def __init__(self, residences: Sequence[Residence]) -> None:
+        self._residences = residences
+        self.own_bytes = sum(r.own_bytes for r in residences)
+        self.size_bytes = sum(r.size_bytes for r in residences)
+        self.mapped_bytes = sum(r.mapped_bytes for r in residences)
+
+    def resident_bytes(self) -> int:
+        """Of the mappings."""
+        return sum(r.resident_bytes() for r in self._residences)
+
+
+__all__ = ["HeldTogether", "Residence", "identities"]

@@ -17,12 +17,14 @@ import torch
 
 from llmos.abi.driver import MemoryReport
 from llmos.drivers.native import pages as memory_pages
-from llmos.drivers.native import sampling
 from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.fused import binding
-from llmos.drivers.native.fused.engine import Drawing, Engine, Piece
-from llmos.drivers.native.fused.lookup import Lookup
-from llmos.drivers.native.fused.residence import Residence
+from llmos.drivers.native.fused.draft import Draft
+from llmos.drivers.native.fused.drawing import drawing
+from llmos.drivers.native.fused.engine import Engine, Piece
+from llmos.drivers.native.fused.guessing import Ask, Guesser, Speeds
+from llmos.drivers.native.fused.lookup import Lookups
+from llmos.drivers.native.fused.residence import HeldTogether, Residence
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.machine import processor_name
 from llmos.drivers.native.memory import Accounts
@@ -57,7 +59,11 @@ class _Work:
 
 
 class FusedRunner:
-    """`Runner` over `Engine`. `open_engine` makes one, at first and after every park."""
+    """`Runner` over `Engine`. `open_engine` makes one, at first and after every park.
+
+    Tokens are guessed by the draft model where there is one, else by lookup; not at all without
+    `guesses`.
+    """
 
     def __init__(
         self,
@@ -69,6 +75,7 @@ class FusedRunner:
         *,
         num_slots: int,
         guesses: bool,
+        draft: Draft | None = None,
     ) -> None:
         self.info = info
         self.layers = layers
@@ -80,14 +87,18 @@ class FusedRunner:
         self._open_engine = open_engine
         self._engine: Engine | None = open_engine()
         self._pages = Pages(self._engine.num_pages, binding.PAGE_TOKENS)
-        self._guesses = guesses
-        self._lookups: dict[str, Lookup] = {}
+        self._draft = draft
+        self._guesser: Guesser | None = (draft or Lookups()) if guesses else None
+        self._speeds = Speeds()
+        self.num_guessed = self.num_accepted = 0
         self._num_touched = 0
         self._num_steps = 0
         self._token_s = 0.0
         self._prove()
         memory_pages.trim()
-        self._accounts = Accounts(residence, self, _CPU, self._engine.scratch_bytes)
+        held = residence if draft is None else HeldTogether([residence, draft.residence])
+        scratch_bytes = self._engine.scratch_bytes + (draft.scratch_bytes if draft else 0)
+        self._accounts = Accounts(held, self, _CPU, scratch_bytes)
 
     @property
     def engine(self) -> Engine:
@@ -96,7 +107,8 @@ class FusedRunner:
         return self._engine
 
     def _prove(self) -> None:
-        """A token's logits are the same bits alone and beside others; also warms the kernels up.
+        """A token's logits are the same bits alone and beside others; also warms the kernels up,
+        and sees how long a step takes.
 
         Raises LoadFailed. Needs an idle pool, and leaves it as it was.
         """
@@ -108,9 +120,15 @@ class FusedRunner:
         whole = self.engine.forward([Piece(table, 0, tokens, 1)]).clone()
         last = whole
         for position, token in enumerate(tokens):
+            began = time.perf_counter()
             last = self.engine.forward([Piece(table, position, [token], 1)])
+            single_s = time.perf_counter() - began
         if not torch.equal(last.nan_to_num(), whole.nan_to_num()):
             raise LoadFailed("the kernels give other bits to a token read alone")
+        began = time.perf_counter()
+        self.engine.forward([Piece(table, 0, tokens, len(tokens))])
+        self._speeds.note(len(tokens), time.perf_counter() - began)
+        self._speeds.note(1, single_s)
         self._pages.close(lease, poisoned=True)
 
     def _touch(self, added: list[int]) -> list[int]:
@@ -151,9 +169,12 @@ class FusedRunner:
         return True
 
     def leave(self, request: Request, *, broken: bool = False) -> None:
-        self._lookups.pop(request.request_id, None)
+        if self._guesser is not None:
+            self._guesser.forget(request)
         if request.lease is not None:
             tokens = [] if broken else request.known(request.num_cached)
+            if broken:  # which page it was is not known: whoever asks again must read all anew
+                self._pages.distrust(request.lease)
             self._pages.close(request.lease, tokens, poisoned=broken)
             request.lease = None
 
@@ -185,8 +206,8 @@ class FusedRunner:
         decoding = [request for request in running if not request.prefilling]
         prefilling = [request for request in running if request.prefilling]
         works = [_Work(r, [r.generated[-1]], 1) for r in decoding]
-        if not prefilling and self._guesses:
-            self._guess(works)
+        if not prefilling and self._guesser is not None:
+            self._guess(works, self._guesser)
         budget = min(self.engine.max_rows, LIMITS.step_tokens) - sum(len(w.tokens) for w in works)
         for request in in_order(prefilling, self._num_steps):
             room = budget - self._held_back(request, decoding)
@@ -221,22 +242,21 @@ class FusedRunner:
         allowed = max(LIMITS.least_prefill, int(bound_s / self._token_s))
         return max(0, LIMITS.step_tokens - len(decoding) - allowed)
 
-    def _guess(self, works: list[_Work]) -> None:
+    def _guess(self, works: list[_Work], guesser: Guesser) -> None:
         """Rows that a step has room for at little cost are spent on tokens that may come."""
         room = LIMITS.draft_rows - len(works)
+        asking: list[tuple[_Work, Ask]] = []
         for work in works:
             request = work.request
-            left = request.max_new - len(request.generated) - 1
-            count = min(room, LIMITS.draft_tokens, left)
-            if count <= 0 or request.sampler.penalized:
-                continue
-            lookup = self._lookups.get(request.request_id)
-            if lookup is None:
-                lookup = self._lookups[request.request_id] = Lookup()
-            guessed = lookup.guess(request.prompt, request.generated, count)
+            count = min(LIMITS.draft_tokens, request.max_new - len(request.generated) - 1)
+            if count > 0 and request.guesses and not request.sampler.penalized:
+                asking.append((work, Ask(request, count)))
+        if room <= 0 or not asking:
+            return
+        guesses = guesser.guess([ask for _, ask in asking], room, self._speeds)
+        for (work, _), guessed in zip(asking, guesses, strict=True):
             work.tokens = work.tokens + guessed
             work.num_wanted = len(work.tokens)
-            room -= len(guessed)
 
     def _run(self, works: list[_Work]) -> list[Drawn]:
         if not works:
@@ -251,14 +271,17 @@ class FusedRunner:
         began = time.perf_counter()
         with mapped():
             logits = self.engine.forward(pieces)
-        self._note_speed(time.perf_counter() - began, works)
+        read_s = time.perf_counter() - began
         with mapped(), torch.inference_mode():
             tokens = self._draw(logits, works)
+        self._note_speed(read_s, time.perf_counter() - began, works)
         return self._accept(works, tokens)
 
-    def _note_speed(self, took_s: float, works: list[_Work]) -> None:
-        """Of reading prompts, from steps that read a good many tokens."""
+    def _note_speed(self, took_s: float, whole_s: float, works: list[_Work]) -> None:
+        """Of reading prompts, from steps that read a good many tokens; of steps of a few rows."""
         num_tokens = sum(len(work.tokens) for work in works)
+        if num_tokens == sum(work.num_wanted for work in works) <= LIMITS.draft_rows:
+            self._speeds.note(num_tokens, whole_s)
         if num_tokens >= LIMITS.least_prefill:
             now = took_s / num_tokens
             self._token_s = now if not self._token_s else 0.7 * self._token_s + 0.3 * now
@@ -271,7 +294,7 @@ class FusedRunner:
             for ahead in range(work.num_wanted):
                 if sampler.penalized:
                     logits_NV[row] = sampler.penalize(logits_NV[row])
-                drawings.append(_drawing(sampler, index + ahead))
+                drawings.append(drawing(sampler, index + ahead))
                 row += 1
         return self.engine.draw(logits_NV, drawings) if drawings else []
 
@@ -290,8 +313,11 @@ class FusedRunner:
                 taken.append(token)
                 if number < len(guessed) and token != guessed[number]:
                     break
-            if guessed:
-                self._lookups[request.request_id].note(len(guessed), len(taken) - 1)
+            if guessed and self._guesser is not None:
+                num_right = max(0, len(taken) - 1)
+                self._guesser.note(request, len(guessed), num_right)
+                self.num_guessed += len(guessed)
+                self.num_accepted += num_right
             was_reading = request.prefilling
             # a token is cached once it was read: of the drawn ones all but the last
             request.num_cached += len(work.tokens) - len(guessed) + max(0, len(taken) - 1)
@@ -310,21 +336,24 @@ class FusedRunner:
     @property
     def allocated_bytes(self) -> int:
         """Of the pages, for `Accounts`."""
-        return 0 if self._engine is None else self._engine.kv_bytes
+        kv_bytes = 0 if self._engine is None else self._engine.kv_bytes
+        return kv_bytes + (self._draft.allocated_bytes if self._draft else 0)
 
     reserved_bytes = allocated_bytes
 
     @property
     def touched_bytes(self) -> int:
         """Of pages that were written to, some time."""
-        return 0 if self._engine is None else self._num_touched * self._engine.page_bytes
+        own_bytes = 0 if self._engine is None else self._num_touched * self._engine.page_bytes
+        return own_bytes + (self._draft.touched_bytes if self._draft else 0)
 
     @property
     def _cached_bytes(self) -> int:
         """Of pages that nobody uses, and that a prompt may find."""
         if self._engine is None:
             return 0
-        return self._pages.num_evictable * self._engine.page_bytes
+        own_bytes = self._pages.num_evictable * self._engine.page_bytes
+        return own_bytes + (self._draft.cached_bytes if self._draft else 0)
 
     def park(self) -> None:
         if self._engine is None:
@@ -335,6 +364,8 @@ class FusedRunner:
             self._pages.clear()
             self._num_touched = 0
             self._residence.park()
+            if self._draft is not None:
+                self._draft.park()
             memory_pages.trim()
         self._accounts.parked = True
 
@@ -342,18 +373,23 @@ class FusedRunner:
         if self._engine is not None:
             return
         self._residence.unpark()
+        if self._draft is not None:
+            self._draft.unpark()
         self._engine = self._open_engine()
         self._accounts.parked = False
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.close()
+        if self._draft is not None:
+            self._draft.close()
 
     def memory(self, requests: Sequence[Request]) -> MemoryReport:
         copies = sum(r.parked.size_bytes for r in requests if r.parked is not None)
         used = 0
         if self._engine is not None:
             used = self._pages.num_used * self._engine.page_bytes + copies
+            used += self._draft.used_bytes if self._draft else 0
         return self._accounts.report(copies, used, self._cached_bytes)
 
 
@@ -362,19 +398,4 @@ def num_pages(num_tokens: int) -> int:
     return -(-num_tokens // binding.PAGE_TOKENS)
 
 
-def _drawing(sampler: sampling.RowSampler, index: int) -> Drawing:
-    if sampler.greedy:
-        return _GREEDY
-    how = sampler.sampling
-    return Drawing(
-        greedy=False,
-        uniform=sampling.uniform(sampler.seed, index),
-        temperature=how.temperature,
-        top_p=how.top_p,
-        top_k=how.top_k,
-        min_p=how.min_p,
-    )
-
-
-_GREEDY = Drawing(greedy=True)
 _CPU = torch.device("cpu")

@@ -33,13 +33,16 @@ class MappedTensors:
         self._folder = folder
         self._stored = QuantizedFolder(folder) if quantized else None
         self._files: dict[str, mmap.mmap] = {}
+        self._begins: dict[str, int] = {}
         self._places: dict[str, tuple[str, int, Tensor]] = {}
+        self._taken: set[str] = set()
         files, _ = read_weights(folder, list_files(folder))
         for file in files:
             header = read_header(folder / file)
             for tensor in header.tensors:
                 self._places[tensor.name] = file, header.data_begin + tensor.begin, tensor
-            self._files[file] = self._map(folder / file)
+            mapped = self._files[file] = self._map(folder / file)
+            self._begins[file] = torch.frombuffer(mapped, dtype=torch.uint8, count=1).data_ptr()
 
     def _map(self, path: Path) -> mmap.mmap:
         try:
@@ -57,15 +60,26 @@ class MappedTensors:
             found[name] = stored.shape
         return found
 
+    def holds(self, address: int) -> bool:
+        """Whether it is in a mapping of a file."""
+        begins = self._begins.items()
+        return any(begin <= address < begin + len(self._files[file]) for file, begin in begins)
+
+    def unused(self) -> list[str]:
+        """Names of tensors that nobody has asked for."""
+        return sorted(self.shapes().keys() - self._taken)
+
     def find_quantized(self, name: str) -> Quantized | None:
         """Of a matrix that is stored so. Raises ModelRejected for one that is broken."""
         if self._stored is None or name not in self._stored.stored:
             return None
+        self._taken.add(name)
         return self._stored.get(name)
 
     def get(self, name: str) -> torch.Tensor:
         """A view of the file. Raises LoadFailed for a type that is none of weights."""
         file, begin, tensor = self._places[name]
+        self._taken.add(name)
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             raise LoadFailed(f"{name}: weights of type {tensor.dtype} are not read")

@@ -45,6 +45,7 @@ class Weights:
         self._own: list[Any] = []
         self._made: dict[Any, b.Matrix] = {}
         self._ropes: dict[int, b.Rope] = {}
+        self._pointed: set[int] = set()
         self.own_bytes = self.mapped_bytes = 0
         self.layers = (b.Layer * len(decoder.layers))(*map(self._layer, decoder.layers))
         self.model = self._model(decoder)
@@ -170,7 +171,9 @@ class Weights:
         return stored[matrix.start : matrix.stop].contiguous()
 
     def _pointing(self, rows: torch.Tensor) -> b.Matrix:
-        self._keep(rows, rows.nbytes)
+        counted = rows.data_ptr() in self._pointed  # a tied head's are the embedding's
+        self._keep(rows, 0 if counted else rows.nbytes)
+        self._pointed.add(rows.data_ptr())
         return b.Matrix(
             data=rows.data_ptr(),
             stride=rows.shape[1] * rows.itemsize,
@@ -195,7 +198,7 @@ class Weights:
         """Alive as long as this; counted as memory of files or our own."""
         self._own.append(found)
         mapped = isinstance(array, np.memmap) or (
-            isinstance(found, torch.Tensor) and found.untyped_storage().nbytes() > found.nbytes
+            isinstance(found, torch.Tensor) and self._tensors.holds(found.data_ptr())
         )
         if mapped:
             self.mapped_bytes += size_bytes

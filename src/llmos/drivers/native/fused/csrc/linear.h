@@ -211,6 +211,9 @@ constexpr int NB = 4;  // weight rows of a block
 #if LLMOS_AVX512
 // A value that is used NB times is loaded once: the compiler would rather load it at each use.
 template <class V> inline void keep(V& v) { asm("" : "+v"(v)); }
+#if !__AVX512VNNI__
+inline void keep(i8x64&) {}  // bytes in memory: no register holds them
+#endif
 #else
 template <class V> inline void keep(V&) {}
 #endif

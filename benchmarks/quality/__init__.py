@@ -1,0 +1,1 @@
+"""What fewer bits cost: the parts of `bench_quality`."""
