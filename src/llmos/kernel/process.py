@@ -158,6 +158,7 @@ class Process:
         return self.item()
 
     def info(self) -> ProcessInfo:
+        """Its line of `ps`."""
         return ProcessInfo(
             process_id=self.request_id,
             kind="request",
