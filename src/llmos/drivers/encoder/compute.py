@@ -32,7 +32,7 @@ class Computer:
         self._extra = {"use_cache": False} if "use_cache" in parameters else {}
         pad = getattr(loaded.config, "pad_token_id", None)
         self._pad = pad if isinstance(pad, int) and pad >= 0 else 0
-        self._run = _RUNS[loaded.purpose.head]
+        self._run = _RUNS.get(loaded.purpose.head)
 
     @property
     def most_tokens(self) -> int:
@@ -47,23 +47,38 @@ class Computer:
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """The result of every row, as `finish` reads it. Raises EngineFailed."""
+        assert self._run is not None, "a decoder's rows are not done in one run"
         with mapped(), torch.inference_mode():
             return self._run(self, batch)
 
+    def encode(self, batch: Sequence[Work]) -> tuple[Any, Any]:
+        """Of rows for a decoder: the encoder's states, and which of them are read. Raises
+        EngineFailed."""
+        with mapped(), torch.inference_mode():
+            inputs, _ = self.inputs(batch)
+            encoder = self._model.get_encoder()
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            return encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
     def forward(self, batch: Sequence[Work]) -> tuple[Any, list[int]]:
         """Of rows of tokens: the model's outputs, and each row's length."""
+        inputs, lengths = self.inputs(batch)
+        return self._model(**inputs, **self._extra), lengths
+
+    def inputs(self, batch: Sequence[Work]) -> tuple[dict[str, Any], list[int]]:
+        """Rows of tokens side by side, padded, and each row's length."""
         rows = [np.frombuffer(work.row.tokens, dtype=np.int32) for work in batch]
         lengths = [len(row) for row in rows]
         longest = max(lengths)
         ids_BL = np.full((len(rows), longest), self._pad, dtype=np.int64)
         for i, row in enumerate(rows):
             ids_BL[i, : len(row)] = row
-        inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL), **self._extra}
+        inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL)}
         mask_BL = np.arange(longest)[None, :] < np.array(lengths)[:, None]
         inputs["attention_mask"] = self._tensor(mask_BL.astype(np.int64))
         if self._has_types:
             inputs["token_type_ids"] = self._tensor(self._types(batch, longest))
-        return self._model(**inputs), lengths
+        return inputs, lengths
 
     def _types(self, batch: Sequence[Work], longest: int) -> Any:
         types_BL = np.zeros((len(batch), longest), dtype=np.int64)

@@ -126,6 +126,13 @@ class Finisher:
         return None, vector.astype("<f4").tobytes()
 
 
+def _written(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
+    """`finish_reason` as OpenAI's: it said all, or was cut at its bound."""
+    tokens, reason = opened.results[0]
+    text = finisher.words.decode(tokens, skip_special=True).strip()
+    return {"text": text, "finish_reason": reason, "num_tokens": len(tokens)}, b""
+
+
 def _mean(opened: Open) -> Any:
     weights = [row.cost for row in opened.item.rows]
     return np.average(np.stack(opened.results), axis=0, weights=weights)
@@ -161,4 +168,6 @@ _FINISH: dict[str, Callable[[Finisher, Open, dict[str, Any]], tuple[Any, bytes]]
     Kind.ANSWER: Finisher.answer,
     Kind.FILL: Finisher.fill,
     Kind.EMBED: Finisher.embed,
+    Kind.SUMMARIZE: _written,
+    Kind.TRANSLATE: _written,
 }

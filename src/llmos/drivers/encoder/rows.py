@@ -271,7 +271,28 @@ class _WriteReader:
         prefix = self._prefix if params.prefix is None else params.prefix
         read = _shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
-        return _encode(self._encoder, asked, wanted, read, lambda one: prefix + one.text)
+        about = self._about(params.target_lang)
+        return _encode(
+            self._encoder,
+            asked,
+            wanted,
+            read,
+            lambda one: prefix + one.text,
+            about=lambda _: about,
+        )
+
+    def _about(self, language: str | None) -> dict[str, Any] | None:
+        """Of an answer in one language, the token that it begins with."""
+        if language is None:
+            return None
+        names = (language, f"__{language}__", f"<2{language}>")
+        tokens = (self._encoder.tokenizer.token_to_id(name) for name in names)
+        token = next((found for found in tokens if found is not None), None)
+        if token is None:
+            raise InvalidRequest(
+                f"the model has no token for {language[:40]!r}", param="params.target_lang"
+            )
+        return {"forced": [token]}
 
 
 def _prefix(config: dict[str, Any], kind: str) -> str:
