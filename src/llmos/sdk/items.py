@@ -68,7 +68,7 @@ class Moderation(msgspec.Struct, frozen=True):
     category_scores: dict[str, float]
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
 
 

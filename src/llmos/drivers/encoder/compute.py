@@ -16,6 +16,7 @@ import torch
 from llmos.drivers.encoder.kinds import Head
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import Loaded
+from llmos.drivers.encoder.spill import read_row
 from llmos.drivers.encoder.work import Work
 from llmos.drivers.native.failures import mapped
 
@@ -55,8 +56,10 @@ class Computer:
         """Of rows for a decoder: the encoder's states, and which of them are read. Raises
         EngineFailed."""
         with mapped(), torch.inference_mode():
-            inputs, _ = self.inputs(batch)
             encoder = self._model.get_encoder()
+            if self._loaded.purpose.head is Head.SPEECH_DECODER:
+                return encoder(self._spilled(batch)).last_hidden_state, None
+            inputs, _ = self.inputs(batch)
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
             return encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
 
@@ -124,6 +127,25 @@ class Computer:
             found.append((tokens.tolist(), values.tolist()))
         return found
 
+    def image(self, batch: Sequence[Work]) -> list[Any]:
+        """C scores of each image."""
+        return list(_host(self._model(pixel_values=self._spilled(batch)).logits))
+
+    def boxes(self, batch: Sequence[Work]) -> list[Any]:
+        """Of each query, scores of its classes and where it looks: centre, width and height."""
+        out = self._model(pixel_values=self._spilled(batch))
+        return list(zip(_host(out.logits), _host(out.pred_boxes), strict=True))
+
+    def ctc(self, batch: Sequence[Work]) -> list[Any]:
+        """The likeliest unit of each frame."""
+        logits = self._model(input_values=self._spilled(batch)).logits
+        return [row.tolist() for row in logits.argmax(dim=-1).cpu()]
+
+    def _spilled(self, batch: Sequence[Work]) -> torch.Tensor:
+        """What the preparer put into files: rows of one shape."""
+        rows = [read_row(work.request.item.spill, work.row) for work in batch]
+        return self._tensor(np.stack(rows)).to(self._loaded.dtype)
+
     def pool(self, batch: Sequence[Work]) -> list[Any]:
         """A vector of H, and of how many tokens it is."""
         out, lengths = self.forward(batch)
@@ -154,4 +176,7 @@ _RUNS: dict[Head, Callable[[Computer, Sequence[Work]], list[Any]]] = {
     Head.SPAN: Computer.span,
     Head.MASK: Computer.mask,
     Head.POOL: Computer.pool,
+    Head.IMAGE: Computer.image,
+    Head.BOXES: Computer.boxes,
+    Head.CTC: Computer.ctc,
 }

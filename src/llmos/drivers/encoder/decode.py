@@ -119,6 +119,8 @@ class Decoder:
         )
         scores_BV = out.logits[:, -1].float()
         for rule in self._rules:
+            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
+                rule.begin = 1 + len(group.rows[0].forced)
             scores_BV = rule(group.ids_BT, scores_BV)
         drawn = scores_BV.argmax(dim=-1).tolist()
         for i, row in enumerate(group.rows):
@@ -156,6 +158,21 @@ class Decoder:
             group.cache.batch_select_indices(places)
 
 
+class _AtBegin:
+    """Tokens that the first one of the model's own must not be; `begin` is set for each step."""
+
+    begin = -1
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens = tokens
+
+    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        if ids_BT.shape[1] == self.begin:
+            scores_BV = scores_BV.clone()
+            scores_BV[:, self._tokens] = -float("inf")
+        return scores_BV
+
+
 def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
     """What a folder forbids, in the order in which Transformers asks."""
     found: list[Any] = []
@@ -171,6 +188,8 @@ def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
                 1, config.min_new_tokens, eos, device=str(device)
             )
         )
+    if getattr(config, "begin_suppress_tokens", None):
+        found.append(_AtBegin(config.begin_suppress_tokens))
     if config.suppress_tokens:
         found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
     return found

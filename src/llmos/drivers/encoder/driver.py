@@ -190,7 +190,8 @@ class EncoderDriver:
         if self._writers is not None:
             limits = self._writers.limits(works[0].row.length)
         chosen = pick([work.row.length for work in works], limits, computer.most_tokens)
-        batch = [works[i] for i in chosen]
+        shape = works[0].row.shape  # of what is no text there is no padding
+        batch = [works[i] for i in chosen if works[i].row.shape == shape]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
             left = [work for work in request.waiting if id(work) not in taken]

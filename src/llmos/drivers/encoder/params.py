@@ -93,7 +93,7 @@ class Boxes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Transcribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`language` None: found out, where the model knows more than one."""
+    """`language` None: English, where the model knows more than one."""
 
     language: Words | None = None
     translate: bool = False
