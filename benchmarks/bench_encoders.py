@@ -1,7 +1,7 @@
 """Items per second through the server at concurrency 64, beside Transformers in process.
 
-The peer is `pipeline` with the batch size that suits it best (tried first), over the same texts in
-the same order, in a process of its own with all cores; for T5, whose pipeline Transformers 5
+The peer is `pipeline` with the batch size and the number of threads that suit it best (all are tried
+first), over the same texts in the same order, in a process of its own; for T5, whose pipeline Transformers 5
 dropped, `generate` in batches. Ours is `llmos serve` over HTTP: 64 connections of one text per
 request, and requests of 32 texts. Each repetition measures both. Weights are random, texts are
 film reviews of LLMOS_TEST_DATA, or made of syllables where that is absent.
@@ -29,7 +29,9 @@ from benchmarks.serving import HOST, Server, serving
 
 CONNECTIONS = 64
 TEXTS_PER_REQUEST = 32
-BATCH_SIZES = (1, 8, 16, 32, 64)
+SETTINGS = [(size, threads) for threads in (1, 2) for size in (1, 8, 16, 32, 64)]
+"""Batch sizes and threads that the peer may choose from."""
+
 NEW_TOKENS = 16
 
 
@@ -132,16 +134,16 @@ def read_texts(count: int) -> list[str]:
 
 
 def run_peer(folder: str) -> None:
-    """Answers each line `{kind, texts, batch_size}` with the seconds that took."""
+    """Answers each line `{kind, texts, batch_size, threads}` with the seconds that took."""
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     run = None
     for line in sys.stdin:
         asked = json.loads(line)
         run = run or _peer_of(folder, asked["kind"])
+        torch.set_num_threads(asked["threads"])
         began = time.perf_counter()
         run(asked["texts"], asked["batch_size"])
         print(time.perf_counter() - began, flush=True)
@@ -173,19 +175,24 @@ class Peer:
         self._case = case
         command = [sys.executable, "-m", "benchmarks.bench_encoders", "--peer", str(folder)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # as our worker has it
         )
 
-    def texts_per_s(self, texts: list[str], batch_size: int) -> float:
-        body = {"kind": self._case.kind, "texts": texts, "batch_size": batch_size}
+    def texts_per_s(self, texts: list[str], setting: tuple[int, int]) -> float:
+        size, threads = setting
+        body = {"kind": self._case.kind, "texts": texts, "batch_size": size, "threads": threads}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(body), file=self._process.stdin, flush=True)
         return len(texts) / float(self._process.stdout.readline())
 
-    def best_batch_size(self, texts: list[str]) -> int:
-        self.texts_per_s(texts[:8], 8)
-        return max(BATCH_SIZES, key=lambda size: self.texts_per_s(texts, size))
+    def best_setting(self, texts: list[str]) -> tuple[int, int]:
+        self.texts_per_s(texts[:8], (8, 1))
+        return max(SETTINGS, key=lambda setting: self.texts_per_s(texts, setting))
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -251,8 +258,7 @@ def measure(result: harness.Result, case: Case, server: Server, repeats: int) ->
         subprocess.run([*pull, "--name", f"bench-{name}"], check=True, env=env)
         peer = Peer(case, folder)
         try:
-            best = peer.best_batch_size(texts[: max(64, case.num_texts // 4)])
-            result.notes.append(f"{case.name}: the peer's best batch size is {best}")
+            best = peer.best_setting(texts[: max(64, case.num_texts // 4)])
             ours_per_s(server, case, texts[:64], 1)  # loads the model
             runs: dict[str, list[float]] = {"one": [], "many": [], "peer": []}
             for _ in range(repeats):
@@ -261,7 +267,7 @@ def measure(result: harness.Result, case: Case, server: Server, repeats: int) ->
                 runs["many"].append(ours_per_s(server, case, texts, TEXTS_PER_REQUEST))
         finally:
             peer.stop()
-    what = "in process, batches of " + str(best)
+    what = f"in process, batches of {best[0]}, {best[1]} threads"
     result.add(
         harness.paired(
             f"{case.name}: 64 connections, 1 text each", "texts/s", runs["one"], what, runs["peer"]

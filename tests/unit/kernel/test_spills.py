@@ -33,9 +33,10 @@ def test_what_nobody_waits_for_any_more_leaves_no_file(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-        Path(item.spill).write_bytes(b"late")
+        late.write_bytes(b"late")
         made = Prepared("req_1", array("i", [1]).tobytes(), 1, spill=item.spill)
         tokenizer.answered(msg.PrepareResults([msg.PrepareSuccess(made)]))
-        assert not Path(item.spill).exists()
 
+    late = Path(Spills(tmp_path).path("req_1"))
     asyncio.run(main())
+    assert not late.exists()
