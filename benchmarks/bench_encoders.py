@@ -1,10 +1,10 @@
 """Items per second through the server at concurrency 64, beside Transformers in process.
 
-The peer is `pipeline` with the batch size and the number of threads that suit it best (all are tried
-first), over the same texts in the same order, in a process of its own; for T5, whose pipeline Transformers 5
-dropped, `generate` in batches. Ours is `llmos serve` over HTTP: 64 connections of one text per
-request, and requests of 32 texts. Each repetition measures both. Weights are random, texts are
-film reviews of LLMOS_TEST_DATA, or made of syllables where that is absent.
+The peer is `pipeline` with the batch size and the number of threads that suit it best (all are
+tried first), over the same texts in the same order, in a process of its own; for T5, whose pipeline
+Transformers 5 dropped, `generate` in batches. Ours is `llmos serve` over HTTP: 64 connections of
+one text per request, and requests of 32 texts. Each repetition measures both. Weights are random,
+texts are film reviews of LLMOS_TEST_DATA, or made of syllables where that is absent.
 """
 
 from __future__ import annotations

@@ -33,10 +33,10 @@ def test_what_nobody_waits_for_any_more_leaves_no_file(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-        late.write_bytes(b"late")
         made = Prepared("req_1", array("i", [1]).tobytes(), 1, spill=item.spill)
         tokenizer.answered(msg.PrepareResults([msg.PrepareSuccess(made)]))
 
     late = Path(Spills(tmp_path).path("req_1"))
+    late.write_bytes(b"pixels")
     asyncio.run(main())
     assert not late.exists()
