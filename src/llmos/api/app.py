@@ -19,6 +19,7 @@ from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.openapi import openapi_route
 from llmos.api.routes import (
+    audio,
     batches,
     chat,
     completions,
@@ -43,6 +44,7 @@ ROUTES: list[RouteSpec] = [
     *completions.ROUTES,
     *responses.ROUTES,
     *items.ROUTES,
+    *audio.ROUTES,
     *files.ROUTES,
     *batches.ROUTES,
     *openai_models.ROUTES,

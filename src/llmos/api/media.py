@@ -37,7 +37,7 @@ async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
     if not found:
         yield wish
         return
-    _authorize(call)
+    authorize(call)
     upload_id = new_id("upl")
     try:
         items, blobs = list(prompt.items), list[BlobRef]()
@@ -52,7 +52,7 @@ async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
         await call.edge.sink.discard(upload_id)
 
 
-def _authorize(call: Call) -> None:
+def authorize(call: Call) -> None:
     """Bytes do not pass the gate, so its question is asked here."""
     tenant_id = call.principal.tenant_id
     call.edge.authorizer.authorize(

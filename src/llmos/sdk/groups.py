@@ -68,10 +68,14 @@ class Async(Generic[P, T]):
 
 
 class Group:
+    """Calls that belong together, over a client's transport."""
+
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
 
 class AsyncGroup:
+    """Calls that belong together, over a client's transport."""
+
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport

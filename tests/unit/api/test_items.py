@@ -180,3 +180,39 @@ def test_bad_bodies_name_the_field(path: str, body: dict[str, Any], param: str) 
     status, answer, prompt = _ask(path, body)
     assert (status, prompt) == (400, None)
     assert answer["error"]["param"] == param
+
+
+async def _hears(gate: FakeGate, call: Syscall) -> None:
+    assert isinstance(call.body, Infer)
+    prompt = call.body.prompt
+    assert isinstance(prompt, ItemsPrompt)
+    gate.accept(call)
+    if prompt.blobs[0].size_bytes == 4:
+        gate.emit(call, Outputs("r", [ItemOutput(0, error=BAD)]))
+    else:
+        gate.emit(call, Outputs("r", [ItemOutput(0, {"text": f"{prompt.params}"})]))
+    gate.emit(call, Finished("r", FinishReason.STOP, Usage(50)))
+
+
+def test_a_recording_comes_as_a_form() -> None:
+    async def scene() -> None:
+        async with edge({Infer: _hears}) as e:
+
+            async def post(data: bytes, **fields: str) -> Any:
+                files = {"file": ("a.wav", data, "audio/wav")}
+                return await e.client.post(
+                    "/v1/audio/transcriptions", data={"model": "m", **fields}, files=files
+                )
+
+            said = await post(b"a recording", language="fr")
+            assert said.status_code == 200, said.text
+            assert said.json()["text"] == "{'language': 'fr'}"
+            plain = await post(b"a recording", response_format="text")
+            assert plain.text == "{}\n"
+            bad = await post(b"junk")
+            assert (bad.status_code, bad.json()["error"]["param"]) == (400, "file")
+            for field, value in (("temperature", "0.7"), ("stream", "true"), ("langage", "fr")):
+                refused = await post(b"a recording", **{field: value})
+                assert refused.json()["error"]["param"] == field
+
+    asyncio.run(scene())

@@ -59,10 +59,10 @@ DECODER_FAMILIES = ("Bart", "LongT5", "M2M100", "MBart", "MT5", "Pegasus", "T5",
 """Encoders of text with a decoder that reads them."""
 
 IMAGE_FAMILIES = (
-    *("BeitFor", "ConvNextFor", "ConvNextV2For", "DeiTFor", "Dinov2For", "MobileViTFor"),
-    *("ResNetFor", "SwinFor", "ViTFor"),
+    *("BeitFor", "ConvNextFor", "ConvNextV2For", "DeiTFor", "Dinov2For", "ResNetFor"),
+    *("SwinFor", "ViTFor"),
 )
-BOX_FAMILIES = ("Yolos", "Detr", "ConditionalDetr", "RTDetr")
+BOX_FAMILIES = ("Yolos", "Detr")
 CTC_FAMILIES = ("Wav2Vec2", "Hubert", "WavLM", "Data2VecAudio", "SEW")
 
 _TEXT_HEADS: list[tuple[str, Head, list[Kind]]] = [

@@ -32,6 +32,7 @@ class Model(NamedTuple):
     config: Any
     labels: list[str]
     pooling: Pooling
+    folder: Path
 
 
 class TextEngine:
@@ -129,6 +130,6 @@ def open_text(folder: Path, session: Session) -> tuple[TextEngine, list[str]]:
     if purpose is None:
         raise ModelRejected(f"config.json: the onnx driver does not read {architecture}")
     labels = find_labels(raw) or [str(i) for i in range(int(raw.get("num_labels") or 2))]
-    model = Model(SimpleNamespace(**raw), labels, read_pooling(folder))
+    model = Model(SimpleNamespace(**raw), labels, read_pooling(folder), folder)
     engine = TextEngine(session, purpose.head, model, Finisher(model, Words(folder)))
     return engine, purpose.kinds

@@ -55,21 +55,55 @@ def bert_tokenizer(folder: Path, most: int = 0) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def make_folder(folder: Path, architecture: str = "BertModel", **config: Any) -> Path:
-    """A random model of an encoder's architecture, far enough from 0 to tell rows apart."""
+def make_folder(
+    folder: Path,
+    architecture: str = "BertModel",
+    *,
+    base: dict[str, Any] = SIZES,
+    scale: float = 6,
+    **config: Any,
+) -> Path:
+    """A random model of an architecture, far enough from 0 to tell rows apart."""
     import torch
     import transformers
 
     cls = getattr(transformers, architecture)
     torch.manual_seed(3)
-    model = cls(cls.config_class(**(SIZES | config))).eval()
+    model = cls(cls.config_class(**(base | config))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(6)
+                parameter.mul_(scale)
     model.save_pretrained(folder)
     bert_tokenizer(folder)
     return folder
+
+
+WRITER: dict[str, Any] = {
+    "vocab_size": len(PIECES),
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
+
+
+def make_writer(folder: Path, family: str = "T5", **config: Any) -> Path:
+    """A random model with a decoder, by a family's name."""
+    return make_folder(folder, f"{family}ForConditionalGeneration", base=WRITER, **config)
 
 
 def prepared(
