@@ -17,7 +17,7 @@ import numpy as np
 from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder.answers import find_answers
 from llmos.drivers.encoder.entities import find_entities
-from llmos.drivers.encoder.kinds import Head, Kind, find_entailment
+from llmos.drivers.encoder.kinds import Head, Kind, Purpose, find_entailment
 from llmos.drivers.encoder.pooling import Pooling
 from llmos.drivers.encoder.words import Units, Words
 from llmos.drivers.encoder.work import Open
@@ -35,6 +35,9 @@ class Described(Protocol):
 
     @property
     def pooling(self) -> Pooling: ...
+
+    @property
+    def purpose(self) -> Purpose: ...
 
     @property
     def folder(self) -> Path: ...

@@ -16,7 +16,7 @@ import numpy as np
 
 from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder.finish import Finisher
-from llmos.drivers.encoder.kinds import Head, find_purpose
+from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.pooling import Pooling, read_pooling
 from llmos.drivers.encoder.words import Words
@@ -32,6 +32,7 @@ class Model(NamedTuple):
     config: Any
     labels: list[str]
     pooling: Pooling
+    purpose: Purpose
     folder: Path
 
 
@@ -130,6 +131,6 @@ def open_text(folder: Path, session: Session) -> tuple[TextEngine, list[str]]:
     if purpose is None:
         raise ModelRejected(f"config.json: the onnx driver does not read {architecture}")
     labels = find_labels(raw) or [str(i) for i in range(int(raw.get("num_labels") or 2))]
-    model = Model(SimpleNamespace(**raw), labels, read_pooling(folder), folder)
+    model = Model(SimpleNamespace(**raw), labels, read_pooling(folder), purpose, folder)
     engine = TextEngine(session, purpose.head, model, Finisher(model, Words(folder)))
     return engine, purpose.kinds
