@@ -33,7 +33,15 @@ ROOT = Principal("prn_r", "ten_r", "root", role=Role.ADMIN)
 WISH = sc.Infer("echo", TextPrompt("秘密🙂"), Sampling(), Options())
 VERSION = cast(
     ModelVersion,
-    SimpleNamespace(ref="echo:1", prepare="", folder="", vocab_size=8, kinds=["generate"]),
+    SimpleNamespace(
+        ref="echo:1",
+        prepare="",
+        folder="",
+        vocab_size=8,
+        driver="echo",
+        chosen="",
+        kinds=["generate"],
+    ),
 )
 
 
