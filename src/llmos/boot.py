@@ -37,7 +37,8 @@ from llmos.plugins import entry_points
 from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
-from llmos.settings import Settings, worker_env
+from llmos.security.secrets import Secrets
+from llmos.settings import Settings, secret_variables, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
 from llmos.storage.files import Files
@@ -148,6 +149,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             footprints=footprints,
             choose_dtype=choose_dtype,
             cache=home.cache,
+            find_secret=Secrets(home.path / "secrets", secret_variables()).find,
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
@@ -295,6 +297,7 @@ def driver_entry(name: str) -> DriverEntry:
         drafts=spec.drafts,
         engine=_engine_of(name),
         features=spec.features,
+        least_slots=spec.least_slots,
     )
 
 

@@ -28,6 +28,7 @@
     │   ├── WorkerLost                worker_lost
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
+    │   ├── RemoteFailed              remote_failed
     │   ├── ProgramFailed             program_failed
     │   ├── SnapshotRejected          snapshot_rejected
     │   └── ProtocolViolation         protocol_violation
@@ -253,6 +254,16 @@ class EngineFailed(WorkerError):
     """The engine raised while it worked on the request."""
 
     code = "engine_failed"
+
+
+class RemoteFailed(WorkerError):
+    """A server elsewhere did not answer, or not to the end.
+
+    `details["cause"]` is `unreachable`, `timeout`, `busy`, `refused`, `broken` or `filtered`, and
+    `details["host"]` who. Nothing of the answer had come where `details["begun"]` is false.
+    """
+
+    code = "remote_failed"
 
 
 class ProgramFailed(WorkerError):

@@ -29,6 +29,12 @@ PREFIX = "LLMOS_"
 CLIENT_VARIABLES = frozenset({"LLMOS_URL", "LLMOS_API_KEY"})
 """Read by the sdk, not settings of the server."""
 TEST_VARIABLES = frozenset({"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"})
+_LISTS = frozenset({"preload", "registry.egress"})
+"""Settings that are several values, with commas between them in the environment."""
+
+SECRET_SUFFIX = "_API_KEY"  # noqa: S105  a name's ending
+"""Of variables that may be named as the key of a remote model."""
+
 _FROM_US = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
@@ -98,6 +104,13 @@ def worker_env(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
+def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those of our environment that drivers may be given as secrets: by their names they are keys.
+    Whoever may register a remote model could else read any variable."""
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if name.endswith(SECRET_SUFFIX)}
+
+
 Layer = tuple[str, dict[str, Any]]
 
 
@@ -124,7 +137,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in CLIENT_VARIABLES | TEST_VARIABLES:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
-            values[key] = value.split(",") if key == "preload" else value
+            values[key] = value.split(",") if key in _LISTS else value
     return values
 
 

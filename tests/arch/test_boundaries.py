@@ -26,11 +26,18 @@ BOUNDARIES = {
     # errors of an engine or a library, mapped in one place each
     "llmos.drivers.text.prepare.FileTokenizer.__init__",
     "llmos.drivers.text.template.ChatTemplate.render",
+    "llmos.drivers.openai.courier.Courier.carry",
+    "llmos.drivers.onnx.session.mapped",
     "llmos.drivers.native.driver._read_decoding",
     "llmos.drivers.native.failures.mapped",
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",
     "llmos.drivers.native.load._probe",
+    "llmos.drivers.encoder.images._open",
+    "llmos.drivers.encoder.texts.TextEncoder.__init__",
+    "llmos.drivers.encoder.texts.TextEncoder._encode_all",
+    "llmos.drivers.encoder.texts.TextEncoder._encode_one",
+    "llmos.drivers.encoder.words.Words.__init__",
     "llmos.registry.hub._mapped",
     # carried over to where it is raised: another thread, a generator
     "llmos.registry.progress.run_stoppable.run",

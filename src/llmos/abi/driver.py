@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,7 +22,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     every driver takes. `parks`: it can give back a loaded model's memory and have it again in
     little more than the time of reading the bytes. `drafts`: a smaller model may guess tokens
     ahead. `formats` are the weight formats it reads.
-    `egress` are the hosts it must reach, empty for a driver that needs no network.
+    `egress` are the hosts (`name:port`) it must reach, `secrets` the names of those it wants to be
+    given; both empty for a driver that needs no network, and known once a model is loaded.
     `features`: of `FEATURES`, what it can do to an answer.
     """
 
@@ -35,11 +36,23 @@ class Capabilities(msgspec.Struct, frozen=True):
     attach: bool = False
     deterministic: bool = False
     egress: list[str] = []
+    secrets: list[str] = []
     features: list[str] = []
 
 
 FEATURES = ("grammar", "logit_bias", "logprobs")
 """What a request may ask for that not every driver can do; fields of `Sampling`."""
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """Never shown by accident: its text says nothing. It crosses one socket, to one worker."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
 
 
 class DraftSpec(msgspec.Struct, frozen=True):
@@ -62,10 +75,10 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     and dtype. `snapshots` is
     the folder that suspended requests are written to where `suspend` names no other, made when it
     is missing; what has to outlive the worker must lie outside of its scratch folder. Empty:
-    `snapshots` of the scratch folder. `draft`: only with `Capabilities.drafts`.
-    `snapshots` of the scratch folder. `cache` is a folder for what makes a later load of this model
-    quicker and can always be made again, compiled code say; it outlives the worker, and workers of
-    one model share it. Empty: `cache` of the scratch folder.
+    `snapshots` of the scratch folder. `secrets`: those of the model's that are set, by name.
+    `draft`: only with `Capabilities.drafts`. `cache` is a folder for what makes a later load of
+    this model quicker and can always be made again, compiled code say; it outlives the worker, and
+    workers of one model share it. Empty: `cache` of the scratch folder.
     """
 
     model_id: str
@@ -80,6 +93,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     deterministic: bool | None = None
     options: dict[str, Any] = {}
     snapshots: str = ""
+    secrets: dict[str, Secret] = {}
     draft: DraftSpec | None = None
     cache: str = ""
 
@@ -142,6 +156,8 @@ class Health(msgspec.Struct, frozen=True):
 class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
+    `least_slots`: of a driver whose requests take next to no memory, so many may run at once.
+
     `snapshots`, `parks`, `drafts` and `features` are its capabilities, known before a worker of it
     has started; `engine` is what it runs on, with versions, as far as that is known: footprints
     hold for it alone.
@@ -154,6 +170,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     engine: str = ""
+    least_slots: int = 1
     drafts: bool = False
     features: list[str] = []
 
@@ -184,7 +201,8 @@ class Driver(Protocol):
         ...
 
     def wait_s(self) -> float | None:
-        """Seconds until `step` has work: 0 now, None not before the next call."""
+        """Seconds until `step` has work: 0 now, None not before the next call (or, of a `Waking`
+        driver, before it wakes)."""
         ...
 
     def pause(self, request_id: str) -> None:
@@ -239,6 +257,16 @@ class Driver(Protocol):
     def health(self) -> Health: ...
 
     def memory(self) -> MemoryReport: ...
+
+
+@runtime_checkable
+class Waking(Protocol):
+    """A driver that work comes to by itself, from a network: nobody needs to ask it again and
+    again."""
+
+    def wake_fd(self) -> int:
+        """Readable while `step` has work. From `load` to `unload` the same."""
+        ...
 
 
 class Preparer(Protocol):

@@ -1,8 +1,10 @@
-"""What a request's stream carries: any number of `Tokens`, then exactly one terminal event."""
+"""What a request's stream carries: any number of `Tokens`, or of `Outputs`, then exactly one
+terminal event."""
 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -44,18 +46,49 @@ class Tokens(
         "token_ids": "i",
         "text": "t",
         "logprobs": "l",
+        "counted": "n",
     },
 ):
     """New tokens of one request in one step, and the text they complete (whole characters only).
 
     `logprobs` of each token, where they were asked for; of a token that ends the answer and has no
     text there is none.
+
+    `counted`: how many of the model's tokens these are, where `token_ids` are a driver's own, kept
+    to go on by: a remote's ids are unknown here. None: as many as there are ids.
     """
 
     request_id: str
     token_ids: list[int]
     text: str
     logprobs: list[Logprobs] | None = None
+    counted: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the model."""
+        return len(self.token_ids) if self.counted is None else self.counted
+
+
+class ItemOutput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of item `index`: `value`, JSON as its kind shapes it, or `error`.
+
+    `data`: a vector, float32, little-endian; or bytes that `value` tells the format of. `note` is
+    for people: what of the item was left out.
+    """
+
+    index: int
+    value: Any = None
+    data: bytes = b""
+    note: str = ""
+    error: ErrorInfo | None = None
+
+
+class Outputs(msgspec.Struct, frozen=True, tag="out"):
+    """Items of one request that were answered in one step, in any order, each once."""
+
+    request_id: str
+    items: list[ItemOutput]
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -104,4 +137,4 @@ class Aborted(msgspec.Struct, frozen=True, tag="abt"):
 
 
 Terminal = Finished | Failed | Aborted
-Event = Tokens | Finished | Failed | Aborted
+Event = Tokens | Outputs | Finished | Failed | Aborted

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from llmos.abi.events import Logprobs, Served
+from llmos.abi.events import ItemOutput, Logprobs, Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
 from llmos.errors import ErrorInfo
 
@@ -45,7 +45,10 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
-    `Prepared`, `logprobs` as in `Tokens`."""
+    `Prepared`, `logprobs` as in `Tokens`.
+
+    `outputs`: of an `ItemsPrompt`, one for each item, by index.
+    """
 
     request_id: str = ""
     model: str = ""
@@ -58,6 +61,7 @@ class Answer(msgspec.Struct, frozen=True):
     service_class: int = 0
     deterministic: bool | None = None
     served: Served | None = None
+    outputs: list[ItemOutput] = []
     error: ErrorInfo | None = None
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None

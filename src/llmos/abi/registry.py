@@ -7,12 +7,23 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llmos.abi.inference import GENERATE
+from llmos.abi.remote import RemoteSpec
+
 
 class LoadCost(msgspec.Struct, frozen=True):
     """What a replica takes with its weights in some type: as `ModelVersion` says of its own."""
 
     footprint_bytes: int
     kv_bytes_per_token: int
+
+
+class PullOptions(msgspec.Struct, frozen=True):
+    """How to bring a model in. `driver` None: the one that is best for it here. `remote`: of one
+    that stays elsewhere, where that is."""
+
+    driver: str | None = None
+    remote: RemoteSpec | None = None
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -24,6 +35,9 @@ class ModelVersion(msgspec.Struct, frozen=True):
     `dtype` is what the files hold; `loads` are the types it can be loaded in, with what each takes
     (empty: as its files alone, or it was registered before that was known). `loaded_as`: the type
     it has or would have in memory, and why, and its draft model; only in the answer to `ShowModel`.
+    `chosen` says why it has its driver. `egress` are the hosts its driver reaches out to, `secrets`
+    the names of those it is given. `kinds` are what it can be asked for; the first is what it is
+    for.
     """
 
     model_id: str
@@ -50,6 +64,10 @@ class ModelVersion(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     loads: dict[str, LoadCost] = {}
     loaded_as: str = ""
+    chosen: str = ""
+    egress: list[str] = []
+    secrets: list[str] = []
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
     @property
     def ref(self) -> str:
@@ -78,13 +96,17 @@ class Registry(Protocol):
     def list(self) -> list[ModelVersion]: ...
 
     async def pull(
-        self, source: str, name: str | None, progress: Callable[[PullProgress], None]
+        self,
+        source: str,
+        name: str | None,
+        progress: Callable[[PullProgress], None],
+        options: PullOptions = ...,
     ) -> ModelVersion:
-        """`hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`.
+        """`hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`, `openai:URL#MODEL`.
 
         Checked and hashed before anything is visible; a refused pull leaves nothing behind. Equal
         contents under an equal name are the version that exists already. Raises ModelRejected,
-        NotFound, Conflict, StorageError.
+        PluginError (its engine is missing), NotFound, Conflict, StorageError.
         """
         ...
 

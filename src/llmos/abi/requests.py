@@ -10,7 +10,7 @@ import msgspec
 
 class RequestRow(msgspec.Struct, frozen=True):
     """One inference that has ended. Times are UTC in ns; `route` as metrics name it; `outcome` is
-    its finish reason, or `failed` with `error_code`, or `cancelled`."""
+    its finish reason, or `failed` with `error_code`, or `cancelled`; `cost` as in `Usage`."""
 
     request_id: str
     tenant_id: str
@@ -28,6 +28,7 @@ class RequestRow(msgspec.Struct, frozen=True):
     started_ns: int | None = None
     first_token_ns: int | None = None
     error_code: str | None = None
+    cost: float | None = None
 
 
 class RequestFilter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,10 +12,10 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
-from llmos.abi.inference import Options, Prompt, Sampling
+from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
-from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.abi.syscall_jobs import JobBody, JobResult
 from llmos.errors import ErrorInfo
 
@@ -23,7 +23,10 @@ from llmos.errors import ErrorInfo
 
 
 class Infer(msgspec.Struct, frozen=True, tag="infer"):
-    """Generate. `route` names the front door (`chat`, `completions`), for metrics and records."""
+    """Generate, or do whatever kind of work `prompt` names.
+
+    `route` names the front door (`chat`, `completions`), for metrics and records.
+    """
 
     model: str
     prompt: Prompt
@@ -43,6 +46,7 @@ class ShowModel(msgspec.Struct, frozen=True, tag="models.show"):
 class PullModel(msgspec.Struct, frozen=True, tag="models.pull"):
     source: str
     name: str | None = None
+    options: PullOptions = PullOptions()
 
 
 class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):
@@ -213,6 +217,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     """The core took the request; what follows is its stream, from event `after` + 1 on.
 
     `tool_format`: how calls of tools are written in it, empty where none are looked for.
+    `kind` is what it does: what was asked for, or else what the model is for.
     """
 
     request_id: str
@@ -223,6 +228,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     created_ns: int
     after: int = 0
     tool_format: str = ""
+    kind: str = GENERATE
 
 
 class ModelList(msgspec.Struct, frozen=True, tag="r.models"):
@@ -336,7 +342,7 @@ class WorkerList(msgspec.Struct, frozen=True, tag="r.workers"):
 
 class ProcessInfo(msgspec.Struct, frozen=True):
     """A line of `ps`. `reason` says why it is in this state. `cached_tokens` of the prompt were
-    found in a prefix cache, which is known when it has ended.
+    found in a prefix cache, which is known when it has ended. `driver` serves the model, and why.
 
     Of a job, `model` is its program, `progress` in 0..1 what it has done of all it knows of.
     """
@@ -360,6 +366,7 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     progress: float | None = None
     cached_tokens: int = 0
+    driver: str = ""
 
 
 class Decided(msgspec.Struct, frozen=True):

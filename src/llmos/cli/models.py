@@ -10,17 +10,27 @@ from llmos.cli.duration import parse_duration
 from llmos.cli.options import Dtype, Json, QuantizedType, Ref
 
 if TYPE_CHECKING:
-    from llmos.abi.registry import ModelVersion, PullProgress
+    from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
     from llmos.sdk import Client
 
 
 def pull(
     source: Annotated[
         str,
-        typer.Argument(help="hf:org/name[@revision], file:PATH, or the path of a folder."),
+        typer.Argument(
+            help="hf:org/name[@revision], file:PATH, the path of a folder; of a model that stays "
+            "elsewhere, openai:https://host/v1#MODEL or openai:FILE.yaml."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Its name here; by default the source's own.")
+    ] = None,
+    driver: Annotated[
+        str | None, typer.Option(help="Who is to serve it; by default the best that reads it.")
+    ] = None,
+    key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of openai: the name of the secret it wants as its key."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -28,19 +38,30 @@ def pull(
 
     Its files are checked and hashed before anything of it is visible.
     """
+    from llmos.abi.registry import PullOptions
     from llmos.cli.output import emit, emit_json
+    from llmos.cli.remote import as_remote
     from llmos.cli.session import connect
     from llmos.cli.text import size
 
+    source, remote = as_remote(as_source(source), key_env)
     with connect(start=True) as client:
-        version = pull_model(client, as_source(source), name, as_json=json)
+        options = PullOptions(driver, remote)
+        version = pull_model(client, source, name, options, as_json=json)
     if json:
         emit_json({"event": "done", "model": version})
     else:
         emit(f"{version.ref}  {size(version.size_bytes)}  {version.architecture}")
 
 
-def pull_model(client: Client, source: str, name: str | None, *, as_json: bool) -> ModelVersion:
+def pull_model(
+    client: Client,
+    source: str,
+    name: str | None,
+    options: PullOptions | None = None,
+    *,
+    as_json: bool,
+) -> ModelVersion:
     """Pull with a bar, or with `as_json` a line per report."""
     from llmos.cli.output import emit_json
     from llmos.cli.progress import pull_bar
@@ -51,9 +72,9 @@ def pull_model(client: Client, source: str, name: str | None, *, as_json: bool) 
         def report(progress: PullProgress) -> None:
             emit_json({"event": "progress", "progress": to_wire(progress)})
 
-        return client.models.pull(source, name, progress=report)
+        return client.models.pull(source, name, progress=report, options=options)
     with pull_bar() as show:
-        return client.models.pull(source, name, progress=show)
+        return client.models.pull(source, name, progress=show, options=options)
 
 
 def quantize(

@@ -50,6 +50,8 @@ def timeline(story: ProcessStory) -> Iterator[str]:
     )
     cached = f" ({info.cached_tokens} of them cached)" if info.cached_tokens else ""
     yield f"{info.prompt_tokens} tokens of prompt{cached}, {info.completion_tokens} of answer"
+    if info.driver:
+        yield one_line(f"served by {info.driver}")
     for decided in story.decisions:
         after_s = (decided.at_ns - info.created_ns) / NS
         yield one_line(f"{after_s:+10.3f} s  {decided.state:<10}  {decided.reason}")

@@ -3,16 +3,23 @@
 # ruff: noqa: SIM905 (a list of names reads better as text)
 from __future__ import annotations
 
-import difflib
 from importlib import metadata
 
 import msgspec
 
-from llmos.errors import ModelRejected, PluginError
+from llmos.abi.inference import GENERATE
+from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
+from llmos.drivers.native.architectures import find_refusal
+from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
+from llmos.weights.onnx_inspection import SILERO
 
+PREPARE_ITEMS = "llmos.drivers.encoder.prepare:make"
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
 """The preparer of every model with a `tokenizer.json`."""
+
+PREPARE_REMOTE = "llmos.drivers.openai.prepare:make"
+"""Of models whose tokenizer is elsewhere."""
 
 
 class DriverSpec(msgspec.Struct, frozen=True):
@@ -21,7 +28,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
     installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
     what its worker takes before a model is loaded. `snapshots`, `parks`, `drafts` and `features`
-    are the driver's capabilities, known without importing it.
+    are the driver's capabilities, known without importing it. `least_slots` as in
+    `abi.DriverEntry`.
     """
 
     entry: str
@@ -32,16 +40,18 @@ class DriverSpec(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    least_slots: int = 1
     drafts: bool = False
     features: list[str] = []
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
-    """Who serves a model. `reason` says why, for people."""
+    """Who serves a model. `reason` says why, for people; `kinds` are what it can be asked for."""
 
     driver: str
     prepare: str
     reason: str
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
 
 DRIVERS: dict[str, DriverSpec] = {
@@ -63,6 +73,28 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=64 << 20,
         snapshots=True,
     ),
+    "openai": DriverSpec(
+        entry="llmos.drivers.openai.driver:OpenAIDriver",
+        prepare=PREPARE_REMOTE,
+        distributions=["httpx"],
+        base_bytes=96 << 20,
+        least_slots=64,
+    ),
+    "encoder": DriverSpec(
+        entry="llmos.drivers.encoder.driver:EncoderDriver",
+        prepare=PREPARE_ITEMS,
+        distributions=["torch", "transformers", "safetensors", "tokenizers"],
+        base_bytes=344 << 20,
+        least_slots=64,
+    ),
+    "onnx": DriverSpec(
+        entry="llmos.drivers.onnx.driver:OnnxDriver",
+        prepare="llmos.drivers.onnx.prepare:make",
+        distributions=["onnxruntime"],
+        extra="onnx",
+        base_bytes=96 << 20,
+        least_slots=64,
+    ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
         prepare="llmos.drivers.echo:make",
@@ -74,46 +106,15 @@ DRIVERS: dict[str, DriverSpec] = {
 }
 """Every driver by its name."""
 
-NATIVE_ARCHITECTURES = frozenset(
-    """
-    ApertusForCausalLM ArceeForCausalLM CohereForCausalLM Cohere2ForCausalLM
-    Ernie4_5ForCausalLM Exaone4ForCausalLM GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM
-    GlmForCausalLM Glm4ForCausalLM GPT2LMHeadModel GPTBigCodeForCausalLM GPTNeoXForCausalLM
-    GraniteForCausalLM HeliumForCausalLM HunYuanDenseV1ForCausalLM LlamaForCausalLM
-    MinistralForCausalLM Ministral3ForCausalLM MistralForCausalLM NanoChatForCausalLM
-    OlmoForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM OPTForCausalLM PersimmonForCausalLM
-    PhiForCausalLM Phi3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM SeedOssForCausalLM
-    SmolLM3ForCausalLM Starcoder2ForCausalLM VaultGemmaForCausalLM
-    """.split()
-)
-"""Dense Transformers architectures whose logits were compared with Transformers' own attention."""
-
-NATIVE_MIXTURES = frozenset(
-    """
-    GraniteMoeForCausalLM MixtralForCausalLM OlmoeForCausalLM PhimoeForCausalLM
-    Qwen2MoeForCausalLM Qwen3MoeForCausalLM
-    """.split()
-)
-"""The same for mixtures of experts: an expert works on all rows that chose it at once."""
-
-_REASONS: list[tuple[str, list[str]]] = [
-    ("it attends with a bias by distance (ALiBi)", ["Bloom", "Mpt", "Falcon"]),
-    (
-        "it has linear attention, state space or convolution layers",
-        """Mamba FalconMamba FalconH1 Jamba Bamba Zamba Rwkv xLSTM RecurrentGemma Lfm2 Qwen3Next
-        Qwen3_5 GraniteMoeHybrid MiniMax Nemotron_H NemotronH KimiLinear Olmo_Hybrid""".split(),
-    ),
-    ("its attention has sinks", ["GptOss"]),
-    ("its keys and values are compressed (latent attention)", ["DeepseekV", "Youtu", "MiniCPM3"]),
-    ("its attention works in chunks", ["Llama4"]),
-    ("it subtracts one attention from another", ["DiffLlama"]),
-    ("its layers share keys and values", ["Gemma3n", "Gemma4"]),
-    (
-        "its attention is not behind Transformers' attention interface",
-        ["CodeGen", "GPTJ", "GPTNeoFor", "XGLM", "StableLm", "Nemotron"],
-    ),
-]
-"""Beginnings of architecture names, and why the native driver does not read them. First match."""
+FORMATS: dict[str, list[str]] = {
+    "native": ["safetensors"],
+    "encoder": ["safetensors"],
+    "gguf": ["gguf"],
+    "onnx": ["onnx"],
+    "openai": ["openai"],
+    "echo": [],
+}
+"""What each driver reads, the best one for a format first. An echo reads nothing."""
 
 _GGUF_REASONS: list[tuple[str, list[str]]] = [
     ("it encodes, it does not generate", "bert nomic-bert jina-bert neo-bert modern-bert".split()),
@@ -123,15 +124,6 @@ _GGUF_REASONS: list[tuple[str, list[str]]] = [
     ("it does not write from left to right", ["dream", "llada"]),
 ]
 """Beginnings of `general.architecture`, and why llama.cpp does not generate with them."""
-
-_HEADS = [
-    ("ForConditionalGeneration", "it has an encoder or reads more than text"),
-    ("ForSequenceClassification", "it classifies, it does not generate"),
-    ("ForTokenClassification", "it classifies, it does not generate"),
-    ("ForMaskedLM", "it fills gaps, it does not generate"),
-    ("ForQuestionAnswering", "it marks answers, it does not generate"),
-    ("Model", "it has no head that predicts tokens"),
-]
 
 
 def find_missing(driver: str) -> str | None:
@@ -154,37 +146,55 @@ def say_missing(driver: str, distribution: str) -> str:
     return f"the {driver} driver needs {distribution}: pip install '{wanted}'"
 
 
-def find_refusal(architecture: str) -> str | None:
-    """Why the native driver does not read an architecture; None when it does."""
-    if architecture in NATIVE_ARCHITECTURES or architecture in NATIVE_MIXTURES:
-        return None
-    name = architecture[:100] or "the model"
-    if not architecture:
-        return "no architecture is named, so nothing says how to read the weights"
-    for reason, prefixes in _REASONS:
-        if architecture.startswith(tuple(prefixes)):
-            return f"{name} is not supported: {reason}"
-    for suffix, reason in _HEADS:
-        if architecture.endswith(suffix):
-            return f"{name} is not supported: {reason}"
-    near = difflib.get_close_matches(architecture, NATIVE_ARCHITECTURES | NATIVE_MIXTURES, 1, 0.8)
-    hint = f"; near: {near[0]}" if near else ""
-    return f"{name} is not an architecture the native driver knows{hint}"
+def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
+    """The best driver, or the one that is wanted. Raises ModelRejected naming the architecture and
+    the reason when it does not read the model, or none does, PluginError naming the install when
+    one would and its engine is missing, InvalidRequest for a driver that there is not."""
+    if driver is None:
+        return _choose(facts)
+    if driver not in DRIVERS:
+        known = ", ".join(sorted(DRIVERS))
+        raise InvalidRequest(
+            f"no driver is called {driver[:40]!r}: there are {known}", param="driver"
+        )
+    reads = FORMATS[driver]
+    if facts.format not in reads:
+        able = [name for name, formats in FORMATS.items() if facts.format in formats]
+        hint = f"; {' or '.join(able)} does" if able else ""
+        raise ModelRejected(f"the {driver} driver does not read {_said(facts)}{hint}")
+    found = _choose(facts)
+    if found.driver != driver:
+        raise ModelRejected(f"the {driver} driver does not read {_said(facts)}")
+    return msgspec.structs.replace(found, reason=f"{found.reason}; it was asked for")
 
 
-def choose(facts: ModelFacts) -> DriverChoice:
-    """Raises ModelRejected naming the architecture and the reason when no driver reads it,
-    PluginError naming the install when one would and its engine is missing."""
+def _choose(facts: ModelFacts) -> DriverChoice:
     if facts.format == "gguf":
         return _choose_gguf(facts)
+    if facts.format == "onnx":
+        return _choose_onnx(facts)
+    if facts.format == "openai":
+        reason = "it stays elsewhere, behind OpenAI's API"
+        return DriverChoice("openai", PREPARE_REMOTE, reason, facts.kinds)
+    purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+    if purpose is not None:
+        return _choose_encoder(facts, purpose)
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")
+    missing = find_missing("native")
+    if missing is not None:
+        raise PluginError(missing)
     return DriverChoice(
         driver="native",
         prepare=PREPARE_TEXT,
         reason=f"{facts.architecture} from {facts.format} is read by the native driver",
     )
+
+
+def _said(facts: ModelFacts) -> str:
+    of_what = f" ({facts.architecture[:100]})" if facts.architecture else ""
+    return f"models of format {facts.format[:40]}{of_what}"
 
 
 def _choose_gguf(facts: ModelFacts) -> DriverChoice:
@@ -203,8 +213,45 @@ def _choose_gguf(facts: ModelFacts) -> DriverChoice:
     )
 
 
+_ONNX_HEADS = frozenset({Head.SEQUENCE, Head.TOKEN, Head.SPAN, Head.POOL})
+
+
+def _choose_onnx(facts: ModelFacts) -> DriverChoice:
+    name = facts.architecture[:100]
+    if facts.architecture == SILERO:
+        kinds = ["voice-activity-detection"]
+    else:
+        purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+        if purpose is None or purpose.head not in _ONNX_HEADS:
+            raise ModelRejected(f"{_file(facts)}{name or 'the model'} in ONNX is not supported")
+        kinds = purpose.kinds
+    missing = find_missing("onnx")
+    if missing is not None:
+        raise PluginError(f"{_file(facts)}{missing}")
+    return DriverChoice(
+        driver="onnx",
+        prepare=DRIVERS["onnx"].prepare,
+        reason=f"{name} from an ONNX file is read by onnxruntime, for {kinds[0]}",
+        kinds=kinds,
+    )
+
+
 def _file(facts: ModelFacts) -> str:
     return f"{facts.files[0]}: " if facts.files else ""
+
+
+def _choose_encoder(facts: ModelFacts, purpose: Purpose) -> DriverChoice:
+    if facts.quantization:
+        raise ModelRejected(
+            f"config.json: {facts.architecture} quantized with {facts.quantization[:40]} is not "
+            "supported"
+        )
+    return DriverChoice(
+        driver="encoder",
+        prepare=PREPARE_ITEMS,
+        reason=f"{facts.architecture} is read by the encoder driver, for {purpose.kinds[0]}",
+        kinds=purpose.kinds,
+    )
 
 
 def _refuse(facts: ModelFacts) -> str | None:

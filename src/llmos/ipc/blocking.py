@@ -24,6 +24,14 @@ class BlockingChannel:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
+    def watch(self, fd: int) -> None:
+        """From now on `receive` also returns when this is readable. Whoever owns it reads it."""
+        self._poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Before it is closed."""
+        self._poll.unregister(fd)
+
     def send(self, message: Any) -> None:
         """Blocks until the kernel has room: it always reads. Raises ChannelClosed."""
         try:
@@ -37,7 +45,8 @@ class BlockingChannel:
         Raises ProtocolViolation when the kernel breaks the ABI.
         """
         wait_ms = None if wait_s is None else math.ceil(wait_s * 1000)
-        if not self._poll.poll(wait_ms):
+        ready = self._poll.poll(wait_ms)
+        if not any(fd == self._sock.fileno() for fd, _ in ready):
             return []
         try:
             data = self._sock.recv(_READ_BYTES)

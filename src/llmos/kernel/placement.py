@@ -17,6 +17,7 @@ from llmos.abi.driver import (
     LoadReport,
     MemoryReport,
     ReplicaSpec,
+    Secret,
 )
 from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
 from llmos.abi.inference import Sampling
@@ -83,6 +84,7 @@ class Placement:
         *,
         choose_dtype: ChooseDtype,
         cache: Path | None = None,
+        find_secret: Callable[[str], Secret | None] = lambda name: None,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -94,13 +96,17 @@ class Placement:
         self._facts: dict[str, ModelFacts] = {}
         self._choose_dtype = choose_dtype
         self._cache = cache
+        self._find_secret = find_secret
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
         self._drafts: dict[str, ModelVersion] = {}
         """By model, what somebody asked to guess ahead for it."""
 
     def context_length(self, version: ModelVersion) -> int:
-        """Tokens of prompt and answer together a request may have."""
+        """Tokens of prompt and answer together a request may have. One that is elsewhere holds none
+        of them here."""
+        if version.egress:
+            return version.context_length
         return min(version.context_length, self._config.max_context_tokens)
 
     def check(self, version: ModelVersion, sampling: Sampling) -> None:
@@ -228,10 +234,16 @@ class Placement:
             dtype=self._spec_dtype(version, model),
             device=self._config.device,
             options=version.options,
+            secrets=self._secrets(version),
             draft=DraftSpec(draft.ref, draft.folder, draft.digest) if draft else None,
             cache="" if self._cache is None else str(self._cache / version.model_id),
         )
         return self._driver_of(version.driver), spec
+
+    def _secrets(self, version: ModelVersion) -> dict[str, Secret]:
+        """Those that are set now; a driver that lacks one says so."""
+        found = {name: self._find_secret(name) for name in version.secrets}
+        return {name: secret for name, secret in found.items() if secret is not None}
 
     def _spec_dtype(self, version: ModelVersion, model: ModelFacts) -> str:
         is_auto = model.dtype == self._chosen(version, "auto").dtype
@@ -272,14 +284,15 @@ class Placement:
         self, version: ModelVersion, choice: DtypeChoice, draft: ModelVersion | None
     ) -> ModelFacts:
         version, dtype = with_cost(version, choice.dtype), choice.dtype
+        driver = self._driver_of(version.driver)
+        on_host = self._config.device == "cpu" or bool(version.egress)
         form = dtype, draft.model_id if draft else ""
-        driver, on_host = self._driver_of(version.driver), self._config.device == "cpu"
         device = HOST if on_host else self._config.device
         slot_bytes = self.context_length(version) * version.kv_bytes_per_token
         fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)
         fixed_bytes += self._wider_bytes(version) + self._draft_bytes(version, draft)
         budget = self._budgets.get(device, 0)
-        slots = self._config.num_slots
+        slots = max(self._config.num_slots, driver.least_slots)
         known = self._known.get(self._key(version, slots, form))
         if slot_bytes and (known is None or _measured(known, device) > budget):
             slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))

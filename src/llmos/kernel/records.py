@@ -10,7 +10,7 @@ from llmos.kernel.process import Process
 def row_of(process: Process, event: Terminal, epoch: int) -> RequestRow:
     """The row of a process that `event` has ended. Tokens made are counted also where the engine
     could not tell."""
-    usage = event.usage
+    usage, prepared = event.usage, process.prepared
     first_ns = None
     if process.first_token_mono:
         first_ns = process.created_ns + process.first_token_mono - process.created_mono
@@ -26,8 +26,8 @@ def row_of(process: Process, event: Terminal, epoch: int) -> RequestRow:
         model=process.version.ref,
         route=process.body.route,
         service_class=int(process.service_class),
-        prompt_tokens=process.prepared.num_tokens if process.prepared else usage.prompt_tokens,
-        completion_tokens=max(usage.completion_tokens, process.num_tokens),
+        prompt_tokens=usage.prompt_tokens or (prepared.num_tokens if prepared else 0),
+        completion_tokens=usage.completion_tokens or process.num_tokens,
         cached_tokens=usage.cached_tokens,
         created_ns=process.created_ns,
         ended_ns=process.ended_ns or process.created_ns,
@@ -36,4 +36,5 @@ def row_of(process: Process, event: Terminal, epoch: int) -> RequestRow:
         started_ns=process.started_ns,
         first_token_ns=first_ns,
         error_code=error_code,
+        cost=usage.cost,
     )

@@ -41,7 +41,8 @@ async def pull_model(kernel: Kernel, call: Call, body: sc.PullModel) -> sc.Model
     def progress(step: PullProgress) -> None:
         call.front.send(sc.Emit(call.number, [step]))
 
-    return sc.Model(await kernel.registry.pull(body.source, body.name, progress))
+    version = await kernel.registry.pull(body.source, body.name, progress, body.options)
+    return sc.Model(version)
 
 
 async def quantize_model(kernel: Kernel, call: Call, body: sc.QuantizeModel) -> sc.Model:

@@ -34,3 +34,7 @@ class RegistryConfig(BaseModel):
     max_waiting_pulls: int = Field(
         default=32, gt=0, description="Pulls that may wait; more are refused."
     )
+    egress: list[str] = Field(
+        default=["*"],
+        description="Hosts that remote models may be at: names, name:port, * for any part.",
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from llmos.abi.blob import BlobRef
-from llmos.errors import ModelNotFound, ModelRejected
+from llmos.abi.remote import REMOTE_FILE, RemoteSpec
+from llmos.errors import ModelNotFound, ModelRejected, PermissionDenied
 from llmos.registry import hub
 from llmos.registry.choice import ChooseDriver, DriverChoice
 from llmos.registry.config import RegistryConfig
@@ -22,6 +24,7 @@ from llmos.weights import ModelFacts, inspect
 from llmos.weights.conversion import needed_bytes, quantize_folder
 from llmos.weights.digest import file_digest, names_digest
 from llmos.weights.quantized import QuantizedFolder
+from llmos.weights.remote import encode_spec, remote_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Intake:
     facts: ModelFacts
     choice: DriverChoice
     files: dict[str, BlobRef]
+    remote: RemoteSpec | None = None
 
     @property
     def digest(self) -> str:
@@ -52,25 +56,31 @@ class Intaker:
         self._config = config
         self._choose = choose_driver
 
-    def take_hub(self, source: HubSource, hold: Hold, meter: Meter) -> Intake:
+    def take_hub(
+        self, source: HubSource, hold: Hold, meter: Meter, driver: str | None = None
+    ) -> Intake:
         """Download, check, adopt."""
         staging = self._home.scratch / f"pull-{uuid.uuid4().hex}"
         try:
             staging.mkdir(mode=0o700)
             digests = hub.fetch(source, staging, self._config, self._blobs, meter)
-            return self._adopt(staging, digests, hold, meter)
+            return self._adopt(staging, digests, hold, meter, driver)
         finally:
             remove_tree(staging)
 
-    def take_upload(self, folder: Path, hold: Hold, meter: Meter) -> Intake:
+    def take_upload(
+        self, folder: Path, hold: Hold, meter: Meter, driver: str | None = None
+    ) -> Intake:
         """Check and adopt an upload's folder, which is ours to consume."""
         try:
             meter.begin("check", "", 0)
-            return self._adopt(folder, dict.fromkeys(self._scan(folder)), hold, meter)
+            return self._adopt(folder, dict.fromkeys(self._scan(folder)), hold, meter, driver)
         finally:
             remove_tree(folder)
 
-    def take_folder(self, source: FolderSource, hold: Hold, meter: Meter) -> Intake:
+    def take_folder(
+        self, source: FolderSource, hold: Hold, meter: Meter, driver: str | None = None
+    ) -> Intake:
         """Check a folder (or a file) where it is, copy it, and check the copy: only that cannot
         change."""
         folder = Path(source.folder)
@@ -86,7 +96,7 @@ class Intaker:
             total_bytes = total_size(folder, names)
         except OSError as error:
             raise ModelRejected(f"{error.filename}: cannot be read: {error.strerror}") from None
-        self._choose(inspect(folder, names))
+        self._choose(inspect(folder, names), driver)
         self._blobs.require_free(total_bytes)
         meter.begin("hash", "", total_bytes)
         files = {}
@@ -98,7 +108,27 @@ class Intaker:
             facts = inspect(checking, names)
         finally:
             self._blobs.unlink(checking.name)
-        return Intake(facts, self._choose(facts), files)
+        return Intake(facts, self._choose(facts, driver), files)
+
+    def take_remote(
+        self, spec: RemoteSpec, hold: Hold, meter: Meter, driver: str | None = None
+    ) -> Intake:
+        """Nothing is asked of it: what is taken in says where it is. Raises PermissionDenied."""
+        for host in spec.hosts:
+            if not is_allowed(host, self._config.egress):
+                raise PermissionDenied(f"{host} is not one of registry.egress", param="source")
+        facts = remote_facts(spec)
+        choice = self._choose(facts, driver)
+        staging = self._home.scratch / f"remote-{uuid.uuid4().hex}"
+        try:
+            staging.mkdir(mode=0o700)
+            path = staging / REMOTE_FILE
+            path.write_bytes(encode_spec(spec))
+            meter.begin("hash", REMOTE_FILE, path.stat().st_size)
+            files = {REMOTE_FILE: self._blobs.adopt(path, hold, meter.add, None)}
+        finally:
+            remove_tree(staging)
+        return Intake(facts, choice, files, spec)
 
     def take_quantized(self, source: Path, bits: int, hold: Hold, meter: Meter) -> Intake:
         """Quantize a version's folder, check what was made, and adopt it."""
@@ -133,16 +163,27 @@ class Intaker:
             )
 
     def _adopt(
-        self, folder: Path, digests: Mapping[str, str | None], hold: Hold, meter: Meter
+        self,
+        folder: Path,
+        digests: Mapping[str, str | None],
+        hold: Hold,
+        meter: Meter,
+        driver: str | None = None,
     ) -> Intake:
         facts = inspect(folder, list(digests))
-        choice = self._choose(facts)
+        choice = self._choose(facts, driver)
         total_bytes = total_size(folder, list(digests))
         files = {}
         for name, digest in digests.items():
             meter.begin("hash", name, total_bytes)
             files[name] = self._blobs.adopt(folder / name, hold, meter.add, digest)
         return Intake(facts, choice, files)
+
+
+def is_allowed(host: str, patterns: list[str]) -> bool:
+    """`host` is `name:port`; a pattern without a port allows them all."""
+    name = host.rpartition(":")[0]
+    return any(fnmatchcase(host, p.lower()) or fnmatchcase(name, p.lower()) for p in patterns)
 
 
 def _digests(files: dict[str, BlobRef]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from llmos.abi.remote import RemoteSpec, parse_remote
 from llmos.errors import InvalidRequest
 from llmos.storage.names import is_plain
 
@@ -52,11 +53,31 @@ class UploadSource(msgspec.Struct, frozen=True):
         return ""
 
 
+class RemoteSource(msgspec.Struct, frozen=True):
+    """`openai:https://host/v1#model`: a model that stays where it is."""
+
+    spec: RemoteSpec
+
+    @property
+    def default_name(self) -> str:
+        """Of the model, as it is called there."""
+        model = self.spec.endpoints[0].model.lower().rpartition(":")[0]
+        model = model or self.spec.endpoints[0].model.lower()
+        parts = [re.sub(r"[^a-z0-9._\-]+", "-", part).strip("-._") for part in model.split("/")]
+        return "/".join([part for part in parts if part][-2:])
+
+    @property
+    def written(self) -> str:
+        """The source as people read it."""
+        first = self.spec.endpoints[0]
+        return f"openai:{first.url}#{first.model}"
+
+
 def _without_suffix(file: str) -> str:
     return file[: -len(_GGUF)] if file.lower().endswith(_GGUF) else file
 
 
-Source = HubSource | FolderSource | UploadSource
+Source = HubSource | FolderSource | UploadSource | RemoteSource
 
 
 def normalise_name(name: str) -> str:
@@ -92,9 +113,11 @@ def parse_source(source: str) -> Source:
         return FolderSource(rest)
     if scheme == "upload" and rest:
         return UploadSource(rest)
+    if scheme == "openai":
+        return RemoteSource(parse_remote(rest))
     raise InvalidRequest(
         f"bad source {source[:100]!r}: expected hf:org/name[/FILE.gguf][@revision], "
-        "file:/absolute/path or upload:ID",
+        "file:/absolute/path, upload:ID or openai:URL#MODEL",
         param="source",
     )
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
-from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelRejected
 from llmos.registry import catalog
 from llmos.registry.choice import ChooseDriver
@@ -25,6 +25,7 @@ from llmos.registry.intake import Intake, Intaker
 from llmos.registry.names import (
     FolderSource,
     HubSource,
+    RemoteSource,
     Source,
     UploadSource,
     normalise_name,
@@ -57,6 +58,15 @@ class Builtin(msgspec.Struct, frozen=True):
     vocab_size: int = 0
     context_length: int = 0
     license: str = "apache-2.0"
+
+
+def _parse(source: str, options: PullOptions) -> Source:
+    """Raises InvalidRequest."""
+    if options.remote is None:
+        return parse_source(source)
+    if not source.startswith("openai:"):
+        raise InvalidRequest("only an openai: source is remote", param="remote")
+    return RemoteSource(options.remote)
 
 
 BITS_OF = {"int8": 8, "int4": 4}
@@ -119,18 +129,23 @@ class ModelRegistry:
         return self._index.all()
 
     async def pull(
-        self, source: str, name: str | None, progress: Callable[[PullProgress], None]
+        self,
+        source: str,
+        name: str | None,
+        progress: Callable[[PullProgress], None],
+        options: PullOptions = PullOptions(),  # noqa: B008  frozen
     ) -> ModelVersion:
         """See `abi.Registry`. Cancel to give up; an upload is consumed whatever comes of it."""
-        parsed = parse_source(source)
+        parsed = _parse(source, options)
         if name is None and isinstance(parsed, UploadSource):
             raise InvalidRequest("an upload has no name of its own: give one", param="name")
         wanted = normalise_name(name if name is not None else parsed.default_name)
 
         async def run(tell: Watch) -> ModelVersion:
-            return await self._pull(parsed, source, wanted, tell)
+            written = parsed.written if isinstance(parsed, RemoteSource) else source
+            return await self._pull(parsed, written, wanted, tell, options.driver)
 
-        return await self._flights.join((source, wanted), progress, run)
+        return await self._flights.join((source, wanted, repr(options)), progress, run)
 
     async def quantize(
         self, ref: str, to: str, name: str | None, progress: Callable[[PullProgress], None]
@@ -181,9 +196,14 @@ class ModelRegistry:
         return version
 
     async def _pull(
-        self, source: Source, written: str, name: str, tell: Callable[[PullProgress], None]
+        self,
+        source: Source,
+        written: str,
+        name: str,
+        tell: Callable[[PullProgress], None],
+        driver: str | None = None,
     ) -> ModelVersion:
-        work = self._work(source)
+        work = self._work(source, driver)
         return await self._take(work, written, name, tell)
 
     async def _take(
@@ -207,12 +227,16 @@ class ModelRegistry:
             if version is None:
                 await self._collect_quietly()
 
-    def _work(self, source: Source) -> Callable[[Hold, Meter], Intake]:
+    def _work(self, source: Source, driver: str | None) -> Callable[[Hold, Meter], Intake]:
+        intaker = self._intaker
+        if isinstance(source, RemoteSource):
+            return functools.partial(intaker.take_remote, source.spec, driver=driver)
         if isinstance(source, HubSource):
-            return functools.partial(self._intaker.take_hub, source)
+            return functools.partial(intaker.take_hub, source, driver=driver)
         if isinstance(source, FolderSource):
-            return functools.partial(self._intaker.take_folder, source)
-        return functools.partial(self._intaker.take_upload, self._uploads.take(source.upload_id))
+            return functools.partial(intaker.take_folder, source, driver=driver)
+        folder = self._uploads.take(source.upload_id)
+        return functools.partial(intaker.take_upload, folder, driver=driver)
 
     async def _register(
         self, intake: Intake, source: str, name: str, tell: Callable[[PullProgress], None]
@@ -241,6 +265,10 @@ class ModelRegistry:
             has_chat_template=facts.has_chat_template,
             license=facts.license,
             loads=facts.loads,
+            chosen=choice.reason,
+            egress=intake.remote.hosts if intake.remote else [],
+            secrets=intake.remote.keys if intake.remote else [],
+            kinds=choice.kinds,
         )
         return await self._publish(version, intake.files)
 

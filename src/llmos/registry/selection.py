@@ -10,11 +10,15 @@ from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
 from llmos.weights.gguf_inspection import SUFFIX, select_file
+from llmos.weights.onnx_inspection import select_onnx
 
 _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
     r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
 )
+_MODULE = re.compile(r"[0-9]+_[A-Za-z]{1,40}/config\.json")
+"""Of sentence-transformers: how hidden states become a vector."""
+
 _TRAINING_LEFTOVERS = re.compile(
     r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
 )
@@ -29,13 +33,17 @@ def select_small(names: Iterable[str]) -> list[str]:
 
 def _is_small(name: str) -> bool:
     if "/" in name:
-        return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
+        return _MODULE.fullmatch(name) is not None or _is_template(name)
     return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
+
+
+def _is_template(name: str) -> bool:
+    return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
 
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
     """The weight files: `model.safetensors`, else the `shards` its index names, else the one GGUF
-    file.
+    or ONNX file.
 
     Raises ModelRejected when there are none, naming a pickle if that is what there is instead.
     """
@@ -44,8 +52,8 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
         return [SINGLE]
     if INDEX in found:
         return sorted(set(shards))
-    if gguf := select_file(sorted(name for name in found if "/" not in name)):
-        return [gguf]
+    if one := _select_one(sorted(name for name in found if "/" not in name)):
+        return [one]
     pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
     if pickles:
         raise ModelRejected(
@@ -55,14 +63,20 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
 
 
+def _select_one(names: list[str]) -> str | None:
+    """The one file that is all of a model's weights, where there is one. Raises ModelRejected."""
+    return select_file(names) or select_onnx(names)
+
+
 def require_basics(names: Iterable[str]) -> None:
     """Refuse early, before anything large is moved. A GGUF file holds all of it."""
     found = set(names)
     if not has_safetensors(list(found)) and any(n.lower().endswith(SUFFIX) for n in found):
         return
-    for wanted in ("config.json", "tokenizer.json"):
-        if wanted not in found:
-            raise ModelRejected(f"{wanted}: missing")
+    if "config.json" not in found:
+        raise ModelRejected("config.json: missing")
+    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+        raise ModelRejected("tokenizer.json: missing")
 
 
 def checked_name(name: str) -> str:
@@ -74,21 +88,21 @@ def checked_name(name: str) -> str:
 
 
 def scan(folder: Path) -> list[str]:
-    """The model's files in a local folder: safetensors, else its one GGUF file. Pickles are
-    refused, but for what training leaves.
+    """The model's files in a local folder: safetensors, else its one GGUF or ONNX file. Pickles
+    are refused, but for what training leaves.
 
     Raises ModelRejected.
     """
     seen = list_files(folder, ignore=_TRAINING_LEFTOVERS)
     names = [checked_name(name) for name in select_small(seen)]
     here = [name for name in seen if "/" not in name]
-    if not has_safetensors(here) and (gguf := select_file(here)) is not None:
-        return [*names, checked_name(gguf)]
+    if not has_safetensors(here) and (one := _select_one(here)) is not None:
+        return [*names, checked_name(one)]
     return names + [name for name in here if name.endswith(".safetensors")]
 
 
 def scan_file(path: Path) -> list[str]:
-    """A model that is one file: GGUF. Its name. Raises ModelRejected."""
-    if path.is_symlink() or not path.is_file() or select_file([path.name]) is None:
-        raise ModelRejected(f"{path.name}: a model is a folder, or one GGUF file")
+    """A model that is one file: GGUF or ONNX. Its name. Raises ModelRejected."""
+    if path.is_symlink() or not path.is_file() or _select_one([path.name]) is None:
+        raise ModelRejected(f"{path.name}: a model is a folder, or one GGUF or ONNX file")
     return [checked_name(path.name)]

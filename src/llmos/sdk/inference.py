@@ -35,6 +35,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int = 0
     prompt_tokens_details: _Details | None = None
+    cost: float | None = None
 
 
 class _Text(msgspec.Struct):
@@ -148,4 +149,4 @@ def _usage(usage: _Usage | None) -> Usage | None:
         return None
     details = usage.prompt_tokens_details
     cached = (details.cached_tokens if details else 0) or 0
-    return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
+    return Usage(usage.prompt_tokens, usage.completion_tokens, cached, usage.cost)

@@ -10,8 +10,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.syscall import PullModel
 from llmos.errors import LLMOSError, NotFound, ServerUnreachable, StorageError
 from llmos.sdk.calls import discard_upload, model_path, upload_file
 from llmos.sdk.config import ClientConfig
@@ -31,28 +34,27 @@ Progress = Callable[[PullProgress], None]
 Steps = Generator[Call[Any], Any, ModelVersion]
 
 
-def pull(
-    config: ClientConfig, is_local: bool, source: str, name: str | None, progress: Progress
-) -> Steps:
-    """`hf:org/name[@revision]` or `file:PATH`, where PATH is the client's.
+def pull(config: ClientConfig, is_local: bool, wish: PullModel, progress: Progress) -> Steps:
+    """`hf:org/name[@revision]`, `openai:URL#MODEL`, or `file:PATH`, where PATH is the client's.
 
     With `is_local` (over the home's socket) the path itself is handed over; otherwise the files
     right under it are sent, and dropped again should the pull be refused.
     """
+    source, replace = wish.source, msgspec.structs.replace
     if not source.startswith("file:"):
-        version: ModelVersion = yield pull_call(config, source, name, progress)
+        version: ModelVersion = yield pull_call(config, wish, progress)
         return version
     path = Path(source.removeprefix("file:").removeprefix("//")).expanduser().absolute()
     if not path.exists():
         raise NotFound(f"there is no {path}", param="source")
     if is_local:
-        version = yield pull_call(config, f"file:{path}", name, progress)
+        version = yield pull_call(config, replace(wish, source=f"file:{path}"), progress)
         return version
     upload_id = new_id("upl")
     try:
         yield from _upload(config, upload_id, path, progress)
-        source = f"upload:{upload_id}"
-        version = yield pull_call(config, source, name or default_name(path), progress)
+        wish = replace(wish, source=f"upload:{upload_id}", name=wish.name or default_name(path))
+        version = yield pull_call(config, wish, progress)
     except BaseException:
         yield from _discard(config, upload_id)
         raise
@@ -92,11 +94,11 @@ def _discard(config: ClientConfig, upload_id: str) -> Generator[Call[Any], Any, 
         return  # the server collects uploads that nobody pulls; the first error is the one to tell
 
 
-def pull_call(
-    config: ClientConfig, source: str, name: str | None, progress: Progress
-) -> Call[ModelVersion]:
+def pull_call(config: ClientConfig, wish: PullModel, progress: Progress) -> Call[ModelVersion]:
     """`POST /os/v1/models`: events `progress`, then `done` or `error`."""
-    body = {"source": source} if name is None else {"source": source, "name": name}
+    remote = msgspec.to_builtins(wish.options.remote)
+    fields = {"name": wish.name, "driver": wish.options.driver, "remote": remote}
+    body = {"source": wish.source} | {k: v for k, v in fields.items() if v is not None}
     request = Request("POST", "/os/v1/models", encode(body), Patience.LONG)
     return Call(request, lambda: PullReader(config.max_event_bytes, progress))
 

@@ -56,12 +56,16 @@ def usage_object(usages: Sequence[Usage], n: int = 1) -> dict[str, Any]:
     prompts = usages[::n]
     prompt = sum(u.prompt_tokens for u in prompts)
     completion = sum(u.completion_tokens for u in usages)
-    return {
+    made: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": sum(u.cached_tokens for u in prompts)},
     }
+    costs = [u.cost for u in usages if u.cost is not None]
+    if costs:  # in US dollars, of a model that somebody else is paid for
+        made["cost"] = sum(costs)
+    return made
 
 
 def identity(head: Head, is_chat: bool, is_stream: bool) -> dict[str, Any]:

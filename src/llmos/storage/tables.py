@@ -320,6 +320,7 @@ requests = Table(
     Column("outcome", String(32), nullable=False),
     Column("error_code", String(64)),
     Column("epoch", Integer, nullable=False),
+    Column("cost", Float),
 )
 """One row per synchronous inference, written behind its answer."""
 Index("ix_requests_tenant_id_request_id", requests.c.tenant_id, requests.c.request_id)

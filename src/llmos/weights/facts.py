@@ -22,6 +22,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
     method's name, with the bits for our own (`llmos-int8`), empty for none. `files` are the weight
     files, in reading order. `loads` are the types it can be loaded in, with what each takes.
+    `keeps_kv`: a request keeps keys and values of its own. `labels` are the names of its classes;
+    `pools`: the folder says how hidden states become a vector. `kinds`: what it can be asked for,
+    of a model that says so itself.
     """
 
     format: str
@@ -49,6 +52,10 @@ class ModelFacts(msgspec.Struct, frozen=True):
     license: str = ""
     loads: dict[str, LoadCost] = {}
     kv_dtype: str = ""
+    keeps_kv: bool = True
+    labels: list[str] = []
+    pools: bool = False
+    kinds: list[str] = []
 
     @property
     def stored_dtype(self) -> str:
@@ -66,6 +73,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
+        if not self.keeps_kv:
+            return 0
         # pages of the native engine hold whole vectors of sixteen
         size = self.head_dim if self.kv_dtype else -(-self.head_dim // 16) * 16
         per_layer = 2 * self.num_kv_heads * size

@@ -6,15 +6,19 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+
 from llmos.errors import ModelRejected
 from llmos.weights.card import find_license
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
 from llmos.weights.folder import has_safetensors, list_files, read_weights, require
 from llmos.weights.gguf_inspection import inspect_gguf, select_file
+from llmos.weights.items import is_for_items, item_facts
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
 from llmos.weights.loadcost import Sizes, with_costs
+from llmos.weights.onnx_inspection import inspect_onnx, select_onnx
 from llmos.weights.quantizable import EMBEDDINGS, HEADS
 from llmos.weights.safetensors import Tensor, read_header
 from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
@@ -29,9 +33,16 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     names = list_files(folder) if names is None else names
     if not has_safetensors(names) and (gguf := select_file(names)) is not None:
         return inspect_gguf(folder, gguf)
+    if not has_safetensors(names) and (onnx := select_onnx(names)) is not None:
+        return inspect_onnx(folder, names, onnx)
     require(names, "config.json")
     config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
     files, tensors = read_weights(folder, names)
+    if is_for_items(config):
+        if "tokenizer.json" in names:
+            _check_tokenizer(folder)
+        facts = item_facts(folder, names, config, files=files, tensors=tensors)
+        return msgspec.structs.replace(facts, license=find_license(folder))
     require(names, "tokenizer.json")
     _check_tokenizer(folder)
     text = config.find_section("text_config") or config

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmos.abi import worker as msg
-from llmos.abi.driver import Driver
+from llmos.abi.driver import Driver, Waking
 from llmos.abi.events import Event, Failed
 from llmos.errors import Conflict, EngineFailed, LLMOSError
 from llmos.ipc.blocking import BlockingChannel
@@ -76,6 +76,8 @@ class ReplicaLoop:
             self._channel.send(msg.LoadError(error.to_info()))
         else:
             self._loaded = True
+            if isinstance(self._driver, Waking):
+                self._channel.watch(self._driver.wake_fd())
             self._channel.send(msg.Loaded(report))
 
     def _submit(self, message: msg.Submit) -> None:
@@ -141,6 +143,8 @@ class ReplicaLoop:
 
     def _shutdown(self, _: msg.Shutdown) -> None:
         if self._loaded:
+            if isinstance(self._driver, Waking):
+                self._channel.unwatch(self._driver.wake_fd())
             self._driver.unload()
         self._running = False
 

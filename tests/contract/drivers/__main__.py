@@ -35,7 +35,8 @@ class Tally:
             mark = item.get_closest_marker("verb")
             if params is None or mark is None:
                 continue
-            driver = params.params.get("subject") or params.params.get("driver_name")
+            named = (params.params.get(name) for name in ("subject", "driver_name", "items"))
+            driver = next(filter(None, named))
             assert mark.args[0] in VERBS, item.nodeid
             self._cells[item.nodeid] = driver_of(driver), mark.args[0]
 

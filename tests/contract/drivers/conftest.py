@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from llmos.drivers.catalog import DRIVERS
 from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import Subject, open_subject
 from tests.contract.drivers.verbs import SUBJECTS, driver_of
@@ -27,9 +26,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
     return folder
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+@pytest.fixture(params=sorted(KITS))
 def driver_name(request: pytest.FixtureRequest, require: Callable[[str], None]) -> str:
-    """Every driver that is installed."""
+    """Every driver that generates and is installed."""
     name: str = request.param
     require(name)
     return name

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import select
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmos.abi.driver import Driver, LoadReport, Preparer
+from llmos.abi.driver import Driver, LoadReport, Preparer, Waking
 from llmos.abi.events import Event, Tokens
 from llmos.abi.inference import Prepared, PrepareItem, Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.drivers.catalog import DRIVERS
@@ -16,6 +18,7 @@ from tests.contract.drivers.kits import KITS, Kit
 from tests.contract.drivers.verbs import ON_TORCH, driver_of
 from tests.unit.drivers.tiny import make_spec
 
+PATIENCE_S = 30.0
 TEXT = "hello the abc"
 
 
@@ -53,10 +56,31 @@ class Subject:
     def run(self, num_steps: int = 2000) -> dict[str, list[Event]]:
         events: dict[str, list[Event]] = {}
         for _ in range(num_steps):
-            if self.driver.wait_s() is None:
+            if not self._has_work():
                 break
-            for event in self.driver.step():
+            for event in self.step():
                 events.setdefault(event.request_id, []).append(event)
+        return events
+
+    def _has_work(self) -> bool:
+        is_elsewhere = isinstance(self.driver, Waking) and self.driver.health().num_running
+        return self.driver.wait_s() is not None or bool(is_elsewhere)
+
+    def step(self) -> list[Event]:
+        """One step. Of an engine that is elsewhere: every request that runs has moved."""
+        events = self.driver.step()
+        if not isinstance(self.driver, Waking):
+            return events
+        self.kit.tick()
+        deadline_s = time.monotonic() + PATIENCE_S
+        num_running = self.driver.health().num_running
+        moved: set[str] = set()
+        while len(moved) < num_running:
+            assert time.monotonic() < deadline_s, "a request does not move"
+            select.select([self.driver.wake_fd()], [], [], PATIENCE_S)
+            found = self.driver.step()
+            moved |= {event.request_id for event in found}
+            events += found
         return events
 
     def files(self) -> list[Path]:

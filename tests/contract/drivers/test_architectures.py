@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmos.drivers.catalog import NATIVE_ARCHITECTURES, NATIVE_MIXTURES
+from llmos.drivers.native.architectures import NATIVE_ARCHITECTURES, NATIVE_MIXTURES
 from llmos.drivers.native.batch import Batch, DecodeMode
 from llmos.drivers.native.load import load_model
 from tests.unit.drivers.tiny import BASE, VOCAB_SIZE, make_model

@@ -63,7 +63,7 @@ def test_rows_move_in_one_step(subject: Subject) -> None:
     for _ in range(200):
         if len(seen) == len(TEXTS):
             break
-        for event in subject.driver.step():
+        for event in subject.step():
             seen[event.request_id] = seen.get(event.request_id, 0) + 1
     assert set(seen) == {f"r{n}" for n in range(len(TEXTS))}
     assert max(seen.values()) < 20  # nobody has ended yet

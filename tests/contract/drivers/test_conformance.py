@@ -7,7 +7,7 @@ import pytest
 from llmos.abi.events import Aborted, Finished, FinishReason
 from llmos.abi.inference import Sampling, TextPrompt, TokensPrompt, WorkItem
 from llmos.boot import driver_entry
-from llmos.drivers.catalog import DRIVERS
+from llmos.drivers.catalog import DRIVERS, FORMATS
 from llmos.errors import InvalidRequest, LLMOSError, UserError
 from tests.contract.drivers.subject import TEXT, Subject, check_stream, num_tokens
 
@@ -28,6 +28,7 @@ def test_prepare(subject: Subject) -> None:
     assert len(prepared.tokens) == 4 * prepared.num_tokens > 0
     again = subject.prepare(TokensPrompt([72, 73]))
     assert (again.num_tokens, again.request_id) == (2, "req_2")
+    assert len(again.tokens) == 8 or subject.kit.marks
     for wrong in ([-1], [2**31], []):
         with pytest.raises(InvalidRequest):
             subject.prepare(TokensPrompt(wrong))
@@ -167,6 +168,7 @@ def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
     entry = driver_entry(can.driver)
     assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
     assert entry.features == can.features
+    assert [name for name in can.formats if name != "none"] == FORMATS[can.driver]
 
 
 @pytest.mark.verb("capabilities")

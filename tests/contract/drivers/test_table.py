@@ -6,12 +6,14 @@ from pathlib import Path
 
 from llmos.drivers.catalog import DRIVERS
 from tests.contract.drivers.__main__ import BEGIN, rows_of
-from tests.contract.drivers.kits import KITS
-from tests.contract.drivers.verbs import VERBS
+from tests.contract.drivers.kits import ITEM_KITS, KITS
+from tests.contract.drivers.verbs import ITEM_DRIVERS, VERBS
 
 
 def test_every_driver_has_a_kit() -> None:
-    assert set(KITS) == set(DRIVERS)
+    assert KITS.keys() | ITEM_KITS.keys() == set(DRIVERS)
+    assert not KITS.keys() & ITEM_KITS.keys()
+    assert sorted(ITEM_KITS) == sorted(ITEM_DRIVERS)
 
 
 def test_the_committed_table_has_every_driver_and_verb(repository: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from llmos.drivers.catalog import NATIVE_ARCHITECTURES
+from llmos.drivers.native.architectures import NATIVE_ARCHITECTURES
 from llmos.drivers.native.fused.architectures import FAMILIES
 from llmos.drivers.native.fused.spec import Activation, Decoder, Unsupported
 from tests.contract.fused.compare import described, worst_of

@@ -10,10 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.abi.remote import Endpoint, RemoteSpec
 from llmos.drivers import catalog
-from llmos.drivers.catalog import DRIVERS, NATIVE_ARCHITECTURES, choose, find_missing
-from llmos.errors import ModelRejected, PluginError
+from llmos.drivers.catalog import DRIVERS, FORMATS, choose, find_missing
+from llmos.drivers.native.architectures import NATIVE_ARCHITECTURES
+from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
+from llmos.weights.remote import remote_facts
 
 LLAMA = ModelFacts(
     format="safetensors",
@@ -50,9 +53,10 @@ def test_a_choice_names_a_driver_of_the_table() -> None:
         ({"architecture": "BloomForCausalLM"}, "ALiBi"),
         ({"architecture": "MambaForCausalLM"}, "linear attention"),
         ({"architecture": "Qwen3NextForCausalLM"}, "linear attention"),
-        ({"architecture": "T5ForConditionalGeneration"}, "encoder"),
-        ({"architecture": "BertForMaskedLM"}, "gaps"),
-        ({"architecture": "BertModel"}, "no head"),
+        ({"architecture": "BlipForConditionalGeneration"}, "encoder"),
+        ({"architecture": "ConvBertForMaskedLM"}, "gaps"),
+        ({"architecture": "ConvBertModel"}, "no head"),
+        ({"architecture": "BertModel", "quantization": "gptq"}, "gptq"),
         ({"architecture": "LlamaForCausalLm"}, "near: LlamaForCausalLM"),
         ({"architecture": "EvilForCausalLM" + "x" * 5000}, "not an architecture"),
         ({"architecture": ""}, "no architecture"),
@@ -66,6 +70,29 @@ def test_refusals_name_the_architecture_and_why(facts: dict[str, Any], reason: s
         choose(msgspec.structs.replace(LLAMA, **facts))
     assert facts.get("architecture", "LlamaForCausalLM")[:20] in caught.value.message
     assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"architecture": "BertModel"}, "embeddings"),
+        ({"architecture": "BertForMaskedLM"}, "fill-mask"),
+        ({"architecture": "BertForMaskedLM", "pools": True}, "embeddings"),
+        ({"architecture": "BertForSequenceClassification", "labels": ["x"]}, "rerank"),
+        ({"architecture": "T5ForConditionalGeneration"}, "summarization"),
+        ({"architecture": "ViTForImageClassification"}, "image-classification"),
+        ({"architecture": "YolosForObjectDetection"}, "object-detection"),
+        ({"architecture": "Wav2Vec2ForCTC"}, "automatic-speech-recognition"),
+        ({"architecture": "WhisperForConditionalGeneration"}, "automatic-speech-recognition"),
+    ],
+)
+def test_what_answers_item_by_item_goes_to_the_encoder_driver(
+    facts: dict[str, Any], kind: str
+) -> None:
+    choice = choose(msgspec.structs.replace(LLAMA, **facts))
+    assert (choice.driver, choice.kinds[0]) == ("encoder", kind)
+    assert choice.prepare == DRIVERS["encoder"].prepare
+    assert kind in choice.reason
 
 
 def test_sliding_windows_are_read() -> None:
@@ -111,6 +138,31 @@ def test_gguf_files_that_do_not_generate(installed: set[str], architecture: str)
     installed.add("llama-cpp-python")
     with pytest.raises(ModelRejected, match=rf"m\.gguf: {architecture} is not supported"):
         choose(msgspec.structs.replace(GGUF, architecture=architecture))
+
+
+REMOTE = remote_facts(RemoteSpec([Endpoint("https://h/v1", "m")]))
+
+
+def test_a_driver_may_be_asked_for() -> None:
+    choice = choose(LLAMA, "native")
+    assert choice.driver == "native"
+    assert choice.reason.endswith("it was asked for")
+    assert choose(REMOTE).driver == choose(REMOTE, "openai").driver == "openai"
+    with pytest.raises(InvalidRequest, match="native"):
+        choose(LLAMA, "natve")
+
+
+@pytest.mark.parametrize(
+    ("facts", "driver", "better"),
+    [(LLAMA, "openai", "native"), (LLAMA, "echo", "native"), (REMOTE, "native", "openai")],
+)
+def test_a_driver_that_does_not_read_it(facts: ModelFacts, driver: str, better: str) -> None:
+    with pytest.raises(ModelRejected, match=f"{driver} driver does not read.*; {better}.* does"):
+        choose(facts, driver)
+
+
+def test_every_driver_says_what_it_reads() -> None:
+    assert set(FORMATS) == set(DRIVERS)
 
 
 def test_every_extra_is_declared(repository: Path) -> None:

@@ -89,8 +89,8 @@ def several(folder: Path) -> Path:
     ("make", "match"),
     [
         (damaged, "truncated"),
-        (linked, "one GGUF file"),
-        (pickled, "one GGUF file"),
+        (linked, "one GGUF or ONNX file"),
+        (pickled, "one GGUF or ONNX file"),
         (several, "name one: a.gguf, b.gguf"),
         (lambda folder: folder / "no.gguf", "there is no folder or file"),
     ],

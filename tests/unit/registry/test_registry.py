@@ -254,12 +254,12 @@ from llmos.storage.uploads import Uploads
 home = open_home(Path(sys.argv[1]))
 config = StorageConfig(min_free_bytes=0)
 blobs = Blobs(home, config)
-class Choice: driver = prepare = reason = "x"
+class Choice: driver = prepare = reason = "x"; kinds = ["generate"]
 async def main():
     database = open_database(home.db, config)
     registry = ModelRegistry(
         home, database, blobs, Uploads(home, blobs, config),
-        choose_driver=lambda facts: Choice, collect=lambda: asyncio.sleep(0),
+        choose_driver=lambda facts, driver=None: Choice, collect=lambda: asyncio.sleep(0),
     )
     await registry.open()
     if sys.argv[3] == "store":

@@ -54,6 +54,7 @@ PROCESS: dict[str, Any] = {
     "prompt_tokens": 3,
     "completion_tokens": 5,
     "cached_tokens": 0,
+    "driver": "",
     "created_ns": 1_700_000_000_000_000_000,
     "started_ns": None,
     "ended_ns": None,

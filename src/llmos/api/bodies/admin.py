@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
+from llmos.abi.registry import PullOptions
+from llmos.abi.remote import read_spec
 from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel, QuantizeModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
@@ -17,13 +19,19 @@ MAX_KEEP_ALIVE_S = 3_153_600_000
 
 
 class PullBody(Shape):
-    """`source` is `hf:org/name[@revision]`, `file:/absolute/path` or `upload:ID`."""
+    """`source` is `hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`, or of a model that
+    stays elsewhere `openai:https://host/v1#model`, which `remote` says more of. `driver` absent:
+    the one that is best for it here."""
 
     source: str = Field(min_length=1, max_length=4096)
     name: str | None = Field(default=None, min_length=1, max_length=256)
+    driver: str | None = Field(default=None, min_length=1, max_length=64)
+    remote: dict[str, Any] | None = None
 
     def to_call(self) -> PullModel:
-        return PullModel(self.source, self.name)
+        """Raises InvalidRequest naming the field of `remote`."""
+        remote = None if self.remote is None else read_spec(self.remote)
+        return PullModel(self.source, self.name, PullOptions(self.driver, remote))
 
 
 class QuantizeBody(Shape):

@@ -28,7 +28,7 @@ from llmos.api.wire import to_wire
 from llmos.errors import InvalidRequest, ProtocolViolation
 from llmos.shapes.inputs import read_plain
 
-REMOTE_SCHEMES = ("hf:", "upload:")
+REMOTE_SCHEMES = ("hf:", "upload:", "openai:")
 """Sources any client may name; another one is a path of this machine."""
 
 

@@ -18,8 +18,8 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from llmos.drivers.catalog import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native import attention
+from llmos.drivers.native.architectures import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
 from llmos.drivers.native.weights import Weights, identities

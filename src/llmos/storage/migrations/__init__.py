@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect
 
 from llmos.errors import ConfigError
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision under `versions/` (a test holds it to that)."""
 
 

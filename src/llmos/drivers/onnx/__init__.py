@@ -1,0 +1,1 @@
+"""Models in ONNX files, for the kinds of work that it knows, without PyTorch."""
