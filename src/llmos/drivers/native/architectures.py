@@ -5,55 +5,24 @@ from __future__ import annotations
 import difflib
 
 NATIVE_ARCHITECTURES = frozenset(
-    [
-        "ApertusForCausalLM",
-        "ArceeForCausalLM",
-        "CohereForCausalLM",
-        "Cohere2ForCausalLM",
-        "Ernie4_5ForCausalLM",
-        "Exaone4ForCausalLM",
-        "GemmaForCausalLM",
-        "Gemma2ForCausalLM",
-        "Gemma3ForCausalLM",
-        "GlmForCausalLM",
-        "Glm4ForCausalLM",
-        "GPT2LMHeadModel",
-        "GPTBigCodeForCausalLM",
-        "GPTNeoXForCausalLM",
-        "GraniteForCausalLM",
-        "HeliumForCausalLM",
-        "HunYuanDenseV1ForCausalLM",
-        "LlamaForCausalLM",
-        "MinistralForCausalLM",
-        "Ministral3ForCausalLM",
-        "MistralForCausalLM",
-        "NanoChatForCausalLM",
-        "OlmoForCausalLM",
-        "Olmo2ForCausalLM",
-        "Olmo3ForCausalLM",
-        "OPTForCausalLM",
-        "PersimmonForCausalLM",
-        "PhiForCausalLM",
-        "Phi3ForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen3ForCausalLM",
-        "SeedOssForCausalLM",
-        "SmolLM3ForCausalLM",
-        "Starcoder2ForCausalLM",
-        "VaultGemmaForCausalLM",
-    ]
+    """
+    ApertusForCausalLM ArceeForCausalLM CohereForCausalLM Cohere2ForCausalLM
+    Ernie4_5ForCausalLM Exaone4ForCausalLM GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM
+    GlmForCausalLM Glm4ForCausalLM GPT2LMHeadModel GPTBigCodeForCausalLM GPTNeoXForCausalLM
+    GraniteForCausalLM HeliumForCausalLM HunYuanDenseV1ForCausalLM LlamaForCausalLM
+    MinistralForCausalLM Ministral3ForCausalLM MistralForCausalLM NanoChatForCausalLM
+    OlmoForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM OPTForCausalLM PersimmonForCausalLM
+    PhiForCausalLM Phi3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM SeedOssForCausalLM
+    SmolLM3ForCausalLM Starcoder2ForCausalLM VaultGemmaForCausalLM
+    """.split()
 )
 """Dense Transformers architectures whose logits were compared with Transformers' own attention."""
 
 NATIVE_MIXTURES = frozenset(
-    [
-        "GraniteMoeForCausalLM",
-        "MixtralForCausalLM",
-        "OlmoeForCausalLM",
-        "PhimoeForCausalLM",
-        "Qwen2MoeForCausalLM",
-        "Qwen3MoeForCausalLM",
-    ]
+    """
+    GraniteMoeForCausalLM MixtralForCausalLM OlmoeForCausalLM PhimoeForCausalLM
+    Qwen2MoeForCausalLM Qwen3MoeForCausalLM
+    """.split()
 )
 """The same for mixtures of experts: an expert works on all rows that chose it at once."""
 
@@ -61,26 +30,8 @@ _REASONS: list[tuple[str, list[str]]] = [
     ("it attends with a bias by distance (ALiBi)", ["Bloom", "Mpt", "Falcon"]),
     (
         "it has linear attention, state space or convolution layers",
-        [
-            "Mamba",
-            "FalconMamba",
-            "FalconH1",
-            "Jamba",
-            "Bamba",
-            "Zamba",
-            "Rwkv",
-            "xLSTM",
-            "RecurrentGemma",
-            "Lfm2",
-            "Qwen3Next",
-            "Qwen3_5",
-            "GraniteMoeHybrid",
-            "MiniMax",
-            "Nemotron_H",
-            "NemotronH",
-            "KimiLinear",
-            "Olmo_Hybrid",
-        ],
+        """Mamba FalconMamba FalconH1 Jamba Bamba Zamba Rwkv xLSTM RecurrentGemma Lfm2 Qwen3Next
+        Qwen3_5 GraniteMoeHybrid MiniMax Nemotron_H NemotronH KimiLinear Olmo_Hybrid""".split(),
     ),
     ("its attention has sinks", ["GptOss"]),
     ("its keys and values are compressed (latent attention)", ["DeepseekV", "Youtu", "MiniCPM3"]),
