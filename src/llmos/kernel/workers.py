@@ -459,6 +459,7 @@ _OF_PROGRAMS = (
     msg.Calls,
     msg.Waits,
     msg.Checkpoint,
+    msg.Gather,
     msg.Returned,
     msg.Raised,
     msg.GaveWay,
