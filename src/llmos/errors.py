@@ -28,6 +28,7 @@
     │   ├── WorkerLost                worker_lost
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
+    │   ├── AnswerRejected            answer_rejected
     │   ├── ProgramFailed             program_failed
     │   ├── SnapshotRejected          snapshot_rejected
     │   └── ProtocolViolation         protocol_violation
@@ -253,6 +254,13 @@ class EngineFailed(WorkerError):
     """The engine raised while it worked on the request."""
 
     code = "engine_failed"
+
+
+class AnswerRejected(WorkerError):
+    """A model answered, but not with what was asked for: no label, no JSON, not by the schema."""
+
+    code = "answer_rejected"
+    retryable = False
 
 
 class ProgramFailed(WorkerError):

@@ -26,6 +26,7 @@ from llmos.cli import (
     sim,
     story,
     system,
+    tasks,
     top,
 )
 from llmos.cli.options import examples
@@ -122,6 +123,7 @@ for _command, _examples in _COMMANDS:
     _context = _NUMBERS if _command is processes.nice else None
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
+app.add_typer(tasks.app, name="task")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")

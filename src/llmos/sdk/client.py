@@ -26,7 +26,7 @@ from typing import (
 from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, jobs
+from llmos.sdk import calls, calls_home, files, inference, jobs, tasks
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull, quantize_call
@@ -228,6 +228,26 @@ class AsyncJobs(_AsyncGroup):
         return await transport.open(call)
 
 
+class Tasks(_Group):
+    """`client.tasks`."""
+
+    create = _Sync(tasks.create_task)
+    list = _Sync(tasks.list_tasks)
+    show = _Sync(tasks.show_task)
+    cancel = _Sync(tasks.cancel_task)
+    result = _Sync(tasks.task_result)
+
+
+class AsyncTasks(_AsyncGroup):
+    """`client.tasks`."""
+
+    create = _Async(tasks.create_task)
+    list = _Async(tasks.list_tasks)
+    show = _Async(tasks.show_task)
+    cancel = _Async(tasks.cancel_task)
+    result = _Async(tasks.task_result)
+
+
 class Schedules(_Group):
     """`client.schedules`."""
 
@@ -324,6 +344,7 @@ class Client:
         self.models = Models(self._transport)
         self.processes = Processes(self._transport)
         self.jobs = Jobs(self._transport)
+        self.tasks = Tasks(self._transport)
         self.schedules = Schedules(self._transport)
         self.files = Files(self._transport)
         self.keys = Keys(self._transport)
@@ -414,6 +435,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.processes = AsyncProcesses(self._transport)
         self.jobs = AsyncJobs(self._transport)
+        self.tasks = AsyncTasks(self._transport)
         self.schedules = AsyncSchedules(self._transport)
         self.files = AsyncFiles(self._transport)
         self.keys = AsyncKeys(self._transport)
