@@ -292,6 +292,7 @@ def driver_entry(name: str) -> DriverEntry:
         snapshots=spec.snapshots,
         parks=spec.parks,
         engine=_engine_of(name),
+        least_slots=spec.least_slots,
     )
 
 

@@ -113,6 +113,8 @@ class Health(msgspec.Struct, frozen=True):
 class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
+    `least_slots`: of a driver whose requests take next to no memory, so many may run at once.
+
     `snapshots` and `parks` are its capabilities, known before a worker of it has started; `engine`
     is what it runs on, with versions, as far as that is known: footprints hold for it alone.
     """
@@ -124,6 +126,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     snapshots: bool = False
     parks: bool = False
     engine: str = ""
+    least_slots: int = 1
 
 
 class Driver(Protocol):

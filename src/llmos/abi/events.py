@@ -1,8 +1,10 @@
-"""What a request's stream carries: any number of `Tokens`, then exactly one terminal event."""
+"""What a request's stream carries: any number of `Tokens`, or of `Outputs`, then exactly one
+terminal event."""
 
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -29,6 +31,27 @@ class Tokens(
     request_id: str
     token_ids: list[int]
     text: str
+
+
+class ItemOutput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of item `index`: `value`, JSON as its kind shapes it, or `error`.
+
+    `data`: a vector, float32, little-endian; or bytes that `value` tells the format of. `note` is
+    for people: what of the item was left out.
+    """
+
+    index: int
+    value: Any = None
+    data: bytes = b""
+    note: str = ""
+    error: ErrorInfo | None = None
+
+
+class Outputs(msgspec.Struct, frozen=True, tag="out"):
+    """Items of one request that were answered in one step, in any order, each once."""
+
+    request_id: str
+    items: list[ItemOutput]
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -77,4 +100,4 @@ class Aborted(msgspec.Struct, frozen=True, tag="abt"):
 
 
 Terminal = Finished | Failed | Aborted
-Event = Tokens | Finished | Failed | Aborted
+Event = Tokens | Outputs | Finished | Failed | Aborted

@@ -6,7 +6,11 @@ from typing import Any
 
 import msgspec
 
+from llmos.abi.blob import BlobRef
 from llmos.abi.principal import ServiceClass
+
+GENERATE = "generate"
+"""The kind of work that continues a text; what other kinds take and give is in `docs/kinds.md`."""
 
 UNBOUNDED = 0
 """`max_tokens` of a request that wants whatever the context still holds."""
@@ -53,7 +57,22 @@ class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
     token_ids: list[int]
 
 
-Prompt = ChatPrompt | TextPrompt | TokensPrompt
+class ItemsPrompt(msgspec.Struct, frozen=True, tag="items"):
+    """Work of a kind that is answered item by item: classify, embed, transcribe ...
+
+    `kind` "": the first one that the model is for. `items` are JSON, as the kind shapes them;
+    `params` hold for all of them. Where an item is of bytes (an image, sound), it is
+    `{"blob": N}`, and they are in the file that `blobs[N].path` names, which its owner keeps until
+    the request has ended.
+    """
+
+    kind: str
+    items: list[Any]
+    params: dict[str, Any] = {}
+    blobs: list[BlobRef] = []
+
+
+Prompt = ChatPrompt | TextPrompt | TokensPrompt | ItemsPrompt
 
 
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,21 +103,35 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class PrepareItem(msgspec.Struct, frozen=True):
-    """Work for the tokenizer worker. `folder` holds the tokenizer; `entry` names the code."""
+    """Work for the tokenizer worker. `folder` holds the tokenizer; `entry` names the code.
+
+    `kind` is that of the prompt, resolved, and `context_length` the longest row of tokens that the
+    replica takes; both only matter to an `ItemsPrompt`. `spill` is the path of a file that the
+    preparer may make for what is too large for a message; the kernel deletes it in the end.
+    """
 
     request_id: str
     entry: str
     folder: str
     prompt: Prompt
     vocab_size: int
+    kind: str = GENERATE
+    context_length: int = 0
+    spill: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them."""
+    """A tokenized prompt: `tokens` are int32, little-endian, `num_tokens` of them.
+
+    Of items: `num_tokens` is what all of them cost, for queues and shares, and `payload` what the
+    preparer hands to its driver, `spill` what of it is in the file of that name.
+    """
 
     request_id: str
     tokens: bytes
     num_tokens: int
+    payload: bytes = b""
+    spill: str = ""
 
 
 class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +140,9 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     `generated`: tokens of the answer that were drawn already, int32, little-endian. A submitted
     item that has some is *recomputed*: the driver reads them after the prompt and goes on, says
     none of them again, counts them as its own, and does not promise equal bits from there on.
+    Of a kind that is answered item by item, they are the numbers of the items that are answered.
+
+    `payload` and `spill` as in `Prepared`, for kinds other than `generate`.
 
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
     `cache_salt`: what is cached under one is never found under another; no two tenants have one.
@@ -116,7 +152,7 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str
     tokens: bytes
     sampling: Sampling
-    kind: str = "generate"
+    kind: str = GENERATE
     adapter: str | None = None
     grammar: str | None = None
     cache_salt: str = ""
@@ -125,3 +161,5 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     options: dict[str, Any] = {}
     service_class: ServiceClass = ServiceClass.DEFAULT
     generated: bytes = b""
+    payload: bytes = b""
+    spill: str = ""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from llmos.abi.events import Served
+from llmos.abi.events import ItemOutput, Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
 from llmos.errors import ErrorInfo
 
@@ -48,7 +48,10 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The whole of one generation, or why there is none. `created_ns` is UTC."""
+    """The whole of one generation, or why there is none. `created_ns` is UTC.
+
+    `outputs`: of an `ItemsPrompt`, one for each item, by index.
+    """
 
     request_id: str = ""
     model: str = ""
@@ -61,6 +64,7 @@ class Answer(msgspec.Struct, frozen=True):
     service_class: int = 0
     deterministic: bool | None = None
     served: Served | None = None
+    outputs: list[ItemOutput] = []
     error: ErrorInfo | None = None
 
 

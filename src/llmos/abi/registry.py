@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from llmos.abi.inference import GENERATE
+
 
 class LoadCost(msgspec.Struct, frozen=True):
     """What a replica takes with its weights in some type: as `ModelVersion` says of its own."""
@@ -23,7 +25,8 @@ class ModelVersion(msgspec.Struct, frozen=True):
     needs besides KV. `prepare` is the entry string of its Preparer. `options` go to the driver.
     `dtype` is what the files hold; `loads` are the types it can be loaded in, with what each takes
     (empty: as its files alone, or it was registered before that was known). `loaded_as`: the type
-    it has or would have in memory, and why; only in the answer to `ShowModel`.
+    it has or would have in memory, and why; only in the answer to `ShowModel`. `kinds` are what it
+    can be asked for; the first is what it is for.
     """
 
     model_id: str
@@ -50,6 +53,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     options: dict[str, Any] = {}
     loads: dict[str, LoadCost] = {}
     loaded_as: str = ""
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
     @property
     def ref(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from llmos.abi.channel import Channel, ChannelClosed
-from llmos.abi.events import Event, Tokens
+from llmos.abi.events import Event, Outputs, Tokens
 from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import PullProgress
 from llmos.abi.syscall import Accepted, Ack, Cancel, Result
@@ -145,7 +145,7 @@ class InferStream(GateStream[Event]):
     def feed(self, events: list[Any]) -> None:
         self._events.extend(events)
         last = events[-1] if events else None
-        if last is not None and type(last) is not Tokens:
+        if last is not None and type(last) is not Tokens and type(last) is not Outputs:
             self._end()
             if self.on_terminal is not None:
                 self.on_terminal(last)

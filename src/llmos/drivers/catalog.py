@@ -8,9 +8,12 @@ from importlib import metadata
 
 import msgspec
 
+from llmos.abi.inference import GENERATE
+from llmos.drivers.encoder.kinds import Purpose, find_purpose
 from llmos.errors import ModelRejected, PluginError
 from llmos.weights import ModelFacts
 
+PREPARE_ITEMS = "llmos.drivers.encoder.prepare:make"
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
 """The preparer of every model with a `tokenizer.json`."""
 
@@ -21,7 +24,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     `python` is the interpreter of its environment, empty for our own; `distributions` must be
     installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
     what its worker takes before a model is loaded. `snapshots` and `parks` are the driver's
-    capabilities, known without importing it.
+    capabilities, known without importing it. `least_slots` as in
+    `abi.DriverEntry`.
     """
 
     entry: str
@@ -32,14 +36,16 @@ class DriverSpec(msgspec.Struct, frozen=True):
     base_bytes: int = 0
     snapshots: bool = False
     parks: bool = False
+    least_slots: int = 1
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
-    """Who serves a model. `reason` says why, for people."""
+    """Who serves a model. `reason` says why, for people; `kinds` are what it can be asked for."""
 
     driver: str
     prepare: str
     reason: str
+    kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
 
 
 DRIVERS: dict[str, DriverSpec] = {
@@ -58,6 +64,13 @@ DRIVERS: dict[str, DriverSpec] = {
         extra="gguf",
         base_bytes=64 << 20,
         snapshots=True,
+    ),
+    "encoder": DriverSpec(
+        entry="llmos.drivers.encoder.driver:EncoderDriver",
+        prepare=PREPARE_ITEMS,
+        distributions=["torch", "transformers", "safetensors", "tokenizers"],
+        base_bytes=400 << 20,
+        least_slots=64,
     ),
     "echo": DriverSpec(
         entry="llmos.drivers.echo:EchoDriver",
@@ -172,6 +185,9 @@ def choose(facts: ModelFacts) -> DriverChoice:
     PluginError naming the install when one would and its engine is missing."""
     if facts.format == "gguf":
         return _choose_gguf(facts)
+    purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+    if purpose is not None:
+        return _choose_encoder(facts, purpose)
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")
@@ -200,6 +216,20 @@ def _choose_gguf(facts: ModelFacts) -> DriverChoice:
 
 def _file(facts: ModelFacts) -> str:
     return f"{facts.files[0]}: " if facts.files else ""
+
+
+def _choose_encoder(facts: ModelFacts, purpose: Purpose) -> DriverChoice:
+    if facts.quantization:
+        raise ModelRejected(
+            f"config.json: {facts.architecture} quantized with {facts.quantization[:40]} is not "
+            "supported"
+        )
+    return DriverChoice(
+        driver="encoder",
+        prepare=PREPARE_ITEMS,
+        reason=f"{facts.architecture} is read by the encoder driver, for {purpose.kinds[0]}",
+        kinds=purpose.kinds,
+    )
 
 
 def _refuse(facts: ModelFacts) -> str | None:

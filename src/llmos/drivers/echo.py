@@ -25,6 +25,7 @@ from llmos.abi.events import Aborted, Event, Failed, Finished, FinishReason, Tok
 from llmos.abi.inference import (
     UNBOUNDED,
     ChatPrompt,
+    ItemsPrompt,
     Prepared,
     PrepareItem,
     TextPrompt,
@@ -465,6 +466,8 @@ class EchoPreparer:
             return [ord(c) for c in _content(prompt.messages[-1].get("content"))]
         if isinstance(prompt, TextPrompt):
             return [ord(c) for c in prompt.text]
+        if isinstance(prompt, ItemsPrompt):
+            raise InvalidRequest("echo generates: it takes no items", param="inputs")
         return prompt.token_ids
 
 

@@ -13,7 +13,7 @@ import msgspec
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
 from llmos.abi.driver import LoadReport, MemoryReport
-from llmos.abi.events import Aborted, Failed, Finished, Terminal, Tokens
+from llmos.abi.events import Aborted, Failed, Finished, Outputs, Terminal, Tokens
 from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -253,6 +253,11 @@ class Effects:
                 if process is not None:
                     made.append((event.request_id, len(event.token_ids)))
                     self._tokens(process, event, now_mono)
+            elif isinstance(event, Outputs):
+                process = live.get(event.request_id)
+                if process is not None:
+                    made.append((event.request_id, len(event.items)))
+                    self._outputs(process, event, now_mono)
             else:
                 ends.append(event)
         if made:
@@ -271,6 +276,14 @@ class Effects:
             isinstance(event, Failed) and self._switch.on_rejected(process, event)
         ):
             self.loop.post(ev.Ended(event.request_id, event))
+
+    def _outputs(self, process: Process, event: Outputs, now_mono: int) -> None:
+        if process.first_token_mono == 0:
+            process.first_token_mono = now_mono
+            first_s = (now_mono - process.created_mono) / 1e9
+            self._metrics.ttft.labels(process.version.ref).observe(first_s)
+        process.generated.extend([item.index for item in event.items])
+        process.stream.deliver(event)
 
     def _tokens(self, process: Process, event: Tokens, now_mono: int) -> None:
         name = process.version.ref

@@ -19,6 +19,7 @@ from llmos.abi.events import Aborted, Event, Failed, Terminal
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
+from llmos.abi.inference import GENERATE
 from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Tuning
@@ -48,6 +49,7 @@ from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.records import row_of
 from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
+from llmos.kernel.spills import Spills
 from llmos.kernel.stream import Bounds, Kept, Stream
 from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
@@ -135,8 +137,13 @@ class Kernel:
     def _make_requests(self, services: Services) -> None:
         """What requests pass through, each part knowing only those made before it."""
         config, metrics = self.config, self.metrics
+        self.spills = Spills(services.scratch)
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
-        self.tokenizer = Tokenizer(config.prepare_timeout_s, lambda: self.workers.kill_tokenizer())  # noqa: PLW0108
+        self.tokenizer = Tokenizer(
+            config.prepare_timeout_s,
+            lambda: self.workers.kill_tokenizer(),  # noqa: PLW0108
+            self.spills.discard,
+        )
         self.placement = Placement(
             config,
             self._budgets,
@@ -322,6 +329,7 @@ class Kernel:
         process.end(event, time.time_ns(), "" if error is None else "never accepted")
         self.table.retire(process)
         self.switch.closed(process)
+        self.spills.discard(request_id)
 
     def cancel(self, request_id: str, reason: str) -> None:
         """In whatever state it is; unknown ids are ignored."""
@@ -374,6 +382,8 @@ class Kernel:
         if (call := process.stream.call) is not None:
             call.front.streams.pop(call.number, None)
         self.resumable.ended(process.stream)
+        if process.kind != GENERATE:
+            self.spills.discard(process.request_id)
 
     def resident(self, model_id: str, error: ErrorInfo | None) -> None:
         for future in self._residents.pop(model_id, ()):

@@ -202,7 +202,7 @@ class Placement:
         fixed_bytes = version.footprint_bytes + (driver.base_bytes if on_host else 0)
         fixed_bytes += self._wider_bytes(version)
         budget = self._budgets.get(device, 0)
-        slots = self._config.num_slots
+        slots = max(self._config.num_slots, driver.least_slots)
         known = self._known.get(self._key(version, slots, dtype))
         if slot_bytes and (known is None or _measured(known, device) > budget):
             slots = max(1, min(slots, (budget - fixed_bytes) // slot_bytes))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
-from llmos.abi.inference import Prepared, Usage, WorkItem
+from llmos.abi.inference import GENERATE, Prepared, Usage, WorkItem
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
 from llmos.abi.suspended import Tier
@@ -47,9 +47,10 @@ class Phase(enum.StrEnum):
 class Process:
     """One request. Times are UTC in ns for people, `*_mono` monotonic ns for durations.
 
-    `generated` are its tokens so far, `resubmitted` those it was last submitted with, when it had
-    to be computed again. `snapshot` is the file it can go on from, `snapshot_tier` where it was
-    written; `is_recorded`: the next server would go on with it, `is_filed`: there may be a record.
+    `kind` is what it asks its model for. `generated` are its tokens so far (of items, the numbers
+    of those that are answered), `resubmitted` those it was last submitted with, when it had to be
+    computed again. `snapshot` is the file it can go on from, `snapshot_tier` where it was written;
+    `is_recorded`: the next server would go on with it, `is_filed`: there may be a record.
     `is_forgotten`: its worker was told to drop it without one. `is_recomputing`: its snapshot was
     refused. `filing` is held while its files change.
     """
@@ -65,6 +66,7 @@ class Process:
     nice: int = 0
     trace_parent: str | None = None
     parent_id: str | None = None
+    kind: str = GENERATE
     prepared: Prepared | None = None
     phase: Phase = Phase.PREPARING
     reason: str = "tokenizing"
@@ -145,6 +147,9 @@ class Process:
             options=options.driver,
             service_class=self.service_class,
             generated=self.resubmitted,
+            kind=self.kind,
+            payload=prepared.payload,
+            spill=prepared.spill,
         )
 
     def recomputed(self) -> WorkItem:

@@ -1,4 +1,4 @@
-"""System call: generate."""
+"""System call: an inference, of any kind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from llmos.abi.ids import new_id
-from llmos.abi.inference import UNBOUNDED, PrepareItem
+from llmos.abi.inference import GENERATE, UNBOUNDED, ItemsPrompt, PrepareItem
 from llmos.abi.policy import Waiting
 from llmos.abi.principal import ServiceClass
+from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import Infer
 from llmos.errors import (
     Cancelled,
@@ -61,6 +62,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         raise ShuttingDown("the server is stopping")
     _check_options(body)
     version = kernel.registry.resolve(body.model)
+    kind = _kind(version, body)
     service_class = _service_class(call, body)
     request_id = new_id("req")
     process = Process(
@@ -75,6 +77,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         nice=body.options.nice,
         trace_parent=call.trace_parent,
         parent_id=call.front.parent_id,
+        kind=kind,
     )
     kernel.table.add(process)
     return process
@@ -111,17 +114,40 @@ def _service_class(call: Call, body: Infer) -> ServiceClass:
     return wanted
 
 
+def _kind(version: ModelVersion, body: Infer) -> str:
+    """What the model is asked for. Raises InvalidRequest where it cannot do that."""
+    prompt = body.prompt
+    kind = prompt.kind or version.kinds[0] if isinstance(prompt, ItemsPrompt) else GENERATE
+    if kind not in version.kinds:
+        able = ", ".join(version.kinds)
+        raise InvalidRequest(f"{version.ref} is for {able}, not for {kind[:40]}", param="model")
+    if isinstance(prompt, ItemsPrompt):
+        if kind == GENERATE:
+            raise InvalidRequest(f"{version.ref} generates: it takes no items", param="model")
+        if body.options.resume_s:
+            raise InvalidRequest("only a generated answer can be kept", param="llmos.resume_s")
+    return kind
+
+
 async def _prepare(kernel: Kernel, process: Process) -> None:
     version, body = process.version, process.body
+    room = kernel.placement.context_length(version)
     item = PrepareItem(
-        process.request_id, version.prepare, version.folder, body.prompt, version.vocab_size
+        process.request_id,
+        version.prepare,
+        version.folder,
+        body.prompt,
+        version.vocab_size,
+        process.kind,
+        room,
+        kernel.spills.path(process.request_id),
     )
     prepared = await kernel.tokenizer.prepare(item)
     if process.cancel_reason is not None:
         raise Cancelled(process.cancel_reason)
     wanted = body.sampling.max_tokens
-    room = kernel.placement.context_length(version)
-    if prepared.num_tokens + (1 if wanted == UNBOUNDED else wanted) > room:
+    is_generated = process.kind == GENERATE  # else the preparer has seen to it, item by item
+    if is_generated and prepared.num_tokens + (1 if wanted == UNBOUNDED else wanted) > room:
         asked = "at least one" if wanted == UNBOUNDED else str(wanted)
         raise ContextLengthExceeded(
             f"{version.ref} has a context of {room} tokens; the prompt has {prepared.num_tokens}, "
@@ -129,6 +155,14 @@ async def _prepare(kernel: Kernel, process: Process) -> None:
             param=_PROMPT_FIELD.get(body.route, "prompt"),
         )
     process.prepared = prepared
+
+
+def _most_steps(process: Process) -> int:
+    """Tokens it may make, or items it has to answer: what the core sees it move by."""
+    prompt = process.body.prompt
+    if isinstance(prompt, ItemsPrompt):
+        return max(1, len(prompt.items))
+    return process.body.sampling.max_tokens
 
 
 def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
@@ -150,9 +184,9 @@ def _arrival(kernel: Kernel, process: Process) -> ev.Arrived:
         principal_id=process.principal.principal_id,
         weight=process.principal.weight,
         prompt_tokens=prepared.num_tokens,
-        expected_tokens=process.body.sampling.max_tokens,
+        expected_tokens=_most_steps(process),
     )
     facts = kernel.placement.facts(process.version)
-    max_tokens = process.body.sampling.max_tokens
+    max_tokens = _most_steps(process)
     survives = process.stream.kept is not None
     return ev.Arrived(waiting, facts, max_tokens, deadline_ns, keep_alive_ns, survives)

@@ -28,10 +28,17 @@ class Tokenizer:
     worker.
     """
 
-    def __init__(self, timeout_s: float, on_stuck: Callable[[], None] = lambda: None) -> None:
-        """`on_stuck`: the prompt at work took `timeout_s`, and those behind it would, too."""
+    def __init__(
+        self,
+        timeout_s: float,
+        on_stuck: Callable[[], None] = lambda: None,
+        discard: Callable[[str], None] = lambda request_id: None,
+    ) -> None:
+        """`on_stuck`: the prompt at work took `timeout_s`, and those behind it would, too.
+        `discard`: of a request that is over, delete what was spilled."""
         self._timeout_s = timeout_s
         self._on_stuck = on_stuck
+        self._discard = discard
         self._channel: Channel | None = None
         self._answers: dict[str, asyncio.Future[Prepared]] = {}
         self._unsent: dict[str, PrepareItem] = {}
@@ -77,6 +84,8 @@ class Tokenizer:
                 answer = self._answers.get(request_id)
                 if answer is not None and not answer.done():
                     answer.set_result(result.prepared)
+                elif result.prepared.spill:
+                    self._discard(request_id)
             else:
                 request_id = result.request_id
                 self._fail(request_id, result.error)

@@ -8,13 +8,17 @@ from llmos.weights import ModelFacts
 
 
 class DriverChoice(Protocol):
-    """A driver's name, the entry string of its Preparer, and why it was chosen."""
+    """A driver's name, the entry string of its Preparer, what the model can be asked for, and why
+    it was chosen."""
 
     @property
     def driver(self) -> str: ...
 
     @property
     def prepare(self) -> str: ...
+
+    @property
+    def kinds(self) -> list[str]: ...
 
     @property
     def reason(self) -> str: ...

@@ -241,6 +241,7 @@ class ModelRegistry:
             has_chat_template=facts.has_chat_template,
             license=facts.license,
             loads=facts.loads,
+            kinds=choice.kinds,
         )
         return await self._publish(version, intake.files)
 

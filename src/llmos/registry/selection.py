@@ -15,6 +15,9 @@ _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
     r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
 )
+_MODULE = re.compile(r"[0-9]+_[A-Za-z]{1,40}/config\.json")
+"""Of sentence-transformers: how hidden states become a vector."""
+
 _TRAINING_LEFTOVERS = re.compile(
     r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
 )
@@ -29,8 +32,12 @@ def select_small(names: Iterable[str]) -> list[str]:
 
 def _is_small(name: str) -> bool:
     if "/" in name:
-        return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
+        return _MODULE.fullmatch(name) is not None or _is_template(name)
     return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
+
+
+def _is_template(name: str) -> bool:
+    return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
 
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
@@ -60,9 +67,10 @@ def require_basics(names: Iterable[str]) -> None:
     found = set(names)
     if not has_safetensors(list(found)) and any(n.lower().endswith(SUFFIX) for n in found):
         return
-    for wanted in ("config.json", "tokenizer.json"):
-        if wanted not in found:
-            raise ModelRejected(f"{wanted}: missing")
+    if "config.json" not in found:
+        raise ModelRejected("config.json: missing")
+    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+        raise ModelRejected("tokenizer.json: missing")
 
 
 def checked_name(name: str) -> str:

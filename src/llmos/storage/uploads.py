@@ -61,7 +61,7 @@ class Uploads:
             with mapped(f"storing {filename}"):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 temporary.replace(path)
-            upload.files[filename] = BlobRef(digest, size_bytes)
+            upload.files[filename] = BlobRef(digest, size_bytes, str(path))
             return upload.files[filename]
         finally:
             drop_volatile(temporary)

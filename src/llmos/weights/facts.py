@@ -22,6 +22,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     replica needs besides KV. `tied`: the output projection is the embedding. `quantization` is the
     method's name, with the bits for our own (`llmos-int8`), empty for none. `files` are the weight
     files, in reading order. `loads` are the types it can be loaded in, with what each takes.
+    `keeps_kv`: a request keeps keys and values of its own. `labels` are the names of its classes;
+    `pools`: the folder says how hidden states become a vector.
     """
 
     format: str
@@ -49,6 +51,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     license: str = ""
     loads: dict[str, LoadCost] = {}
     kv_dtype: str = ""
+    keeps_kv: bool = True
+    labels: list[str] = []
+    pools: bool = False
 
     @property
     def stored_dtype(self) -> str:
@@ -66,5 +71,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
         Layers with a sliding window hold at most `sliding_window` tokens; here they count in full.
         """
+        if not self.keeps_kv:
+            return 0
         per_layer = 2 * self.num_kv_heads * self.head_dim
         return self.num_layers * per_layer * ITEM_BYTES[self.kv_dtype or loaded_dtype(self.dtype)]

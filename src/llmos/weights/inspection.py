@@ -6,12 +6,15 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+
 from llmos.errors import ModelRejected
 from llmos.weights.card import find_license
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
 from llmos.weights.folder import has_safetensors, list_files, read_weights, require
 from llmos.weights.gguf_inspection import inspect_gguf, select_file
+from llmos.weights.items import is_for_items, item_facts
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
 from llmos.weights.loadcost import Sizes, with_costs
@@ -32,6 +35,11 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     require(names, "config.json")
     config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
     files, tensors = read_weights(folder, names)
+    if is_for_items(config):
+        if "tokenizer.json" in names:
+            _check_tokenizer(folder)
+        facts = item_facts(folder, names, config, files=files, tensors=tensors)
+        return msgspec.structs.replace(facts, license=find_license(folder))
     require(names, "tokenizer.json")
     _check_tokenizer(folder)
     text = config.find_section("text_config") or config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.front import Call, FrontEnd
 from llmos.kernel.kernel import Kernel
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.spills import Spills
 from llmos.kernel.stream import Bounds, Stream
 from llmos.security.authorizer import RoleAuthorizer
 
@@ -29,7 +31,10 @@ ALICE = Principal("prn_a", "ten_a", "alice", max_class=ServiceClass.DEFAULT)
 BOB = Principal("prn_b", "ten_b", "bob")
 ROOT = Principal("prn_r", "ten_r", "root", role=Role.ADMIN)
 WISH = sc.Infer("echo", TextPrompt("秘密🙂"), Sampling(), Options())
-VERSION = cast(ModelVersion, SimpleNamespace(ref="echo:1", prepare="", folder="", vocab_size=8))
+VERSION = cast(
+    ModelVersion,
+    SimpleNamespace(ref="echo:1", prepare="", folder="", vocab_size=8, kinds=["generate"]),
+)
 
 
 async def _nothing(*_: Any) -> list[Any]:
@@ -231,6 +236,8 @@ def test_a_prompt_over_the_bounds_on_numbers_is_refused_before_it_is_read() -> N
         kernel.draining, kernel.registry = False, SimpleNamespace(resolve=lambda _: VERSION)
         kernel.new_stream = lambda call, name, *_: process(name, call.principal).stream
         kernel.tokenizer = SimpleNamespace(prepare=prepare)
+        kernel.placement = SimpleNamespace(context_length=lambda _: 16)
+        kernel.spills = Spills(Path("nowhere"))
         kernel.abandon = lambda one, *_: world.table.retire(one)
 
         def refuse(one: Process, error: ErrorInfo) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Choice:
     driver: str = "native"
     prepare: str = "somewhere:make"
     reason: str = "a test"
+    kinds: list[str] = field(default_factory=lambda: ["generate"])
 
 
 def choose(facts: ModelFacts) -> Choice:

@@ -250,7 +250,7 @@ from llmos.storage.uploads import Uploads
 home = open_home(Path(sys.argv[1]))
 config = StorageConfig(min_free_bytes=0)
 blobs = Blobs(home, config)
-class Choice: driver = prepare = reason = "x"
+class Choice: driver = prepare = reason = "x"; kinds = ["generate"]
 async def main():
     database = open_database(home.db, config)
     registry = ModelRegistry(

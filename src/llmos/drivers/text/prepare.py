@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 
-from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem, TextPrompt
+from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, TextPrompt
 from llmos.drivers.text.template import ChatTemplate
 from llmos.errors import InvalidRequest, ModelRejected
 
@@ -96,6 +96,8 @@ class TextPreparer:
             return self._encode(self._render(prompt), special=False)
         if isinstance(prompt, TextPrompt):
             return self._encode(prompt.text, special=True) or self._bos()
+        if isinstance(prompt, ItemsPrompt):
+            raise InvalidRequest("this model generates: it takes no items", param="inputs")
         return prompt.token_ids
 
     def _encode(self, text: str, *, special: bool) -> list[int]:

@@ -12,7 +12,7 @@ import msgspec
 
 from llmos.abi import syscall as sc
 from llmos.abi.channel import Channel, ChannelClosed
-from llmos.abi.events import Aborted, Failed, Finished, Tokens
+from llmos.abi.events import Aborted, Failed, Finished, ItemOutput, Outputs, Tokens
 from llmos.abi.jobs import JobRecord
 from llmos.abi.program import Answer, Generate
 from llmos.errors import (
@@ -40,6 +40,7 @@ class _Open:
     accepted: sc.Accepted | None = None
     token_ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    outputs: list[ItemOutput] = field(default_factory=list)
 
 
 class Desk:
@@ -119,6 +120,8 @@ class Desk:
                 call.texts.append(event.text)
                 if self._on_text is not None:
                     self._on_text(event.text)
+            elif isinstance(event, Outputs):
+                call.outputs += event.items
             elif isinstance(event, Finished | Failed | Aborted):
                 del self._open[message.call]
                 self._ended(call, event)
@@ -133,7 +136,8 @@ class Desk:
             error = Cancelled(event.reason).to_info()
         if error is not None and error.code == ShuttingDown.code:
             return
-        if error is not None and error.code in AGAIN and not call.token_ids:
+        has_begun = bool(call.token_ids or call.outputs)
+        if error is not None and error.code in AGAIN and not has_begun:
             self._refused(call, error)  # shed from its queue for a higher class
             return
         accepted = call.accepted
@@ -150,6 +154,7 @@ class Desk:
             service_class=int(accepted.service_class) if accepted else 0,
             deterministic=done.deterministic if done else None,
             served=done.served if done else None,
+            outputs=sorted(call.outputs, key=lambda item: item.index),
             error=error,
         )
         self._answer(call.number, answer)

@@ -1,0 +1,142 @@
+"""Rows through the model, all of a batch at once: one function per head.
+
+Shapes: B rows, L tokens, H hidden units, C classes.
+"""
+
+# ruff: noqa: N803, N806 (tensor names carry their shape)
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmos.drivers.encoder.kinds import Head
+from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.load import Loaded
+from llmos.drivers.encoder.work import Work
+from llmos.drivers.native.failures import mapped
+
+
+class Computer:
+    """Runs batches of one loaded model. Raises EngineFailed."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._model = loaded.model
+        parameters = inspect.signature(loaded.model.forward).parameters
+        types = int(getattr(loaded.config, "type_vocab_size", 0) or 0)
+        self._has_types = "token_type_ids" in parameters and types > 1
+        self._extra = {"use_cache": False} if "use_cache" in parameters else {}
+        pad = getattr(loaded.config, "pad_token_id", None)
+        self._pad = pad if isinstance(pad, int) and pad >= 0 else 0
+        self._run = _RUNS[loaded.purpose.head]
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a batch with padding: a vocabulary of scores for each token is large."""
+        if self._loaded.purpose.head is not Head.MASK:
+            return LIMITS.batch_tokens
+        return max(512, min(LIMITS.batch_tokens, LIMITS.head_bytes // (4 * self._vocab_size)))
+
+    @property
+    def _vocab_size(self) -> int:
+        return int(self._loaded.config.vocab_size)
+
+    def run(self, batch: Sequence[Work]) -> list[Any]:
+        """The result of every row, as `finish` reads it. Raises EngineFailed."""
+        with mapped(), torch.inference_mode():
+            return self._run(self, batch)
+
+    def forward(self, batch: Sequence[Work]) -> tuple[Any, list[int]]:
+        """Of rows of tokens: the model's outputs, and each row's length."""
+        rows = [np.frombuffer(work.row.tokens, dtype=np.int32) for work in batch]
+        lengths = [len(row) for row in rows]
+        longest = max(lengths)
+        ids_BL = np.full((len(rows), longest), self._pad, dtype=np.int64)
+        for i, row in enumerate(rows):
+            ids_BL[i, : len(row)] = row
+        inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL), **self._extra}
+        mask_BL = np.arange(longest)[None, :] < np.array(lengths)[:, None]
+        inputs["attention_mask"] = self._tensor(mask_BL.astype(np.int64))
+        if self._has_types:
+            inputs["token_type_ids"] = self._tensor(self._types(batch, longest))
+        return self._model(**inputs), lengths
+
+    def _types(self, batch: Sequence[Work], longest: int) -> Any:
+        types_BL = np.zeros((len(batch), longest), dtype=np.int64)
+        for i, work in enumerate(batch):
+            types = work.row.types
+            if types:
+                types_BL[i, : len(types)] = np.frombuffer(types, dtype=np.uint8)
+        return types_BL
+
+    def _tensor(self, array: Any) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._loaded.device)
+
+    def sequence(self, batch: Sequence[Work]) -> list[Any]:
+        """C scores of each row."""
+        out, _ = self.forward(batch)
+        return list(_host(out.logits))
+
+    def token(self, batch: Sequence[Work]) -> list[Any]:
+        """LC scores."""
+        out, lengths = self.forward(batch)
+        logits_BLC = _host(out.logits)
+        return [logits_BLC[i, :n] for i, n in enumerate(lengths)]
+
+    def span(self, batch: Sequence[Work]) -> list[Any]:
+        """L scores of a first token, and of a last one."""
+        out, lengths = self.forward(batch)
+        starts_BL, ends_BL = _host(out.start_logits), _host(out.end_logits)
+        return [(starts_BL[i, :n], ends_BL[i, :n]) for i, n in enumerate(lengths)]
+
+    def mask(self, batch: Sequence[Work]) -> list[Any]:
+        """Of each gap the likeliest tokens: their ids, and their probabilities."""
+        out, _ = self.forward(batch)
+        found = []
+        for i, work in enumerate(batch):
+            about, most = work.open.item.about, work.request.params["top_k"]
+            probs_GV = out.logits[i, about["gaps"]].float().softmax(dim=-1)
+            targets = about["targets"]
+            ids = None if targets is None else torch.tensor(targets, device=probs_GV.device)
+            if ids is not None:
+                probs_GV = probs_GV[:, ids]
+            values, places = probs_GV.topk(min(most, probs_GV.shape[-1]), dim=-1)
+            tokens = places if ids is None else ids[places]
+            found.append((tokens.tolist(), values.tolist()))
+        return found
+
+    def pool(self, batch: Sequence[Work]) -> list[Any]:
+        """A vector of H, and of how many tokens it is."""
+        out, lengths = self.forward(batch)
+        hidden_BLH = out.last_hidden_state.float()
+        found = []
+        for i, n in enumerate(lengths):
+            hidden_LH = hidden_BLH[i, :n]
+            mode = batch[i].request.params["pooling"] or self._loaded.pooling.mode
+            found.append((_pool(hidden_LH, mode).cpu().numpy(), n))
+        return found
+
+
+def _pool(hidden_LH: torch.Tensor, mode: str) -> torch.Tensor:
+    if mode == "mean":
+        return hidden_LH.mean(dim=0)
+    if mode == "max":
+        return hidden_LH.amax(dim=0)
+    return hidden_LH[0 if mode == "cls" else -1]
+
+
+def _host(tensor: torch.Tensor) -> Any:
+    return tensor.float().cpu().numpy()
+
+
+_RUNS: dict[Head, Callable[[Computer, Sequence[Work]], list[Any]]] = {
+    Head.SEQUENCE: Computer.sequence,
+    Head.TOKEN: Computer.token,
+    Head.SPAN: Computer.span,
+    Head.MASK: Computer.mask,
+    Head.POOL: Computer.pool,
+}

@@ -1,0 +1,35 @@
+"""What bounds the encoder driver and its preparer."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EncoderLimits(msgspec.Struct, frozen=True):
+    """Of a batch: `batch_rows` at most, and `batch_tokens` with padding; a row is not padded to
+    more than `most_padding` times its length where it is longer than `free_tokens`.
+
+    `head_bytes`: of logits that a batch may make. `look_rows`: among so many rows that wait, those
+    of like length are looked for. Of a request: `num_windows` of one text, `num_labels` of one
+    zero-shot item, `image_bytes` and `image_pixels` of one image, `sound_s` seconds of one
+    recording. `new_tokens` of one text that is made, at most; `groups`: as many batches are
+    decoded in turns.
+    """
+
+    batch_rows: int = 64
+    batch_tokens: int = 4096
+    most_padding: float = 1.25
+    free_tokens: int = 16
+    head_bytes: int = 128 << 20
+    look_rows: int = 4096
+    num_windows: int = 1024
+    num_labels: int = 256
+    image_bytes: int = 32 << 20
+    image_pixels: int = 64_000_000
+    sound_bytes: int = 256 << 20
+    sound_s: float = 1800.0
+    new_tokens: int = 1024
+    groups: int = 4
+
+
+LIMITS = EncoderLimits()
