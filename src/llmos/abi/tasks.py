@@ -11,12 +11,10 @@ from typing import Any
 
 import msgspec
 
-from llmos.abi.inference import Sampling
+from llmos.abi.inference import GENERATE, Sampling
 
 TASK = "task"
 """The program, and the key of its inputs."""
-
-GENERATE = "generate"
 
 INPUT = "input"
 """The name of the job's one file."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llmos.abi.inference import GENERATE
 from llmos.abi.registry import ModelVersion
-from llmos.abi.tasks import GENERATE, TaskKind
+from llmos.abi.tasks import TaskKind
 from llmos.errors import InvalidRequest, ModelNotFound
 from llmos.library.catalogue import Entry, entry_of, speaks
 
@@ -17,7 +18,7 @@ WORK: dict[TaskKind, tuple[str, ...]] = {
     TaskKind.CLASSIFY: ("text-classification", GENERATE),
     TaskKind.EXTRACT: ("token-classification", GENERATE),
     TaskKind.QA: ("question-answering", GENERATE),
-    TaskKind.EMBED: ("embedding",),
+    TaskKind.EMBED: ("embeddings",),
     TaskKind.RERANK: ("rerank",),
 }
 """Kinds of work that do a task, the one made for it first."""
@@ -45,19 +46,13 @@ def works_of(kind: TaskKind, *, has_labels: bool, has_prompt: bool) -> tuple[str
 
 def work_of(version: ModelVersion, works: Sequence[str], kind: TaskKind) -> str:
     """How this model does a task. Raises InvalidRequest where it cannot."""
-    able = kinds_of(version)
+    able = version.kinds
     for work in works:
         if work in able:
             return work
     wanted = " or ".join(works) or "no model"
     text = f"{version.ref} is for {', '.join(able)}; this {kind} task is one for {wanted}"
     raise InvalidRequest(text, param="model")
-
-
-def kinds_of(version: ModelVersion) -> list[str]:
-    """What a model can be asked for."""
-    found: list[str] = getattr(version, "kinds", [GENERATE])
-    return found
 
 
 def choose(
@@ -69,7 +64,7 @@ def choose(
     ]
     ranked = []
     for version in newest:
-        able = kinds_of(version)
+        able = version.kinds
         work = next((work for work in works if work in able), None)
         if work is None:
             continue

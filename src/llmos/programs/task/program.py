@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from llmos.abi.inference import Options
+from llmos.abi.inference import GENERATE, Options
 from llmos.abi.program import Answer, Context, Generate, Interrupted, Yielded
 from llmos.abi.tasks import INPUT, TASK, TaskSpec
 from llmos.errors import (
@@ -22,6 +22,7 @@ from llmos.errors import (
 )
 from llmos.programs.task import rows
 from llmos.programs.task.columns import Columns, look
+from llmos.programs.task.items import Itemwise
 from llmos.programs.task.outputs import write_outputs
 from llmos.programs.task.prompting import Prompting
 from llmos.programs.task.source import Row, read_rows
@@ -37,10 +38,30 @@ LAST_MS = 900_000.0
 
 
 class Key(NamedTuple):
-    """What is kept of a row while its call is on its way."""
+    """What is kept of a call on its way: the rows it is for, and whether the task's end is its."""
 
-    row: int
+    rows: list[int]
     is_timed: bool
+
+
+class Work(Protocol):
+    """How rows are asked, `pack` in one call; `needs` are the columns that are read."""
+
+    @property
+    def needs(self) -> list[str]: ...
+
+    @property
+    def pack(self) -> int: ...
+
+    def piece(self, values: Mapping[str, Any]) -> Any:
+        """What is sent of one row. Raises what is wrong with it."""
+        ...
+
+    def request(self, pieces: Sequence[Any], options: Options) -> Generate: ...
+
+    def read(self, answer: Answer, num_rows: int) -> list[Any]:
+        """For each row its result, or an LLMOSError."""
+        ...
 
 
 class TaskProgram:
@@ -66,7 +87,7 @@ class _Run:
         self._spec = spec
         self._policy = spec.policy
         self._path = ctx.files.get(INPUT)
-        self._work = Prompting(spec)
+        self._work: Work = Prompting(spec) if spec.work == GENERATE else Itemwise(spec)
         self._done = {int(key) for stream, key in ctx.done_keys if stream in _STREAMS}
         self._num_failed = sum(stream == rows.FAILED for stream, _ in ctx.done_keys)
         self._tries: dict[int, int] = {}
@@ -84,18 +105,21 @@ class _Run:
     def run(self) -> Mapping[str, Any]:
         """Round after round: all rows, then those that failed for reasons that may pass."""
         self._tell("validating")
+        try:
+            self._look()
+            self._round()
+            while self._again:
+                self._round()
+            self._tell("writing")
+            return write_outputs(self._ctx, self._spec, self._columns, self._rows, self._total)
+        except Interrupted:
+            return {"status": "cancelled", "counts": self._counts()}
+
+    def _look(self) -> None:
         seen = look(self._rows(), self._spec, self._work.needs, self._give_way)
         self._columns, self._total = seen.columns, seen.num_rows
         if self._done and self._spending.is_bounded:
             self._spending.recall(rows.read_kept(self._ctx.gather(rows.DONE)))
-        try:
-            self._round()
-            while self._again:
-                self._round()
-        except Interrupted:
-            return {"status": "cancelled", "counts": self._counts()}
-        self._tell("writing")
-        return write_outputs(self._ctx, self._spec, self._columns, self._rows, self._total)
 
     def _rows(self) -> Iterator[Row]:
         return read_rows(self._spec, self._path)
@@ -119,23 +143,39 @@ class _Run:
 
     def _requests(self, wanted: Iterable[Row]) -> Iterator[tuple[Key, Generate]]:
         """What cannot be asked is an error of its row, here."""
+        numbers: list[int] = []
+        pieces: list[Any] = []
         for row in wanted:
-            self._pause()
             if self._ctx.should_yield:
                 return
             try:
                 if row.error is not None:
                     raise row.error
-                if time.monotonic() >= self._expires_s:
-                    raise DeadlineExceeded("the task's time was over")
-                self._spending.check()
-                options, is_timed = self._options()
-                yield (
-                    Key(row.number, is_timed),
-                    self._work.request(self._columns.variables(row.values), options),
-                )
+                pieces.append(self._work.piece(self._columns.variables(row.values)))
+                numbers.append(row.number)
             except LLMOSError as error:
                 self._fail(row.number, error.to_info())
+            if len(pieces) == self._work.pack:
+                yield from self._request(numbers, pieces)
+                numbers, pieces = [], []
+        if pieces and not self._ctx.should_yield:
+            yield from self._request(numbers, pieces)
+
+    def _request(self, numbers: list[int], pieces: list[Any]) -> Iterator[tuple[Key, Generate]]:
+        """One call, unless there is no time or no budget left for it."""
+        self._pause()
+        if self._ctx.should_yield:
+            return
+        try:
+            if time.monotonic() >= self._expires_s:
+                raise DeadlineExceeded("the task's time was over")
+            self._spending.check()
+        except LLMOSError as error:
+            for number in numbers:
+                self._fail(number, error.to_info())
+            return
+        options, is_timed = self._options()
+        yield Key(numbers, is_timed), self._work.request(pieces, options)
 
     def _pause(self) -> None:
         while time.monotonic() < self._resume_s and not self._ctx.should_yield:
@@ -157,24 +197,27 @@ class _Run:
         self._num_failures = 0
         prices = self._policy.prices
         self._spending.add(answer.usage, rows.cost_of(answer, prices))
-        try:
-            value = self._work.read(answer)
-        except LLMOSError as error:
-            self._fail(key.row, error.to_info(), answer.request_id)
-            return
-        self._keep(rows.DONE, rows.done(key.row, value, answer, prices))
+        share = len(key.rows)
+        for number, value in zip(key.rows, self._work.read(answer, share), strict=True):
+            if isinstance(value, LLMOSError):
+                alone = Key([number], key.is_timed)
+                self._take_error(alone, value.to_info(), answer.request_id)
+            else:
+                self._keep(rows.DONE, rows.done(number, value, answer, prices, share))
 
     def _take_error(self, key: Key, error: ErrorInfo, request_id: str) -> None:
         """One that may pass is tried again, later the more there were in a row."""
         if error.code == ShuttingDown.code:
             raise from_info(error)  # the server's end is no input's fault
-        tries = self._tries.get(key.row, 0)
-        if not error.retryable or key.is_timed or tries >= self._policy.retries:
-            self._fail(key.row, error, request_id)
-            return
-        self._tries[key.row] = tries + 1
-        self._again.add(key.row)
-        if self._resume_s <= time.monotonic():
+        may_pass = error.retryable and not key.is_timed
+        for number in key.rows:
+            tries = self._tries.get(number, 0)
+            if may_pass and tries < self._policy.retries:
+                self._tries[number] = tries + 1
+                self._again.add(number)
+            else:
+                self._fail(number, error, request_id)
+        if may_pass and self._resume_s <= time.monotonic():
             pause_s = PAUSES_S[min(self._num_failures, len(PAUSES_S) - 1)]
             self._num_failures += 1
             wish_s = min(error.retry_after_s or 0.0, PAUSES_S[-1])

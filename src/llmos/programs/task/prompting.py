@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -82,8 +82,11 @@ class Prompting:
             check_schema(self._schema)
         self._labels = {_normal(label): label for label in spec.labels}
 
-    def request(self, values: Mapping[str, Any], options: Options) -> Generate:
-        """Of one row, by its columns and what they are called here. Raises InvalidRequest."""
+    pack = 1
+
+    def piece(self, values: Mapping[str, Any]) -> str:
+        """What one row is asked, by its columns and what they are called here. Raises
+        InvalidRequest."""
         spec = self._spec
         variables = {"labels": spec.labels, "language": spec.language, "row": values, **values}
         text = self._template.render(variables)
@@ -92,6 +95,11 @@ class Prompting:
         if spec.schema is not None:
             asked = msgspec.json.encode(spec.schema).decode()
             text = f"{text}\n\nAnswer with JSON only, by this schema: {asked}"
+        return text
+
+    def request(self, pieces: Sequence[str], options: Options) -> Generate:
+        """The call for one row."""
+        spec, (text,) = self._spec, pieces
         if not spec.is_chat:
             whole = f"{spec.system}\n{text}" if spec.system else text
             return Generate(spec.model, TextPrompt(whole), spec.sampling, options, "text")
@@ -100,8 +108,14 @@ class Prompting:
             messages.insert(0, {"role": "system", "content": spec.system})
         return Generate(spec.model, ChatPrompt(messages), spec.sampling, options)
 
-    def read(self, answer: Answer) -> Any:
-        """The result. Raises AnswerRejected."""
+    def read(self, answer: Answer, num_rows: int) -> list[Any]:
+        """Its result, or an AnswerRejected."""
+        try:
+            return [self._read(answer)]
+        except AnswerRejected as error:
+            return [error]
+
+    def _read(self, answer: Answer) -> Any:
         text = answer.text.strip()
         if self._schema is not None:
             return self._read_json(text)

@@ -7,7 +7,7 @@ schema with anything else is refused at the start, never half obeyed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmos.errors import InvalidRequest
@@ -15,10 +15,20 @@ from llmos.errors import InvalidRequest
 MAX_DEPTH = 16
 
 _NOTES = frozenset({"$schema", "default", "description", "examples", "title"})
-_KNOWN = _NOTES | frozenset(
-    {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "anyOf"}
-    | {"minItems", "maxItems", "minLength", "maxLength", "minimum", "maximum"}
-)
+_SHAPES: dict[str, type | tuple[type, ...]] = {
+    "type": (str, list),
+    "enum": list,
+    "const": object,
+    "properties": dict,
+    "required": list,
+    "additionalProperties": (bool, dict),
+    "items": dict,
+    "anyOf": list,
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength"), int),
+    **dict.fromkeys(("minimum", "maximum"), (int, float)),
+}
+"""Keywords, and what they may be."""
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
@@ -34,23 +44,28 @@ def check_schema(schema: Any, where: str = "schema", depth: int = 0) -> None:
     """Raises InvalidRequest naming the place of what is not known."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         raise InvalidRequest(f"'{where}' is no schema, or nested too deeply", param=where)
-    for name in schema:
-        if name not in _KNOWN:
+    for name, value in schema.items():
+        if name in _NOTES:
+            continue
+        if name not in _SHAPES:
             raise InvalidRequest(f"'{where}.{name}': this keyword is not supported", param=where)
-    for name in _types(schema):
-        if name not in _TYPES:
-            raise InvalidRequest(f"'{where}.type': {name!r:.40} is no type", param=where)
-    properties = schema.get("properties", {})
-    if not isinstance(properties, dict) or not isinstance(schema.get("required", []), list):
-        raise InvalidRequest(f"'{where}': properties or required are wrong", param=where)
-    for name, inner in properties.items():
-        check_schema(inner, f"{where}.properties.{name}", depth + 1)
-    if "items" in schema:
-        check_schema(schema["items"], f"{where}.items", depth + 1)
+        if not isinstance(value, _SHAPES[name]):
+            raise InvalidRequest(f"'{where}.{name}' is not what it may be", param=where)
+    if any(not isinstance(name, str) or name not in _TYPES for name in _types(schema)):
+        raise InvalidRequest(f"'{where}.type' names no type", param=where)
+    for path, inner in _inner(schema):
+        check_schema(inner, f"{where}.{path}", depth + 1)
+
+
+def _inner(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas in it, and where."""
+    for name, inner in schema.get("properties", {}).items():
+        yield f"properties.{name}", inner
     for number, inner in enumerate(schema.get("anyOf", [])):
-        check_schema(inner, f"{where}.anyOf.{number}", depth + 1)
-    if isinstance(schema.get("additionalProperties"), dict):
-        check_schema(schema["additionalProperties"], f"{where}.additionalProperties", depth + 1)
+        yield f"anyOf.{number}", inner
+    for name in ("items", "additionalProperties"):
+        if name in schema and not isinstance(schema[name], bool):
+            yield name, schema[name]
 
 
 def _types(schema: Mapping[str, Any]) -> list[Any]:
