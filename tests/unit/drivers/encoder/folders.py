@@ -17,27 +17,7 @@ from llmos.drivers.encoder.prepare import EncoderPreparer
 from tests.unit.drivers.tiny import drive, make_spec
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "it",
-    "is",
-    "good",
-    "bad",
-    "paris",
-    "lives",
-    "in",
-    "new",
-    "york",
-    "who",
-    "where",
-    "and",
-    "or",
-]
+WORDS = "the cat sat on a mat it is good bad paris lives in new york who where and or".split()
 PIECES = [*SPECIALS, *WORDS, *"abcdefghijklmnopqrstuvwxyz.,?!", *[f"##{c}" for c in "abcdefghij"]]
 PIECES += [f"##{c}" for c in "klmnopqrstuvwxyz"]
 
