@@ -11,13 +11,16 @@ from llmos.cli.options import Dtype, Json, QuantizedType, Ref
 
 if TYPE_CHECKING:
     from llmos.abi.registry import ModelVersion, PullProgress
+    from llmos.library.catalogue import Entry
     from llmos.sdk import Client
 
 
 def pull(
     source: Annotated[
         str,
-        typer.Argument(help="hf:org/name[@revision], file:PATH, or the path of a folder."),
+        typer.Argument(
+            help="A name of the catalogue, hf:org/name[@revision], file:PATH, or a folder's path."
+        ),
     ],
     name: Annotated[
         str | None, typer.Option(help="Its name here; by default the source's own.")
@@ -32,8 +35,12 @@ def pull(
     from llmos.cli.session import connect
     from llmos.cli.text import size
 
+    known = find_known(source)
     with connect(start=True) as client:
-        version = pull_model(client, as_source(source), name, as_json=json)
+        if known is not None:
+            version = pull_model(client, known.source, name or known.name, as_json=json)
+        else:
+            version = pull_model(client, as_source(source), name, as_json=json)
     if json:
         emit_json({"event": "done", "model": version})
     else:
@@ -85,6 +92,18 @@ def quantize(
         with pull_bar() as show_bar:
             version = client.models.quantize(ref, to.value, name, progress=show_bar)
     emit(f"{version.ref}  {size(version.size_bytes)}  {version.dtype}")
+
+
+def find_known(text: str) -> Entry | None:
+    """What the catalogue says under this name, where no path has it."""
+    from pathlib import Path
+
+    from llmos.library.catalogue import find_entry
+
+    if ":" in text or Path(text).expanduser().exists():
+        return None
+    entry = find_entry(text)
+    return entry if entry is not None and entry.source else None
 
 
 def as_source(text: str) -> str:

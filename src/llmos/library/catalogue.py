@@ -3,12 +3,15 @@ is read; whether a model is any good for a use is not its to say."""
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+
+from llmos.errors import ModelNotFound
 
 FILE = Path(__file__).with_name("models.yaml")
 
@@ -85,7 +88,16 @@ def entries() -> tuple[Entry, ...]:
 def find_entry(name: str) -> Entry | None:
     """By its name, or by its source."""
     wanted = name.lower()
+    if not wanted:
+        return None
     return next((e for e in entries() if wanted in (e.name, e.source.lower())), None)
+
+
+def near(name: str) -> ModelNotFound:
+    """To be raised for a name that is not there."""
+    known = [entry.name for entry in entries()]
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return ModelNotFound(f"the catalogue has no {name[:80]!r}", details={"near": close})
 
 
 def entry_of(name: str, source: str) -> Entry | None:

@@ -7,6 +7,7 @@ db/         the database
 blobs/      sha256/ab/HEX, content-addressed, read-only
 models/     one folder per model version, hard links to blobs
 snapshots/  suspended requests, and the records to go on with them from
+pulls/      downloads to go on with
 uploads/    unfinished uploads       } emptied
 scratch/    of workers and pulls     } at open
 logs/ run/
@@ -29,7 +30,7 @@ FORMAT = 1
 """Layout written by this release."""
 
 FOLDERS = (
-    *("db", "blobs", "blobs/sha256", "models", "snapshots"),
+    *("db", "blobs", "blobs/sha256", "models", "snapshots", "pulls"),
     *("uploads", "scratch", "logs", "run"),
 )
 VOLATILE = ("uploads", "scratch")
@@ -57,6 +58,7 @@ class Home:
         self.blobs = path / "blobs" / "sha256"
         self.models = path / "models"
         self.snapshots = path / "snapshots"
+        self.pulls = path / "pulls"
         self.uploads = path / "uploads"
         self.scratch = path / "scratch"
         self.logs = path / "logs"

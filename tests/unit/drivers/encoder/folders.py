@@ -1,17 +1,17 @@
 """Tiny folders of every kind, with random weights, and requests against a driver of one."""
 
+# ruff: noqa: SIM905 (a list of words reads better as text)
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.events import Finished, ItemOutput, Outputs
 from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem, Sampling, WorkItem
-from llmos.abi.principal import ServiceClass
 from llmos.drivers.encoder.driver import EncoderDriver
 from llmos.drivers.encoder.prepare import EncoderPreparer
 from tests.unit.drivers.tiny import drive, make_spec
@@ -37,8 +37,6 @@ def bert_tokenizer(folder: Path, most: int = 0) -> None:
     tokenizer = Tokenizer(models.WordPiece({p: i for i, p in enumerate(PIECES)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    from tokenizers import decoders
-
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -50,28 +48,62 @@ def bert_tokenizer(folder: Path, most: int = 0) -> None:
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIALS)),
+        **{f"{name.strip('[]').lower()}_token": name for name in SPECIALS},
     }
     if most:
         settings["model_max_length"] = most
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def make_folder(folder: Path, architecture: str = "BertModel", **config: Any) -> Path:
-    """A random model of an encoder's architecture, far enough from 0 to tell rows apart."""
+def make_folder(
+    folder: Path,
+    architecture: str = "BertModel",
+    *,
+    base: dict[str, Any] = SIZES,
+    scale: float = 6,
+    **config: Any,
+) -> Path:
+    """A random model of an architecture, far enough from 0 to tell rows apart."""
     import torch
     import transformers
 
     cls = getattr(transformers, architecture)
     torch.manual_seed(3)
-    model = cls(cls.config_class(**(SIZES | config))).eval()
+    model = cls(cls.config_class(**(base | config))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(6)
+                parameter.mul_(scale)
     model.save_pretrained(folder)
     bert_tokenizer(folder)
     return folder
+
+
+WRITER: dict[str, Any] = {
+    "vocab_size": len(PIECES),
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
+
+
+def make_writer(folder: Path, family: str = "T5", **config: Any) -> Path:
+    """A random model with a decoder, by a family's name."""
+    return make_folder(folder, f"{family}ForConditionalGeneration", base=WRITER, **config)
 
 
 def prepared(
@@ -120,6 +152,3 @@ def infer(
     if driver is None:
         own.unload()
     return outputs(events["req_1"])
-
-
-BATCH = ServiceClass.BATCH
