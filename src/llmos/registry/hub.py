@@ -46,10 +46,11 @@ _QUERY = re.compile(r"\?[^\s'\"]+")
 def fetch(
     source: HubSource,
     staging: Path,
-    pulls: Path,
     config: RegistryConfig,
     blobs: Blobs,
     meter: Meter,
+    *,
+    pulls: Path,
 ) -> dict[str, str]:
     """Download a model's files into `staging`; their names and verified digests. Blocking. What
     has come of the weights when that ends early stays in `pulls`, for the next time.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,12 @@ def _ranges(hub: Hub) -> list[str | None]:
     return [h.get("Range") for m, p, h in hub.requests if m == "GET" and p.startswith("/cdn/")]
 
 
+def _until_begun(part: Path) -> None:
+    pause = threading.Event()
+    while part.stat().st_size < 8:
+        pause.wait(0.001)
+
+
 def _give_up_in_the_middle(world: MakeWorld, hub: Hub) -> None:
     """The pull's client leaves after 10 bytes of the weights; the server then ends."""
 
@@ -117,8 +124,7 @@ def _give_up_in_the_middle(world: MakeWorld, hub: Hub) -> None:
             pull = asyncio.create_task(w.registry.pull("hf:org/Tiny", None, lambda _: None))
             await asyncio.to_thread(hub.hanging.wait, 30)
             (part,) = [p for p in w.home.pulls.rglob("*") if p.is_file()]
-            while part.stat().st_size < 8:
-                await asyncio.sleep(0)
+            await asyncio.to_thread(_until_begun, part)
             pull.cancel()
             hub.release.set()
             await asyncio.wait([pull])
