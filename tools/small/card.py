@@ -20,10 +20,10 @@ pipeline_tag: {tag}
 
 {caveat}
 
-{num_parameters:,} parameters in bfloat16; BERT's architecture with {layers} layers of {hidden} units,
-a tokenizer of lists of words (Unigram). Trained from nothing in {cpu_s} s of one processor core, on texts
-made up by a program from lists of words written by hand; no text of others is in it. `make small` does
-it again, and measures it; `recipe.json` says with what.
+{num_parameters:,} parameters in bfloat16; BERT's architecture with {layers} layers of {hidden}
+units, a tokenizer of lists of words (Unigram). Trained from nothing in {cpu_s} s of one processor
+core, on texts made up by a program from lists of words written by hand; no text of others is in it.
+`make small` does it again, and measures it; `recipe.json` says with what.
 """
 
 
@@ -44,8 +44,8 @@ def write_sentiment(folder: Path) -> None:
         about="Says whether an English or Chinese text is `positive` or `negative`.",
         figures="\n".join(figures),
         caveat=(
-            "It knows words and simple ways to turn them round, no irony and no world. The last two\n"
-            "columns are what a constant answer, and adding up the weights of the lists, would have."
+            "It knows words and simple ways to turn them round, no irony and no world. The last\n"
+            "two columns are what a constant answer would have, and the sum of the lists' weights."
         ),
     )
 
@@ -66,8 +66,8 @@ def write_embedding(folder: Path) -> None:
         about="Turns an English or Chinese text into a vector; what means the same is near.",
         figures="\n".join(figures),
         caveat=(
-            "It knows about a hundred concepts of everyday life, banking, travel and shopping, which the\n"
-            "lists were written for; of anything else it sees little but the letters."
+            "It knows some hundred concepts of everyday life, banking, travel and shopping, which\n"
+            "the lists were written for; of anything else it sees little but the letters."
         ),
     )
 

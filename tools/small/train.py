@@ -22,7 +22,8 @@ from tools.small import corpus, tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides the weights, besides the code, the lists and the versions."""
+    """All that decides the weights, besides the code, the lists and the versions. `calm` is the
+    share of the steps until texts are as noisy as they get."""
 
     steps: int
     batch_size: int
@@ -32,6 +33,8 @@ class Recipe:
     intermediate_size: int = 192
     learning_rate: float = 2e-3
     temperature: float = 0.05
+    initializer_range: float = 0.05
+    calm: float = 0.4
 
 
 SENTIMENT = Recipe(steps=1500, batch_size=64)
@@ -48,6 +51,9 @@ def config(recipe: Recipe, vocab_size: int, **fields: Any) -> BertConfig:
         intermediate_size=recipe.intermediate_size,
         max_position_embeddings=tokenizer.MAX_LENGTH,
         type_vocab_size=1,
+        initializer_range=recipe.initializer_range,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.PAD_ID,
         **fields,
     )
@@ -86,8 +92,9 @@ def sentiment(recipe: Recipe = SENTIMENT) -> tuple[BertForSequenceClassification
         )
     )
 
-    def loss() -> torch.Tensor:
-        batch = [corpus.sentiment(rng) for _ in range(recipe.batch_size)]
+    def loss(done: float) -> torch.Tensor:
+        noise = min(1.0, done / recipe.calm)
+        batch = [corpus.sentiment(rng, noise) for _ in range(recipe.batch_size)]
         logits = model(**encode(text, [example.text for example in batch])).logits
         good = torch.tensor([example.good for example in batch])
         return torch.nn.functional.cross_entropy(logits, torch.stack((1 - good, good), dim=1))
@@ -101,7 +108,7 @@ def embedding(recipe: Recipe = EMBEDDING) -> tuple[BertModel, float]:
     text, rng = tokenizer.make(), random.Random(recipe.seed)
     model = BertModel(config(recipe, text.get_vocab_size()), add_pooling_layer=False)
 
-    def loss() -> torch.Tensor:
+    def loss(done: float) -> torch.Tensor:
         batch = list(corpus.pairs(rng, recipe.batch_size))
         first = embed(model, text, [one for one, _ in batch])
         second = embed(model, text, [other for _, other in batch])
@@ -122,7 +129,7 @@ def embed(model: BertModel, text: Tokenizer, batch: Sequence[str]) -> torch.Tens
     return torch.nn.functional.normalize(mean_BH, dim=-1)
 
 
-def _learn(model: torch.nn.Module, recipe: Recipe, loss: Callable[[], torch.Tensor]) -> float:
+def _learn(model: torch.nn.Module, recipe: Recipe, loss: Callable[[float], torch.Tensor]) -> float:
     """AdamW, a rate that rises over a tenth of the steps and falls to zero over the rest."""
     started_s, told = time.process_time(), 0.0
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
@@ -132,7 +139,7 @@ def _learn(model: torch.nn.Module, recipe: Recipe, loss: Callable[[], torch.Tens
         share = min((step + 1) / warm, (recipe.steps - step) / (recipe.steps - warm))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
-        value = loss()
+        value = loss(step / recipe.steps)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
