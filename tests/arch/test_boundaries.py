@@ -31,6 +31,11 @@ BOUNDARIES = {
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",
     "llmos.drivers.native.load._probe",
+    "llmos.drivers.encoder.images._open",
+    "llmos.drivers.encoder.texts.TextEncoder.__init__",
+    "llmos.drivers.encoder.texts.TextEncoder._encode_all",
+    "llmos.drivers.encoder.texts.TextEncoder._encode_one",
+    "llmos.drivers.encoder.words.Words.__init__",
     "llmos.registry.hub._mapped",
     # carried over to where it is raised: another thread, a generator
     "llmos.registry.progress.run_stoppable.run",

@@ -12,7 +12,7 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
-from llmos.abi.inference import Options, Prompt, Sampling
+from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion, PullProgress
@@ -23,7 +23,10 @@ from llmos.errors import ErrorInfo
 
 
 class Infer(msgspec.Struct, frozen=True, tag="infer"):
-    """Generate. `route` names the front door (`chat`, `completions`), for metrics and records."""
+    """Generate, or do whatever kind of work `prompt` names.
+
+    `route` names the front door (`chat`, `completions`), for metrics and records.
+    """
 
     model: str
     prompt: Prompt
@@ -208,7 +211,10 @@ Body = (
 
 
 class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
-    """The core took the request; what follows is its stream, from event `after` + 1 on."""
+    """The core took the request; what follows is its stream, from event `after` + 1 on.
+
+    `kind` is what it does: what was asked for, or else what the model is for.
+    """
 
     request_id: str
     model: str
@@ -217,6 +223,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     deterministic: bool | None
     created_ns: int
     after: int = 0
+    kind: str = GENERATE
 
 
 class ModelList(msgspec.Struct, frozen=True, tag="r.models"):

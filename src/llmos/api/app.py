@@ -19,12 +19,14 @@ from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.openapi import openapi_route
 from llmos.api.routes import (
+    audio,
     batches,
     chat,
     completions,
     files,
     health,
     home,
+    items,
     jobs,
     keys,
     models,
@@ -42,6 +44,8 @@ ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
     *completions.ROUTES,
     *responses.ROUTES,
+    *items.ROUTES,
+    *audio.ROUTES,
     *files.ROUTES,
     *batches.ROUTES,
     *openai_models.ROUTES,

@@ -34,6 +34,9 @@ class ApiConfig(pydantic.BaseModel):
     max_messages: int = Field(default=4096, ge=1, description="Messages of one chat request.")
     max_prompts: int = Field(default=32, ge=1, description="Prompts of one completions request.")
     max_prompt_tokens: int = Field(default=1_048_576, ge=1, description="Token ids of one prompt.")
+    max_media_bytes: int = Field(
+        default=25 * MIB, ge=1024, description="An image or a recording to work on, in bytes."
+    )
     header_timeout_s: Seconds = Field(
         default=15.0, description="From connecting, or from the last answer, to complete headers."
     )

@@ -360,6 +360,7 @@ class Kernel:
             service_class=process.service_class,
             deterministic=options.deterministic,
             created_ns=process.created_ns,
+            kind=process.kind,
         )
         if stream.kept is not None and options.resume_s:
             self.resumable.add(stream, process.principal, options.resume_s)

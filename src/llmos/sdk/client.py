@@ -6,18 +6,13 @@ argument: the two clients differ only in how they run it.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
-    Concatenate,
-    Generic,
     Literal,
     ParamSpec,
-    Protocol,
     Self,
     TypeVar,
     overload,
@@ -26,8 +21,9 @@ from typing import (
 from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, jobs, tasks
+from llmos.sdk import calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull, quantize_call
 from llmos.sdk.results import Chunk, Completion
@@ -45,74 +41,16 @@ def _silent(_: object) -> None:
     """The progress callback of whoever does not look."""
 
 
-def _dress(method: Callable[..., Any], build: Callable[..., Any]) -> None:
-    """Give a method its function's name, docstring and signature, less the first argument."""
-    functools.update_wrapper(method, build)
-    signature = inspect.signature(build)
-    parameters = list(signature.parameters.values())[1:]
-    method.__dict__["__signature__"] = signature.replace(parameters=parameters)
-
-
-class _HasTransport(Protocol):
-    _transport: Transport
-
-
-class _HasAsyncTransport(Protocol):
-    _transport: AsyncTransport
-
-
-class _Sync(Generic[P, T]):
-    """A blocking method made of a pure function."""
-
-    def __init__(self, build: Callable[Concatenate[ClientConfig, P], Call[T]]) -> None:
-        self._build = build
-
-    def __get__(self, group: _HasTransport, owner: object = None) -> Callable[P, T]:
-        def method(*args: P.args, **kwargs: P.kwargs) -> T:
-            transport = group._transport
-            return transport.run(self._build(transport.config, *args, **kwargs))
-
-        _dress(method, self._build)
-        return method
-
-
-class _Async(Generic[P, T]):
-    """An awaitable method made of a pure function."""
-
-    def __init__(self, build: Callable[Concatenate[ClientConfig, P], Call[T]]) -> None:
-        self._build = build
-
-    def __get__(
-        self, group: _HasAsyncTransport, owner: object = None
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        async def method(*args: P.args, **kwargs: P.kwargs) -> T:
-            transport = group._transport
-            return await transport.run(self._build(transport.config, *args, **kwargs))
-
-        _dress(method, self._build)
-        return method
-
-
-class _Group:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-
-class _AsyncGroup:
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
-
-
-class Models(_Group):
+class Models(Group):
     """`client.models`."""
 
-    list = _Sync(calls.list_models)
-    show = _Sync(calls.show_model)
-    remove = _Sync(calls.remove_model)
-    load = _Sync(calls.load_model)
-    pin = _Sync(calls.pin_model)
-    unpin = _Sync(calls.unpin_model)
-    unload = _Sync(calls.unload_model)
+    list = Sync(calls.list_models)
+    show = Sync(calls.show_model)
+    remove = Sync(calls.remove_model)
+    load = Sync(calls.load_model)
+    pin = Sync(calls.pin_model)
+    unpin = Sync(calls.unpin_model)
+    unload = Sync(calls.unload_model)
 
     def pull(
         self, source: str, name: str | None = None, *, progress: Progress = _silent
@@ -136,16 +74,16 @@ class Models(_Group):
         return transport.run(quantize_call(transport.config, ref, to, name, progress))
 
 
-class AsyncModels(_AsyncGroup):
+class AsyncModels(AsyncGroup):
     """`client.models`."""
 
-    list = _Async(calls.list_models)
-    show = _Async(calls.show_model)
-    remove = _Async(calls.remove_model)
-    load = _Async(calls.load_model)
-    pin = _Async(calls.pin_model)
-    unpin = _Async(calls.unpin_model)
-    unload = _Async(calls.unload_model)
+    list = Async(calls.list_models)
+    show = Async(calls.show_model)
+    remove = Async(calls.remove_model)
+    load = Async(calls.load_model)
+    pin = Async(calls.pin_model)
+    unpin = Async(calls.unpin_model)
+    unload = Async(calls.unload_model)
 
     async def pull(
         self, source: str, name: str | None = None, *, progress: Progress = _silent
@@ -163,41 +101,41 @@ class AsyncModels(_AsyncGroup):
         return await transport.run(quantize_call(transport.config, ref, to, name, progress))
 
 
-class Processes(_Group):
+class Processes(Group):
     """`client.processes`."""
 
-    list = _Sync(calls.list_processes)
-    show = _Sync(calls.show_process)
-    nice = _Sync(calls.nice_process)
-    wait = _Sync(calls.wait_process)
-    kill = _Sync(calls.kill_process)
-    suspend = _Sync(jobs.suspend_process)
-    resume = _Sync(jobs.resume_process)
+    list = Sync(calls.list_processes)
+    show = Sync(calls.show_process)
+    nice = Sync(calls.nice_process)
+    wait = Sync(calls.wait_process)
+    kill = Sync(calls.kill_process)
+    suspend = Sync(jobs.suspend_process)
+    resume = Sync(jobs.resume_process)
 
 
-class AsyncProcesses(_AsyncGroup):
+class AsyncProcesses(AsyncGroup):
     """`client.processes`."""
 
-    list = _Async(calls.list_processes)
-    show = _Async(calls.show_process)
-    nice = _Async(calls.nice_process)
-    wait = _Async(calls.wait_process)
-    kill = _Async(calls.kill_process)
-    suspend = _Async(jobs.suspend_process)
-    resume = _Async(jobs.resume_process)
+    list = Async(calls.list_processes)
+    show = Async(calls.show_process)
+    nice = Async(calls.nice_process)
+    wait = Async(calls.wait_process)
+    kill = Async(calls.kill_process)
+    suspend = Async(jobs.suspend_process)
+    resume = Async(jobs.resume_process)
 
 
-class Jobs(_Group):
+class Jobs(Group):
     """`client.jobs`."""
 
-    submit = _Sync(jobs.submit_job)
-    list = _Sync(jobs.list_jobs)
-    show = _Sync(jobs.show_job)
-    events = _Sync(jobs.job_events)
-    cancel = _Sync(jobs.cancel_job)
-    retry = _Sync(jobs.retry_job)
-    remove = _Sync(jobs.remove_job)
-    programs = _Sync(jobs.list_programs)
+    submit = Sync(jobs.submit_job)
+    list = Sync(jobs.list_jobs)
+    show = Sync(jobs.show_job)
+    events = Sync(jobs.job_events)
+    cancel = Sync(jobs.cancel_job)
+    retry = Sync(jobs.retry_job)
+    remove = Sync(jobs.remove_job)
+    programs = Sync(jobs.list_programs)
 
     def follow(
         self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
@@ -207,17 +145,17 @@ class Jobs(_Group):
         return transport.open(jobs.follow_job(transport.config, job_id, after=after, kinds=kinds))
 
 
-class AsyncJobs(_AsyncGroup):
+class AsyncJobs(AsyncGroup):
     """`client.jobs`."""
 
-    submit = _Async(jobs.submit_job)
-    list = _Async(jobs.list_jobs)
-    show = _Async(jobs.show_job)
-    events = _Async(jobs.job_events)
-    cancel = _Async(jobs.cancel_job)
-    retry = _Async(jobs.retry_job)
-    remove = _Async(jobs.remove_job)
-    programs = _Async(jobs.list_programs)
+    submit = Async(jobs.submit_job)
+    list = Async(jobs.list_jobs)
+    show = Async(jobs.show_job)
+    events = Async(jobs.job_events)
+    cancel = Async(jobs.cancel_job)
+    retry = Async(jobs.retry_job)
+    remove = Async(jobs.remove_job)
+    programs = Async(jobs.list_programs)
 
     async def follow(
         self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
@@ -228,92 +166,110 @@ class AsyncJobs(_AsyncGroup):
         return await transport.open(call)
 
 
-class Tasks(_Group):
+class Tasks(Group):
     """`client.tasks`."""
 
-    create = _Sync(tasks.create_task)
-    list = _Sync(tasks.list_tasks)
-    show = _Sync(tasks.show_task)
-    cancel = _Sync(tasks.cancel_task)
-    result = _Sync(tasks.task_result)
+    create = Sync(tasks.create_task)
+    list = Sync(tasks.list_tasks)
+    show = Sync(tasks.show_task)
+    cancel = Sync(tasks.cancel_task)
+    result = Sync(tasks.task_result)
 
 
-class AsyncTasks(_AsyncGroup):
+class AsyncTasks(AsyncGroup):
     """`client.tasks`."""
 
-    create = _Async(tasks.create_task)
-    list = _Async(tasks.list_tasks)
-    show = _Async(tasks.show_task)
-    cancel = _Async(tasks.cancel_task)
-    result = _Async(tasks.task_result)
+    create = Async(tasks.create_task)
+    list = Async(tasks.list_tasks)
+    show = Async(tasks.show_task)
+    cancel = Async(tasks.cancel_task)
+    result = Async(tasks.task_result)
 
 
-class Schedules(_Group):
+class Schedules(Group):
     """`client.schedules`."""
 
-    list = _Sync(jobs.list_schedules)
-    add = _Sync(jobs.add_schedule)
-    remove = _Sync(jobs.remove_schedule)
+    list = Sync(jobs.list_schedules)
+    add = Sync(jobs.add_schedule)
+    remove = Sync(jobs.remove_schedule)
 
 
-class AsyncSchedules(_AsyncGroup):
+class AsyncSchedules(AsyncGroup):
     """`client.schedules`."""
 
-    list = _Async(jobs.list_schedules)
-    add = _Async(jobs.add_schedule)
-    remove = _Async(jobs.remove_schedule)
+    list = Async(jobs.list_schedules)
+    add = Async(jobs.add_schedule)
+    remove = Async(jobs.remove_schedule)
 
 
-class Files(_Group):
+class Files(Group):
     """`client.files`."""
 
-    put = _Sync(files.put_file)
-    list = _Sync(files.list_files)
-    show = _Sync(files.show_file)
-    get = _Sync(files.get_file)
-    remove = _Sync(files.remove_file)
+    put = Sync(files.put_file)
+    list = Sync(files.list_files)
+    show = Sync(files.show_file)
+    get = Sync(files.get_file)
+    remove = Sync(files.remove_file)
 
 
-class AsyncFiles(_AsyncGroup):
+class AsyncFiles(AsyncGroup):
     """`client.files`."""
 
-    put = _Async(files.put_file)
-    list = _Async(files.list_files)
-    show = _Async(files.show_file)
-    get = _Async(files.get_file)
-    remove = _Async(files.remove_file)
+    put = Async(files.put_file)
+    list = Async(files.list_files)
+    show = Async(files.show_file)
+    get = Async(files.get_file)
+    remove = Async(files.remove_file)
 
 
-class Keys(_Group):
+class Keys(Group):
     """`client.keys`."""
 
-    list = _Sync(calls.list_keys)
-    add = _Sync(calls.add_key)
-    revoke = _Sync(calls.revoke_key)
+    list = Sync(calls.list_keys)
+    add = Sync(calls.add_key)
+    revoke = Sync(calls.revoke_key)
 
 
-class AsyncKeys(_AsyncGroup):
+class AsyncKeys(AsyncGroup):
     """`client.keys`."""
 
-    list = _Async(calls.list_keys)
-    add = _Async(calls.add_key)
-    revoke = _Async(calls.revoke_key)
+    list = Async(calls.list_keys)
+    add = Async(calls.add_key)
+    revoke = Async(calls.revoke_key)
 
 
-class Home(_Group):
+class Home(Group):
     """`client.home`."""
 
-    back_up = _Sync(calls_home.back_up)
-    disk = _Sync(calls_home.disk)
-    collect = _Sync(calls_home.collect)
+    back_up = Sync(calls_home.back_up)
+    disk = Sync(calls_home.disk)
+    collect = Sync(calls_home.collect)
 
 
-class AsyncHome(_AsyncGroup):
+class AsyncHome(AsyncGroup):
     """`client.home`."""
 
-    back_up = _Async(calls_home.back_up)
-    disk = _Async(calls_home.disk)
-    collect = _Async(calls_home.collect)
+    back_up = Async(calls_home.back_up)
+    disk = Async(calls_home.disk)
+    collect = Async(calls_home.collect)
+
+
+class Items(Group):
+    """`client.items`: work that is answered item by item."""
+
+    infer = Sync(items.infer)
+    embed = Sync(items.embed)
+    rerank = Sync(items.rerank)
+    moderate = Sync(items.moderate)
+
+
+class AsyncItems(AsyncGroup):
+    """`client.items`."""
+
+    infer = Async(items.infer)
+    embed = Async(items.embed)
+    rerank = Async(items.rerank)
+    moderate = Async(items.moderate)
 
 
 class Client:
@@ -322,13 +278,13 @@ class Client:
     Every method raises the error the server named, as the same class, or ServerUnreachable.
     """
 
-    status = _Sync(calls.status)
-    replicas = _Sync(calls.list_replicas)
-    workers = _Sync(calls.list_workers)
-    memory = _Sync(calls.show_memory)
-    health = _Sync(calls.health)
-    ready = _Sync(calls.ready)
-    metrics = _Sync(calls.metrics)
+    status = Sync(calls.status)
+    replicas = Sync(calls.list_replicas)
+    workers = Sync(calls.list_workers)
+    memory = Sync(calls.show_memory)
+    health = Sync(calls.health)
+    ready = Sync(calls.ready)
+    metrics = Sync(calls.metrics)
 
     def __init__(
         self,
@@ -349,6 +305,7 @@ class Client:
         self.files = Files(self._transport)
         self.keys = Keys(self._transport)
         self.home = Home(self._transport)
+        self.items = Items(self._transport)
 
     @overload
     def chat(
@@ -413,13 +370,13 @@ class Client:
 class AsyncClient:
     """`Client` for asyncio: the same calls, awaited."""
 
-    status = _Async(calls.status)
-    replicas = _Async(calls.list_replicas)
-    workers = _Async(calls.list_workers)
-    memory = _Async(calls.show_memory)
-    health = _Async(calls.health)
-    ready = _Async(calls.ready)
-    metrics = _Async(calls.metrics)
+    status = Async(calls.status)
+    replicas = Async(calls.list_replicas)
+    workers = Async(calls.list_workers)
+    memory = Async(calls.show_memory)
+    health = Async(calls.health)
+    ready = Async(calls.ready)
+    metrics = Async(calls.metrics)
 
     def __init__(
         self,
@@ -440,6 +397,7 @@ class AsyncClient:
         self.files = AsyncFiles(self._transport)
         self.keys = AsyncKeys(self._transport)
         self.home = AsyncHome(self._transport)
+        self.items = AsyncItems(self._transport)
 
     @overload
     async def chat(

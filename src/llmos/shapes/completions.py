@@ -15,7 +15,7 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's default of this route."""
 
 
-def _prompts(value: Any) -> Any:
+def prompts_of(value: Any) -> Any:
     """Every documented form as a list of prompts, each a text or a list of token ids."""
     if isinstance(value, str):
         return [value]
@@ -52,7 +52,7 @@ class CompletionsBody(InferenceBody):
     prompt: Annotated[
         Any,
         BeforeValidator(
-            _prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+            prompts_of, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
         ),
     ]
 

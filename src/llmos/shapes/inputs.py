@@ -16,15 +16,16 @@ B = TypeVar("B", bound=InferenceBody)
 S = TypeVar("S", bound=Shape)
 
 
-def _names(shape: type[Shape]) -> frozenset[str]:
+def names_of(shape: type[Shape]) -> frozenset[str]:
+    """Fields of a body, as JSON has them."""
     return frozenset(field.alias or name for name, field in shape.model_fields.items())
 
 
-_LLMOS = _names(LlmosOptions)
-_STREAM = _names(StreamOptions)
-_MESSAGE = _names(Message)
-_CHAT = _names(ChatBody)
-_COMPLETIONS = _names(CompletionsBody)
+_LLMOS = names_of(LlmosOptions)
+_STREAM = names_of(StreamOptions)
+_MESSAGE = names_of(Message)
+_CHAT = names_of(ChatBody)
+_COMPLETIONS = names_of(CompletionsBody)
 
 
 def read_chat(body: Mapping[str, Any], max_messages: int) -> ChatBody:
@@ -55,7 +56,7 @@ def read_completions(
 
 def read_plain(shape: type[S], body: Mapping[str, Any]) -> S:
     """A body of our own API: its fields and no others."""
-    return validate(shape, table.screen(body, _names(shape), table.NOTHING))
+    return validate(shape, table.screen(body, names_of(shape), table.NOTHING))
 
 
 def read_nested(shape: type[S], body: Mapping[str, Any]) -> S:

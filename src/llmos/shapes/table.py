@@ -104,6 +104,16 @@ RESPONSES_INCLUDE = (
 )
 """Parts of items that no answer here has, so that asking for them adds nothing."""
 
+EMBEDDINGS: Table = {"user": IGNORED}
+
+RERANK: Table = {
+    "max_chunks_per_doc": IGNORED,  # Cohere's, of how long documents are read
+    "max_tokens_per_doc": (None,),
+    "priority": IGNORED,
+    "rank_fields": (None, ["text"]),
+    "truncate": (None, True),
+}
+
 MESSAGE: Table = {
     "audio": (None,),
     "function_call": (None,),

@@ -116,7 +116,7 @@ def _count(config: Fields, names: tuple[str, ...], high: int) -> int:
 def _width(config: Fields) -> int:
     sizes = config.values.get("hidden_sizes")
     if isinstance(sizes, list) and sizes and all(isinstance(n, int) for n in sizes):
-        return int(max(1, min(1 << 20, *sizes, *sizes)))
+        return int(max(1, min(1 << 20, max(sizes))))
     return _count(config, _WIDTHS, 1 << 20)
 
 

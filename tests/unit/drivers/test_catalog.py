@@ -50,9 +50,10 @@ def test_a_choice_names_a_driver_of_the_table() -> None:
         ({"architecture": "BloomForCausalLM"}, "ALiBi"),
         ({"architecture": "MambaForCausalLM"}, "linear attention"),
         ({"architecture": "Qwen3NextForCausalLM"}, "linear attention"),
-        ({"architecture": "T5ForConditionalGeneration"}, "encoder"),
-        ({"architecture": "BertForMaskedLM"}, "gaps"),
-        ({"architecture": "BertModel"}, "no head"),
+        ({"architecture": "BlipForConditionalGeneration"}, "encoder"),
+        ({"architecture": "ConvBertForMaskedLM"}, "gaps"),
+        ({"architecture": "ConvBertModel"}, "no head"),
+        ({"architecture": "BertModel", "quantization": "gptq"}, "gptq"),
         ({"architecture": "LlamaForCausalLm"}, "near: LlamaForCausalLM"),
         ({"architecture": "EvilForCausalLM" + "x" * 5000}, "not an architecture"),
         ({"architecture": ""}, "no architecture"),
@@ -66,6 +67,29 @@ def test_refusals_name_the_architecture_and_why(facts: dict[str, Any], reason: s
         choose(msgspec.structs.replace(LLAMA, **facts))
     assert facts.get("architecture", "LlamaForCausalLM")[:20] in caught.value.message
     assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"architecture": "BertModel"}, "embeddings"),
+        ({"architecture": "BertForMaskedLM"}, "fill-mask"),
+        ({"architecture": "BertForMaskedLM", "pools": True}, "embeddings"),
+        ({"architecture": "BertForSequenceClassification", "labels": ["x"]}, "rerank"),
+        ({"architecture": "T5ForConditionalGeneration"}, "summarization"),
+        ({"architecture": "ViTForImageClassification"}, "image-classification"),
+        ({"architecture": "YolosForObjectDetection"}, "object-detection"),
+        ({"architecture": "Wav2Vec2ForCTC"}, "automatic-speech-recognition"),
+        ({"architecture": "WhisperForConditionalGeneration"}, "automatic-speech-recognition"),
+    ],
+)
+def test_what_answers_item_by_item_goes_to_the_encoder_driver(
+    facts: dict[str, Any], kind: str
+) -> None:
+    choice = choose(msgspec.structs.replace(LLAMA, **facts))
+    assert (choice.driver, choice.kinds[0]) == ("encoder", kind)
+    assert choice.prepare == DRIVERS["encoder"].prepare
+    assert kind in choice.reason
 
 
 def test_sliding_windows_are_read() -> None:

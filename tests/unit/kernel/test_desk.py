@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmos.abi import syscall as sc
-from llmos.abi.events import Failed, Finished, FinishReason, Tokens
+from llmos.abi.events import Failed, Finished, FinishReason, ItemOutput, Outputs, Tokens
 from llmos.abi.inference import Sampling, TextPrompt, Usage
 from llmos.abi.jobs import JobRecord, JobSpec, JobState
 from llmos.abi.principal import Principal, ServiceClass
@@ -88,6 +88,38 @@ def test_what_failed_for_another_reason_or_half_way_is_the_programs_to_know(
         answer = await world.heard()
         assert answer.error is not None
         assert answer.token_ids == [7] * len(said)
+        world.desk.close()
+
+    asyncio.run(main())
+
+
+def test_outputs_of_items_come_in_their_order() -> None:
+    async def main() -> None:
+        world = World()
+        first = await world.asked()
+        world.accept(first.call)
+        later, earlier = ItemOutput(1, "b"), ItemOutput(0, error=FULL.to_info())
+        world.emit(first.call, Outputs("req_1", [later]), Outputs("req_1", [earlier]))
+        world.emit(first.call, Finished("req_1", FinishReason.STOP, Usage(3)))
+        answer = await world.heard()
+        assert answer.outputs == [earlier, later]
+        assert answer.error is None
+        world.desk.close()
+
+    asyncio.run(main())
+
+
+def test_items_that_were_answered_are_not_asked_again() -> None:
+    """Shed half way, the program hears what there is, and why there is no more."""
+
+    async def main() -> None:
+        world = World()
+        first = await world.asked()
+        world.accept(first.call)
+        world.emit(first.call, Outputs("req_1", [ItemOutput(0, "a")]), failed(FULL))
+        answer = await world.heard()
+        assert answer.error is not None
+        assert [output.value for output in answer.outputs] == ["a"]
         world.desk.close()
 
     asyncio.run(main())

@@ -60,4 +60,8 @@ def _spans(first: Any, last: Any, most_tokens: int, top_k: int) -> list[tuple[in
     else:
         best = np.argsort(-flat, kind="stable")
     begins, ends = np.unravel_index(best, both.shape)
-    return [(int(b), int(e), float(both[b, e])) for b, e in zip(begins, ends, strict=True)]
+    return [
+        (int(b), int(e), float(both[b, e]))
+        for b, e in zip(begins, ends, strict=True)
+        if b <= e < b + most_tokens
+    ]

@@ -16,6 +16,7 @@ import torch
 from llmos.drivers.encoder.kinds import Head
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import Loaded
+from llmos.drivers.encoder.spill import read_row
 from llmos.drivers.encoder.work import Work
 from llmos.drivers.native.failures import mapped
 
@@ -32,7 +33,7 @@ class Computer:
         self._extra = {"use_cache": False} if "use_cache" in parameters else {}
         pad = getattr(loaded.config, "pad_token_id", None)
         self._pad = pad if isinstance(pad, int) and pad >= 0 else 0
-        self._run = _RUNS[loaded.purpose.head]
+        self._run = _RUNS.get(loaded.purpose.head)
 
     @property
     def most_tokens(self) -> int:
@@ -47,23 +48,40 @@ class Computer:
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """The result of every row, as `finish` reads it. Raises EngineFailed."""
+        assert self._run is not None, "a decoder's rows are not done in one run"
         with mapped(), torch.inference_mode():
             return self._run(self, batch)
 
+    def encode(self, batch: Sequence[Work]) -> tuple[Any, Any]:
+        """Of rows for a decoder: the encoder's states, and which of them are read. Raises
+        EngineFailed."""
+        with mapped(), torch.inference_mode():
+            encoder = self._model.get_encoder()
+            if self._loaded.purpose.head is Head.SPEECH_DECODER:
+                return encoder(self._spilled(batch)).last_hidden_state, None
+            inputs, _ = self.inputs(batch)
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            return encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
     def forward(self, batch: Sequence[Work]) -> tuple[Any, list[int]]:
         """Of rows of tokens: the model's outputs, and each row's length."""
+        inputs, lengths = self.inputs(batch)
+        return self._model(**inputs, **self._extra), lengths
+
+    def inputs(self, batch: Sequence[Work]) -> tuple[dict[str, Any], list[int]]:
+        """Rows of tokens side by side, padded, and each row's length."""
         rows = [np.frombuffer(work.row.tokens, dtype=np.int32) for work in batch]
         lengths = [len(row) for row in rows]
         longest = max(lengths)
         ids_BL = np.full((len(rows), longest), self._pad, dtype=np.int64)
         for i, row in enumerate(rows):
             ids_BL[i, : len(row)] = row
-        inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL), **self._extra}
+        inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL)}
         mask_BL = np.arange(longest)[None, :] < np.array(lengths)[:, None]
         inputs["attention_mask"] = self._tensor(mask_BL.astype(np.int64))
         if self._has_types:
             inputs["token_type_ids"] = self._tensor(self._types(batch, longest))
-        return self._model(**inputs), lengths
+        return inputs, lengths
 
     def _types(self, batch: Sequence[Work], longest: int) -> Any:
         types_BL = np.zeros((len(batch), longest), dtype=np.int64)
@@ -109,6 +127,25 @@ class Computer:
             found.append((tokens.tolist(), values.tolist()))
         return found
 
+    def image(self, batch: Sequence[Work]) -> list[Any]:
+        """C scores of each image."""
+        return list(_host(self._model(pixel_values=self._spilled(batch)).logits))
+
+    def boxes(self, batch: Sequence[Work]) -> list[Any]:
+        """Of each query, scores of its classes and where it looks: centre, width and height."""
+        out = self._model(pixel_values=self._spilled(batch))
+        return list(zip(_host(out.logits), _host(out.pred_boxes), strict=True))
+
+    def ctc(self, batch: Sequence[Work]) -> list[Any]:
+        """The likeliest unit of each frame."""
+        logits = self._model(input_values=self._spilled(batch)).logits
+        return [row.tolist() for row in logits.argmax(dim=-1).cpu()]
+
+    def _spilled(self, batch: Sequence[Work]) -> torch.Tensor:
+        """What the preparer put into files: rows of one shape."""
+        rows = [read_row(work.request.item.spill, work.row) for work in batch]
+        return self._tensor(np.stack(rows)).to(self._loaded.dtype)
+
     def pool(self, batch: Sequence[Work]) -> list[Any]:
         """A vector of H, and of how many tokens it is."""
         out, lengths = self.forward(batch)
@@ -139,4 +176,7 @@ _RUNS: dict[Head, Callable[[Computer, Sequence[Work]], list[Any]]] = {
     Head.SPAN: Computer.span,
     Head.MASK: Computer.mask,
     Head.POOL: Computer.pool,
+    Head.IMAGE: Computer.image,
+    Head.BOXES: Computer.boxes,
+    Head.CTC: Computer.ctc,
 }

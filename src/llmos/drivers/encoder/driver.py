@@ -18,13 +18,15 @@ from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.batch import pick
 from llmos.drivers.encoder.compute import Computer
+from llmos.drivers.encoder.decode import Decoder
 from llmos.drivers.encoder.finish import Finisher
-from llmos.drivers.encoder.kinds import Kind
+from llmos.drivers.encoder.kinds import Head, Kind
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import load_model
 from llmos.drivers.encoder.memory import Accounts
 from llmos.drivers.encoder.words import Words
 from llmos.drivers.encoder.work import Request, Work, answer, drop_item, in_turns, open_request
+from llmos.drivers.encoder.writers import Writers
 from llmos.drivers.native.machine import num_cores
 from llmos.errors import (
     Conflict,
@@ -49,6 +51,7 @@ class EncoderDriver:
         self._requests: dict[str, Request] = {}
         self._outbox: list[Event] = []
         self._num_submitted = 0
+        self._writers: Writers | None = None
 
     # life
 
@@ -58,7 +61,7 @@ class EncoderDriver:
             raise LoadFailed(f"the encoder driver has no option {', '.join(sorted(spec.options))}")
         if spec.deterministic:
             raise LoadFailed("the encoder driver has no deterministic mode")
-        torch.set_num_threads(spec.num_threads or num_cores())
+        torch.set_num_threads(spec.num_threads or max(1, num_cores() - 1))
         progress(0.0, "weights")
         loaded = load_model(spec)
         progress(0.9, "tokenizer")
@@ -67,6 +70,8 @@ class EncoderDriver:
         self._kinds = loaded.purpose.kinds
         self._finisher = Finisher(loaded, words)
         self._accounts = Accounts(loaded)
+        has_decoder = loaded.purpose.head in (Head.DECODER, Head.SPEECH_DECODER)
+        self._writers = Writers(Computer(loaded), Decoder(loaded)) if has_decoder else None
         self._computer = Computer(loaded)
         progress(1.0, "ready")
         return LoadReport(
@@ -85,6 +90,7 @@ class EncoderDriver:
             del self._finisher, self._accounts
             self._requests.clear()
             self._outbox.clear()
+            self._writers = None
 
     def park(self) -> MemoryReport:
         """Not: see `capabilities`."""
@@ -131,6 +137,8 @@ class EncoderDriver:
         """The next step tells."""
         if request := self._requests.pop(request_id, None):
             self._outbox.append(Aborted(request_id, reason, _usage(request)))
+            if self._writers is not None:
+                self._writers.forget(request)
 
     def suspend(self, request_id: str, folder: str = "") -> SnapshotRef:
         """Not: a request is computed again from the items that are answered."""
@@ -152,14 +160,18 @@ class EncoderDriver:
             request.ready or (request.waiting and not request.is_paused) or request.is_over
             for request in self._requests.values()
         )
+        if self._writers is not None:
+            moving = moving or self._writers.can_advance
         return 0.0 if moving else None
 
     def step(self) -> list[Event]:
         """Compute one batch, and say which items it completed."""
         computer = self._model()
-        batch = self._next_batch(computer)
-        if batch:
-            self._compute(computer, batch)
+        if self._writers is None:
+            if batch := self._next_batch(computer):
+                self._compute(computer, batch)
+        else:
+            self._write(self._writers, computer)
         events, self._outbox = self._outbox, []
         for request in list(self._requests.values()):
             if request.ready:
@@ -174,14 +186,40 @@ class EncoderDriver:
         works = in_turns(self._requests.values(), LIMITS.look_rows)
         if not works:
             return []
-        chosen = pick([work.row.length for work in works], LIMITS, computer.most_tokens)
-        batch = [works[i] for i in chosen]
+        limits = LIMITS
+        if self._writers is not None:
+            limits = self._writers.limits(works[0].row.length)
+        chosen = pick([work.row.length for work in works], limits, computer.most_tokens)
+        shape = works[0].row.shape  # of what is no text there is no padding
+        batch = [works[i] for i in chosen if works[i].row.shape == shape]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
             left = [work for work in request.waiting if id(work) not in taken]
             request.waiting.clear()
             request.waiting.extend(left)
         return batch
+
+    def _write(self, writers: Writers, computer: Computer) -> None:
+        """A token for everybody who writes, and a group more where there is room for one."""
+        if writers.has_room and (batch := self._next_batch(computer)):
+            self._begin(writers, batch)
+        for work, result in writers.advance():
+            if isinstance(result, EngineFailed):
+                self._fail(work, result)
+            else:
+                work.request.num_made += len(result[0])
+                self._take(work, result)
+
+    def _begin(self, writers: Writers, batch: list[Work]) -> None:
+        """As `_compute`: who breaks the encoder breaks it alone."""
+        try:
+            writers.begin(batch)
+        except EngineFailed as error:
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+                return
+            for work in batch:
+                self._begin(writers, [work])
 
     def _compute(self, computer: Computer, batch: list[Work]) -> None:
         """A batch that the engine fails on is computed row by row: whose fault is it?"""
@@ -238,4 +276,4 @@ class EncoderDriver:
 
 
 def _usage(request: Request) -> Usage:
-    return Usage(prompt_tokens=request.cost)
+    return Usage(prompt_tokens=request.cost, completion_tokens=request.num_made)

@@ -5,6 +5,7 @@ weights. Of a text in windows: classes by the mean of the windows' scores, weigh
 document is as relevant as its best window; of vectors the mean, or what the pooling makes of more.
 """
 
+# ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,9 +16,9 @@ import numpy as np
 from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder.answers import find_answers
 from llmos.drivers.encoder.entities import find_entities
-from llmos.drivers.encoder.kinds import Kind, find_entailment
+from llmos.drivers.encoder.kinds import Head, Kind, find_entailment
 from llmos.drivers.encoder.load import Loaded
-from llmos.drivers.encoder.words import Words
+from llmos.drivers.encoder.words import Units, Words
 from llmos.drivers.encoder.work import Open
 from llmos.errors import InvalidRequest
 
@@ -28,6 +29,14 @@ class Finisher:
     def __init__(self, loaded: Loaded, words: Words | None) -> None:
         self.loaded = loaded
         self._words = words
+        self._units: Units | None = None
+
+    @property
+    def units(self) -> Units:
+        """Of speech. Raises ModelRejected."""
+        if self._units is None:
+            self._units = Units(self.loaded.folder)
+        return self._units
 
     @property
     def words(self) -> Words:
@@ -45,6 +54,20 @@ class Finisher:
         scores = _mean(opened)
         function = params["function_to_apply"] or self._function()
         return self._ranked(_apply(function, scores), params["top_k"]), b""
+
+    def boxes(self, opened: Open, params: dict[str, Any]) -> tuple[Any, bytes]:
+        """The surest first; corners in pixels of the image as it was sent."""
+        logits_QC, boxes_Q4 = opened.results[0]
+        scores_QC = _softmax(logits_QC)[:, :-1]  # the last class is that there is nothing
+        best_Q = scores_QC.argmax(axis=-1)
+        size = opened.item.about
+        found = []
+        for query, label in enumerate(best_Q.tolist()):
+            score = float(scores_QC[query, label])
+            if score > params["threshold"]:
+                box = _corners(boxes_Q4[query], size["width"], size["height"])
+                found.append({"label": self.loaded.labels[label], "score": score, "box": box})
+        return sorted(found, key=lambda one: -one["score"]), b""
 
     def _ranked(self, scores: Any, top_k: int | None) -> list[dict[str, Any]]:
         order = np.argsort(-scores, kind="stable")[:top_k]
@@ -126,6 +149,31 @@ class Finisher:
         return None, vector.astype("<f4").tobytes()
 
 
+def _written(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
+    """`finish_reason` as OpenAI's: it said all, or was cut at its bound."""
+    tokens, reason = opened.results[0]
+    text = finisher.words.decode(tokens, skip_special=True).strip()
+    return {"text": text, "finish_reason": reason, "num_tokens": len(tokens)}, b""
+
+
+def _transcribed(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
+    """Of a recording in parts, their texts one after the other."""
+    if finisher.loaded.purpose.head is Head.CTC:
+        return {"text": finisher.units.spell(opened.results[0])}, b""
+    texts = [finisher.words.decode(ids, skip_special=True).strip() for ids, _ in opened.results]
+    return {"text": " ".join(text for text in texts if text)}, b""
+
+
+def _corners(box: Any, width: int, height: int) -> dict[str, int]:
+    x, y, w, h = (float(n) for n in box)
+    return {
+        "xmin": int((x - w / 2) * width),
+        "ymin": int((y - h / 2) * height),
+        "xmax": int((x + w / 2) * width),
+        "ymax": int((y + h / 2) * height),
+    }
+
+
 def _mean(opened: Open) -> Any:
     weights = [row.cost for row in opened.item.rows]
     return np.average(np.stack(opened.results), axis=0, weights=weights)
@@ -161,4 +209,9 @@ _FINISH: dict[str, Callable[[Finisher, Open, dict[str, Any]], tuple[Any, bytes]]
     Kind.ANSWER: Finisher.answer,
     Kind.FILL: Finisher.fill,
     Kind.EMBED: Finisher.embed,
+    Kind.CLASSIFY_IMAGE: Finisher.classify,
+    Kind.DETECT: Finisher.boxes,
+    Kind.TRANSCRIBE: _transcribed,
+    Kind.SUMMARIZE: _written,
+    Kind.TRANSLATE: _written,
 }

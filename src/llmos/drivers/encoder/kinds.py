@@ -47,21 +47,22 @@ class Purpose(msgspec.Struct, frozen=True):
 
 
 TEXT_FAMILIES = (
-    *("Albert", "Bert", "BigBird", "Camembert", "ConvBert", "Data2VecText", "Deberta", "DebertaV2"),
+    *("Albert", "Bert", "BigBird", "Camembert", "Data2VecText", "Deberta", "DebertaV2"),
     *("DistilBert", "Electra", "Ernie", "EuroBert", "MegatronBert", "MobileBert", "ModernBert"),
     *("MPNet", "NomicBert", "RemBert", "RobertaPreLayerNorm", "Roberta", "RoFormer", "SqueezeBert"),
     *("XLMRobertaXL", "XLMRoberta"),
 )
-"""Encoders of text whose rows take ids and a mask, and whose padding changes nothing."""
+"""Encoders of text whose padding changes nothing. ConvBert is not among them: it convolves over
+neighbours, padded ones too, so that a row would follow whoever it shares a batch with."""
 
 DECODER_FAMILIES = ("Bart", "LongT5", "M2M100", "MBart", "MT5", "Pegasus", "T5", "UMT5")
 """Encoders of text with a decoder that reads them."""
 
 IMAGE_FAMILIES = (
-    *("BeitFor", "ConvNextFor", "ConvNextV2For", "DeiTFor", "Dinov2For", "MobileViTFor"),
-    *("ResNetFor", "SwinFor", "ViTFor"),
+    *("BeitFor", "ConvNextFor", "ConvNextV2For", "DeiTFor", "Dinov2For", "ResNetFor"),
+    *("SwinFor", "ViTFor"),
 )
-BOX_FAMILIES = ("Yolos", "Detr", "ConditionalDetr", "RTDetr")
+BOX_FAMILIES = ("Yolos", "Detr")
 CTC_FAMILIES = ("Wav2Vec2", "Hubert", "WavLM", "Data2VecAudio", "SEW")
 
 _TEXT_HEADS: list[tuple[str, Head, list[Kind]]] = [

@@ -10,8 +10,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# set before Transformers is imported: nothing here may reach for a network
+# set before Transformers is imported: nothing here may reach for a network, and threads that wait
+# give their core away: one that spins takes it from the one it waits for
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ.update(OMP_WAIT_POLICY="PASSIVE")
 
 import torch
 import transformers

@@ -75,12 +75,11 @@ class Embed(Texts, frozen=True, kw_only=True):
 class Write(Texts, frozen=True, kw_only=True):
     """`prefix` None: what the folder's `task_specific_params` say for the kind.
 
-    `source_lang` and `target_lang` are for models that have a token for each language.
+    `target_lang` is for models that have a token for each language, and begin with it.
     """
 
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.new_tokens)] | None = None
     prefix: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
-    source_lang: Words | None = None
     target_lang: Words | None = None
 
 
@@ -94,7 +93,7 @@ class Boxes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Transcribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`language` None: found out, where the model knows more than one."""
+    """`language` None: English, where the model knows more than one."""
 
     language: Words | None = None
     translate: bool = False

@@ -14,7 +14,8 @@ from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.params import read_params
 from llmos.drivers.encoder.payload import Item, Payload
-from llmos.drivers.encoder.rows import Asked, Reader, make_readers
+from llmos.drivers.encoder.readers import make_readers
+from llmos.drivers.encoder.rows import Asked, Reader
 from llmos.errors import EngineFailed, InvalidRequest, LLMOSError
 
 __all__ = ["EncoderPreparer", "make"]

@@ -1,4 +1,4 @@
-"""How each kind's items become rows: one reader per kind, chosen when it is first asked for."""
+"""How the items of each kind that reads text become rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import msgspec
 
 from llmos.abi.blob import BlobRef
-from llmos.drivers.encoder.kinds import Kind
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.params import Answers, Fill, Texts, Write, ZeroShot, convert
 from llmos.drivers.encoder.payload import Item, Row
@@ -52,29 +51,6 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     question: Annotated[str, msgspec.Meta(min_length=1)]
     context: Annotated[str, msgspec.Meta(min_length=1)]
-
-
-def make_readers(folder: Path) -> dict[str, Callable[[], Reader]]:
-    """By kind. Raises ModelRejected when one of them is made."""
-    config = read_json(folder / "config.json")
-    made: list[TextEncoder] = []
-
-    def texts() -> TextEncoder:
-        if not made:
-            made.append(TextEncoder(folder, config))
-        return made[0]
-
-    return {
-        Kind.CLASSIFY: lambda: lambda asked: _pairs(texts(), asked),
-        Kind.ZERO_SHOT: lambda: lambda asked: _zero_shot(texts(), asked),
-        Kind.RERANK: lambda: lambda asked: _documents(texts(), asked),
-        Kind.TOKENS: lambda: lambda asked: _entities(texts(), asked),
-        Kind.ANSWER: lambda: lambda asked: _questions(texts(), asked),
-        Kind.FILL: lambda: _FillReader(texts(), folder),
-        Kind.EMBED: lambda: lambda asked: _vectors(texts(), asked),
-        Kind.SUMMARIZE: lambda: _WriteReader(texts(), config, folder, "summarization"),
-        Kind.TRANSLATE: lambda: _WriteReader(texts(), config, folder, "translation"),
-    }
 
 
 def _wanted(params: Texts, side: str, stride: int = 0, *, offsets: bool = False) -> Wanted:
@@ -120,7 +96,8 @@ def _encode(
     return found
 
 
-def _pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
+    """A text, or two that are judged together."""
     read = _shaped(asked.items, Pair, "text")
 
     def parts(one: Pair) -> Any:
@@ -129,14 +106,14 @@ def _pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
     return _encode(encoder, asked, _wanted(asked.params, "longest_first"), read, parts)
 
 
-def _documents(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_documents(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A document is cut, a query never."""
     read = _shaped(asked.items, Document, "text")
     wanted = _wanted(asked.params, "second")
     return _encode(encoder, asked, wanted, read, lambda one: (one.query, one.text))
 
 
-def _zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A row for each label: does "This example is {label}." follow from the text?"""
     params: ZeroShot = asked.params
     if params.overflow == "window":
@@ -158,14 +135,15 @@ def _zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
     return found
 
 
-def _entities(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_entities(encoder: TextEncoder, asked: Asked) -> list[Result]:
+    """Rows that know which characters their tokens stand for."""
     room = encoder.room(asked.room)
     wanted = _wanted(asked.params, "first", room // 4, offsets=True)
     read = _shaped(asked.items, Pair, "text")
     return _encode(encoder, asked, wanted, read, lambda one: one.text, about=lambda one: one.text)
 
 
-def _questions(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_questions(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """`special` marks all but the context's tokens here: an answer lies in none of those."""
     params: Answers = asked.params
     wanted = _wanted(params, "second", min(128, encoder.room(asked.room) // 2), offsets=True)
@@ -181,7 +159,7 @@ def _questions(encoder: TextEncoder, asked: Asked) -> list[Result]:
     )
 
 
-class _FillReader:
+class FillReader:
     """Needs to know which token is the gap."""
 
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
@@ -226,7 +204,7 @@ class _FillReader:
         return found
 
 
-def _vectors(encoder: TextEncoder, asked: Asked) -> list[Result]:
+def read_vectors(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A text, or token ids as they are: OpenAI takes both."""
     room, wanted = encoder.room(asked.room), _wanted(asked.params, "first")
     texts = [one for one in asked.items if not isinstance(one, list)]
@@ -255,7 +233,7 @@ def _tokens(ids: list[Any], room: int, overflow: str, vocab_size: int) -> Result
     return Item(0, [Row(len(w), array("i", w).tobytes()) for w in windows], None, note)
 
 
-class _WriteReader:
+class WriteReader:
     """Text for a model that answers with text."""
 
     def __init__(
@@ -271,7 +249,28 @@ class _WriteReader:
         prefix = self._prefix if params.prefix is None else params.prefix
         read = _shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
-        return _encode(self._encoder, asked, wanted, read, lambda one: prefix + one.text)
+        about = self._about(params.target_lang)
+        return _encode(
+            self._encoder,
+            asked,
+            wanted,
+            read,
+            lambda one: prefix + one.text,
+            about=lambda _: about,
+        )
+
+    def _about(self, language: str | None) -> dict[str, Any] | None:
+        """Of an answer in one language, the token that it begins with."""
+        if language is None:
+            return None
+        names = (language, f"__{language}__", f"<2{language}>")
+        tokens = (self._encoder.tokenizer.token_to_id(name) for name in names)
+        token = next((found for found in tokens if found is not None), None)
+        if token is None:
+            raise InvalidRequest(
+                f"the model has no token for {language[:40]!r}", param="params.target_lang"
+            )
+        return {"forced": [token]}
 
 
 def _prefix(config: dict[str, Any], kind: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from llmos.drivers.encoder.texts import read_json
-from llmos.errors import LoadFailed
+from llmos.errors import LoadFailed, ModelRejected
 
 
 class Words:
@@ -37,3 +37,27 @@ class Words:
     def decode(self, token_ids: list[int], *, skip_special: bool = False) -> str:
         """The text of these ids."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=skip_special))
+
+
+class Units:
+    """What frames of speech stand for: letters, by `vocab.json` (Graves et al. 2006, CTC)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ModelRejected."""
+        vocab = read_json(folder / "vocab.json")
+        settings = read_json(folder / "tokenizer_config.json")
+        if not vocab or not all(isinstance(i, int) for i in vocab.values()):
+            raise ModelRejected("vocab.json: expected an object of numbers")
+        self._units = {number: unit for unit, number in vocab.items()}
+        self._delimiter = str(settings.get("word_delimiter_token", "|"))
+        blank = settings.get("pad_token", "<pad>")
+        self._blank = str(blank.get("content") if isinstance(blank, dict) else blank)
+        self._others = {"<s>", "</s>", "<unk>"}
+
+    def spell(self, frames: list[int]) -> str:
+        """Repeats are one, blanks part what is twice, special units are not said."""
+        units = [
+            self._units.get(i, "") for n, i in enumerate(frames) if not n or frames[n - 1] != i
+        ]
+        said = [u for u in units if u != self._blank and u not in self._others]
+        return "".join(" " if unit == self._delimiter else unit for unit in said).strip()

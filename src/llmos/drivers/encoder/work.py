@@ -39,7 +39,8 @@ class Work:
 class Request:
     """`waiting` are its rows, in order; `ready` what was answered and not said yet.
 
-    `order` grows with every request; `num_left` items are not answered; `cost` is all of it.
+    `order` grows with every request; `num_left` items are not answered; `cost` is all of it;
+    `num_made` tokens of text were made.
     """
 
     item: WorkItem
@@ -49,6 +50,7 @@ class Request:
     waiting: deque[Work] = field(default_factory=deque)
     ready: list[ItemOutput] = field(default_factory=list)
     num_left: int = 0
+    num_made: int = 0
     is_paused: bool = False
 
     @property

@@ -38,6 +38,8 @@ class Itemwise:
         self._params = dict(spec.params)
         if spec.kind is TaskKind.CLASSIFY and spec.labels:
             self._params["candidate_labels"] = spec.labels
+        if spec.kind is TaskKind.TRANSLATE and spec.language:
+            self._params.setdefault("target_lang", spec.language)
         self._read = _READ[spec.kind]
 
     def piece(self, values: Mapping[str, Any]) -> Any:

@@ -1,0 +1,195 @@
+"""Texts made one token at a time by a decoder that reads an encoder's states.
+
+Rows that begin together make a group and go on together, a token in each step; who has ended leaves
+it, and its place in the caches is given up. Several groups take turns, so that who comes later need
+not wait for the longest of those before. The likeliest token is taken, under the rules of the
+folder's `generation_config.json` (Transformers' own processors); beams are not searched.
+
+Shapes: B rows, L tokens read, T tokens made, V vocabulary.
+"""
+
+# ruff: noqa: N803, N806, N815 (tensor names carry their shape)
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from transformers.generation import logits_process as rules
+from transformers.modeling_outputs import BaseModelOutput
+
+from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.load import Loaded
+from llmos.drivers.encoder.work import Work
+from llmos.errors import ModelRejected
+from llmos.weights.itemscratch import DECODED_TOKENS
+
+UNSAID_TOKENS = 256
+"""Of a text where neither the request nor the folder says how long it may be."""
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Writing:
+    """One row of a group. `forced` are tokens that it begins with, whatever is likely; of `tokens`,
+    that many are not the model's own. `most`: tokens in all; `is_cut`: it would have gone on."""
+
+    work: Work
+    forced: list[int]
+    most: int
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    is_cut: bool = False
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Group:
+    """`ids_BT` are all tokens of the decoder so far; `states` and `mask_BL` are the encoder's."""
+
+    rows: list[Writing]
+    states: Any
+    mask_BL: Any
+    ids_BT: torch.Tensor
+    cache: Any
+
+    @property
+    def is_paused(self) -> bool:
+        return all(row.work.request.is_paused for row in self.rows)
+
+
+class Decoder:
+    """Of one loaded model with a decoder."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        """Raises ModelRejected."""
+        self._loaded = loaded
+        self._model = loaded.model
+        self.config = config = loaded.model.generation_config
+        start = config.decoder_start_token_id
+        if start is None:
+            start = getattr(loaded.config, "decoder_start_token_id", None)
+        if not isinstance(start, int):
+            raise ModelRejected("config.json: decoder_start_token_id is missing")
+        self.start: int = start
+        eos = config.eos_token_id
+        self.eos = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        self._most = int(getattr(loaded.config, "max_position_embeddings", 0) or 0)
+        last = config.forced_eos_token_id
+        self._last = last[0] if isinstance(last, list) else last
+        self._rules = _rules(config, sorted(self.eos), loaded.device)
+
+    def most_tokens(self, asked: int | None) -> int:
+        """That one text may have. `asked` None: as the folder says."""
+        config = self.config
+        own = config.max_new_tokens or (config.max_length - 1 if config.max_length else 0)
+        most = min(asked or own or UNSAID_TOKENS, LIMITS.new_tokens)
+        return max(1, min(most, self._most - 1) if self._most else most)
+
+    def most_rows(self, length: int) -> int:
+        """That a group of texts of about this length may have for its share of what is reserved."""
+        share = DECODED_TOKENS // LIMITS.groups
+        return max(1, min(LIMITS.batch_rows, share // (length + self.most_tokens(None))))
+
+    def begin(self, works: Sequence[Work], states: Any, mask_BL: Any) -> Group:
+        """A group whose encoder has run."""
+        rows = [self._row(work) for work in works]
+        ids_BT = torch.full((len(rows), 1), self.start, dtype=torch.long, device=states.device)
+        cache = transformers.EncoderDecoderCache(
+            transformers.DynamicCache(), transformers.DynamicCache()
+        )
+        return Group(rows, states, mask_BL, ids_BT, cache)
+
+    def _row(self, work: Work) -> Writing:
+        params = work.request.params
+        forced = (work.open.item.about or {}).get("forced")
+        if forced is None:
+            bos = self.config.forced_bos_token_id
+            forced = [bos] if isinstance(bos, int) else []
+        most = self.most_tokens(params["max_new_tokens"])
+        return Writing(work, list(forced), max(most, len(forced) + 1))
+
+    def advance(self, group: Group) -> list[Writing]:
+        """One token for every row; those that have ended, which are in the group no more."""
+        out = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=group.states),
+            attention_mask=group.mask_BL,
+            decoder_input_ids=group.ids_BT[:, -1:],
+            past_key_values=group.cache,
+            use_cache=True,
+        )
+        scores_BV = out.logits[:, -1].float()
+        for rule in self._rules:
+            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
+                rule.begin = 1 + len(group.rows[0].forced)
+            scores_BV = rule(group.ids_BT, scores_BV)
+        drawn = scores_BV.argmax(dim=-1).tolist()
+        for i, row in enumerate(group.rows):
+            made = len(row.tokens)
+            row.tokens.append(row.forced[made] if made < len(row.forced) else drawn[i])
+            if made == row.most - 1 and self._last is not None:
+                row.is_cut = row.tokens[-1] not in self.eos
+                row.tokens[-1] = self._last
+        added = [[row.tokens[-1]] for row in group.rows]
+        column_B1 = torch.tensor(added, dtype=torch.long, device=group.ids_BT.device)
+        group.ids_BT = torch.cat([group.ids_BT, column_B1], dim=1)
+        ended = [row for row in group.rows if self._is_over(row)]
+        if ended:
+            self.leave(group, ended)
+        return ended
+
+    def _is_over(self, row: Writing) -> bool:
+        is_own = len(row.tokens) > len(row.forced)
+        return (is_own and row.tokens[-1] in self.eos) or len(row.tokens) >= row.most
+
+    def leave(self, group: Group, gone: Sequence[Writing]) -> None:
+        """Give up the places of rows that have ended."""
+        away = set(map(id, gone))
+        kept = [i for i, row in enumerate(group.rows) if id(row) not in away]
+        group.rows = [group.rows[i] for i in kept]
+        if not kept:
+            group.cache = None
+            return
+        places = torch.tensor(kept, device=group.ids_BT.device)
+        group.ids_BT = group.ids_BT[places]
+        group.states = group.states[places]
+        if group.mask_BL is not None:
+            group.mask_BL = group.mask_BL[places]
+        if group.cache.get_seq_length():
+            group.cache.batch_select_indices(places)
+
+
+class _AtBegin:
+    """Tokens that the first one of the model's own must not be; `begin` is set for each step."""
+
+    begin = -1
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens = tokens
+
+    def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        if ids_BT.shape[1] == self.begin:
+            scores_BV = scores_BV.clone()
+            scores_BV[:, self._tokens] = -float("inf")
+        return scores_BV
+
+
+def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
+    """What a folder forbids, in the order in which Transformers asks."""
+    found: list[Any] = []
+    if config.repetition_penalty not in (None, 1.0):
+        found.append(rules.RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+    if config.no_repeat_ngram_size:
+        found.append(rules.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+    if config.min_length and eos:
+        found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=str(device)))
+    if config.min_new_tokens and eos:
+        found.append(
+            rules.MinNewTokensLengthLogitsProcessor(
+                1, config.min_new_tokens, eos, device=str(device)
+            )
+        )
+    if getattr(config, "begin_suppress_tokens", None):
+        found.append(_AtBegin(config.begin_suppress_tokens))
+    if config.suppress_tokens:
+        found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
+    return found

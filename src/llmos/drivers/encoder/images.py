@@ -1,0 +1,196 @@
+"""Images to pixels as the folder's `preprocessor_config.json` wants them. PIL and NumPy, no torch.
+
+What Transformers' processors of these families do, in their order: resize, cut out the middle,
+scale, normalize.
+"""
+
+# ruff: noqa: N806 (tensor names carry their shape)
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmos.abi.blob import BlobRef
+from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.payload import Item, Row
+from llmos.drivers.encoder.rows import Asked, Result
+from llmos.drivers.encoder.spill import Spill
+from llmos.drivers.encoder.texts import read_json
+from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, PayloadTooLarge, PluginError
+
+PATCH_PIXELS = 256
+"""Pixels that cost as much as a token: those of a patch of 16 x 16."""
+
+KNOWN = frozenset(
+    {"BeitImageProcessor", "BitImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor"}
+    | {"DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
+)
+"""Processors whose settings are read here, by name."""
+
+_CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+_MEANS = {
+    "BitImageProcessor": _CLIP,
+    "DetrImageProcessor": _IMAGENET,
+    "YolosImageProcessor": _IMAGENET,
+}
+"""Means and deviations of colours where a folder does not say; a half for others."""
+
+_OF_EDGES = {"DetrImageProcessor", "YolosImageProcessor"}
+
+
+class ImageReader:
+    """Behind `rows.Reader`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ModelRejected, PluginError where Pillow is missing."""
+        _pillow()
+        self._settings = settings = read_json(folder / "preprocessor_config.json")
+        name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+        name = str(name).removesuffix("Fast").removesuffix("Pil")
+        self._kind = name.replace("FeatureExtractor", "ImageProcessor")
+        if self._kind not in KNOWN:
+            raise ModelRejected(f"preprocessor_config.json: {self._kind[:80]} is not supported")
+
+    def __call__(self, asked: Asked) -> Sequence[Result]:
+        with Spill(asked.spill) as spill:
+            found: list[Result] = []
+            for item in asked.items:
+                try:
+                    found.append(self._read(blob_of(item, asked.blobs), spill))
+                except LLMOSError as error:
+                    found.append(error)
+            asked.spilled = spill.path
+            return found
+
+    def _read(self, blob: BlobRef, spill: Spill) -> Item:
+        image = _open(read_blob(blob, LIMITS.image_bytes))
+        width, height = image.size
+        pixels_CHW = self._pixels(image)
+        cost = max(1, pixels_CHW.shape[1] * pixels_CHW.shape[2] // PATCH_PIXELS)
+        row = Row(cost, start=spill.add(pixels_CHW), shape=list(pixels_CHW.shape))
+        return Item(0, [row], {"width": width, "height": height})
+
+    def _pixels(self, image: Any) -> Any:
+        settings = self._settings
+        if settings.get("do_resize", True):
+            image = self._resized(image)
+        if settings.get("do_center_crop", False):
+            size = settings.get("crop_size") or settings["size"]
+            image = _middle(image, *_sides(size))
+        pixels_HWC = np.asarray(image, dtype=np.float32)
+        if settings.get("do_rescale", True):
+            pixels_HWC = pixels_HWC * np.float32(settings.get("rescale_factor", 1 / 255))
+        if settings.get("do_normalize", True):
+            means, deviations = _MEANS.get(self._kind, ([0.5] * 3, [0.5] * 3))
+            mean = np.array(settings.get("image_mean", means), dtype=np.float32)
+            std = np.array(settings.get("image_std", deviations), dtype=np.float32)
+            pixels_HWC = (pixels_HWC - mean) / std
+        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1), dtype=np.float32)
+
+    def _resized(self, image: Any) -> Any:
+        size, resample = self._settings.get("size"), int(self._settings.get("resample", 2))
+        width, height = image.size
+        if self._kind in _OF_EDGES and isinstance(size, dict) and "shortest_edge" in size:
+            longest = size.get("longest_edge")
+            target = _within(width, height, size["shortest_edge"], longest)
+            return image.resize(target, resample)
+        if self._kind == "ConvNextImageProcessor":
+            edge = size["shortest_edge"] if isinstance(size, dict) else int(size or 224)
+            if edge >= 384:
+                return image.resize((edge, edge), resample)
+            wide = int(edge / self._settings.get("crop_pct", 224 / 256))
+            return _middle(image.resize(_shortest(width, height, wide), resample), edge, edge)
+        if isinstance(size, dict) and "shortest_edge" in size:
+            return image.resize(_shortest(width, height, size["shortest_edge"]), resample)
+        target_height, target_width = _sides(size)
+        return image.resize((target_width, target_height), resample)
+
+
+def blob_of(item: Any, blobs: list[BlobRef]) -> BlobRef:
+    """The file of an item `{"blob": N}`. Raises InvalidRequest."""
+    at = item.get("blob") if isinstance(item, dict) and len(item) == 1 else None
+    if type(at) is not int or not 0 <= at < len(blobs):
+        raise InvalidRequest('an image is {"image": base64}, a recording {"audio": base64}')
+    return blobs[at]
+
+
+def read_blob(blob: BlobRef, max_bytes: int) -> bytes:
+    """Its bytes, which are what the digest says: whoever names a file knows what is in it.
+
+    Raises PayloadTooLarge, InvalidRequest.
+    """
+    if blob.size_bytes > max_bytes:
+        raise PayloadTooLarge(f"{blob.size_bytes} bytes are over the limit of {max_bytes}")
+    try:
+        data = Path(blob.path or "").read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"the file is gone: {error.strerror}") from None
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != blob.digest:
+        raise InvalidRequest("the file is not the one that was named")
+    return data
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise PluginError("images need Pillow: pip install 'llmos[images]'") from None
+    return Image
+
+
+def _open(data: bytes) -> Any:
+    """As RGB. Raises InvalidRequest, PayloadTooLarge."""
+    pillow = _pillow()
+    try:
+        image = pillow.open(io.BytesIO(data))
+        width, height = image.size
+        if width * height > LIMITS.image_pixels:
+            raise PayloadTooLarge(f"{width} x {height} pixels are over {LIMITS.image_pixels}")
+        return image.convert("RGB")
+    except LLMOSError:
+        raise
+    except Exception as error:  # of a library that reads what nobody vouches for
+        raise InvalidRequest(f"it is no image that can be read: {str(error)[:200]}") from error
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """Height and width."""
+    if isinstance(size, dict):
+        return int(size["height"]), int(size["width"])
+    edge = int(size or 224)
+    return edge, edge
+
+
+def _shortest(width: int, height: int, edge: int) -> tuple[int, int]:
+    """The size whose shorter side is `edge`, as torchvision rounds it."""
+    short, long = (width, height) if width <= height else (height, width)
+    other = int(edge * long / short)
+    return (edge, other) if width <= height else (other, edge)
+
+
+def _within(width: int, height: int, shortest: int, longest: int | None) -> tuple[int, int]:
+    """As `_shortest`, with the longer side no longer than `longest`; DETR's own rounding."""
+    size, raw = shortest, None
+    if longest is not None:
+        small, large = float(min(width, height)), float(max(width, height))
+        if large / small * size > longest:
+            raw = longest * small / large
+            size = round(raw)
+    if (height <= width and height == size) or (width <= height and width == size):
+        return width, height
+    scale = size if raw is None or longest is None else raw
+    if width < height:
+        return size, int(scale * height / width)
+    return int(scale * width / height), size
+
+
+def _middle(image: Any, height: int, width: int) -> Any:
+    """Cut out; what is missing is black."""
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

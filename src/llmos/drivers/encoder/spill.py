@@ -1,0 +1,53 @@
+"""Arrays of float32 in a file of their own, between preparer and driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from llmos.drivers.encoder.payload import Row
+from llmos.errors import EngineFailed, StorageError
+
+
+class Spill:
+    """Written by the preparer; the kernel deletes it. `path` is empty until something is in it."""
+
+    def __init__(self, path: str) -> None:
+        self._wanted = path
+        self._file: BinaryIO | None = None
+        self._num_floats = 0
+        self.path = ""
+
+    def __enter__(self) -> Spill:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, array: Any) -> int:
+        """Where it begins, in floats. Raises StorageError."""
+        start = self._num_floats
+        try:
+            if self._file is None:
+                self._file = Path(self._wanted).open("xb")  # noqa: SIM115 - closed by __exit__
+                self.path = self._wanted
+            self._file.write(np.ascontiguousarray(array, dtype="<f4").tobytes())
+        except OSError as error:
+            raise StorageError(f"what was prepared cannot be written: {error.strerror}") from error
+        self._num_floats += array.size
+        return start
+
+
+def read_row(path: str, row: Row) -> Any:
+    """The array of one row. Raises EngineFailed."""
+    count = int(np.prod(row.shape))
+    try:
+        found = np.fromfile(path, dtype="<f4", count=count, offset=4 * row.start)
+    except OSError as error:
+        raise EngineFailed(f"what was prepared is gone: {error.strerror}") from error
+    if found.size != count:
+        raise EngineFailed("what was prepared is not whole")
+    return found.reshape(row.shape)

@@ -1,0 +1,158 @@
+"""Bodies and answers of work that is answered item by item: any kind, one shape."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from llmos.abi.events import ItemOutput
+from llmos.abi.inference import ItemsPrompt, Options, Sampling, Usage
+from llmos.abi.program import Generate
+from llmos.shapes import table
+from llmos.shapes.answers import Answer, ErrorBody, LlmosAnswer
+from llmos.shapes.check import Shape, validate
+from llmos.shapes.fields import JsonObject, ModelName
+from llmos.shapes.inputs import names_of
+from llmos.shapes.options import CLASSES, LlmosOptions
+from llmos.shapes.outcomes import Head
+from llmos.shapes.status import error_object
+
+MAX_ITEMS = 2048
+"""OpenAI's bound on the inputs of one embeddings request; ours on any."""
+
+
+class ItemsOptions(LlmosOptions):
+    """As everywhere, and what to do with a text that is longer than the model reads: read it in
+    windows that share `stride` tokens, cut it, or refuse it. None: as the kind does by itself."""
+
+    overflow: Literal["window", "truncate", "refuse"] | None = None
+    stride: int | None = Field(default=None, ge=0, le=65_536)
+
+
+NO_OPTIONS = ItemsOptions()
+
+
+class ItemsBody(Shape):
+    """What every such route has."""
+
+    model: ModelName
+    llmos: ItemsOptions = Field(default_factory=lambda: NO_OPTIONS)
+
+    def to_options(self) -> Options:
+        """The abi's words."""
+        own = self.llmos
+        return Options(
+            service_class=None if own.service_class is None else CLASSES[own.service_class],
+            nice=own.nice,
+            deadline_ms=own.deadline_ms,
+            keep_alive_s=own.keep_alive,
+            deterministic=own.deterministic,
+            resume_s=own.resume_s,
+            cache_salt=own.cache_salt,
+            driver=own.driver,
+        )
+
+    def wish(
+        self, kind: str, items: list[Any], route: str, params: dict[str, Any] | None = None
+    ) -> Generate:
+        """One inference of all items."""
+        given = dict(params or {})
+        for name in ("overflow", "stride"):
+            value = getattr(self.llmos, name)
+            if value is not None:
+                given[name] = value
+        prompt = ItemsPrompt(kind, items, given)
+        return Generate(self.model, prompt, Sampling(), self.to_options(), route)
+
+
+class InferBody(ItemsBody):
+    """Body of /os/v1/infer. Without `kind`, what the model is for."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    inputs: Annotated[list[Any], Field(min_length=1, max_length=MAX_ITEMS)]
+    params: JsonObject = Field(default_factory=dict)
+
+
+class DatumAnswer(Answer):
+    """What came of one input: its output, as the kind shapes it, or its error."""
+
+    index: int
+    output: Any = None
+    note: str | None = None
+    error: ErrorBody | None = None
+
+
+class ItemsUsage(Answer):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class InferAnswer(Answer):
+    """Answer of /os/v1/infer."""
+
+    object: Literal["list"]
+    kind: str
+    model: str
+    data: list[DatumAnswer]
+    usage: ItemsUsage
+    llmos: LlmosAnswer
+
+
+class Made(NamedTuple):
+    """What came of a request: who answered, each item's output, what it cost, how it ran."""
+
+    head: Head
+    outputs: Sequence[ItemOutput]
+    usage: Usage
+    llmos: dict[str, Any]
+
+
+def read_items_body(shape: type[Any], body: Mapping[str, Any], rules: table.Table) -> Any:
+    """A body of one of these routes. Raises InvalidRequest and its kinds."""
+    kept = table.screen(body, names_of(shape), rules)
+    inner = kept.get("llmos")
+    if isinstance(inner, dict):
+        kept["llmos"] = table.screen(inner, names_of(ItemsOptions), table.NOTHING, "llmos")
+    return validate(shape, kept)
+
+
+def infer_answer(made: Made, kind: str) -> dict[str, Any]:
+    """The body of an answer of /os/v1/infer."""
+    return {
+        "object": "list",
+        "kind": kind,
+        "model": made.head.model,
+        "data": [_datum(output) for output in made.outputs],
+        "usage": items_usage(made.usage),
+        "llmos": made.llmos,
+    }
+
+
+def _datum(output: ItemOutput) -> dict[str, Any]:
+    datum: dict[str, Any] = {"index": output.index}
+    if output.error is not None:
+        datum["error"] = error_object(output.error)
+        return datum
+    datum["output"] = output.value if output.value is not None else floats_of(output.data)
+    if output.note:
+        datum["note"] = output.note
+    return datum
+
+
+def floats_of(data: bytes) -> list[float]:
+    """A vector of float32."""
+    return array("f", data).tolist()
+
+
+def items_usage(usage: Usage) -> dict[str, int]:
+    """OpenAI's, where nothing is generated."""
+    total = usage.prompt_tokens + usage.completion_tokens
+    return {"prompt_tokens": usage.prompt_tokens, "total_tokens": total}
+
+
+def notes_of(outputs: Sequence[ItemOutput]) -> dict[str, str]:
+    """What was left out of which input, by its number."""
+    return {str(output.index): output.note for output in outputs if output.note}

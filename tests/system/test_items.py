@@ -1,0 +1,195 @@
+"""Work that is answered item by item, through the real server: tiny models, pulled and asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import transformers
+
+from tests.system.server import Server
+from tests.unit.drivers.encoder.folders import make_folder, make_writer
+
+TEXTS = ["the cat sat on a mat.", "who lives in new york? " * 20, "it is good"]
+TOXIC = {0: "safe", 1: "toxic"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {
+        "tiny-embed": make_folder(root / "embed", "BertModel"),
+        "tiny-rank": make_folder(root / "rank", "BertForSequenceClassification", num_labels=1),
+        "moderation": make_folder(
+            root / "toxic",
+            "BertForSequenceClassification",
+            id2label=TOXIC,
+            label2id={v: k for k, v in TOXIC.items()},
+        ),
+        "tiny-t5": make_writer(root / "t5", "T5", scale=3),
+    }
+
+
+@pytest.fixture(scope="module")
+def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
+    for name, folder in folders.items():
+        done = server.cli("pull", f"file:{folder}", "--name", name)
+        assert done.returncode == 0, done.stderr
+    yield server
+
+
+@pytest.fixture
+def http(serving: Server) -> Iterator[httpx.Client]:
+    with serving.client(timeout=90.0) as made:
+        yield made
+
+
+def test_a_version_says_what_it_is_for(http: httpx.Client) -> None:
+    models = {m["name"]: m for m in http.get("/os/v1/models").json()["models"]}
+    assert models["tiny-embed"]["kinds"] == ["embeddings"]
+    assert models["tiny-rank"]["kinds"] == ["rerank", "text-classification"]
+    assert models["tiny-t5"]["kinds"] == ["summarization", "translation"]
+    assert models["pilot"]["kinds"] == ["generate"]
+
+
+def test_embeddings_by_openais_client(serving: Server, folders: dict[str, Path]) -> None:
+    import torch
+
+    client = serving.openai(timeout=90.0)
+    answer = client.embeddings.create(model="tiny-embed", input=TEXTS)
+    plain = client.embeddings.create(model="tiny-embed", input=TEXTS, encoding_format="float")
+    model = transformers.BertModel.from_pretrained(folders["tiny-embed"]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["tiny-embed"])
+    for i in (0, 2):
+        with torch.inference_mode():
+            hidden = model(**tokenizer(TEXTS[i], return_tensors="pt")).last_hidden_state[0].mean(0)
+        expected = (hidden / hidden.norm()).numpy()
+        assert answer.data[i].embedding == pytest.approx(expected.tolist(), abs=1e-5)
+        assert plain.data[i].embedding == pytest.approx(expected.tolist(), abs=1e-5)
+    assert np.linalg.norm(answer.data[1].embedding) == pytest.approx(1.0, abs=1e-5)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 100
+    short = client.embeddings.create(model="tiny-embed", input="it is good", dimensions=8)
+    assert len(short.data[0].embedding) == 8
+    with pytest.raises(openai.BadRequestError, match="32 dimensions"):
+        client.embeddings.create(model="tiny-embed", input="it is good", dimensions=64)
+
+
+def test_rerank_and_moderation_and_writing(serving: Server, http: httpx.Client) -> None:
+    body = {"model": "tiny-rank", "query": "who", "documents": ["the cat", "paris", "it is good"]}
+    ranked = http.post("/v1/rerank", json=body).json()["results"]
+    scores = [one["relevance_score"] for one in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert {one["index"] for one in ranked} == {0, 1, 2}
+    found = serving.openai(timeout=90.0).moderations.create(input="it is bad")
+    assert found.model == "moderation:1"
+    assert isinstance(found.results[0].flagged, bool)
+    body = {"model": "tiny-t5", "inputs": TEXTS, "params": {"max_new_tokens": 4}}
+    written = http.post("/os/v1/infer", json=body).json()
+    assert written["kind"] == "summarization"
+    assert [one["output"]["num_tokens"] for one in written["data"]] == [4, 4, 4]
+    assert written["data"][1]["note"] == "cut to 64 tokens"
+
+
+def test_a_bad_input_fails_alone_and_a_bad_request_whole(http: httpx.Client) -> None:
+    body: dict[str, Any] = {"model": "moderation", "inputs": ["good", 3, "bad"]}
+    answer = http.post("/os/v1/infer", json=body)
+    assert answer.status_code == 200
+    assert [("error" in one) for one in answer.json()["data"]] == [False, True, False]
+    for wrong, code in (
+        ({"kind": "embeddings"}, "invalid_request"),
+        ({"model": "pilot"}, "invalid_request"),
+        ({"params": {"top": 1}}, "invalid_request"),
+        ({"model": "nobody"}, "model_not_found"),
+        ({"llmos": {"resume_s": 5}}, "invalid_request"),
+        ({"llmos": {"deterministic": True}}, "unsupported_parameter"),
+    ):
+        refused = http.post("/os/v1/infer", json=body | wrong)
+        assert refused.json()["error"]["code"] == code, refused.text
+    asked = {"model": "tiny-embed", "messages": [{"role": "user", "content": "x"}]}
+    assert "is for embeddings" in http.post("/v1/chat/completions", json=asked).text
+
+
+def test_it_is_a_process_like_any_other(serving: Server, http: httpx.Client) -> None:
+    """Metered, explained, and ended by an operator while it runs."""
+    caught: list[httpx.Response] = []
+    body = {
+        "model": "tiny-t5",
+        "inputs": ["the cat sat"] * 2000,
+        "params": {"max_new_tokens": 60},
+    }
+
+    def ask() -> None:
+        with serving.client(timeout=90.0) as own:
+            caught.append(own.post("/os/v1/infer", json=body))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    deadline = time.monotonic() + 60
+    running: list[dict[str, Any]] = []
+    while not running and time.monotonic() < deadline:
+        listed = http.get("/os/v1/processes?state=running").json()["processes"]
+        running = [p for p in listed if p["model"] == "tiny-t5:1"]
+    assert running, serving.log
+    assert running[0]["prompt_tokens"] > 2000
+    process = running[0]["process_id"]
+    assert http.delete(f"/os/v1/processes/{process}").status_code == 200
+    thread.join(60)
+    assert caught[0].json()["error"]["code"] == "cancelled"
+    story = http.get(f"/os/v1/processes/{process}").json()
+    assert story["info"]["state"] == "aborted"
+    assert http.get("/readyz").status_code == 200
+
+
+def test_one_that_is_suspended_goes_on_with_what_is_left(
+    serving: Server, http: httpx.Client
+) -> None:
+    """No snapshot: the items that were answered stay answered, each is said once."""
+    caught: list[httpx.Response] = []
+    body = {"model": "tiny-t5", "inputs": ["the cat sat"] * 300, "params": {"max_new_tokens": 40}}
+
+    def ask() -> None:
+        with serving.client(timeout=90.0) as own:
+            caught.append(own.post("/os/v1/infer", json=body))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    deadline = time.monotonic() + 60
+    running: list[dict[str, Any]] = []
+    while not running and time.monotonic() < deadline:
+        listed = http.get("/os/v1/processes?state=running").json()["processes"]
+        running = [p for p in listed if p["model"] == "tiny-t5:1"]
+    assert running, serving.log
+    path = f"/os/v1/processes/{running[0]['process_id']}"
+    assert http.post(f"{path}/suspend").status_code == 200
+    assert http.get(path).json()["info"]["state"] == "suspended"
+    assert http.post(f"{path}/resume").status_code == 200
+    thread.join(90)
+    answer = caught[0].json()
+    assert [one["index"] for one in answer["data"]] == list(range(300))
+    assert len({one["output"]["text"] for one in answer["data"]}) == 1
+    assert answer["llmos"]["context"] == "recomputed"
+
+
+def test_unloading_while_it_works_loses_nothing(serving: Server, http: httpx.Client) -> None:
+    caught: list[httpx.Response] = []
+
+    def ask() -> None:
+        body = {"model": "tiny-embed", "input": ["the cat sat on a mat"] * 1500}
+        with serving.client(timeout=90.0) as own:
+            caught.append(own.post("/v1/embeddings", json=body))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    http.post("/os/v1/models/tiny-embed/unload")
+    for thread in threads:
+        thread.join(90)
+    assert [answer.status_code for answer in caught] == [200] * 3
+    assert all(len(answer.json()["data"]) == 1500 for answer in caught)
