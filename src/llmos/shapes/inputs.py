@@ -61,11 +61,11 @@ def read_plain(shape: type[S], body: Mapping[str, Any]) -> S:
 
 def read_nested(shape: type[S], body: Mapping[str, Any]) -> S:
     """As `read_plain`, for a body whose fields are shapes: near matches are named in them too."""
-    kept = table.screen(body, _names(shape), table.NOTHING)
+    kept = table.screen(body, names_of(shape), table.NOTHING)
     for name, field in shape.model_fields.items():
         inner, kind = kept.get(field.alias or name), field.annotation
         if isinstance(inner, dict) and isinstance(kind, type) and issubclass(kind, Shape):
-            kept[name] = table.screen(inner, _names(kind), table.NOTHING, name)
+            kept[name] = table.screen(inner, names_of(kind), table.NOTHING, name)
     return validate(shape, kept)
 
 
