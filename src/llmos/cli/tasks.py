@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmos.cli.duration import parse_duration
+from llmos.cli import taskoptions as opt
 from llmos.cli.options import ClassName, Json, examples
 
 app = typer.Typer(
@@ -19,15 +19,6 @@ app = typer.Typer(
 TaskID = Annotated[
     str, typer.Argument(metavar="ID", help="As `llmos task ls` shows it, or its beginning or end.")
 ]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Print its id and leave it to run.")]
-Out = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="Where results go: .jsonl .json .csv .parquet .md .html .txt. Repeatable.",
-    ),
-]
 OWN_OPTIONS = {"labels": ("classify", "extract"), "to": ("translate",)}
 
 
@@ -36,8 +27,8 @@ OWN_OPTIONS = {"labels": ("classify", "extract"), "to": ("translate",)}
 )
 def run(
     file: Annotated[Path, typer.Argument(help="A task file: YAML or JSON, see docs/tasks.md.")],
-    out: Out = None,
-    detach: Detach = False,
+    out: opt.Out = None,
+    detach: opt.Detach = False,
     json: Json = False,
 ) -> None:
     """Do what a task file says."""
@@ -59,120 +50,87 @@ def _one_liner(kind: str) -> Callable[..., None]:
 
     def command(
         *,
-        model: Annotated[
-            str, typer.Option("--model", "-m", help="auto: the server chooses one, and says why.")
-        ] = "auto",
-        source: Annotated[
-            str | None,
-            typer.Option(
-                "--input",
-                "-i",
-                help="A file, a folder, or - for stdin. Its suffix is its format.",
-            ),
-        ] = None,
-        csv: Annotated[str | None, typer.Option(help="A file of CSV.")] = None,
-        jsonl: Annotated[str | None, typer.Option(help="A file of JSON lines.")] = None,
-        parquet: Annotated[str | None, typer.Option(help="A Parquet file.")] = None,
-        text: Annotated[list[str] | None, typer.Option(help="An input itself; repeatable.")] = None,
-        file_format: Annotated[
-            str | None,
-            typer.Option("--format", help="csv, tsv, jsonl, json, parquet, lines or document."),
-        ] = None,
-        column: Annotated[str | None, typer.Option(help="The column with the text.")] = None,
-        columns: Annotated[
-            list[str] | None,
-            typer.Option("--map", help="NAME=COLUMN, for what else is read. Repeatable."),
-        ] = None,
-        keep: Annotated[
-            list[str] | None, typer.Option(help="Only these columns come back. Repeatable.")
-        ] = None,
-        out: Out = None,
-        prompt: Annotated[
-            str | None, typer.Option(help="A Jinja template over the columns, or @FILE with it.")
-        ] = None,
-        system: Annotated[str, typer.Option(help="The system message.")] = "",
-        labels: Annotated[
-            list[str] | None, typer.Option("--label", help="One there is; repeatable.")
-        ] = None,
-        to: Annotated[str, typer.Option(help="The language to translate into.")] = "",
-        schema: Annotated[
-            str | None, typer.Option(help="JSON schema of an answer, or @FILE with it.")
-        ] = None,
-        language: Annotated[
-            str | None, typer.Option(help="Of the inputs (en, zh ...), for the choice of a model.")
-        ] = None,
-        temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-        max_tokens: Annotated[int | None, typer.Option(help="Of one answer.")] = None,
-        service_class: Annotated[
-            ClassName, typer.Option("--class", help="Service class.")
-        ] = ClassName.BATCH,
-        deadline: Annotated[
-            float | None,
-            typer.Option(parser=parse_duration, metavar="TIME", help="Of the task: 90s, 10m, 2h."),
-        ] = None,
-        timeout: Annotated[
-            float | None, typer.Option(parser=parse_duration, metavar="TIME", help="Of one input.")
-        ] = None,
-        retries: Annotated[int, typer.Option(min=0, help="Of one input.")] = 3,
-        budget_tokens: Annotated[int | None, typer.Option(min=1, help="Of all inputs.")] = None,
-        budget_cost: Annotated[float | None, typer.Option(help="US dollars.")] = None,
-        name: Annotated[str, typer.Option(help="A name for people; the report's title.")] = "",
-        detach: Detach = False,
+        model: opt.Model = "auto",
+        source: opt.Source = None,
+        csv: opt.Csv = None,
+        jsonl: opt.Jsonl = None,
+        parquet: opt.Parquet = None,
+        text: opt.Text = None,
+        file_format: opt.Format = None,
+        column: opt.Column = None,
+        columns: opt.Columns = None,
+        keep: opt.Keep = None,
+        out: opt.Out = None,
+        prompt: opt.Prompt = None,
+        system: opt.System = "",
+        labels: opt.Labels = None,
+        to: opt.To = "",
+        schema: opt.Schema = None,
+        language: opt.Language = None,
+        temperature: opt.Temperature = None,
+        max_tokens: opt.MaxTokens = None,
+        service_class: opt.Class = ClassName.BATCH,
+        deadline: opt.Deadline = None,
+        timeout: opt.Timeout = None,
+        retries: opt.Retries = 3,
+        budget_tokens: opt.BudgetTokens = None,
+        budget_cost: opt.BudgetCost = None,
+        name: opt.Name = "",
+        detach: opt.Detach = False,
         json: Json = False,
     ) -> None:
-        from llmos.cli.taskfile import Planned, plan_targets
-        from llmos.cli.taskrun import run_task
-
-        _refuse(kind, {"labels": labels, "to": to})
-        where = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-        found, inner = _input(source, where, text, file_format)
-        targets = plan_targets(out or [])
-        output: dict[str, Any] = {"formats": list(targets) or ["txt"]}
-        policy = {
-            "class": service_class.value,
-            "deadline_s": deadline,
-            "timeout_s": timeout,
-            "retries": retries,
-            "max_tokens": budget_tokens,
-            "max_cost": budget_cost,
-        }
-        body: dict[str, Any] = {
-            "type": kind,
-            "model": model,
-            "input": _given(inner | {"column": column, "columns": _pairs(columns)}),
-            "output": output | _given({"columns": keep}),
-            "policy": _given(policy),
-            "sampling": _given({"temperature": temperature, "max_tokens": max_tokens}),
-            "language": language,
-            "prompt": None if prompt is None else _text_of(prompt, "--prompt"),
-            "schema": None if schema is None else _json_of(schema),
-            "labels": labels,
-            "system": system,
-            "to": to,
-            "name": name,
-        }
-        run_task(Planned(_given(body), found, targets), detach=detach, as_json=json)
+        _run_one(kind, dict(locals()))
 
     return command
+
+
+def _run_one(kind: str, given: dict[str, Any]) -> None:
+    """What a command line says, as the body of a task. Raises BadParameter, InvalidRequest."""
+    from llmos.cli.taskfile import Planned, plan_targets
+    from llmos.cli.taskrun import run_task
+
+    _refuse(kind, given)
+    source, inner = _input(given)
+    targets = plan_targets(given["out"] or [])
+    output: dict[str, Any] = {"formats": list(targets) or ["txt"]}
+    policy = {
+        "class": given["service_class"].value,
+        "deadline_s": given["deadline"],
+        "timeout_s": given["timeout"],
+        "retries": given["retries"],
+        "max_tokens": given["budget_tokens"],
+        "max_cost": given["budget_cost"],
+    }
+    prompt, schema = given["prompt"], given["schema"]
+    body = {
+        "type": kind,
+        "input": _given(inner | {"column": given["column"], "columns": _pairs(given["columns"])}),
+        "output": output | _given({"columns": given["keep"]}),
+        "policy": _given(policy),
+        "sampling": _given({name: given[name] for name in ("temperature", "max_tokens")}),
+        "prompt": None if prompt is None else _text_of(prompt, "--prompt"),
+        "schema": None if schema is None else _json_of(schema),
+        **{name: given[name] for name in ("model", "language", "labels", "system", "to", "name")},
+    }
+    planned = Planned(_given(body), source, targets)
+    run_task(planned, detach=given["detach"], as_json=given["json"])
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", {}, [])}
 
 
-def _refuse(kind: str, options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if value and kind not in OWN_OPTIONS[name]:
+def _refuse(kind: str, given: dict[str, Any]) -> None:
+    for name, kinds in OWN_OPTIONS.items():
+        if given[name] and kind not in kinds:
             raise typer.BadParameter(f"--{name.removesuffix('s')} is none of {kind}'s options")
 
 
-def _input(
-    source: str | None, where: dict[str, str | None], text: list[str] | None, named: str | None
-) -> tuple[str | None, dict[str, Any]]:
+def _input(given: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     """Where the input is, and what of it is said already. What is piped in is one, too."""
-    chosen = [(name, path) for name, path in where.items() if path is not None]
-    ways = len(chosen) + (source is not None) + bool(text)
-    if ways > 1:
+    chosen = [(name, given[name]) for name in ("csv", "jsonl", "parquet") if given[name]]
+    source, text = given["source"], given["text"]
+    if len(chosen) + (source is not None) + bool(text) > 1:
         raise typer.BadParameter("--input, --csv, --jsonl, --parquet, --text: one of them")
     if text:
         return None, {"items": text}
@@ -181,7 +139,7 @@ def _input(
         return path, {"format": name}
     if source is None and (sys.stdin is None or sys.stdin.isatty()):
         raise typer.BadParameter("there is no input: --input FILE, --text TEXT, or a pipe")
-    return source or "-", {"format": named}
+    return source or "-", {"format": given["file_format"]}
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
@@ -315,7 +273,7 @@ def cancel(task_id: TaskID, json: Json = False) -> None:
 )
 def result(
     task_id: TaskID,
-    out: Out = None,
+    out: opt.Out = None,
     rows: Annotated[
         bool, typer.Option("--rows", help="What each input took: times, tokens, model, as JSONL.")
     ] = False,
