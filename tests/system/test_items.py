@@ -193,3 +193,57 @@ def test_unloading_while_it_works_loses_nothing(serving: Server, http: httpx.Cli
         thread.join(90)
     assert [answer.status_code for answer in caught] == [200] * 3
     assert all(len(answer.json()["data"]) == 1500 for answer in caught)
+
+
+def test_images_and_speech(serving: Server, http: httpx.Client, tmp_path: Path) -> None:
+    """A picture in JSON and a recording in a form; files that are neither fail where they are."""
+    import base64
+
+    from tests.unit.drivers.encoder.media import png, save_random, tone, wav, write_json
+
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=32,
+        patch_size=8,
+        num_labels=3,
+    )
+    save_random(tmp_path / "vit", transformers.ViTForImageClassification(config), 0.2)
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    write_json(tmp_path / "vit" / "preprocessor_config.json", settings)
+    ctc = transformers.Wav2Vec2Config(
+        vocab_size=5,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        conv_dim=(16, 16),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        pad_token_id=0,
+    )
+    save_random(tmp_path / "ctc", transformers.Wav2Vec2ForCTC(ctc), 0.3)
+    write_json(tmp_path / "ctc" / "preprocessor_config.json", {"do_normalize": True})
+    vocab = {unit: i for i, unit in enumerate(["<pad>", "|", "a", "b", "c"])}
+    write_json(tmp_path / "ctc" / "vocab.json", vocab)
+    for name in ("vit", "ctc"):
+        done = serving.cli("pull", f"file:{tmp_path / name}", "--name", f"tiny-{name}")
+        assert done.returncode == 0, done.stderr
+    image, junk = (base64.b64encode(data).decode() for data in (png(40, 30), b"no picture"))
+    body = {"model": "tiny-vit", "inputs": [{"image": image}, {"image": junk}]}
+    seen, broken = http.post("/os/v1/infer", json=body).json()["data"]
+    assert len(seen["output"]) == 3
+    assert broken["error"]["code"] == "invalid_request"
+    client = serving.openai(timeout=90.0)
+    said = client.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", wav(tone(0.5))))
+    assert isinstance(said.text, str)
+    with pytest.raises(openai.BadRequestError, match="no WAV file"):
+        client.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", b"junk"))
+    left = [p.name for p in (serving.home / "scratch").iterdir() if p.name.startswith("spill-")]
+    assert left == []
+    assert list((serving.home / "uploads").iterdir()) == []

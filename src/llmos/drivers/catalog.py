@@ -69,7 +69,7 @@ DRIVERS: dict[str, DriverSpec] = {
         entry="llmos.drivers.encoder.driver:EncoderDriver",
         prepare=PREPARE_ITEMS,
         distributions=["torch", "transformers", "safetensors", "tokenizers"],
-        base_bytes=400 << 20,
+        base_bytes=344 << 20,
         least_slots=64,
     ),
     "echo": DriverSpec(
