@@ -80,7 +80,7 @@ def info(
         ("driver", entry.driver),
         ("runs on", f"{entry.hardware} ({entry.memory_gb:.1f} GB in 16 bits)"),
         ("about", entry.about),
-        *((f"{m.metric} on {m.on}", f"{m.value:g}") for m in entry.measured),
+        *((f"{m.metric} on {m.texts}", f"{m.value:g}") for m in entry.measured),
         (
             "try",
             f"llmos run {entry.name}" if "generate" in entry.tasks else f"llmos pull {entry.name}",

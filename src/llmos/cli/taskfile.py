@@ -62,7 +62,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InvalidRequest(f"{path} is over {MAX_FILE_BYTES} bytes: no task file")
-        body = yaml.safe_load(path.read_text("utf-8"))
+        body = yaml.load(path.read_text("utf-8"), _loader())  # noqa: S506 - a safe one
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}", param="FILE") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -71,6 +71,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise InvalidRequest(f"{path} holds no task: fields with values", param="FILE")
     return body
+
+
+def _loader() -> Any:
+    """YAML's safe loader, to which yes, no, on and off are words (YAML 1.2): labels are often."""
+    import re
+
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Its resolvers are its own."""
+
+    Loader.yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    plain = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", plain, list("tTfF"))
+    return Loader
 
 
 def plan_targets(paths: list[Path]) -> dict[str, Path]:

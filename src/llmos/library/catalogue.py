@@ -40,7 +40,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A figure that this project has measured itself, with a command that is in the repository."""
 
-    on: Text
+    texts: Text
     metric: Text
     value: float
 

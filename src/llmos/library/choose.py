@@ -107,6 +107,6 @@ def _reason(
         parts.append(f"{'speaks' if speaks(entry, language) else 'does not speak'} {language}")
     if entry is not None and entry.measured:
         best = max(entry.measured, key=lambda measured: measured.value)
-        parts.append(f"{best.metric} {best.value:g} on {best.on}")
+        parts.append(f"{best.metric} {best.value:g} on {best.texts}")
     parts.append(f"{version.num_parameters / 1e6:,.1f} M parameters")
     return ", ".join(parts)

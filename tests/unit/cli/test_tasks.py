@@ -135,6 +135,13 @@ def test_a_task_file_is_sent_as_it_says(llmos: Run, tasks: Server, tmp_path: Pat
     assert (tmp_path / "report.html").exists()
 
 
+def test_yes_and_no_are_words(llmos: Run, tasks: Server, tmp_path: Path) -> None:
+    task = tmp_path / "t.yaml"
+    task.write_text("type: classify\nlabels: [yes, no, on, off]\ninput: {items: [x]}\n")
+    assert llmos("task", "run", str(task)).code == 0
+    assert asked(tasks)["labels"] == ["yes", "no", "on", "off"]
+
+
 def test_another_output_than_the_task_files(llmos: Run, tasks: Server, tmp_path: Path) -> None:
     task = tmp_path / "t.yaml"
     task.write_text("type: generate\ninput: {items: [x]}\noutput: {path: a.csv, columns: []}\n")

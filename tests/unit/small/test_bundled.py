@@ -64,7 +64,7 @@ def test_the_catalogue_and_the_card_say_what_was_measured(name: str) -> None:
     assert entry.params == _read(FOLDERS[name], "recipe.json")["num_parameters"]
     figures = _read(FOLDERS[name], "evaluation.json")
     key = "accuracy" if name == "sentiment" else "nearest_is_same"
-    assert {one.on: one.value for one in entry.measured} == {
+    assert {one.texts: one.value for one in entry.measured} == {
         on: round(found[key], 2) for on, found in figures.items()
     }
     card = (FOLDERS[name] / "README.md").read_text("utf-8")
