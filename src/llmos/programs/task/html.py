@@ -10,7 +10,7 @@ from pathlib import Path
 from llmos.abi.tasks import TaskSpec
 from llmos.programs.task.records import Layout, Records, Tally, upper_ms
 from llmos.programs.task.svg import Bar, columns_chart, rows_chart
-from llmos.programs.task.tables import as_text, summary
+from llmos.programs.task.tables import as_text, as_time, summary
 
 SHOWN_ROWS = 200
 SHOWN_LABELS = 20
@@ -31,7 +31,7 @@ svg { width: 100%; height: auto } svg text { font-size: 13px; fill: var(--ink) }
 svg .name { fill: var(--soft) } svg .bar { fill: var(--bar) } svg .axis { stroke: var(--line) }
 table { border-collapse: collapse; width: 100%; font-size: .85rem }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap }
+  vertical-align: top; overflow-wrap: break-word; white-space: pre-wrap }
 th { color: var(--soft); white-space: nowrap } .bad { color: var(--bad) }
 .wide { overflow-x: auto } .note { color: var(--soft) }
 """
@@ -66,11 +66,11 @@ def _charts(tally: Tally) -> list[tuple[str, str]]:
     if tally.times:
         first, last = min(tally.times), max(tally.times)
         bars = [
-            Bar(f"{upper_ms(n):g}", tally.times[n], f"{tally.times[n]:,}")
+            Bar(as_time(upper_ms(n)), tally.times[n], f"{tally.times[n]:,}")
             for n in range(first, last + 1)
         ]
         what = "Time of one input"
-        made.append((what, columns_chart(what, bars, "ms, at most")))
+        made.append((what, columns_chart(what, bars, "at most")))
     if tally.errors:
         bars = [Bar(code, n, f"{n:,}") for code, n in tally.errors.most_common(SHOWN_LABELS)]
         made.append(("Failures", rows_chart("Failures", bars)))

@@ -36,7 +36,7 @@ def rows_chart(title: str, bars: Sequence[Bar]) -> str:
         parts.append(
             f'<text class="name" x="{NAME_WIDTH - 10}" y="{middle:g}" text-anchor="end">'
             f"{escape(_short(bar.name))}<title>{escape(bar.name)}</title></text>"
-            f'<rect class="bar" x="{NAME_WIDTH}" y="{y + 5:g}" width="{width:.1f}" '
+            f'<rect class="bar" fill="#2f6feb" x="{NAME_WIDTH}" y="{y + 5:g}" width="{width:.1f}" '
             f'height="{ROW_HEIGHT - 10}" rx="3"/>'
             f'<text class="value" x="{NAME_WIDTH + width + 8:.1f}" y="{middle:g}">'
             f"{escape(bar.text)}</text>"
@@ -44,7 +44,7 @@ def rows_chart(title: str, bars: Sequence[Bar]) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def columns_chart(title: str, bars: Sequence[Bar], unit: str) -> str:
+def columns_chart(title: str, bars: Sequence[Bar], axis: str) -> str:
     """Columns side by side, for a distribution; names of some of them stand below."""
     height = COLUMN_HEIGHT + AXIS_HEIGHT
     most = max((bar.value for bar in bars), default=0) or 1
@@ -56,9 +56,9 @@ def columns_chart(title: str, bars: Sequence[Bar], unit: str) -> str:
         tall = (COLUMN_HEIGHT - 14) * bar.value / most
         width = max(1.0, min(step - 2, 60))
         parts.append(
-            f'<rect class="bar" x="{x + (step - width) / 2:.1f}" y="{COLUMN_HEIGHT - tall:.1f}" '
+            f'<rect class="bar" fill="#2f6feb" x="{x + (step - width) / 2:.1f}" y="{COLUMN_HEIGHT - tall:.1f}" '
             f'width="{width:.1f}" height="{tall:.1f}" rx="2">'
-            f"<title>{escape(f'{bar.name} {unit}: {bar.text}')}</title></rect>"
+            f"<title>{escape(f'{axis} {bar.name}: {bar.text}')}</title></rect>"
         )
         if number % every == 0:
             parts.append(
@@ -66,9 +66,9 @@ def columns_chart(title: str, bars: Sequence[Bar], unit: str) -> str:
                 f'text-anchor="middle">{escape(bar.name)}</text>'
             )
     parts.append(
-        f'<line class="axis" x1="10" x2="{WIDTH - 10}" y1="{COLUMN_HEIGHT}" y2="{COLUMN_HEIGHT}"/>'
+        f'<line class="axis" stroke="#d8dee4" x1="10" x2="{WIDTH - 10}" y1="{COLUMN_HEIGHT}" y2="{COLUMN_HEIGHT}"/>'
         f'<text class="name" x="{WIDTH / 2:g}" y="{COLUMN_HEIGHT + 38}" text-anchor="middle">'
-        f"{escape(unit)}</text>"
+        f"{escape(axis)}</text>"
     )
     return "".join([*parts, "</svg>"])
 

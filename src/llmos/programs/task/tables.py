@@ -76,6 +76,11 @@ def as_text(value: Any) -> str:
     return _json.encode(value).decode()
 
 
+def as_time(ms: float) -> str:
+    """Of what takes a moment."""
+    return f"{ms:.3g} ms" if ms < 1000 else f"{ms / 1000:.3g} s"
+
+
 def _cell(text: str) -> str:
     """Of a Markdown table: one line, with nothing in it that is markup."""
     line = " ".join(text.split())
@@ -97,7 +102,7 @@ def summary(spec: TaskSpec, tally: Tally) -> list[tuple[str, str]]:
     ]
     if tally.completed:
         p50, p95 = tally.quantile_ms(0.5), tally.quantile_ms(0.95)
-        made.append(("Of one input", f"half within {p50:g} ms, 95 % within {p95:g} ms"))
+        made.append(("Of one input", f"half within {as_time(p50)}, 95 % within {as_time(p95)}"))
     if tally.cost is not None:
         made.append(("Cost", f"${tally.cost:,.4f}"))
     if spec.reason:
