@@ -56,7 +56,8 @@ def columns_chart(title: str, bars: Sequence[Bar], axis: str) -> str:
         tall = (COLUMN_HEIGHT - 14) * bar.value / most
         width = max(1.0, min(step - 2, 60))
         parts.append(
-            f'<rect class="bar" fill="#2f6feb" x="{x + (step - width) / 2:.1f}" y="{COLUMN_HEIGHT - tall:.1f}" '
+            f'<rect class="bar" fill="#2f6feb" x="{x + (step - width) / 2:.1f}" '
+            f'y="{COLUMN_HEIGHT - tall:.1f}" '
             f'width="{width:.1f}" height="{tall:.1f}" rx="2">'
             f"<title>{escape(f'{axis} {bar.name}: {bar.text}')}</title></rect>"
         )
@@ -66,7 +67,8 @@ def columns_chart(title: str, bars: Sequence[Bar], axis: str) -> str:
                 f'text-anchor="middle">{escape(bar.name)}</text>'
             )
     parts.append(
-        f'<line class="axis" stroke="#d8dee4" x1="10" x2="{WIDTH - 10}" y1="{COLUMN_HEIGHT}" y2="{COLUMN_HEIGHT}"/>'
+        f'<line class="axis" stroke="#d8dee4" x1="10" x2="{WIDTH - 10}" '
+        f'y1="{COLUMN_HEIGHT}" y2="{COLUMN_HEIGHT}"/>'
         f'<text class="name" x="{WIDTH / 2:g}" y="{COLUMN_HEIGHT + 38}" text-anchor="middle">'
         f"{escape(axis)}</text>"
     )
