@@ -37,6 +37,13 @@ CONCESSIONS = {"en": ("although", "though", "despite", "while"), "zh": ("虽然"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+def own_words(language: str) -> list[str]:
+    """Words of the grammar itself, which no list need have."""
+    phrases = [*NEGATIONS[language], *TURNS[language], *CONCESSIONS[language]]
+    phrases += [degree for degree, _ in DEGREES[language]]
+    return [word for phrase in phrases for word in phrase.split()]
+
+
 class Example(NamedTuple):
     """A text, and the probability that it is good."""
 
@@ -137,9 +144,21 @@ def pairs(rng: random.Random, num_pairs: int) -> Iterator[tuple[str, str]]:
         if chosen in seen:
             continue
         seen.add(chosen)
-        names = [_nonsense(rng, "en") for _ in range(rng.choice((0, 0, 1, 1, 2)))]
+        names = _names(rng)
         first, second = rng.choice((("en", "en"), ("en", "en"), ("zh", "zh"), ("en", "zh")))
         yield _said(rng, chosen, first, names), _said(rng, chosen, second, names)
+
+
+def _names(rng: random.Random) -> list[str]:
+    """Words that both texts of a pair share as they are, known ones and others: where texts are
+    about what no list has, that is what is left to tell them by."""
+    found = []
+    for _ in range(rng.choice((0, 1, 2, 3, 4))):
+        language = rng.choice(("en", "en", "zh"))
+        known = rng.random() < 0.5
+        word = rng.choice(lexicon.neutral(language)) if known else _nonsense(rng, language)
+        found.append(word)
+    return found
 
 
 def _said(rng: random.Random, chosen: tuple[int, ...], language: str, names: list[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from tools.small import lexicon
+from tools.small import corpus, lexicon
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD_ID, UNK_ID, CLS_ID, SEP_ID = 0, 1, 2, 3
@@ -64,6 +64,8 @@ def _vocabulary() -> list[tuple[str, float]]:
     for concept in lexicon.concepts():
         english += [word for phrase in concept[0] for word in phrase.lower().split()]
         chinese += concept[1] if len(concept) > 1 else []
+    english += corpus.own_words("en")
+    chinese += corpus.own_words("zh")
     for word in english:
         add(SPACE + word, -8.0)
     for word in chinese:

@@ -37,8 +37,8 @@ class Recipe:
     calm: float = 0.3
 
 
-SENTIMENT = Recipe(steps=1800, batch_size=64)
-EMBEDDING = Recipe(steps=400, batch_size=96)
+SENTIMENT = Recipe(steps=3000, batch_size=64)
+EMBEDDING = Recipe(steps=700, batch_size=96)
 
 
 def config(recipe: Recipe, vocab_size: int, **fields: Any) -> BertConfig:
