@@ -83,6 +83,10 @@ wheel: setup ## build dist/llmos-*.whl
 pilot: setup ## generate the text and train the bundled model again
 	@$(BIN)/python -m tools.pilot $(ARGS)
 
+.PHONY: small
+small: setup ## train the bundled classifier and the bundled embedding model again, and measure them
+	@$(BIN)/python -m tools.small $(ARGS)
+
 .PHONY: sim-deep
 sim-deep: setup ## the core under 100,000 simulated seeds and long random histories: ARGS=
 	@$(BIN)/python -m tests.unit.kernel.test_core_machine

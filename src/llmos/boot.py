@@ -59,8 +59,11 @@ GC_THRESHOLDS = (20_000, 20, 50)
 """Rarer than Python's own: almost all of a request's objects die by reference count."""
 
 PILOT_FOLDER = Path(__file__).parent / "pilot"
+BUNDLED = Path(__file__).parent / "bundled"
 BUILTINS = (
     Builtin(name="pilot", folder=PILOT_FOLDER),
+    Builtin(name="sentiment", folder=BUNDLED / "sentiment"),
+    Builtin(name="embedding", folder=BUNDLED / "embedding"),
     Builtin(
         name="echo",
         driver="echo",

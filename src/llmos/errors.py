@@ -29,6 +29,7 @@
     │   ├── LoadFailed                load_failed
     │   ├── EngineFailed              engine_failed
     │   ├── RemoteFailed              remote_failed
+    │   ├── AnswerRejected            answer_rejected
     │   ├── ProgramFailed             program_failed
     │   ├── SnapshotRejected          snapshot_rejected
     │   └── ProtocolViolation         protocol_violation
@@ -264,6 +265,13 @@ class RemoteFailed(WorkerError):
     """
 
     code = "remote_failed"
+
+
+class AnswerRejected(WorkerError):
+    """A model answered, but not with what was asked for: no label, no JSON, not by the schema."""
+
+    code = "answer_rejected"
+    retryable = False
 
 
 class ProgramFailed(WorkerError):

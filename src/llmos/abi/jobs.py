@@ -278,6 +278,11 @@ class JobStore(Protocol):
         """(stream, key) of every result kept, so that a new attempt skips what is done."""
         ...
 
+    async def gather(self, attempt: Attempt, stream: str, path: str) -> bool:
+        """Write the stream's results to `path`, as `finish` would export them. Raises DiskFull,
+        StorageError."""
+        ...
+
     async def checkpoint(self, attempt: Attempt, state: BlobRef) -> bool:
         """What the next attempt continues from. The blob is kept while it is the job's newest."""
         ...

@@ -11,6 +11,9 @@ from llmos.abi.events import ItemOutput, Logprobs, Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
 from llmos.errors import ErrorInfo
 
+RAW = "raw:"
+"""What the names of streams begin with whose rows are pieces of a file, not lines."""
+
 
 class ProgramEntry(msgspec.Struct, frozen=True):
     """How to run a program: entry string of a Program class, interpreter (empty: ours).
@@ -18,7 +21,8 @@ class ProgramEntry(msgspec.Struct, frozen=True):
     `memory_bytes` is its estimate where a job names none. `compute`: it keeps processors busy, so
     it is frozen while interactive requests need them; one that mostly waits for calls is not.
     `checkpoints`: it can continue from `ctx.checkpoint`, so it may be asked to yield its memory.
-    `exports`: streams of keyed results that become files at the job's end, and their names.
+    `exports`: streams of keyed results that become files at the job's end, and their names: a row
+    is a line, but those of a stream that begins with `RAW` are joined as they are.
     `about` is a line for people; `inputs` names each input with a line about it.
     """
 
@@ -118,6 +122,11 @@ class Context(Protocol):
     def result(self, stream: str, key: str, order: int, body: bytes) -> None:
         """A keyed result, durable soon after; the first with its key is the one that stays. Blocks
         while too many are on their way."""
+        ...
+
+    def gather(self, stream: str) -> str:
+        """Path of a file with all results of a stream so far, those of earlier attempts too, by
+        their order, as it would be exported. The program's own to read until it ends."""
         ...
 
     def call(self, request: Generate) -> Answer:

@@ -14,6 +14,7 @@ from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
 from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
+from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.abi.syscall_jobs import JobBody, JobResult
@@ -276,50 +277,6 @@ class ReplicaInfo(msgspec.Struct, frozen=True):
     num_guessed: int = 0
     num_accepted: int = 0
     detail: str = ""
-
-
-class Holding(msgspec.Struct, frozen=True):
-    """One line of a ledger. `kind`: replica, kv (of a paused request), snapshot, job, spare.
-
-    `what` it is for, in words: a model, a program. `measured_bytes` None: not measured.
-    """
-
-    owner: str
-    kind: str
-    what: str
-    reserved_bytes: int
-    measured_bytes: int | None = None
-    state: str = ""
-
-
-class DeviceMemory(msgspec.Struct, frozen=True):
-    """The ledger of one device. `available_bytes` is measured; None: the probe gave no answer."""
-
-    device: str
-    total_bytes: int
-    budget_bytes: int
-    reserved_bytes: int
-    available_bytes: int | None
-    holdings: list[Holding]
-
-
-class LackOfRoom(msgspec.Struct, frozen=True):
-    """A model that waits for memory: how much, since when, and for what."""
-
-    model: str
-    need_bytes: int
-    waited_s: float
-    reason: str
-
-
-class MemoryInfo(msgspec.Struct, frozen=True, tag="r.memory"):
-    """Every ledger, who waits for room, and the snapshots on the disk."""
-
-    devices: list[DeviceMemory]
-    lacking: list[LackOfRoom] = []
-    num_snapshots: int = 0
-    disk_snapshot_bytes: int = 0
-    disk_free_bytes: int = 0
 
 
 class ReplicaList(msgspec.Struct, frozen=True, tag="r.replicas"):

@@ -133,6 +133,13 @@ class Kept(msgspec.Struct, frozen=True, tag="kept"):
     error: ErrorInfo | None = None
 
 
+class Gathered(msgspec.Struct, frozen=True, tag="gathered"):
+    """The file that was asked for, or why there is none."""
+
+    path: str = ""
+    error: ErrorInfo | None = None
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Unload and exit 0."""
 
@@ -154,6 +161,7 @@ ToWorker = (
     | GiveWay
     | Answers
     | Kept
+    | Gathered
     | Shutdown
 )
 
@@ -258,6 +266,13 @@ class Checkpoint(msgspec.Struct, frozen=True, tag="checkpoint"):
     path: str
 
 
+class Gather(msgspec.Struct, frozen=True, tag="gather"):
+    """All results of a stream, in a file; answered by `Gathered`, once those sent before are
+    durable. One at a time."""
+
+    stream: str
+
+
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
     outputs: dict[str, Any]
 
@@ -295,6 +310,7 @@ FromWorker = (
     | Calls
     | Waits
     | Checkpoint
+    | Gather
     | Returned
     | Raised
     | GaveWay

@@ -34,6 +34,7 @@ from llmos.api.routes import (
     processes,
     responses,
     system,
+    tasks,
     uploads,
 )
 from llmos.api.routes.spec import RouteSpec
@@ -52,6 +53,7 @@ ROUTES: list[RouteSpec] = [
     *system.ROUTES,
     *processes.ROUTES,
     *jobs.ROUTES,
+    *tasks.ROUTES,
     *home.ROUTES,
     *keys.ROUTES,
     *uploads.ROUTES,

@@ -20,6 +20,8 @@ class CLIConfig:
     `follow_interval_s`: the longest a new line of `logs --follow` may take. `wait_step_s`: of one
     request of `wait`. `top_interval_s`: between two frames of `top`. `reconnect_s`: how long a
     followed log waits for a server that restarts, looking every `reconnect_interval_s`.
+    `task_interval_s`: between two looks at a task. Of a folder that is a task's input, at most
+    `max_folder_files` are read, each of at most `max_folder_file_bytes`.
     """
 
     start_timeout_s: float = 60.0
@@ -39,6 +41,9 @@ class CLIConfig:
     top_interval_s: float = 1.0
     reconnect_s: float = 60.0
     reconnect_interval_s: float = 0.5
+    task_interval_s: float = 0.25
+    max_folder_files: int = 100_000
+    max_folder_file_bytes: int = 8 * 1024 * 1024
 
 
 LIMITS = CLIConfig()

@@ -19,6 +19,7 @@ from llmos.cli import (
     files,
     jobs,
     keys,
+    library,
     models,
     processes,
     run,
@@ -26,6 +27,7 @@ from llmos.cli import (
     sim,
     story,
     system,
+    tasks,
     top,
 )
 from llmos.cli.options import examples
@@ -62,6 +64,7 @@ _COMMANDS = (
         run.run,
         (
             "llmos run pilot",
+            "llmos run qwen3-0.6b",
             'llmos run pilot "What is a kernel?" --temperature 0',
             'git diff | llmos run pilot "Describe this change"',
         ),
@@ -69,6 +72,7 @@ _COMMANDS = (
     (
         models.pull,
         (
+            "llmos pull qwen3-0.6b",
             "llmos pull hf:org/name",
             "llmos pull ./my-model --name mine",
             "llmos pull file:/m --json",
@@ -127,6 +131,8 @@ for _command, _examples in _COMMANDS:
     _context = _NUMBERS if _command is processes.nice else None
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
+app.add_typer(tasks.app, name="task")
+app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")

@@ -10,7 +10,8 @@ from llmos.cli.find import short
 from llmos.cli.text import age, narrowed, one_line, seconds, size, table
 
 if TYPE_CHECKING:
-    from llmos.abi.syscall import DeviceMemory, Holding, LackOfRoom, MemoryInfo, ReplicaInfo
+    from llmos.abi.memory import DeviceMemory, Holding, LackOfRoom, MemoryInfo
+    from llmos.abi.syscall import ReplicaInfo
 
 HOLDINGS = ("OWNER", "KIND", "WHAT", "STATE", "RESERVED", "MEASURED")
 REPLICAS = ("REPLICA", "MODEL", "DTYPE", "STATE", "ROWS", "WAIT", "KV USED", "KEPT", "REASON")

@@ -11,6 +11,7 @@ from llmos.cli.options import Dtype, Json, QuantizedType, Ref
 
 if TYPE_CHECKING:
     from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
+    from llmos.library.catalogue import Entry
     from llmos.sdk import Client
 
 
@@ -18,8 +19,8 @@ def pull(
     source: Annotated[
         str,
         typer.Argument(
-            help="hf:org/name[@revision], file:PATH, the path of a folder; of a model that stays "
-            "elsewhere, openai:https://host/v1#MODEL or openai:FILE.yaml."
+            help="A name of the catalogue, hf:org/name[@revision], file:PATH, or a folder's path; "
+            "of a model that stays elsewhere, openai:https://host/v1#MODEL or openai:FILE.yaml."
         ),
     ],
     name: Annotated[
@@ -44,6 +45,9 @@ def pull(
     from llmos.cli.session import connect
     from llmos.cli.text import size
 
+    known = find_known(source)
+    if known is not None:
+        source, name = known.source, name or known.name
     source, remote = as_remote(as_source(source), key_env)
     with connect(start=True) as client:
         options = PullOptions(driver, remote)
@@ -106,6 +110,18 @@ def quantize(
         with pull_bar() as show_bar:
             version = client.models.quantize(ref, to.value, name, progress=show_bar)
     emit(f"{version.ref}  {size(version.size_bytes)}  {version.dtype}")
+
+
+def find_known(text: str) -> Entry | None:
+    """What the catalogue says under this name, where no path has it."""
+    from pathlib import Path
+
+    from llmos.library.catalogue import find_entry
+
+    if ":" in text or Path(text).expanduser().exists():
+        return None
+    entry = find_entry(text)
+    return entry if entry is not None and entry.source else None
 
 
 def as_source(text: str) -> str:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from llmos.abi.registry import PullProgress
 
 
-def _console() -> Console:
+def stderr_console() -> Console:
+    """Where people look at what goes on."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -21,7 +22,7 @@ def _console() -> Console:
 @contextlib.contextmanager
 def spinner(what: str) -> Iterator[None]:
     """Shows that something goes on whose length is not known."""
-    console = _console()
+    console = stderr_console()
     if not console.is_terminal:
         yield
         return
@@ -34,7 +35,7 @@ def spinner(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def pull_bar() -> Iterator[Callable[[PullProgress], None]]:
     """A byte bar per phase of a pull; its value takes the reports."""
-    console = _console()
+    console = stderr_console()
     if not console.is_terminal:
         yield lambda _: None
         return

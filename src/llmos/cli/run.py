@@ -18,7 +18,10 @@ SOURCES = ("hf:", "file:")
 
 def run(
     model: Annotated[
-        str, typer.Argument(help="name[:version or alias]; hf:..., file:... or a path: pulled.")
+        str,
+        typer.Argument(
+            help="name[:version or alias]; of the catalogue, hf:..., file:... or a path: pulled."
+        ),
     ],
     prompt: Annotated[
         str | None, typer.Argument(help="Ask once; without it, a conversation begins.")
@@ -96,12 +99,18 @@ def as_messages(system: str | None, question: str) -> list[dict[str, Any]]:
 
 def resolve(client: Client, model: str, *, as_json: bool) -> ModelVersion:
     """The version meant. A source is pulled unless a model of that source is here."""
-    from llmos.cli.models import as_source, pull_model
+    from llmos.cli.models import as_source, find_known, pull_model
     from llmos.errors import NotFound
 
     source = as_source(model)
     if not source.startswith(SOURCES):
-        return client.models.show(model)
+        try:
+            return client.models.show(model)
+        except NotFound:
+            known = find_known(model)
+            if known is None:
+                raise
+            return pull_model(client, known.source, known.name, as_json=as_json)
     if source == model or not _is_name(model):
         return find_pulled(client, source) or pull_model(client, source, None, as_json=as_json)
     try:

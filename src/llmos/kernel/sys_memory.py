@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from llmos.abi import syscall as sc
+from llmos.abi.memory import DeviceMemory, Holding, LackOfRoom, MemoryInfo
 from llmos.abi.suspended import Tier
 from llmos.kernel.core.jobs import SPARE
 from llmos.kernel.front import Call
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
 
 
-async def show_memory(kernel: Kernel, call: Call, body: sc.ShowMemory) -> sc.MemoryInfo:
+async def show_memory(kernel: Kernel, call: Call, body: sc.ShowMemory) -> MemoryInfo:
     """Every ledger, who waits for room, and the snapshots on the disk."""
     state, now_ns = kernel.state, time.monotonic_ns()
     on_disk = [
@@ -24,10 +25,10 @@ async def show_memory(kernel: Kernel, call: Call, body: sc.ShowMemory) -> sc.Mem
         and (request := state.requests.get(process.request_id)) is not None
         and request.memory_owner is None
     ]
-    return sc.MemoryInfo(
+    return MemoryInfo(
         devices=[_device(kernel, name) for name in state.ledgers],
         lacking=[
-            sc.LackOfRoom(
+            LackOfRoom(
                 state.models[model_id].ref,
                 sum(state.needs(state.models[model_id]).values()),
                 (now_ns - since_ns) / 1e9,
@@ -41,10 +42,10 @@ async def show_memory(kernel: Kernel, call: Call, body: sc.ShowMemory) -> sc.Mem
     )
 
 
-def _device(kernel: Kernel, name: str) -> sc.DeviceMemory:
+def _device(kernel: Kernel, name: str) -> DeviceMemory:
     ledger = kernel.state.ledgers[name]
     resident = kernel.workers.resident_bytes() | dict(kernel.workers.program_rss())
-    return sc.DeviceMemory(
+    return DeviceMemory(
         device=name,
         total_bytes=kernel.memory.total.get(name, 0),
         budget_bytes=ledger.budget_bytes,
@@ -57,19 +58,19 @@ def _device(kernel: Kernel, name: str) -> sc.DeviceMemory:
     )
 
 
-def _holding(kernel: Kernel, owner: str, size: int, measured: int | None) -> sc.Holding:
+def _holding(kernel: Kernel, owner: str, size: int, measured: int | None) -> Holding:
     """By what the owner's name says it is."""
     state = kernel.state
     if (replica := state.replicas.get(owner)) is not None:
         what = replica.model.ref
-        return sc.Holding(owner, "replica", what, size, measured, str(replica.state))
+        return Holding(owner, "replica", what, size, measured, str(replica.state))
     if (job := state.jobs.jobs.get(owner)) is not None:
         entry = kernel.jobs.entries.get(owner)
         what = entry.record.spec.program if entry is not None else ""
-        return sc.Holding(owner, "job", what, size, measured, str(job.phase))
+        return Holding(owner, "job", what, size, measured, str(job.phase))
     if owner == SPARE:
-        return sc.Holding(owner, "spare", "a warm program worker", size)
+        return Holding(owner, "spare", "a warm program worker", size)
     kind, request_id = owner.split(":")[:2]
     process = kernel.table.live.get(request_id)
     what, where = ("", "") if process is None else (process.version.ref, str(process.phase))
-    return sc.Holding(request_id, kind, what, size, None, where)
+    return Holding(request_id, kind, what, size, None, where)

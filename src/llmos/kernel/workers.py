@@ -461,6 +461,7 @@ _OF_PROGRAMS = (
     msg.Calls,
     msg.Waits,
     msg.Checkpoint,
+    msg.Gather,
     msg.Returned,
     msg.Raised,
     msg.GaveWay,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llmos.abi.jobs import BATCH
-from llmos.abi.program import ProgramEntry
+from llmos.abi.program import RAW, ProgramEntry
+from llmos.abi.tasks import TASK, OutputFormat
 
 BATCHES = ProgramEntry(
     name=BATCH,
@@ -18,6 +19,17 @@ BATCHES = ProgramEntry(
         "completion_window": "the client's word for the time it has, such as 24h",
         "expires_at": "UTC seconds after which lines that are left fail with batch_expired",
     },
+)
+
+TASKS = ProgramEntry(
+    name=TASK,
+    entry="llmos.programs.task.program:TaskProgram",
+    memory_bytes=512 << 20,
+    checkpoints=True,
+    exports={"rows": "rows.jsonl", "errors": "errors.jsonl"}
+    | {f"{RAW}{made.value}": f"output.{made.value}" for made in OutputFormat},
+    about="One thing done with every input of a list or a file: see POST /os/v1/tasks",
+    inputs={"task": "an abi.tasks.TaskSpec, as POST /os/v1/tasks makes it"},
 )
 
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
@@ -43,5 +55,7 @@ DRILL_COMPUTE = ProgramEntry(
     inputs=_STEPS,
 )
 
-PROGRAMS: dict[str, ProgramEntry] = {entry.name: entry for entry in (BATCHES, DRILL, DRILL_COMPUTE)}
+PROGRAMS: dict[str, ProgramEntry] = {
+    entry.name: entry for entry in (BATCHES, TASKS, DRILL, DRILL_COMPUTE)
+}
 """Every built-in program by its name."""

@@ -24,6 +24,11 @@ class RegistryConfig(BaseModel):
     stall_timeout_s: float = Field(
         default=300.0, gt=0, description="A pull that moves no byte for this long is given up."
     )
+    keep_partial_s: float = Field(
+        default=3 * 86_400.0,
+        ge=0,
+        description="How long what came of a broken download is kept to go on from.",
+    )
     max_model_bytes: int = Field(
         default=1 << 40, gt=0, description="Largest model, all its files together."
     )

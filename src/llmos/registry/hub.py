@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from llmos.errors import (
     DigestMismatch,
@@ -25,6 +25,7 @@ from llmos.errors import (
 )
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import HubSource
+from llmos.registry.partials import Partials
 from llmos.registry.progress import Meter, Stopped
 from llmos.registry.selection import (
     checked_name,
@@ -43,9 +44,16 @@ _QUERY = re.compile(r"\?[^\s'\"]+")
 
 
 def fetch(
-    source: HubSource, staging: Path, config: RegistryConfig, blobs: Blobs, meter: Meter
+    source: HubSource,
+    staging: Path,
+    config: RegistryConfig,
+    blobs: Blobs,
+    meter: Meter,
+    *,
+    pulls: Path,
 ) -> dict[str, str]:
-    """Download a model's files into `staging`; their names and verified digests. Blocking.
+    """Download a model's files into `staging`; their names and verified digests. Blocking. What
+    has come of the weights when that ends early stays in `pulls`, for the next time.
 
     Raises ModelNotFound, PermissionDenied, ModelRejected, DigestMismatch, DiskFull, StorageError.
     """
@@ -66,9 +74,19 @@ def fetch(
         total_bytes = repository.check_limits(names)
         blobs.require_free(total_bytes)
         meter.begin("download", "", total_bytes)
-        for name in weights:
-            repository.download(name)
-        meter.begin("hash", "", total_bytes)
+        partials = Partials(pulls, repository.identity, staging / ".parts")
+        with partials.held():
+            try:
+                for name in weights:
+                    repository.download_weights(name, partials)
+            except OSError as error:
+                if error.errno in FULL:
+                    partials.drop()
+                raise
+            meter.begin("hash", "", total_bytes)
+            for name in weights:
+                (staging / name).parent.mkdir(exist_ok=True)
+                partials.path(name).replace(staging / name)
         return {name: repository.verify(name) for name in names}
 
 
@@ -159,6 +177,36 @@ class _Repository:
             tqdm_class=_bar(self._meter, self._config.max_model_bytes),
         )
 
+    @property
+    def identity(self) -> str:
+        """Of what is downloaded, the same in every pull of it."""
+        return f"{self._config.hub_endpoint or ''}\n{self._source.repo}\n{self.commit}"
+
+    def download_weights(self, name: str, partials: Partials) -> None:
+        """One large file, from where its part ends."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        self._meter.begin("download", name, self._meter.total_bytes)
+        size_bytes = self.files[name].size
+        num_bytes = partials.num_bytes(name, size_bytes)
+        self._meter.add(num_bytes)
+        url = hf_hub_url(
+            self._source.repo, name, revision=self.commit, endpoint=self._config.hub_endpoint
+        )
+        headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
+        with open_part(partials.path(name), "r+b" if num_bytes else "wb") as file:
+            file.seek(num_bytes)
+            http_get(
+                url,
+                file,
+                resume_size=num_bytes,
+                headers=headers,
+                expected_size=size_bytes,
+                tqdm_class=_bar(self._meter, self._config.max_model_bytes),
+            )
+
     def verify(self, name: str) -> str:
         """The file's digest, if the file is what the commit says. Raises DigestMismatch."""
         path, file = self._staging / name, self.files[name]
@@ -176,6 +224,11 @@ class _Repository:
         if found != promised:
             raise DigestMismatch(f"{name}: digest {promised} was promised, {found} came")
         return digest
+
+
+def open_part(path: Path, mode: str) -> BinaryIO:
+    """`r+b` and not `ab`: a server that sends the whole file all the same has it begun again."""
+    return cast(BinaryIO, path.open(mode))
 
 
 def _git_object_id(path: Path) -> str:

@@ -63,7 +63,9 @@ class Intaker:
         staging = self._home.scratch / f"pull-{uuid.uuid4().hex}"
         try:
             staging.mkdir(mode=0o700)
-            digests = hub.fetch(source, staging, self._config, self._blobs, meter)
+            digests = hub.fetch(
+                source, staging, self._config, self._blobs, meter, pulls=self._home.pulls
+            )
             return self._adopt(staging, digests, hold, meter, driver)
         finally:
             remove_tree(staging)

@@ -31,6 +31,7 @@ from llmos.registry.names import (
     normalise_name,
     parse_source,
 )
+from llmos.registry.partials import drop_old
 from llmos.registry.progress import Meter, run_stoppable
 from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.database import Database
@@ -114,10 +115,11 @@ class ModelRegistry:
         """Read the index, and put right what a killed run left. Call once, before anything."""
         versions, files = await self._database.read(self._load)
         kept = await asyncio.to_thread(self._reconcile, versions, files)
+        await asyncio.to_thread(drop_old, self._home.pulls, self._config.keep_partial_s)
         self._index.replace(kept)
 
     async def close(self) -> None:
-        """Cancel pulls under way; they leave nothing."""
+        """Cancel pulls under way; they leave nothing but what the next pull goes on from."""
         await self._flights.close()
 
     def resolve(self, ref: str) -> ModelVersion:

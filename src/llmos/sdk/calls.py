@@ -8,13 +8,13 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Role, ServiceClass
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import (
     Done,
     HealthReport,
     KeyList,
-    MemoryInfo,
     ModelList,
     NewKey,
     ProcessInfo,

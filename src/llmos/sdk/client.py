@@ -22,7 +22,7 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion, PullOptions
 from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, items, jobs
+from llmos.sdk import calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
@@ -180,6 +180,26 @@ class AsyncJobs(AsyncGroup):
         return await transport.open(call)
 
 
+class Tasks(Group):
+    """`client.tasks`."""
+
+    create = Sync(tasks.create_task)
+    list = Sync(tasks.list_tasks)
+    show = Sync(tasks.show_task)
+    cancel = Sync(tasks.cancel_task)
+    result = Sync(tasks.task_result)
+
+
+class AsyncTasks(AsyncGroup):
+    """`client.tasks`."""
+
+    create = Async(tasks.create_task)
+    list = Async(tasks.list_tasks)
+    show = Async(tasks.show_task)
+    cancel = Async(tasks.cancel_task)
+    result = Async(tasks.task_result)
+
+
 class Schedules(Group):
     """`client.schedules`."""
 
@@ -294,6 +314,7 @@ class Client:
         self.models = Models(self._transport)
         self.processes = Processes(self._transport)
         self.jobs = Jobs(self._transport)
+        self.tasks = Tasks(self._transport)
         self.schedules = Schedules(self._transport)
         self.files = Files(self._transport)
         self.keys = Keys(self._transport)
@@ -385,6 +406,7 @@ class AsyncClient:
         self.models = AsyncModels(self._transport)
         self.processes = AsyncProcesses(self._transport)
         self.jobs = AsyncJobs(self._transport)
+        self.tasks = AsyncTasks(self._transport)
         self.schedules = AsyncSchedules(self._transport)
         self.files = AsyncFiles(self._transport)
         self.keys = AsyncKeys(self._transport)

@@ -88,10 +88,10 @@ def remove_file(config: ClientConfig, file_id: str) -> Call[dict[str, Any]]:
 def get_file(config: ClientConfig, file_id: str, write: Callable[[bytes], object]) -> Call[int]:
     """Its bytes, handed to `write` piece by piece; how many there were. Raises NotFound."""
     request = Request("GET", f"/v1/files/{segment(file_id)}/content", None, Patience.LONG)
-    return Call(request, lambda: _Pieces(write))
+    return Call(request, lambda: Pieces(write))
 
 
-class _Pieces:
+class Pieces:
     """The Reader of a body that is nobody's to hold."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:

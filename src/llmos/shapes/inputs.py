@@ -59,6 +59,16 @@ def read_plain(shape: type[S], body: Mapping[str, Any]) -> S:
     return validate(shape, table.screen(body, names_of(shape), table.NOTHING))
 
 
+def read_nested(shape: type[S], body: Mapping[str, Any]) -> S:
+    """As `read_plain`, for a body whose fields are shapes: near matches are named in them too."""
+    kept = table.screen(body, names_of(shape), table.NOTHING)
+    for name, field in shape.model_fields.items():
+        inner, kind = kept.get(field.alias or name), field.annotation
+        if isinstance(inner, dict) and isinstance(kind, type) and issubclass(kind, Shape):
+            kept[name] = table.screen(inner, names_of(kind), table.NOTHING, name)
+    return validate(shape, kept)
+
+
 def _finish(shape: type[B], kept: dict[str, Any]) -> B:
     for name, fields, rules in (
         ("llmos", _LLMOS, table.NOTHING),

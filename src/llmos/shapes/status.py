@@ -48,6 +48,7 @@ STATUS: dict[str, HttpError] = {
     "load_failed": HttpError(503, SERVER),
     "engine_failed": HttpError(502, SERVER),
     "remote_failed": HttpError(502, SERVER),
+    "answer_rejected": HttpError(502, SERVER),
     "program_failed": HttpError(502, SERVER),
     "snapshot_rejected": HttpError(502, SERVER),
     "protocol_violation": HttpError(502, SERVER),

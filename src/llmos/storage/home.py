@@ -8,6 +8,7 @@ blobs/      sha256/ab/HEX, content-addressed, read-only
 models/     one folder per model version, hard links to blobs
 snapshots/  suspended requests, and the records to go on with them from
 cache/      one folder per model version: what makes its loads quicker; may be deleted at any time
+pulls/      downloads to go on with
 uploads/    unfinished uploads       } emptied
 scratch/    of workers and pulls     } at open
 logs/ run/
@@ -30,7 +31,7 @@ FORMAT = 1
 """Layout written by this release."""
 
 FOLDERS = (
-    *("db", "blobs", "blobs/sha256", "models", "snapshots", "cache"),
+    *("db", "blobs", "blobs/sha256", "models", "snapshots", "cache", "pulls"),
     *("uploads", "scratch", "logs", "run"),
 )
 VOLATILE = ("uploads", "scratch")
@@ -59,6 +60,7 @@ class Home:
         self.models = path / "models"
         self.snapshots = path / "snapshots"
         self.cache = path / "cache"
+        self.pulls = path / "pulls"
         self.uploads = path / "uploads"
         self.scratch = path / "scratch"
         self.logs = path / "logs"

@@ -45,7 +45,11 @@ def is_for_items(config: Fields) -> bool:
     """Whether a configuration is of such a model; one that wraps a language model is not."""
     architecture = (config.words("architectures", most=16) or [""])[0]
     is_headed = architecture.endswith(("LMHeadModel", "DoubleHeadsModel"))  # GPT2LMHeadModel, say
-    return architecture.endswith(SUFFIXES) and not is_headed and config.find_section("text_config") is None
+    return (
+        architecture.endswith(SUFFIXES)
+        and not is_headed
+        and config.find_section("text_config") is None
+    )
 
 
 def item_facts(

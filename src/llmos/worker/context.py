@@ -38,6 +38,8 @@ class WorkerContext:
         self._calls = CallWindow(outlet.send, signals, run.max_calls_in_flight, self._meter)
         self._checkpointing = threading.Lock()
         self._kept: list[ErrorInfo | None] = []
+        self._gathering = threading.Lock()
+        self._gathered: list[msg.Gathered] = []
 
     # abi.Context
 
@@ -96,6 +98,19 @@ class WorkerContext:
         if (stream, key) not in self._done_keys:
             self._results.put(stream, key, order, body)
 
+    def gather(self, stream: str) -> str:
+        with self._gathering:
+            self._results.drain()
+            self._outlet.send(msg.Gather(stream))
+            with self._signals.changed:
+                while not self._gathered:
+                    self._signals.check_over()
+                    self._signals.changed.wait()
+                gathered = self._gathered.pop()
+        if gathered.error is not None:
+            raise from_info(gathered.error)
+        return gathered.path
+
     def call(self, request: Generate) -> Answer:
         self._signals.check_stop()
         return self._calls.call(request)
@@ -150,6 +165,11 @@ class WorkerContext:
 
     def on_answers(self, message: msg.Answers) -> None:
         self._calls.on_answers(message.answers)
+
+    def on_gathered(self, message: msg.Gathered) -> None:
+        with self._signals.changed:
+            self._gathered.append(message)
+            self._signals.changed.notify_all()
 
     def on_kept(self, message: msg.Kept) -> None:
         """Of results, of a checkpoint, or of both."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from llmos.abi.jobs import JobProgress, JobState, NewEvent, ResultRow
+from llmos.abi.program import RAW
 from llmos.errors import InvalidRequest, NotFound, OffsetLost, StorageError
 from llmos.storage.config import StorageConfig
 from llmos.telemetry import faults
@@ -168,6 +170,47 @@ def test_ten_thousand_results_become_a_file_at_once(run: Run) -> None:
         assert await w.store.result_keys(attempt.job_id) == []
         assert row["digest"] in await digests(w.store)
         assert list(w.home.scratch.iterdir()) == []
+
+    run(scenario)
+
+
+def test_results_can_be_read_back_as_they_would_be_exported(run: Run, tmp_path: Path) -> None:
+    async def scenario(w: World) -> None:
+        old = await w.running(None)
+        await w.store.put_results(old, [ResultRow("output", "b", 2, "二".encode())])
+        await w.store.requeue(old, NOW, "again", died=True, error=None)
+        (record,) = await w.store.claim(1, NOW)
+        attempt = await w.store.begin(record.job_id, NOW)
+        assert attempt is not None
+        rows = [ResultRow("output", "a", 1, b"one\n"), ResultRow("other", "a", 0, b"x")]
+        await w.store.put_results(attempt, rows)
+        path = tmp_path / "gathered"
+        for _ in range(2):  # the second time in place of what a full disk left
+            assert await w.store.gather(attempt, "output", str(path))
+            assert path.read_bytes() == "one\n二\n".encode()
+        assert await w.store.gather(attempt, "nothing", str(path))
+        assert path.read_bytes() == b""
+        path.unlink()
+        assert not await w.store.gather(old, "output", str(path))
+        assert not path.exists()
+        with pytest.raises(StorageError):
+            await w.store.gather(attempt, "output", str(tmp_path / "no" / "folder"))
+
+    run(scenario)
+
+
+def test_pieces_of_a_file_are_joined_as_they_are(run: Run) -> None:
+    async def scenario(w: World) -> None:
+        attempt = await w.running(None)
+        pieces = [b"PAR1\x00", b"\xff\n", b"end"]
+        stream = f"{RAW}parquet"
+        await w.store.put_results(
+            attempt, [ResultRow(stream, str(n), n, piece) for n, piece in enumerate(pieces)]
+        )
+        ended = await w.store.finish(attempt, JobState.SUCCEEDED, "", exports={stream: "o"})
+        assert ended is not None and ended.job.outputs is not None
+        _, body = await w.read_file(ended.job.outputs["files"][stream])
+        assert body == b"".join(pieces)
 
     run(scenario)
 

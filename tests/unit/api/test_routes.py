@@ -11,24 +11,21 @@ from typing import Any
 import pytest
 
 from llmos.abi.driver import MemoryReport
+from llmos.abi.memory import DeviceMemory, Holding, LackOfRoom, MemoryInfo
 from llmos.abi.principal import Key, Role, ServiceClass
 from llmos.abi.registry import PullProgress
 from llmos.abi.syscall import (
     AddKey,
-    DeviceMemory,
     Done,
     Health,
     HealthReport,
-    Holding,
     KeyList,
     KillProcess,
-    LackOfRoom,
     ListKeys,
     ListProcesses,
     ListReplicas,
     ListWorkers,
     LoadModel,
-    MemoryInfo,
     Model,
     NewKey,
     PinModel,

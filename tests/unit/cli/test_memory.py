@@ -8,7 +8,8 @@ import httpx
 import pytest
 import typer
 
-from llmos.abi.syscall import MemoryInfo, ReplicaInfo
+from llmos.abi.memory import MemoryInfo
+from llmos.abi.syscall import ReplicaInfo
 from llmos.api.bodies.admin import MAX_KEEP_ALIVE_S
 from llmos.cli.duration import FOREVER_S, parse_duration
 from llmos.cli.memory import blocks, kept

@@ -59,6 +59,7 @@ class FakeContext:
         self.told: list[tuple[float, float, str, dict[str, int]]] = []
         self.checkpoints: list[bytes] = []
         self.num_asked = 0
+        self.num_gathered = 0
         self.most_open = 0
         self.should_yield = False
         self.should_stop = False
@@ -83,6 +84,12 @@ class FakeContext:
 
     def result(self, stream: str, key: str, order: int, body: bytes) -> None:
         self.rows.setdefault((stream, key), (order, body))
+
+    def gather(self, stream: str) -> str:
+        self.num_gathered += 1
+        path = Path(self.scratch) / f"gathered-{self.num_gathered}"
+        path.write_bytes(b"".join(line + b"\n" for line in self.lines(stream)))
+        return str(path)
 
     def call(self, request: Generate) -> Answer:
         answer = self._answer(request)

@@ -28,6 +28,7 @@ class Faults:
     missing: set[str] = field(default_factory=set)
     hang: set[str] = field(default_factory=set)
     signed: set[str] = field(default_factory=set)
+    no_ranges: bool = False
     info_status: int = 200
     error_code: str = ""
     garbage_info: bool = False
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name in faults.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])
         start = 0
-        asked = self.headers.get("Range")
+        asked = None if faults.no_ranges else self.headers.get("Range")
         if asked:
             start = int(asked.removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if asked else 200)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,129 @@ def test_a_cut_download_is_resumed(
     assert version.ref == "tiny:1"
     ranges = [h.get("Range") for m, p, h in tiny.requests if m == "GET" and p.startswith("/cdn/")]
     assert ranges == [None, "bytes=8-"]
+
+
+def _ranges(hub: Hub) -> list[str | None]:
+    return [h.get("Range") for m, p, h in hub.requests if m == "GET" and p.startswith("/cdn/")]
+
+
+def _until_begun(part: Path) -> None:
+    pause = threading.Event()
+    while part.stat().st_size < 8:
+        pause.wait(0.001)
+
+
+def _give_up_in_the_middle(world: MakeWorld, hub: Hub) -> None:
+    """The pull's client leaves after 10 bytes of the weights; the server then ends."""
+
+    async def main() -> None:
+        async with world(hub_endpoint=hub.url) as w:
+            pull = asyncio.create_task(w.registry.pull("hf:org/Tiny", None, lambda _: None))
+            await asyncio.to_thread(hub.hanging.wait, 30)
+            (part,) = [p for p in w.home.pulls.rglob("*") if p.is_file()]
+            await asyncio.to_thread(_until_begun, part)
+            pull.cancel()
+            hub.release.set()
+            await asyncio.wait([pull])
+            assert w.trace() == {}
+
+    hub.faults.hang.add(WEIGHTS)
+    asyncio.run(main())
+    hub.faults.hang.clear()
+    hub.requests.clear()
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 8)
+
+    class Unbuffered:
+        """Every byte is in the file at once, as after a large piece."""
+
+        def __call__(self, path: Path, mode: str) -> object:
+            return path.open(mode, buffering=0)
+
+    monkeypatch.setattr("llmos.registry.hub.open_part", Unbuffered())
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_pull_that_was_given_up_goes_on_after_a_restart(world: MakeWorld, tiny: Hub) -> None:
+    _give_up_in_the_middle(world, tiny)
+    version, told = _pull(world, tiny)
+    assert version.ref == "tiny:1"
+    assert _ranges(tiny) == ["bytes=8-"]
+    downloads = [p for p in told if p.phase == "download"]
+    assert downloads[-1].done_bytes == downloads[-1].total_bytes == version.size_bytes
+
+    async def main() -> None:
+        async with world() as w:
+            assert not list(w.home.pulls.iterdir())
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_hub_without_ranges_sends_all_of_it_again(world: MakeWorld, tiny: Hub) -> None:
+    _give_up_in_the_middle(world, tiny)
+    tiny.faults.no_ranges = True
+    assert _pull(world, tiny)[0].ref == "tiny:1"
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_part_that_was_damaged_is_not_gone_on_from_twice(world: MakeWorld, tiny: Hub) -> None:
+    _give_up_in_the_middle(world, tiny)
+
+    async def damage() -> None:
+        async with world() as w:
+            (part,) = [p for p in w.home.pulls.rglob("*") if p.is_file()]
+            part.write_bytes(b"\0" * part.stat().st_size)
+
+    asyncio.run(damage())
+    _refused(world, tiny, DigestMismatch, "was promised")
+    tiny.requests.clear()
+    assert _pull(world, tiny)[0].ref == "tiny:1"
+    assert _ranges(tiny) == [None]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_parts_that_nobody_comes_back_for_go(world: MakeWorld, tiny: Hub) -> None:
+    _give_up_in_the_middle(world, tiny)
+
+    async def main() -> None:
+        async with world() as w:
+            assert len(list(w.home.pulls.iterdir())) == 1
+        async with world(keep_partial_s=0) as w:
+            assert not list(w.home.pulls.iterdir())
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_another_commit_is_begun_anew(
+    world: MakeWorld, tiny: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _give_up_in_the_middle(world, tiny)
+    monkeypatch.setattr("tests.unit.registry.hub_server.COMMIT", "b" * 40)
+    assert _pull(world, tiny)[0].ref == "tiny:1"
+    assert _ranges(tiny) == [None]
+
+
+def test_two_pulls_of_one_commit_do_not_share_parts(world: MakeWorld, tiny: Hub) -> None:
+    async def main() -> None:
+        async with world(hub_endpoint=tiny.url) as w:
+            pulls = (w.registry.pull("hf:org/Tiny", name, lambda _: None) for name in "ab")
+            first, second = await asyncio.gather(*pulls)
+            assert first.digest == second.digest
+            assert not list(w.home.pulls.iterdir())
+
+    asyncio.run(main())
+
+
+def test_another_host_never_sees_the_token(world: MakeWorld, tiny: Hub) -> None:
+    _pull(world, tiny, hub_token="hf_configured")
+    on_cdn = [h for _, p, h in tiny.requests if p.startswith("/cdn/")]
+    assert on_cdn
+    assert not any("authorization" in {k.lower() for k in h} for h in on_cdn)
 
 
 def test_the_token_goes_out_only_if_configured(

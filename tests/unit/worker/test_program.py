@@ -504,6 +504,40 @@ def test_a_checkpoint_that_fails_is_raised(end: KernelEnd, flagged: bool) -> Non
     assert "disk_full" in str(end.run(entry=f"{HERE}:Hopeful"))
 
 
+class Gatherer:
+    def run(self, ctx: Context) -> Any:
+        ctx.result("output", "a", 0, b"x")
+        try:
+            return {"read": Path(ctx.gather("output")).read_text()}
+        except LLMOSError as error:
+            return {"code": error.code}
+
+
+def test_results_are_gathered_once_they_are_durable(end: KernelEnd, tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("x\n")
+
+    def gather(message: Any) -> bool:
+        if isinstance(message, msg.Gather):
+            assert [row.key for row in end.rows] == ["a"]
+            assert message.stream == "output"
+            end.send(msg.Gathered(str(path)))
+        return isinstance(message, msg.Gather)
+
+    end.on_message = gather
+    assert end.run(entry=f"{HERE}:Gatherer") == msg.Returned({"read": "x\n"})
+
+
+def test_what_cannot_be_gathered_is_raised(end: KernelEnd) -> None:
+    def refuse(message: Any) -> bool:
+        if isinstance(message, msg.Gather):
+            end.send(msg.Gathered(error=DiskFull("no space").to_info()))
+        return isinstance(message, msg.Gather)
+
+    end.on_message = refuse
+    assert end.run(entry=f"{HERE}:Gatherer") == msg.Returned({"code": "disk_full"})
+
+
 class Restless:
     def run(self, ctx: Context) -> Any:
         raise Yielded

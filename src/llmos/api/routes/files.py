@@ -137,7 +137,11 @@ async def delete_file(call: Call) -> None:
 
 async def read_file(call: Call) -> None:
     """Its bytes, or a range of them."""
-    opened = await ask(call, OpenFile(ref_of(call, "file_id")), OpenedFile)
+    await send_file(call, await ask(call, OpenFile(ref_of(call, "file_id")), OpenedFile))
+
+
+async def send_file(call: Call, opened: OpenedFile) -> None:
+    """One's own file, or the range of it that the client asks for. Raises NotFound."""
     record = _own(call, opened.file)
     etag = b'"%s"' % record.digest.encode()
     size_bytes = record.size_bytes

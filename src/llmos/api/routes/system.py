@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from llmos.abi.memory import MemoryInfo
 from llmos.abi.syscall import (
     ListReplicas,
     ListWorkers,
-    MemoryInfo,
     ReplicaList,
     ShowMemory,
     Status,

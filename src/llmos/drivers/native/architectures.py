@@ -1,5 +1,6 @@
 """Which architectures the native driver reads, and why it does not read others."""
 
+# ruff: noqa: SIM905 (a list of names reads better as text)
 from __future__ import annotations
 
 import difflib

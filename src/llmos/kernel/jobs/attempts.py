@@ -55,6 +55,7 @@ class Attempts:
             msg.Told: self._told,
             msg.Results: lambda entry, message: _writer(entry).results(message),
             msg.Checkpoint: self._checkpoint,
+            msg.Gather: self._gather,
             msg.Calls: self._calls,
             msg.Waits: lambda entry, m: self._post(ev.JobWaits(entry.job_id, m.idle)),
             msg.Returned: self._returned,
@@ -234,6 +235,9 @@ class Attempts:
 
     def _checkpoint(self, entry: Entry, message: msg.Checkpoint) -> None:
         _writer(entry).checkpoint(message.path, self._workers.program_folder(entry.job_id))
+
+    def _gather(self, entry: Entry, message: msg.Gather) -> None:
+        _writer(entry).gather(message.stream, self._workers.program_folder(entry.job_id))
 
     def _calls(self, entry: Entry, message: msg.Calls) -> None:
         if entry.desk is None:

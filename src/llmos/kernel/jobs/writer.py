@@ -27,7 +27,7 @@ class Writer:
         *,
         max_events: int,
         max_rows: int,
-        reply: Callable[[msg.Kept], None],
+        reply: Callable[[msg.Kept | msg.Gathered], None],
         lost: Callable[[], None],
         written: Callable[[], None],
     ) -> None:
@@ -44,6 +44,8 @@ class Writer:
         self._progress: JobProgress | None = None
         self._rows: list[ResultRow] = []
         self._checkpoint: tuple[str, str] | None = None
+        self._wanted: tuple[str, str] | None = None
+        self._num_gathered = 0
         self._task: asyncio.Task[None] | None = None
         self.is_lost = False
 
@@ -70,6 +72,13 @@ class Writer:
         self._checkpoint = (path, folder)
         self._go()
 
+    def gather(self, stream: str, folder: str) -> None:
+        """Into a file of its worker's `folder`. Raises ProtocolViolation as `checkpoint`."""
+        if self._wanted is not None:
+            raise ProtocolViolation("the worker gathers a second stream before it has the first")
+        self._wanted = (stream, folder)
+        self._go()
+
     async def drain(self) -> None:
         """Returns when all of it is durable, or no longer wanted."""
         while self._task is not None:
@@ -79,8 +88,8 @@ class Writer:
                 return
 
     def _is_empty(self) -> bool:
-        progress, checkpoint = self._progress, self._checkpoint
-        return not (self._events or self._rows or progress or checkpoint)
+        asked = self._progress, self._checkpoint, self._wanted
+        return not (self._events or self._rows or any(asked))
 
     def _go(self) -> None:
         if self._task is None or self._task.done():
@@ -91,9 +100,11 @@ class Writer:
             await asyncio.gather(self._write_told(), self._write_rows())
             if self._checkpoint is not None and not self._rows:
                 await self._write_checkpoint(*self._checkpoint)
+            if self._wanted is not None and not self._rows:
+                await self._write_gathered(*self._wanted)
         if self.is_lost:
             self._events.clear()
-            self._rows, self._progress, self._checkpoint = [], None, None
+            self._rows, self._progress, self._checkpoint, self._wanted = [], None, None, None
 
     async def _write_told(self) -> None:
         events, progress = self._take_events(), self._progress
@@ -140,6 +151,21 @@ class Writer:
         self._checkpoint = None
         if not self.is_lost:
             self._reply(msg.Kept(checkpoint=True, error=error))
+
+    async def _write_gathered(self, stream: str, folder: str) -> None:
+        """Waits for a full disk, as a checkpoint does."""
+        self._num_gathered += 1
+        path = f"{folder}/gathered-{self._num_gathered}"
+        answer = msg.Gathered(path)
+        store, attempt = self._store, self._attempt
+        try:
+            kept = await self._disk.with_room(lambda: store.gather(attempt, stream, path))
+            self._check(kept)
+        except LLMOSError as failure:
+            answer = msg.Gathered(error=failure.to_info())
+        self._wanted = None
+        if not self.is_lost:
+            self._reply(answer)
 
     def _check(self, is_current: bool) -> None:
         if not is_current and not self.is_lost:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
 from llmos.abi.jobs import Attempt, JobSpec
+from llmos.abi.program import RAW
 from llmos.storage.blobs import Blobs, Hold
 from llmos.storage.disk import drop_volatile, mapped
 from llmos.storage.jobs.tx import CURRENT, Tx, of
@@ -52,34 +53,52 @@ class Exporter:
             return None
         made = Exported(num_results(connection, attempt.job_id), names)
         for stream in names:
-            made.blobs[stream] = self._write(connection, attempt.job_id, stream, hold)
+            made.blobs[stream] = self._export(connection, attempt.job_id, stream, hold)
         reached("jobs.export.sealed")
         return made
 
-    def _write(
+    def gather(self, connection: Connection, attempt: Attempt, stream: str, path: Path) -> bool:
+        """Write one stream as it is in this snapshot to a new file; False when the attempt is an
+        old one. Raises DiskFull, StorageError."""
+        if connection.execute(_IS_CURRENT, of(attempt)).first() is None:
+            return False
+        with mapped(f"gathering {stream[:64]} of {attempt.job_id}"):
+            path.unlink(missing_ok=True)  # of a try on a full disk
+            _write(connection, attempt.job_id, stream, path)
+        return True
+
+    def _export(
         self, connection: Connection, job_id: str, stream: str, hold: Hold
     ) -> BlobRef | None:
-        query = (
-            select(job_results.c.body)
-            .where(job_results.c.job_id == job_id, job_results.c.stream == stream)
-            .order_by(job_results.c.position, job_results.c.key)
-            .execution_options(yield_per=_ROWS_AT_ONCE)
-        )
         temporary = self._scratch / f"export-{uuid.uuid4().hex}"
-        digest = hashlib.sha256()
         try:
-            with mapped(f"exporting {stream} of {job_id}"), connection.execute(query) as rows:
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(fd, "wb", buffering=_BUFFER_BYTES) as writer:
-                    for row in rows:
-                        line = row.body if row.body.endswith(b"\n") else row.body + b"\n"
-                        writer.write(line)
-                        digest.update(line)
+            with mapped(f"exporting {stream} of {job_id}"):
+                digest = _write(connection, job_id, stream, temporary)
             if temporary.stat().st_size == 0:
                 return None
-            return self._blobs.adopt(temporary, hold, digest=f"sha256:{digest.hexdigest()}")
+            return self._blobs.adopt(temporary, hold, digest=digest)
         finally:
             drop_volatile(temporary)
+
+
+def _write(connection: Connection, job_id: str, stream: str, path: Path) -> str:
+    """A stream's rows into a new file; its digest. Memory is bounded by the longest row."""
+    query = (
+        select(job_results.c.body)
+        .where(job_results.c.job_id == job_id, job_results.c.stream == stream)
+        .order_by(job_results.c.position, job_results.c.key)
+        .execution_options(yield_per=_ROWS_AT_ONCE)
+    )
+    digest, is_raw = hashlib.sha256(), stream.startswith(RAW)
+    with connection.execute(query) as rows:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb", buffering=_BUFFER_BYTES) as writer:
+            for row in rows:
+                whole = is_raw or row.body.endswith(b"\n")
+                line = row.body if whole else row.body + b"\n"
+                writer.write(line)
+                digest.update(line)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def num_results(connection: Connection, job_id: str) -> int:

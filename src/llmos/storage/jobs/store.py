@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -199,6 +200,13 @@ class SqlJobStore:
 
     async def result_keys(self, job_id: str) -> list[tuple[str, str]]:
         return await self.database.read(lambda c: journal.result_keys(c, job_id))
+
+    async def gather(self, attempt: Attempt, stream: str, path: str) -> bool:
+        self._blobs.require_free(0, PROGRAMS_SHARE)
+        write = functools.partial(
+            self._exporter.gather, attempt=attempt, stream=stream, path=Path(path)
+        )
+        return await finished(self.database.read(write))
 
     async def checkpoint(self, attempt: Attempt, state: BlobRef) -> bool:
         kept = await self._write(journal.checkpoint, attempt, state)

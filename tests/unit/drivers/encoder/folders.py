@@ -118,7 +118,9 @@ def prepared(
 ) -> Prepared:
     """As the tokenizer worker does."""
     prompt = ItemsPrompt(kind, items, params or {}, blobs or [])
-    asked = PrepareItem("req_x", "", str(folder), prompt, len(PIECES), None, kind, context_length, spill)
+    asked = PrepareItem(
+        "req_x", "", str(folder), prompt, len(PIECES), None, kind, context_length, spill
+    )
     return EncoderPreparer(folder).prepare(asked)
 
 

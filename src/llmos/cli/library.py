@@ -1,0 +1,89 @@
+"""`models search info`: the catalogue of known open models. Needs no server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmos.cli.options import Json, examples
+
+app = typer.Typer(
+    help="Known open models, to pull by name.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command(
+    epilog=examples(
+        "llmos models search",
+        "llmos models search --task embed --language zh",
+        "llmos models search qwen",
+    )
+)
+def search(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="All of them are in what is found.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="generate, classify, embed, rerank, extract, qa, ...")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="en, zh, ...")] = None,
+    json: Json = False,
+) -> None:
+    """List known models, the smallest first."""
+    from llmos.cli.output import emit_json, emit_table
+    from llmos.cli.text import count
+    from llmos.errors import InvalidRequest
+    from llmos.library.catalogue import TASKS
+    from llmos.library.catalogue import search as find
+
+    if task is not None and task not in TASKS:
+        raise InvalidRequest(f"{task!r} is none of {', '.join(TASKS)}", param="--task")
+    found = find(words or [], task, language)
+    if json:
+        emit_json({"models": found})
+        return
+    rows = [
+        (e.name, ",".join(e.tasks), ",".join(e.languages), count(e.params), e.license, e.about)
+        for e in found
+    ]
+    headers = ("NAME", "FOR", "LANGUAGES", "PARAMETERS", "LICENSE", "ABOUT")
+    emit_table(headers, rows, "none is known; `llmos pull hf:org/name` takes any other")
+
+
+@app.command(
+    epilog=examples("llmos models info qwen3-0.6b", "llmos models info bge-small-zh --json")
+)
+def info(
+    name: Annotated[str, typer.Argument(help="As `llmos models search` shows it.")],
+    json: Json = False,
+) -> None:
+    """Show what is known of a model, and what it takes to run it."""
+    import msgspec
+
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.text import count, table
+    from llmos.library.catalogue import find_entry, near
+
+    entry = find_entry(name)
+    if entry is None:
+        raise near(name)
+    if json:
+        emit_json({**msgspec.to_builtins(entry), "hardware": entry.hardware})
+        return
+    rows = [
+        ("source", entry.source or "comes with LLMOS"),
+        ("for", ", ".join(entry.tasks)),
+        ("languages", ", ".join(entry.languages)),
+        ("parameters", count(entry.params)),
+        ("license", entry.license),
+        ("driver", entry.driver),
+        ("runs on", f"{entry.hardware} ({entry.memory_gb:.1f} GB in 16 bits)"),
+        ("about", entry.about),
+        *((f"{m.metric} on {m.texts}", f"{m.value:g}") for m in entry.measured),
+        (
+            "try",
+            f"llmos run {entry.name}" if "generate" in entry.tasks else f"llmos pull {entry.name}",
+        ),
+    ]
+    emit(table(("model", entry.name), rows))
