@@ -69,7 +69,7 @@ def _charts(tally: Tally) -> list[tuple[str, str]]:
             Bar(as_time(upper_ms(n)), tally.times[n], f"{tally.times[n]:,}")
             for n in range(first, last + 1)
         ]
-        what = "Time of one input"
+        what = "From asking to answer"
         made.append((what, columns_chart(what, bars, "at most")))
     if tally.errors:
         bars = [Bar(code, n, f"{n:,}") for code, n in tally.errors.most_common(SHOWN_LABELS)]
