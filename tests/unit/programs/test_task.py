@@ -19,7 +19,9 @@ from llmos.abi.tasks import Policy, Prices, TaskKind, TaskSpec
 from llmos.errors import (
     EngineFailed,
     InvalidRequest,
+    LLMOSError,
     ModelNotFound,
+    PluginError,
     QueueFull,
     ShuttingDown,
     UnsupportedParameter,
@@ -321,13 +323,20 @@ def test_an_answer_is_bound_by_what_it_has_to_be(tmp_path: Path) -> None:
     assert grammars_of(context(tmp_path, own_words), said("a")) == [None]
 
 
-def test_a_driver_that_cannot_be_bound_is_asked_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnsupportedParameter("the driver has no grammar", param="grammar"),
+        PluginError("structured output needs an extra"),
+    ],
+)
+def test_who_cannot_be_bound_is_asked_in_words(tmp_path: Path, error: LLMOSError) -> None:
     """The calls that it refused are made again, and are no failures of their rows."""
 
     def refuse(request: Generate) -> Answer:
         if request.sampling.grammar is None:
             return said("good")(request)
-        return Answer(error=UnsupportedParameter("no grammar here", param="grammar").to_info())
+        return Answer(error=error.to_info())
 
     ctx = context(tmp_path, spec("classify", labels=["good", "bad"], policy=Policy(retries=0)))
     asked = grammars_of(ctx, refuse)

@@ -17,6 +17,7 @@ from llmos.errors import (
     ErrorInfo,
     InvalidRequest,
     LLMOSError,
+    PluginError,
     ShuttingDown,
     from_info,
 )
@@ -34,7 +35,8 @@ PAUSES_S = (0.25, 1.0, 3.0, 10.0, 30.0)
 NAP_S = 0.05
 PROGRESS_PERIOD_S = 0.25
 GRAMMAR = "grammar"
-"""The parameter that is named where a driver, or the library of grammars, does not take one."""
+"""The parameter that is named where a driver, or the library of grammars, does not take one. That
+the library is not installed is a PluginError."""
 
 LAST_MS = 900_000.0
 """Calls made so shortly before the task expires get what is left as their deadline."""
@@ -218,7 +220,8 @@ class _Run:
         """One that may pass is tried again, later the more there were in a row."""
         if error.code == ShuttingDown.code:
             raise from_info(error)  # the server's end is no input's fault
-        if error.param == GRAMMAR and self._loosened.isdisjoint(key.rows):
+        is_unbound = error.param == GRAMMAR or error.code == PluginError.code
+        if is_unbound and self._loosened.isdisjoint(key.rows):
             self._work.loosen()
             self._loosened.update(key.rows)
             self._again.update(key.rows)
