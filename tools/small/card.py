@@ -66,8 +66,9 @@ def write_embedding(folder: Path) -> None:
         about="Turns an English or Chinese text into a vector; what means the same is near.",
         figures="\n".join(figures),
         caveat=(
-            "It knows some hundred concepts of everyday life, banking, travel and shopping, which\n"
-            "the lists were written for; of anything else it sees little but the letters."
+            "Of translations, there is one class for each text. It knows some hundred concepts of\n"
+            "everyday life, banking, travel and shopping, which the lists were written for; of\n"
+            "anything else it sees little but the letters."
         ),
     )
 

@@ -157,7 +157,7 @@ def _names(rng: random.Random) -> list[str]:
     for _ in range(rng.choice((0, 1, 2, 3, 4))):
         language = rng.choice(("en", "en", "zh"))
         is_known = rng.random() < 0.4
-        found.append(rng.choice(_meaningless(language)) if is_known else _nonsense(rng, language))
+        found.append(rng.choice(meaningless(language)) if is_known else _nonsense(rng, language))
     return found
 
 
@@ -182,7 +182,7 @@ def _said(rng: random.Random, chosen: tuple[int, ...], language: str, names: lis
 
 def _unmeant(rng: random.Random, language: str, most: int) -> list[str]:
     """What one text of a pair says and the other need not: some of it nobody knows."""
-    words = _meaningless(language)
+    words = meaningless(language)
     return [
         rng.choice(words) if rng.random() < 0.9 else _nonsense(rng, language)
         for _ in range(rng.randrange(most))
@@ -190,7 +190,7 @@ def _unmeant(rng: random.Random, language: str, most: int) -> list[str]:
 
 
 @functools.cache
-def _meaningless(language: str) -> list[str]:
+def meaningless(language: str) -> list[str]:
     """What is no concept: words of grammar, and those that praise or blame whatever it is."""
     side = 0 if language == "en" else -1
     meant = {
