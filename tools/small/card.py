@@ -67,8 +67,8 @@ def write_embedding(folder: Path) -> None:
         figures="\n".join(figures),
         caveat=(
             "Of translations, there is one class for each text. It knows some four hundred\n"
-            "concepts of everyday life, banking, travel and shopping, which the lists were written\n"
-            "for; of anything else it sees little but the letters."
+            "concepts of everyday life, banking, travel and shopping, which the lists were\n"
+            "written for; of anything else it sees little but the letters."
         ),
     )
 
