@@ -34,6 +34,7 @@ from llmos.drivers.catalog import DRIVERS, choose
 from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
 from llmos.plugins import entry_points
+from llmos.registry.intake import is_allowed
 from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
@@ -153,6 +154,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
