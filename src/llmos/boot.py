@@ -52,6 +52,8 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.setup import open_tracer
+from llmos.telemetry.tracer import Tracer
 from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         keys = Keys(home, database, settings.security)
         await keys.open()
         metrics = Metrics()
+        tracer = _open_tracer(settings, home, metrics, stack)
         disk = await _open_disk(settings, home, database, metrics)
         stack.push_async_callback(close_job_store, disk.jobs)
         stack.push_async_callback(disk.requests.close)
@@ -154,6 +157,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            tracer=tracer,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
@@ -167,10 +171,23 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             settings.api,
             authorizer=authorizer,
             allowed_uid=os.geteuid(),
+            tracer=tracer,
             source=BlobReader(disk.blobs),
         )
         _calm_collector()
         yield kernel, home, app
+
+
+def _open_tracer(
+    settings: Settings, home: Home, metrics: Metrics, stack: AsyncExitStack
+) -> Tracer | None:
+    """Raises ConfigError."""
+    opened = open_tracer(settings.telemetry, home.logs, __version__, metrics.spans_dropped.inc)
+    if opened is None:
+        return None
+    tracer, exporter = opened
+    stack.push_async_callback(asyncio.to_thread, exporter.close)
+    return tracer
 
 
 def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:

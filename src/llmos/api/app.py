@@ -39,6 +39,7 @@ from llmos.api.routes import (
 )
 from llmos.api.routes.spec import RouteSpec
 from llmos.shapes.status import INVALID
+from llmos.telemetry.tracer import Tracer
 
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
@@ -71,16 +72,28 @@ def build_app(
     authorizer: Authorizer,
     source: BlobSource,
     allowed_uid: int | None = None,
+    tracer: Tracer | None = None,
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
     `authorizer` is asked for what does not pass the gate: uploads and metrics.
     """
-    edge = Edge(gate, authenticator, authorizer, sink, source, render_metrics, config, allowed_uid)
+    edge = Edge(
+        gate,
+        authenticator,
+        authorizer,
+        sink,
+        source,
+        render_metrics,
+        config,
+        allowed_uid,
+        tracer=tracer,
+    )
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(
         routes=[
-            Route(s.path, Endpoint(edge, s.handler, s.needs_key), methods=[s.method]) for s in specs
+            Route(s.path, Endpoint(edge, s.handler, s.needs_key, s.path), methods=[s.method])
+            for s in specs
         ]
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body in many clients

@@ -18,6 +18,7 @@ from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import State
+from llmos.kernel.counting import count_end
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement, held_bytes
 from llmos.kernel.process import Phase, Process, ProcessTable
@@ -78,6 +79,8 @@ class Effects:
         self.freed: Callable[[], None] = lambda: None
         """Bytes came free, they say: it is measured again. Set by the kernel."""
         self.num_tokens = 0
+        self.is_tracing = False
+        """Whether any request may have a trace. Set by the kernel."""
         self._appliers: dict[type, Callable[[Any], None]] = {
             do.Accept: self._accept,
             do.Refuse: self._refuse,
@@ -164,7 +167,8 @@ class Effects:
         if isinstance(event, Finished):
             event = msgspec.structs.replace(event, served=process.served())
         process.stream.close(event)
-        self._count(process, event)
+        cost = self._state.costs.get(process.version.model_id)
+        count_end(self._metrics, process, event, cost.error.value if cost else 0.0)
         self._record(process, event)
         self._table.retire(process)
         self._switch.closed(process)
@@ -258,11 +262,15 @@ class Effects:
         live = self._table.live
         made: list[tuple[str, int]] = []
         ends: list[Terminal] = []
+        num_tokens = 0
         for event in step.events:
             if isinstance(event, Tokens):
                 process = live.get(event.request_id)
                 if process is not None:
                     made.append((event.request_id, event.num_tokens))
+                    num_tokens += event.num_tokens
+                    if process.first_token_mono == 0 and process.prepared is not None:
+                        num_tokens += process.prepared.num_tokens
                     self._tokens(process, event, now_mono)
             elif isinstance(event, Outputs):
                 process = live.get(event.request_id)
@@ -273,10 +281,24 @@ class Effects:
                 ends.append(event)
         if made:
             self.loop.post(ev.Progressed(replica_id, made))
+        if self.is_tracing:
+            self._trace_step(step, now_mono)
         for end in ends:
             self._ended(end)
         if replica := self._state.replicas.get(replica_id):
-            self._metrics.step_time.labels(replica.model.ref).observe(step.step_s)
+            ref = replica.model.ref
+            self._metrics.step_time.labels(ref).observe(step.step_s)
+            if num_tokens:
+                self._metrics.step_tokens.labels(ref).observe(num_tokens)
+
+    def _trace_step(self, step: msg.Step, now_mono: int) -> None:
+        for event in step.events:
+            if isinstance(event, Tokens | Outputs):
+                process = self._table.live.get(event.request_id)
+                if process is not None and process.trace is not None:
+                    made = event.num_tokens if isinstance(event, Tokens) else len(event.items)
+                    end_ns = process.created_ns + now_mono - process.created_mono
+                    process.trace.step(end_ns, step.step_s, made)
 
     def _ended(self, event: Terminal) -> None:
         """Through the core, but for what is no end: a request that is off to go on elsewhere."""
@@ -326,26 +348,3 @@ class Effects:
     def _restart_tokenizer(self) -> None:
         if not self.closing:
             self.workers.start_tokenizer()
-
-    # counting
-
-    def _count(self, process: Process, event: Terminal) -> None:
-        name, metrics, usage = process.version.ref, self._metrics, event.usage
-        lived_s = (time.monotonic_ns() - process.created_mono) / 1e9
-        metrics.e2e.labels(name).observe(lived_s)
-        prompt = process.prepared.num_tokens if process.prepared else 0
-        metrics.prompt_tokens.labels(name).inc(prompt)
-        metrics.generation_tokens.labels(name).inc(process.num_tokens)
-        # a driver counts what it was given: one that no worker had is not counted as a miss
-        metrics.prefix_queries.labels(name).inc(usage.prompt_tokens)
-        metrics.prefix_hits.labels(name).inc(usage.cached_tokens)
-        if isinstance(event, Finished):
-            metrics.prompt_size.labels(name).observe(usage.prompt_tokens)
-            metrics.answer_size.labels(name).observe(usage.completion_tokens)
-            metrics.success.labels(name, event.reason).inc()
-            model_id = process.version.model_id
-            metrics.cost_error.labels(name).set(self._state.costs[model_id].error.value)
-        elif isinstance(event, Failed):
-            metrics.failures.labels(name, event.error.code).inc()
-        else:
-            metrics.success.labels(name, "abort").inc()

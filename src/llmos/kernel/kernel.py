@@ -38,8 +38,10 @@ from llmos.kernel.core.ledger import Ledger
 from llmos.kernel.core.limits import JobLimits, Limits
 from llmos.kernel.core.replica import HOST, ReplicaState
 from llmos.kernel.core.state import State, initial
+from llmos.kernel.counting import count_refusal
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
+from llmos.kernel.gauges import Gauges
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
@@ -55,11 +57,13 @@ from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
 from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.tracing import ended
 from llmos.kernel.vitals import Vitals
 from llmos.kernel.watch import Watch
 from llmos.kernel.worker import Worker
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +98,7 @@ class Services:
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
+    tracer: Tracer | None = None
 
 
 class Kernel:
@@ -114,6 +119,7 @@ class Kernel:
         self.version = services.version
         self.epoch = services.epoch
         self.metrics = metrics
+        self.tracer = services.tracer
         self.started_ns = time.time_ns()
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -173,6 +179,7 @@ class Kernel:
             switch=self.switch,
             record=self._record,
         )
+        self.effects.is_tracing = self.tracer is not None
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.resumable = Resumable(config, self.cancel)
         self._bounds = Bounds(config.stream_high_events, config.stream_low_events)
@@ -185,6 +192,7 @@ class Kernel:
         self.memory = MemoryWatch(
             node, self.workers, self.state, self.loop.post, config=config, metrics=metrics
         )
+        self._gauges = Gauges(self.state, self.workers, metrics)
         self.effects.freed = self.memory.look_soon
         self.effects.connect(self.loop, self.workers, self)
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
@@ -333,6 +341,7 @@ class Kernel:
         request_id = process.request_id
         event = Aborted(request_id, "not accepted") if error is None else Failed(request_id, error)
         process.end(event, time.time_ns(), "" if error is None else "never accepted")
+        self._trace(process, event)
         self.table.retire(process)
         self.switch.closed(process)
         self.spills.discard(request_id)
@@ -378,7 +387,7 @@ class Kernel:
         call = process.stream.call
         assert call is not None, "only an accepted stream loses its reader"
         call.front.streams.pop(call.number, None)
-        self.metrics.refusals.labels(error.code).inc()
+        count_refusal(self.metrics, process, error)
         self.abandon(process, error)
         # the caller has no other name for it to ask `why` about
         error = msgspec.structs.replace(
@@ -423,6 +432,11 @@ class Kernel:
 
     def _record(self, process: Process, event: Terminal) -> None:
         self._requests.record([row_of(process, event, self.epoch)])
+        self._trace(process, event)
+
+    def _trace(self, process: Process, event: Terminal) -> None:
+        if self.tracer is not None and process.trace is not None:
+            self.tracer.give(ended(process, process.trace, event).spans)
 
     def _die(self, error: Exception) -> None:
         if not self.fatal.done():
@@ -432,7 +446,8 @@ class Kernel:
         """Probes and gauges, for as long as the kernel lives."""
         while True:
             self.watch.look(time.monotonic())
-            self._gauge()
+            self.jobs.gauge()
+            self._gauges.set()
             await asyncio.sleep(self.config.probe_interval_s)
 
     async def _live(self) -> None:
@@ -442,29 +457,6 @@ class Kernel:
                 self.jobs.disk.works()
             await self.switch.measure()
             await asyncio.sleep(self.config.probe_interval_s)
-
-    def _gauge(self) -> None:
-        state, metrics = self.state, self.metrics
-        self.jobs.gauge()
-        metrics.reserved_bytes.set(state.ledger.reserved_bytes)
-        for replica_state in ReplicaState:
-            count = sum(r.state is replica_state for r in state.replicas.values())
-            metrics.replicas.labels(replica_state).set(count)
-        for model_id, model in state.models.items():
-            running = sum(len(r.running) for r in state.replicas_of(model_id))
-            metrics.running.labels(model.ref).set(running)
-            metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
-            self._gauge_kv(model.ref, [r.replica_id for r in state.replicas_of(model_id)])
-
-    def _gauge_kv(self, ref: str, replica_ids: Sequence[str]) -> None:
-        """Of all replicas of a model together, as they last reported."""
-        reports = [self.workers.report_of(replica_id)[1] for replica_id in replica_ids]
-        found = [report for report in reports if report is not None]
-        reserved_bytes = sum(report.kv_reserved_bytes for report in found)
-        used_bytes = sum(report.kv_used_bytes for report in found)
-        self.metrics.kv_usage.labels(ref).set(used_bytes / max(1, reserved_bytes))
-        cached_bytes = sum(report.kv_cached_bytes for report in found)
-        self.metrics.kv_cached_bytes.labels(ref).set(cached_bytes)
 
 
 def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:

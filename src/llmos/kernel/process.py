@@ -17,6 +17,7 @@ from llmos.abi.registry import ModelVersion
 from llmos.abi.suspended import Tier
 from llmos.abi.syscall import Decided, Infer, ProcessInfo, ProcessStory
 from llmos.kernel.stream import Stream
+from llmos.telemetry.tracer import Trace
 
 HISTORY_KEPT = 200
 
@@ -52,7 +53,7 @@ class Process:
     computed again. `snapshot` is the file it can go on from, `snapshot_tier` where it was written;
     `is_recorded`: the next server would go on with it, `is_filed`: there may be a record.
     `is_forgotten`: its worker was told to drop it without one. `is_recomputing`: its snapshot was
-    refused. `filing` is held while its files change.
+    refused. `filing` is held while its files change. `trace` is there when it is traced.
     """
 
     request_id: str
@@ -65,6 +66,7 @@ class Process:
     created_mono: int
     nice: int = 0
     trace_parent: str | None = None
+    trace: Trace | None = None
     parent_id: str | None = None
     kind: str = GENERATE
     prepared: Prepared | None = None

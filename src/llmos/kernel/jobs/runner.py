@@ -471,7 +471,7 @@ class Runner:
                     pass
 
     def gauge(self) -> None:
-        """For `Kernel._gauge`."""
+        """Jobs by phase, as they are now."""
         phases = [job.phase for job in self._state.jobs.jobs.values()]
         for phase in JobPhase:
             self._metrics.jobs.labels(phase).set(phases.count(phase))
