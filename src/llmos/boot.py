@@ -120,7 +120,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
-        setup_logs(home.logs, settings.telemetry.log_level)
+        _setup_logs(settings, home)
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
@@ -158,6 +158,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
             tracer=tracer,
+            log_requests=settings.telemetry.log_requests,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
@@ -176,6 +177,11 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         )
         _calm_collector()
         yield kernel, home, app
+
+
+def _setup_logs(settings: Settings, home: Home) -> None:
+    config = settings.telemetry
+    setup_logs(home.logs, config.log_level, config.log_format)
 
 
 def _open_tracer(

@@ -319,5 +319,7 @@ class Endpoint:
             call.abort_if_blocked()
             await call.fail(ShuttingDown("The server is shutting down."))
         except Exception:
-            log.exception("a route failed on %s %s", scope["method"], scope["path"])
+            call.request_id = call.request_id or new_id("req")
+            extra = {"request_id": call.request_id}
+            log.exception("a route failed on %s %s", scope["method"], scope["path"], extra=extra)
             await call.fail(LLMOSError("An error inside the server; its log has more."))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmos.cli.options import Json, ProcessID
+from llmos.cli.options import Json, LogLevel, ProcessID
 
 if TYPE_CHECKING:
     from llmos.abi.syscall import Decided, ProcessInfo, ProcessStory
@@ -72,13 +72,29 @@ def _sums(info: ProcessInfo) -> str:
 
 
 def logs(
-    process_id: ProcessID,
+    process_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Of a process; without it, the server's own log."),
+    ] = None,
+    *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the process has ended.")
+        bool, typer.Option("--follow", "-f", help="Go on until the process has ended, or for ever.")
     ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many last lines of the server's log.")
+    ] = 20,
+    level: Annotated[
+        LogLevel, typer.Option(help="Of the server's log, only what is as severe.")
+    ] = LogLevel.DEBUG,
     json: Json = False,
 ) -> None:
-    """Print the decisions about a process as log lines."""
+    """Print the server's log, or the decisions about one process as log lines.
+
+    The server's log is a file of its home: it is there also when no server runs.
+    """
+    if process_id is None:
+        _server_logs(lines, level, follow=follow, json=json)
+        return
     from llmos.cli.find import find_process
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
@@ -91,6 +107,19 @@ def logs(
                 emit_json({"process_id": name, **to_wire(decided)})
             else:
                 emit(log_line(name, decided))
+
+
+def _server_logs(lines: int, level: LogLevel, *, follow: bool, json: bool) -> None:
+    from llmos.cli import serverlog
+    from llmos.cli.output import emit, emit_json
+
+    for entry in serverlog.entries(serverlog.log_path(), lines, follow=follow):
+        if not serverlog.is_at_least(entry, level.value):
+            continue
+        if json:
+            emit_json(entry)
+        else:
+            emit(serverlog.text_of(entry))
 
 
 def log_line(process_id: str, decided: Decided) -> str:

@@ -48,7 +48,7 @@ from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import ChooseDtype, Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
-from llmos.kernel.records import row_of
+from llmos.kernel.records import log_end, row_of
 from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
 from llmos.kernel.spills import Spills
@@ -99,6 +99,7 @@ class Services:
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
     tracer: Tracer | None = None
+    log_requests: bool = False
 
 
 class Kernel:
@@ -125,6 +126,7 @@ class Kernel:
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.snapshots = services.snapshots
         self._requests = services.requests
+        self._log_requests = services.log_requests
         self._budgets = {HOST: self._budget_bytes()}
         self._num_arrivals = 0
         self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -433,6 +435,8 @@ class Kernel:
     def _record(self, process: Process, event: Terminal) -> None:
         self._requests.record([row_of(process, event, self.epoch)])
         self._trace(process, event)
+        if self._log_requests:
+            log_end(process, event)
 
     def _trace(self, process: Process, event: Terminal) -> None:
         if self.tracer is not None and process.trace is not None:

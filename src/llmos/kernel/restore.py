@@ -28,7 +28,8 @@ async def restore(kernel: Kernel) -> None:
         version = versions.get(record.model_id)
         why = _why_not(kernel, record, version)
         if why or version is None:
-            log.warning("%s is not taken up again: %s", record.request_id, why)
+            extra = {"request_id": record.request_id}
+            log.warning("%s is not taken up again: %s", record.request_id, why, extra=extra)
             await kernel.snapshots.forget(record.request_id)
             if record.snapshot is not None:
                 kernel.snapshots.discard(record.snapshot)
