@@ -158,6 +158,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
             tracer=tracer,
+            watts_per_core=settings.telemetry.watts_per_core,
             log_requests=settings.telemetry.log_requests,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )

@@ -10,6 +10,7 @@ import typer
 from llmos.cli.options import Json, LogLevel, ProcessID
 
 if TYPE_CHECKING:
+    from llmos.abi.spent import Spent
     from llmos.abi.syscall import Decided, ProcessInfo, ProcessStory
     from llmos.sdk import Client
 
@@ -56,6 +57,19 @@ def timeline(story: ProcessStory) -> Iterator[str]:
         after_s = (decided.at_ns - info.created_ns) / NS
         yield one_line(f"{after_s:+10.3f} s  {decided.state:<10}  {decided.reason}")
     yield _sums(info)
+    if info.spent is not None:
+        yield used(info.spent)
+
+
+def used(spent: Spent) -> str:
+    """What it cost the machine, in one line; where the energy is from stands beside it."""
+    from llmos.cli.text import size
+
+    made = f"used {spent.cpu_s:.3f} s of processors, {spent.engine_s:.3f} s of its engine"
+    made += f", {size(spent.memory_bytes)}"
+    if spent.joules is not None:
+        made += f", {spent.joules:.3g} J ({spent.basis})"
+    return made
 
 
 def _sums(info: ProcessInfo) -> str:

@@ -22,6 +22,7 @@ from llmos.kernel.counting import count_end
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement, held_bytes
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.spending import Spending
 from llmos.kernel.switch import Switch
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
@@ -64,6 +65,7 @@ class Effects:
         metrics: Metrics,
         *,
         switch: Switch,
+        spending: Spending,
         record: Callable[[Process, Terminal], None],
     ) -> None:
         self._state = state
@@ -73,6 +75,7 @@ class Effects:
         self._placement = placement
         self._metrics = metrics
         self._switch = switch
+        self.spending = spending
         self.loads: dict[str, LoadReport] = {}
         self._guesses: dict[str, tuple[int, int]] = {}
         self.closing = False
@@ -133,6 +136,8 @@ class Effects:
             process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
             waited_s = (process.started_mono - process.created_mono) / 1e9
             self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
+        if (load := self.loads.get(decision.replica_id)) is not None:
+            process.device = load.device
         try:
             message = self._switch.submission(process, decision)
             self.workers.send(decision.replica_id, message)
@@ -169,6 +174,7 @@ class Effects:
         process.stream.close(event)
         cost = self._state.costs.get(process.version.model_id)
         count_end(self._metrics, process, event, cost.error.value if cost else 0.0)
+        process.spent = self.spending.ended(process, process.device)
         self._record(process, event)
         self._table.retire(process)
         self._switch.closed(process)
@@ -263,17 +269,18 @@ class Effects:
         made: list[tuple[str, int]] = []
         ends: list[Terminal] = []
         num_tokens = 0
+        share = 1 / max(1, len(step.events))
+        cpu_s, engine_s = step.cpu_s * share, step.step_s * share
         for event in step.events:
+            process = live.get(event.request_id)
+            if process is not None:
+                process.cpu_s += cpu_s
+                process.engine_s += engine_s
             if isinstance(event, Tokens):
-                process = live.get(event.request_id)
                 if process is not None:
                     made.append((event.request_id, event.num_tokens))
-                    num_tokens += event.num_tokens
-                    if process.first_token_mono == 0 and process.prepared is not None:
-                        num_tokens += process.prepared.num_tokens
-                    self._tokens(process, event, now_mono)
+                    num_tokens += self._tokens(process, event, now_mono)
             elif isinstance(event, Outputs):
-                process = live.get(event.request_id)
                 if process is not None:
                     made.append((event.request_id, len(event.items)))
                     self._outputs(process, event, now_mono)
@@ -285,11 +292,16 @@ class Effects:
             self._trace_step(step, now_mono)
         for end in ends:
             self._ended(end)
+        self._stepped(replica_id, step, num_tokens)
+
+    def _stepped(self, replica_id: str, step: msg.Step, num_tokens: int) -> None:
         if replica := self._state.replicas.get(replica_id):
             ref = replica.model.ref
             self._metrics.step_time.labels(ref).observe(step.step_s)
             if num_tokens:
                 self._metrics.step_tokens.labels(ref).observe(num_tokens)
+        if (load := self.loads.get(replica_id)) is not None:
+            self.spending.stepped(load.device, step.step_s)
 
     def _trace_step(self, step: msg.Step, now_mono: int) -> None:
         for event in step.events:
@@ -318,11 +330,13 @@ class Effects:
         process.generated.extend([item.index for item in event.items])
         process.stream.deliver(event)
 
-    def _tokens(self, process: Process, event: Tokens, now_mono: int) -> None:
-        name = process.version.ref
+    def _tokens(self, process: Process, event: Tokens, now_mono: int) -> int:
+        """How many its step had of it: with its first token, the prompt's as well."""
+        name, num_tokens = process.version.ref, event.num_tokens
         if process.first_token_mono == 0:
             process.first_token_mono = now_mono
             self._metrics.ttft.labels(name).observe((now_mono - process.created_mono) / 1e9)
+            num_tokens += process.prepared.num_tokens if process.prepared else 0
         else:
             self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
         process.last_token_mono = now_mono
@@ -330,6 +344,7 @@ class Effects:
         process.generated.extend(event.token_ids)
         self.num_tokens += event.num_tokens
         process.stream.deliver(event)
+        return num_tokens
 
     def on_prepared(self, results: msg.PrepareResults) -> None:
         self._tokenizer.answered(results)

@@ -51,6 +51,7 @@ from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.records import log_end, row_of
 from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
+from llmos.kernel.spending import Spending
 from llmos.kernel.spills import Spills
 from llmos.kernel.stream import Bounds, Kept, Stream
 from llmos.kernel.switch import Switch
@@ -100,6 +101,7 @@ class Services:
     may_reach: Callable[[str], bool] = lambda host: True
     tracer: Tracer | None = None
     log_requests: bool = False
+    watts_per_core: float = 0.0
 
 
 class Kernel:
@@ -166,6 +168,7 @@ class Kernel:
             find_secret=services.find_secret,
             may_reach=services.may_reach,
         )
+        self.spending = Spending(services.node, metrics, services.watts_per_core)
         self.switch = Switch(
             services.snapshots,
             self.table,
@@ -179,6 +182,7 @@ class Kernel:
             self.placement,
             metrics,
             switch=self.switch,
+            spending=self.spending,
             record=self._record,
         )
         self.effects.is_tracing = self.tracer is not None
@@ -219,6 +223,7 @@ class Kernel:
             workers=self.workers,
             config=jobs,
             metrics=self.metrics,
+            spending=self.spending,
         )
         self.effects.also(self.jobs.appliers)
 
@@ -452,6 +457,7 @@ class Kernel:
             self.watch.look(time.monotonic())
             self.jobs.gauge()
             self._gauges.set()
+            self.spending.look()
             await asyncio.sleep(self.config.probe_interval_s)
 
     async def _live(self) -> None:

@@ -31,6 +31,7 @@ class Metrics:
         """Every metric there is: for the reference."""
         self._of_requests()
         self._of_answers()
+        self._of_use()
         self._of_gen_ai()
         self._of_memory()
         self._of_jobs()
@@ -171,6 +172,26 @@ class Metrics:
             "vllm:engine_sleep_state",
             "1 of awake, weights_offloaded (parked), discard_all (not resident).",
             *(_MODEL, "sleep_state"),
+        )
+
+    def _of_use(self) -> None:
+        """What work has used of the machine; see `abi.spent`."""
+        counter = self._counter
+        self.request_cpu = counter(
+            "llmos:request_cpu_seconds", "Processor time of workers, by whose requests.", _MODEL
+        )
+        self.request_joules = counter(
+            "llmos:request_energy_joules",
+            "Energy of requests; basis: rapl, or estimate.",
+            *(_MODEL, "basis"),
+        )
+        self.job_cpu = counter(
+            "llmos:job_cpu_seconds", "Processor time of jobs' own workers.", "program"
+        )
+        self.job_joules = counter(
+            "llmos:job_energy_joules",
+            "Energy of jobs' own workers; basis: rapl, or estimate.",
+            *("program", "basis"),
         )
 
     def _of_gen_ai(self) -> None:

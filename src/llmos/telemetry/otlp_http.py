@@ -46,7 +46,7 @@ class Collector:
 
     def close(self) -> None:
         """An export under way gives up waiting."""
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _readable(self, span: Span) -> ReadableSpan:
         from opentelemetry.sdk.trace import Event, ReadableSpan
