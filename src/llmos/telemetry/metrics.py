@@ -240,12 +240,16 @@ class Metrics:
         self.reserved_bytes = gauge("llmos:memory_reserved_bytes", "Reserved in the ledger.")
         self.budget_bytes = gauge("llmos:memory_budget_bytes", "What the ledger may reserve.")
         self.worker_deaths = counter("llmos:worker_deaths", "Workers that died unasked.", "role")
+        for role in ("replica", "tokenizer", "program"):  # a rise from nothing is not seen as one
+            self.worker_deaths.labels(role)
 
     def _of_jobs(self) -> None:
         counter, gauge = self._counter, self._gauge
         self.jobs = gauge("llmos:jobs", "Jobs of this server by phase.", "phase")
         self.job_attempts = counter("llmos:job_attempts", "Attempts of jobs begun.", "program")
         self.job_ends = counter("llmos:job_ends", "Jobs ended; dead: dead letters.", "state")
+        for state in ("succeeded", "failed", "cancelled", "dead"):
+            self.job_ends.labels(state)
         self.job_deaths = counter("llmos:job_worker_deaths", "Workers that died.", "program")
         self.job_frozen = counter("llmos:job_frozen_seconds", "Time stood frozen.", "program")
         self.job_writes = self._histogram(
