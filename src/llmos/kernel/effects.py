@@ -82,8 +82,6 @@ class Effects:
         self.freed: Callable[[], None] = lambda: None
         """Bytes came free, they say: it is measured again. Set by the kernel."""
         self.num_tokens = 0
-        self.is_tracing = False
-        """Whether any request may have a trace. Set by the kernel."""
         self._appliers: dict[type, Callable[[Any], None]] = {
             do.Accept: self._accept,
             do.Refuse: self._refuse,
@@ -279,17 +277,15 @@ class Effects:
             if isinstance(event, Tokens):
                 if process is not None:
                     made.append((event.request_id, event.num_tokens))
-                    num_tokens += self._tokens(process, event, now_mono)
+                    num_tokens += self._tokens(process, event, now_mono, step.step_s)
             elif isinstance(event, Outputs):
                 if process is not None:
                     made.append((event.request_id, len(event.items)))
-                    self._outputs(process, event, now_mono)
+                    self._outputs(process, event, now_mono, step.step_s)
             else:
                 ends.append(event)
         if made:
             self.loop.post(ev.Progressed(replica_id, made))
-        if self.is_tracing:
-            self._trace_step(step, now_mono)
         for end in ends:
             self._ended(end)
         self._stepped(replica_id, step, num_tokens)
@@ -303,15 +299,6 @@ class Effects:
         if (load := self.loads.get(replica_id)) is not None:
             self.spending.stepped(load.device, step.step_s)
 
-    def _trace_step(self, step: msg.Step, now_mono: int) -> None:
-        for event in step.events:
-            if isinstance(event, Tokens | Outputs):
-                process = self._table.live.get(event.request_id)
-                if process is not None and process.trace is not None:
-                    made = event.num_tokens if isinstance(event, Tokens) else len(event.items)
-                    end_ns = process.created_ns + now_mono - process.created_mono
-                    process.trace.step(end_ns, step.step_s, made)
-
     def _ended(self, event: Terminal) -> None:
         """Through the core, but for what is no end: a request that is off to go on elsewhere."""
         process = self._table.live.get(event.request_id)
@@ -322,7 +309,9 @@ class Effects:
         ):
             self.loop.post(ev.Ended(event.request_id, event))
 
-    def _outputs(self, process: Process, event: Outputs, now_mono: int) -> None:
+    def _outputs(self, process: Process, event: Outputs, now_mono: int, step_s: float) -> None:
+        if process.trace is not None:
+            process.trace.step(now_mono, step_s, len(event.items))
         if process.first_token_mono == 0:
             process.first_token_mono = now_mono
             first_s = (now_mono - process.created_mono) / 1e9
@@ -330,9 +319,11 @@ class Effects:
         process.generated.extend([item.index for item in event.items])
         process.stream.deliver(event)
 
-    def _tokens(self, process: Process, event: Tokens, now_mono: int) -> int:
+    def _tokens(self, process: Process, event: Tokens, now_mono: int, step_s: float) -> int:
         """How many its step had of it: with its first token, the prompt's as well."""
         name, num_tokens = process.version.ref, event.num_tokens
+        if process.trace is not None:
+            process.trace.step(now_mono, step_s, num_tokens)
         if process.first_token_mono == 0:
             process.first_token_mono = now_mono
             self._metrics.ttft.labels(name).observe((now_mono - process.created_mono) / 1e9)

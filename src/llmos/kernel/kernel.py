@@ -185,7 +185,6 @@ class Kernel:
             spending=self.spending,
             record=self._record,
         )
-        self.effects.is_tracing = self.tracer is not None
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
         self.resumable = Resumable(config, self.cancel)
         self._bounds = Bounds(config.stream_high_events, config.stream_low_events)

@@ -34,6 +34,7 @@ class Ended:
     name: str
     attributes: dict[str, Value]
     created_ns: int
+    created_mono: int
     first_token_ns: int
     ended_ns: int
     history: Sequence[Decided]
@@ -83,12 +84,11 @@ class Ended:
 
     def _steps(self, root: Span, stages: Sequence[Span]) -> Iterator[Span]:
         for step in self.trace.steps:
-            stage = next((s for s in stages if s.start_ns < step.end_ns <= s.end_ns), root)
-            start_ns = step.end_ns - int(step.step_s * 1e9)
+            end_ns = self.created_ns + step.end_mono - self.created_mono
+            stage = next((s for s in stages if s.start_ns < end_ns <= s.end_ns), root)
+            start_ns = end_ns - int(step.step_s * 1e9)
             told: dict[str, Value] = {"llmos.step.tokens": step.num_tokens}
-            yield Span(
-                child_of(stage.context), "llmos.step", start_ns, step.end_ns, attributes=told
-            )
+            yield Span(child_of(stage.context), "llmos.step", start_ns, end_ns, attributes=told)
 
 
 def ended(process: Process, trace: Trace, event: Terminal) -> Ended:
@@ -102,6 +102,7 @@ def ended(process: Process, trace: Trace, event: Terminal) -> Ended:
         f"{operation_of(process)} {model}",
         _attributes(process, trace, event),
         process.created_ns,
+        process.created_mono,
         first_ns,
         process.ended_ns or process.created_ns,
         list(process.history),

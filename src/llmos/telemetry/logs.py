@@ -32,12 +32,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LogFile(logging.handlers.RotatingFileHandler):
+    """Python's, which asks the system twice and formats each line a second time to see whether it
+    fits: here a file may be one line longer than it should."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  its name there
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
+
 def setup_logs(folder: Path, level: str, form: str = "text") -> None:
     """Everything to `folder/llmos.log` (rotated), warnings to stderr: as `text`, or as `json` for
     what collects the stderr of services."""
-    file = logging.handlers.RotatingFileHandler(
-        folder / LOG, maxBytes=MAX_LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8"
-    )
+    file = LogFile(folder / LOG, maxBytes=MAX_LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8")
     file.setFormatter(JsonFormatter())
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)

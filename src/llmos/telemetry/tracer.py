@@ -45,16 +45,16 @@ def child_of(context: Context) -> Context:
 
 
 class Step(NamedTuple):
-    """One step of its engine that made `num_tokens` of it."""
+    """One step of its engine that made `num_tokens` of it. `end_mono`: monotonic, in ns."""
 
-    end_ns: int
+    end_mono: int
     step_s: float
     num_tokens: int
 
 
 @dataclass(slots=True)
 class Trace:
-    """What is noted of a traced request while it lives. Times are UTC in ns."""
+    """What is noted of a traced request while it lives. `prepared_ns` is UTC."""
 
     context: Context
     max_steps: int
@@ -62,11 +62,11 @@ class Trace:
     num_steps: int = 0
     steps: list[Step] = field(default_factory=list)
 
-    def step(self, end_ns: int, step_s: float, num_tokens: int) -> None:
+    def step(self, end_mono: int, step_s: float, num_tokens: int) -> None:
         """Of very many steps, the first are kept and all are counted."""
         self.num_steps += 1
         if len(self.steps) < self.max_steps:
-            self.steps.append(Step(end_ns, step_s, num_tokens))
+            self.steps.append(Step(end_mono, step_s, num_tokens))
 
 
 def begin(tracer: Tracer | None, trace_parent: str | None) -> Trace | None:

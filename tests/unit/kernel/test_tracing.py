@@ -14,7 +14,9 @@ MS = 1_000_000
 def made(trace: Trace, *history: tuple[int, str], first: int = 0, end: int = 100) -> list[Span]:
     """Times in ms."""
     decisions = [Decided(at * MS, state, f"why {at}") for at, state in history]
-    return Ended(trace, "chat m:1", {"k": 1}, 0, first * MS, end * MS, decisions, error="").spans()
+    return Ended(
+        trace, "chat m:1", {"k": 1}, 0, 0, first * MS, end * MS, decisions, error=""
+    ).spans()
 
 
 def stages(spans: list[Span]) -> list[tuple[str, int, int]]:

@@ -72,7 +72,7 @@ def test_of_many_steps_the_first_are_kept_and_all_are_counted() -> None:
     trace = Trace(Context(TRACE, PARENT), max_steps=2)
     for at in range(5):
         trace.step(at, 0.1, 1)
-    assert [step.end_ns for step in trace.steps] == [0, 1]
+    assert [step.end_mono for step in trace.steps] == [0, 1]
     assert trace.num_steps == 5
 
 
