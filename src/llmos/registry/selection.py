@@ -75,7 +75,8 @@ def require_basics(names: Iterable[str]) -> None:
         return
     if "config.json" not in found:
         raise ModelRejected("config.json: missing")
-    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+    # of text; of images and sound; of letters
+    if not found & {"tokenizer.json", "preprocessor_config.json", "vocab.json"}:
         raise ModelRejected("tokenizer.json: missing")
 
 
