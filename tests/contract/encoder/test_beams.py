@@ -70,7 +70,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("rules", RULES, ids=lambda rules: "-".join(rules))
+@pytest.mark.parametrize("rules", RULES, ids="-".join)
 def test_the_folders_rules_hold_for_beams(rules: dict[str, Any], tmp_path: Path) -> None:
     folder = make_writer(tmp_path, "Bart", scale=3)
     path = folder / "generation_config.json"

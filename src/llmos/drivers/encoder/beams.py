@@ -90,5 +90,6 @@ class Beams:
         if early_stopping is True:
             return False
         is_patient = early_stopping == NEVER and length_penalty > 0
-        length = most if is_patient else self.num_made
-        return self._sums[0] / length**length_penalty > self._finished[-1][0]
+        length = float(most if is_patient else self.num_made)
+        best: float = self._sums[0] / length**length_penalty
+        return best > self._finished[-1][0]

@@ -47,6 +47,7 @@ _FILTERS = {
     "BeitImageProcessor": _BICUBIC,
     "BitImageProcessor": _BICUBIC,
     "BlipImageProcessor": _BICUBIC,
+    "ConvNextImageProcessor": _BICUBIC,
     "DeiTImageProcessor": _BICUBIC,
 }
 """Of resizing, where a folder does not say."""
