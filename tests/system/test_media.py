@@ -16,6 +16,7 @@ import numpy as np
 import openai
 import pytest
 
+from llmos.abi.jobs import ENDED
 from llmos.sdk import Client
 from tests.contract.encoder.test_captions import make_captioner
 from tests.system.server import POLL_S, Server
@@ -164,6 +165,34 @@ def test_images_are_described(serving: Server, client: Client, tmp_path: Path) -
         "infer", "tiny-seer", "--image", str(tmp_path / "a.png"), "--param", "max_new_tokens=6"
     )
     assert shown.stdout.strip() == made.data[0].output["text"]
+
+
+def test_a_task_describes_images_and_writes_down_recordings(client: Client) -> None:
+    good = base64.b64encode(png(40, 30)).decode()
+    images = ["data:image/png;base64," + good, "no base64!", base64.b64encode(b"junk").decode()]
+    sounds = [base64.b64encode(one).decode() for one in (wav(tone(0.3)), b"junk")]
+    for kind, model, column, values in (
+        ("caption", "tiny-seer", "image", images * 4),
+        ("transcribe", "tiny-ear", "audio", sounds),
+    ):
+        task = {
+            "type": kind,
+            "model": model,
+            "input": {"items": [{"id": i, column: one} for i, one in enumerate(values)]},
+            "params": {"max_new_tokens": 5},
+            "output": {"formats": ["jsonl"], "columns": ["id"]},
+        }
+        reply, pause = client.tasks.create(task), threading.Event()
+        while reply.job.state not in ENDED:
+            pause.wait(POLL_S)
+            reply = client.tasks.show(reply.job.job_id)
+        made = io.BytesIO()
+        client.tasks.result(reply.job.job_id, made.write)
+        rows = [json.loads(line) for line in made.getvalue().splitlines()]
+        assert [row["id"] for row in rows] == list(range(len(values)))
+        is_good = [one in (images[0], sounds[0]) for one in values]
+        assert [not row.get("error") for row in rows] == is_good, rows
+        assert all(isinstance(row["output"], str) for row in rows if not row.get("error"))
 
 
 def test_what_cannot_be_read_fails_alone(client: Client) -> None:

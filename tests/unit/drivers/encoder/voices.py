@@ -33,7 +33,12 @@ SIZES: dict[str, Any] = {
 
 
 def make_voice(
-    folder: Path, *, is_saved: bool = True, num_speakers: int = 1, **settings: Any
+    folder: Path,
+    *,
+    is_saved: bool = True,
+    num_speakers: int = 1,
+    sizes: Any = SIZES,
+    **settings: Any,
 ) -> Path:
     """VITS with random weights; without `is_saved` its letters only."""
     folder.mkdir()
@@ -58,6 +63,6 @@ def make_voice(
             "num_speakers": num_speakers,
             "speaker_embedding_size": 8 if num_speakers > 1 else 0,
         }
-        model = transformers.VitsModel(transformers.VitsConfig(**SIZES, **speakers))
+        model = transformers.VitsModel(transformers.VitsConfig(**sizes, **speakers))
         model.eval().save_pretrained(folder)
     return folder
