@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
 
+from llmos.drivers.catalog import choose
 from llmos.weights import inspect
 from tests.unit.drivers.encoder.folders import PIECES, bert_tokenizer, infer, load
 from tests.unit.drivers.encoder.media import blob, png, save_random, write_json
@@ -121,4 +121,4 @@ def test_its_folder_is_read(family: str, tmp_path: Path) -> None:
     assert facts.is_encoder_decoder
     driver = load(folder)
     assert facts.footprint_bytes >= driver.memory().weights_bytes
-    assert np.isfinite(facts.footprint_bytes)
+    assert choose(facts).kinds == [KIND]
