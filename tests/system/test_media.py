@@ -90,6 +90,12 @@ def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
 
 
 @pytest.fixture
+def api(serving: Server) -> Iterator[openai.OpenAI]:
+    with serving.openai(timeout=90.0) as made:
+        yield made
+
+
+@pytest.fixture
 def http(serving: Server) -> Iterator[httpx.Client]:
     with serving.client(timeout=90.0) as made:
         yield made
@@ -107,8 +113,8 @@ def _frames(data: bytes) -> tuple[int, bytes]:
         return file.getframerate(), file.readframes(1 << 28)
 
 
-def test_openais_client_hears_a_text(serving: Server, http: httpx.Client) -> None:
-    speech = serving.openai(timeout=90.0).audio.speech
+def test_openais_client_hears_a_text(api: openai.OpenAI, http: httpx.Client) -> None:
+    speech = api.audio.speech
     seed = {"llmos": {"seed": 4}}
     short = speech.create(
         model="tiny-voice", input="A cat.", voice="alloy", response_format="wav", extra_body=seed
@@ -256,7 +262,7 @@ def test_the_way_to_a_vector_travels_with_an_upload(
 
 
 @pytest.mark.parametrize("url", ["/v1/embeddings", "/os/v1/infer"])
-def test_a_batch_of_items(serving: Server, http: httpx.Client, url: str) -> None:
+def test_a_batch_of_items(api: openai.OpenAI, http: httpx.Client, url: str) -> None:
     bodies: list[dict[str, Any]] = [
         {"model": "tiny-vectors", "input": ["a cat", "paris"]},
         {"model": "tiny-vectors", "input": ["a cat", 3]},
@@ -269,20 +275,20 @@ def test_a_batch_of_items(serving: Server, http: httpx.Client, url: str) -> None
         json.dumps({"custom_id": str(i), "method": "POST", "url": url, "body": body})
         for i, body in enumerate(bodies)
     ]
-    client, pause = serving.openai(timeout=90.0), threading.Event()
-    file = client.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
-    batch = client.batches.create(
+    pause = threading.Event()
+    file = api.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
+    batch = api.batches.create(
         input_file_id=file.id,
         endpoint=url,
         completion_window="24h",  # type: ignore[arg-type]
     )
     for _ in range(3000):
-        if (batch := client.batches.retrieve(batch.id)).status in {"completed", "failed"}:
+        if (batch := api.batches.retrieve(batch.id)).status in {"completed", "failed"}:
             break
         pause.wait(POLL_S)
     assert batch.status == "completed", batch
     assert batch.output_file_id is not None
-    (line,) = client.files.content(batch.output_file_id).text.splitlines()
+    (line,) = api.files.content(batch.output_file_id).text.splitlines()
     made = json.loads(line)["response"]["body"]
     live = http.post(url, json=bodies[0]).json()
     key = "embedding" if url == "/v1/embeddings" else "output"
@@ -290,7 +296,7 @@ def test_a_batch_of_items(serving: Server, http: httpx.Client, url: str) -> None
         pytest.approx(one[key], abs=1e-6) for one in live["data"]
     ]
     assert batch.error_file_id is not None
-    errors = client.files.content(batch.error_file_id).text.splitlines()
+    errors = api.files.content(batch.error_file_id).text.splitlines()
     assert len(errors) == len(bodies) - 1
 
 
