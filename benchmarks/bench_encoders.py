@@ -3,8 +3,10 @@
 The peer is `pipeline` with the batch size and the number of threads that suit it best (all are
 tried first), over the same texts in the same order, in a process of its own; for T5, whose pipeline
 Transformers 5 dropped, `generate` in batches. Ours is `llmos serve` over HTTP: 64 connections of
-one text per request, and requests of 32 texts. Each repetition measures both. Weights are random,
-texts are film reviews of LLMOS_TEST_DATA, or made of syllables where that is absent.
+one text per request, and requests of 32 texts. Both have the same cores: `--threads` is what the
+server's workers compute with, by default one for each core, beside which its own processes and the
+load client have to find their time. Each repetition measures both. Weights are random, texts are
+film reviews of LLMOS_TEST_DATA, or made of syllables where that is absent.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from benchmarks.serving import HOST, Server, serving
 
 CONNECTIONS = 64
 TEXTS_PER_REQUEST = 32
-SETTINGS = [(size, threads) for threads in (1, 2) for size in (1, 8, 16, 32, 64)]
-"""Batch sizes and threads that the peer may choose from."""
+SIZES = (1, 8, 16, 32, 64)
+"""Of batches, which the peer may choose from, as well as one thread or those that ours has."""
 
 NEW_TOKENS = 16
 
@@ -190,9 +192,10 @@ class Peer:
         print(json.dumps(body), file=self._process.stdin, flush=True)
         return len(texts) / float(self._process.stdout.readline())
 
-    def best_setting(self, texts: list[str]) -> tuple[int, int]:
+    def best_setting(self, texts: list[str], most_threads: int) -> tuple[int, int]:
         self.texts_per_s(texts[:8], (8, 1))
-        return max(SETTINGS, key=lambda setting: self.texts_per_s(texts, setting))
+        settings = [(size, threads) for threads in {1, most_threads} for size in SIZES]
+        return max(settings, key=lambda setting: self.texts_per_s(texts, setting))
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -248,7 +251,7 @@ def ours_per_s(server: Server, case: Case, texts: list[str], size: int) -> float
     return len(texts) / asyncio.run(_run(server, requests))
 
 
-def measure(result: harness.Result, case: Case, server: Server, repeats: int) -> None:
+def measure(result: harness.Result, case: Case, server: Server, repeats: int, threads: int) -> None:
     name = case.name.split()[0].lower()
     texts = read_texts(case.num_texts)
     with tempfile.TemporaryDirectory(prefix="llmos-bench-") as scratch:
@@ -258,7 +261,7 @@ def measure(result: harness.Result, case: Case, server: Server, repeats: int) ->
         subprocess.run([*pull, "--name", f"bench-{name}"], check=True, env=env)
         peer = Peer(case, folder)
         try:
-            best = peer.best_setting(texts[: max(64, case.num_texts // 4)])
+            best = peer.best_setting(texts[: max(64, case.num_texts // 4)], threads)
             ours_per_s(server, case, texts[:64], 1)  # loads the model
             runs: dict[str, list[float]] = {"one": [], "many": [], "peer": []}
             for _ in range(repeats):
@@ -268,14 +271,19 @@ def measure(result: harness.Result, case: Case, server: Server, repeats: int) ->
         finally:
             peer.stop()
     what = f"in process, batches of {best[0]}, {best[1]} threads"
+    ours = f"{threads} threads"
     result.add(
         harness.paired(
-            f"{case.name}: 64 connections, 1 text each", "texts/s", runs["one"], what, runs["peer"]
+            f"{case.name}: 64 connections, 1 text each, {ours}",
+            "texts/s",
+            runs["one"],
+            what,
+            runs["peer"],
         )
     )
     result.add(
         harness.paired(
-            f"{case.name}: requests of {TEXTS_PER_REQUEST} texts",
+            f"{case.name}: requests of {TEXTS_PER_REQUEST} texts, {ours}",
             "texts/s",
             runs["many"],
             what,
@@ -288,17 +296,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--texts", type=float, default=1.0, help="part of each model's texts")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
         run_peer(arguments.peer)
         return
     result = harness.Result("encoders", harness.command("encoders"))
-    with serving() as (server, _):
+    with serving("--set", f"kernel.num_threads={arguments.threads}") as (server, _):
         for case in CASES:
             count = max(64, int(case.num_texts * arguments.texts))
             few = Case(case.name, case.architecture, case.config, case.kind, count)
-            measure(result, few, server, arguments.repeats)
+            measure(result, few, server, arguments.repeats, arguments.threads)
     result.write()
 
 

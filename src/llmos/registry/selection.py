@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from llmos.abi.modelfiles import is_of_subfolder
 from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
@@ -16,14 +17,9 @@ _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
     r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
 )
-_MODULE = re.compile(r"[0-9]+_[A-Za-z]{1,40}/config\.json")
-"""Of sentence-transformers: how hidden states become a vector."""
-
 _TRAINING_LEFTOVERS = re.compile(
     r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
 )
-TEMPLATES = "additional_chat_templates/"
-"""The one sub-folder whose files a model needs (named chat templates)."""
 
 
 def select_small(names: Iterable[str]) -> list[str]:
@@ -33,12 +29,8 @@ def select_small(names: Iterable[str]) -> list[str]:
 
 def _is_small(name: str) -> bool:
     if "/" in name:
-        return _MODULE.fullmatch(name) is not None or _is_template(name)
+        return is_of_subfolder(name)
     return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
-
-
-def _is_template(name: str) -> bool:
-    return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
 
 
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
@@ -75,7 +67,9 @@ def require_basics(names: Iterable[str]) -> None:
         return
     if "config.json" not in found:
         raise ModelRejected("config.json: missing")
-    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+    spells = found >= {"vocab.json", "tokenizer_config.json"} and "merges.txt" not in found
+    # of text; of images and sound; of letters
+    if not found & {"tokenizer.json", "preprocessor_config.json"} and not spells:
         raise ModelRejected("tokenizer.json: missing")
 
 

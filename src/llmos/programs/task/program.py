@@ -21,7 +21,7 @@ from llmos.errors import (
     ShuttingDown,
     from_info,
 )
-from llmos.programs.task import rows
+from llmos.programs.task import media, rows
 from llmos.programs.task.columns import Columns, look
 from llmos.programs.task.items import Itemwise
 from llmos.programs.task.outputs import write_outputs
@@ -43,10 +43,12 @@ LAST_MS = 900_000.0
 
 
 class Key(NamedTuple):
-    """What is kept of a call on its way: the rows it is for, and whether the task's end is its."""
+    """What is kept of a call on its way: the rows it is for, whether the task's end is its, and
+    files that are there for it."""
 
     rows: list[int]
     is_timed: bool
+    files: list[str] = []  # noqa: RUF012 - of a tuple, never changed
 
 
 class Work(Protocol):
@@ -96,7 +98,7 @@ class _Run:
         self._spec = spec
         self._policy = spec.policy
         self._path = ctx.files.get(INPUT)
-        self._work: Work = Prompting(spec) if spec.work == GENERATE else Itemwise(spec)
+        self._work: Work = Prompting(spec) if spec.work == GENERATE else Itemwise(spec, ctx.scratch)
         self._done = {int(key) for stream, key in ctx.done_keys if stream in _STREAMS}
         self._num_failed = sum(stream == rows.FAILED for stream, _ in ctx.done_keys)
         self._tries: dict[int, int] = {}
@@ -186,7 +188,8 @@ class _Run:
                 self._fail(number, error.to_info())
             return
         options, is_timed = self._options()
-        yield Key(numbers, is_timed), self._work.request(pieces, options)
+        request = self._work.request(pieces, options)
+        yield Key(numbers, is_timed, media.files_of(request)), request
 
     def _pause(self) -> None:
         while time.monotonic() < self._resume_s and not self._ctx.should_yield:
@@ -202,6 +205,7 @@ class _Run:
         return Options(deadline_ms=deadline_ms), is_timed
 
     def _take(self, key: Key, answer: Answer) -> None:
+        media.remove(key.files)
         if answer.error is not None:
             self._take_error(key, answer.error, answer)
             return
