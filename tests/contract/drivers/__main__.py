@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from llmos import __version__
 from llmos.drivers.catalog import DRIVERS, find_missing
+from llmos.drivers.environments import find_version
 from tests.contract.drivers.verbs import VERBS, driver_of, undeclared
 
 HERE = Path(__file__).resolve().parent
@@ -64,8 +64,9 @@ class Tally:
 
 def engine_of(driver: str) -> str:
     """What it runs on, with the version: the first distribution names the engine."""
-    names = DRIVERS[driver].distributions[:1]
-    return ", ".join(f"{n} {metadata.version(n)}" for n in names) or f"llmos {__version__}"
+    spec = DRIVERS[driver]
+    found = [find_version(names, spec.python) for names in spec.distributions[:1]]
+    return ", ".join(filter(None, found)) or f"llmos {__version__}"
 
 
 def render(rows: dict[str, list[str]]) -> str:
