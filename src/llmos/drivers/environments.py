@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def find_problem(python: str) -> str | None:
 def find_version(names: str, python: str = "") -> str | None:
     """A distribution's name and version, of the first of `a|b` that is there; `python` empty: in
     our own environment."""
-    where = {"path": _packages(python)} if python else {}
+    where = _packages(python) if python else sys.path
     for name in names.split("|"):
-        for found in metadata.distributions(name=name, **where):
+        for found in metadata.distributions(name=name, path=where):
             return f"{name} {found.version}"
     return None
 

@@ -35,8 +35,8 @@ SCRATCH_BYTES = LIBRARY_BYTES + (128 << 20)
 
 
 def select_openvino(names: list[str]) -> list[str]:
-    """The two files of the model among a folder's; empty: it has none."""
-    return [MODEL, WEIGHTS] if MODEL in names else []
+    """The files of the model among a folder's; empty: it has none."""
+    return [name for name in (MODEL, WEIGHTS) if name in names] if MODEL in names else []
 
 
 def inspect_openvino(folder: Path, names: list[str]) -> ModelFacts:

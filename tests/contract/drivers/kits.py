@@ -37,7 +37,8 @@ class Kit:
     tokens; `outside` is no token of its vocabulary. `tick` lets an engine that is elsewhere go one
     token on. `cut` are the endings of files that must be whole. `marks`: what stands in the place
     of the ids of a prompt may be more than them. `options` are those of its replicas. `is_slow`:
-    it loads for so long that tests share one that is loaded."""
+    it loads for so long that tests share one that is loaded. `warmest`: the highest temperature
+    that its engine takes."""
 
     make_model: Callable[[Path], None]
     vocab_size: int
@@ -49,6 +50,7 @@ class Kit:
     marks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     is_slow: bool = False
+    warmest: float = 4.0
 
 
 def _make_native(folder: Path) -> None:
@@ -107,6 +109,7 @@ KITS: dict[str, Kit] = {
         outside=VOCAB_SIZE,
         options={"eager": True},
         is_slow=True,
+        warmest=2.0,
     ),
     "openai": Kit(
         make_model=_make_remote,

@@ -101,4 +101,5 @@ def to_params(sampling: Sampling, num_new: int, seed: int, ends: list[int]) -> A
             output_kind=RequestOutputKind.DELTA,
         )
     except (VLLMError, ValueError) as error:
-        raise InvalidRequest(f"vLLM: {str(error)[:400]}", param="sampling") from error
+        param = getattr(error, "parameter", None) or "sampling"
+        raise InvalidRequest(f"vLLM: {str(error)[:400]}", param=param) from error

@@ -46,7 +46,8 @@ class Line:
 
     @property
     def is_well(self) -> bool:
-        return self._thread.is_alive() and not self.why_dead
+        is_up = self._llm is not None and not self._llm.errored
+        return is_up and self._thread.is_alive() and not self.why_dead
 
     def open(self, make: Callable[[], Any]) -> Any:
         """The engine that `make` makes, in the thread. Raises what `make` raises."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from llmos.weights.dtypes import ITEM_BYTES
 
 EXECUTOR = "llmos.drivers.vllm.executor.BoundExecutor"
 OPTIONS = {"eager"}
+COMPILERS = ("g++", "c++", "clang++")
 
 
 def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opened:
@@ -30,9 +32,7 @@ def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opene
     unknown = sorted(set(spec.options) - OPTIONS)
     if unknown:
         raise LoadFailed(f"the vllm driver has no option {', '.join(unknown)[:200]}")
-    eager = spec.options.get("eager", False)
-    if not isinstance(eager, bool):
-        raise LoadFailed("the vllm driver's option eager is true or false")
+    eager, told = choose_eager(spec.options.get("eager"))
     dtype = choose_dtype(spec.dtype, facts)
     os.environ.update(variables(spec))
     version, device = _import(spec)
@@ -62,7 +62,18 @@ def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opene
         resident=read_family,
         room_bytes=kv_bytes + ROOM_BYTES,
         about=f"vLLM {version}, {device}, {how}",
+        warnings=told,
     )
+
+
+def choose_eager(asked: Any) -> tuple[bool, list[str]]:
+    """Whether the model is run as it is, not compiled at its first load; what to say of that.
+    Raises LoadFailed."""
+    if asked is not None and not isinstance(asked, bool):
+        raise LoadFailed("the vllm driver's option eager is true or false")
+    if asked is None and not any(map(shutil.which, COMPILERS)):
+        return True, ["slower: vLLM compiles models with a C++ compiler, and there is none"]
+    return bool(asked), []
 
 
 def choose_dtype(asked: str, facts: ModelFacts) -> str:
