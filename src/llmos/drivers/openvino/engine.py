@@ -58,6 +58,7 @@ class OpenVINOEngine:
             )
         except (RuntimeError, ValueError, TypeError) as error:
             raise LoadFailed(f"OpenVINO: {_last_line(error)}") from error
+        self._warm_tokens = max(1, min(BATCHED_TOKENS, plan.context_length - 2))
         self._handles: dict[Row, Any] = {}
         self._num_added = 0
 
@@ -111,13 +112,15 @@ class OpenVINOEngine:
 
     def warm_up(self) -> None:
         """The largest pass there is, so that its memory is taken. Raises LoadFailed."""
+        # a request whose handle nobody holds is given up: this one must outlive the loop
         config = to_config(Sampling(temperature=0.0), 2, 0)
+        tokens = self._openvino.Tensor(np.zeros((1, self._warm_tokens), dtype=np.int64))
         try:
-            for number in range(2):
-                tokens = self._openvino.Tensor(np.zeros((1, BATCHED_TOKENS // 2), dtype=np.int64))
-                self._pipeline.add_request((1 << 62) + number, tokens, config)
+            handle = self._pipeline.add_request(1 << 62, tokens, config)
             while self._pipeline.has_non_finished_requests():
                 self._pipeline.step()
+            if handle.get_status() != self._genai.GenerationStatus.FINISHED:
+                raise LoadFailed("OpenVINO: the first pass did not end")
         except RuntimeError as error:
             raise LoadFailed(f"OpenVINO: {_last_line(error)}") from error
 
