@@ -240,7 +240,7 @@ async def _open_registry(
         database,
         disk.blobs,
         disk.uploads,
-        choose_driver=choose,
+        choose_driver=functools.partial(choose, device=settings.kernel.device),
         collect=disk.keeper.collect,
         config=settings.registry,
     )

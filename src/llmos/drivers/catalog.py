@@ -177,12 +177,15 @@ def say_missing(driver: str, distribution: str) -> str:
     return f"the {driver} driver needs {distribution}: pip install '{wanted}'"
 
 
-def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
-    """The best driver, or the one that is wanted. Raises ModelRejected naming the architecture and
-    the reason when it does not read the model, or none does, PluginError naming the install when
-    one would and its engine is missing, InvalidRequest for a driver that there is not."""
+def choose(facts: ModelFacts, driver: str | None = None, *, device: str = "cpu") -> DriverChoice:
+    """The best driver for models on a device, or the one that is wanted.
+
+    Raises ModelRejected naming the architecture and the reason when it does not read the model, or
+    none does, PluginError naming the install when one would and its engine is missing,
+    InvalidRequest for a driver that there is not.
+    """
     if driver is None:
-        return _choose(facts)
+        return _choose_on(device, facts) or _choose(facts)
     if driver not in DRIVERS:
         known = ", ".join(sorted(DRIVERS))
         raise InvalidRequest(
@@ -193,13 +196,25 @@ def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
         able = [name for name, formats in FORMATS.items() if facts.format in formats]
         hint = f"; {' or '.join(able)} does" if able else ""
         raise ModelRejected(f"the {driver} driver does not read {_said(facts)}{hint}")
-    found = _choose_vllm(facts) if driver == "vllm" else _choose(facts, is_automatic=False)
+    found = _choose_vllm(facts) if driver == "vllm" else _choose(facts)
     if found.driver != driver:
         raise ModelRejected(f"the {driver} driver does not read {_said(facts)}")
     return msgspec.structs.replace(found, reason=f"{found.reason}; it was asked for")
 
 
-def _choose(facts: ModelFacts, *, is_automatic: bool = True) -> DriverChoice:
+def _choose_on(device: str, facts: ModelFacts) -> DriverChoice | None:
+    """vLLM where models are on a CUDA device and it is built for one; None: as on a processor."""
+    python = DRIVERS["vllm"].python
+    version = environments.find_version("vllm", python)
+    if not device.startswith("cuda") or version is None or version.endswith("+cpu"):
+        return None
+    if facts.format not in FORMATS["vllm"] or find_missing("vllm") or _refuse_vllm(facts):
+        return None
+    found = _choose_vllm(facts)
+    return msgspec.structs.replace(found, reason=f"{found.reason}; models are on {device}")
+
+
+def _choose(facts: ModelFacts) -> DriverChoice:
     if facts.format == "openvino":
         return _choose_openvino(facts)
     if facts.format == "gguf":
@@ -212,11 +227,6 @@ def _choose(facts: ModelFacts, *, is_automatic: bool = True) -> DriverChoice:
     purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
     if purpose is not None:
         return _choose_encoder(facts, purpose)
-    if is_automatic and environments.has_cuda() and find_missing("vllm") is None:
-        why = "this machine has a CUDA device"
-        if _refuse_vllm(facts) is None:
-            found = _choose_vllm(facts)
-            return msgspec.structs.replace(found, reason=f"{found.reason}; {why}")
     refusal = _refuse(facts)
     if refusal is not None:
         raise ModelRejected(f"config.json: {refusal}")

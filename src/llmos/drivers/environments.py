@@ -7,16 +7,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-_CUDA = Path("/proc/driver/nvidia/gpus")
-
-
-def has_cuda() -> bool:
-    """Whether the driver of NVIDIA's devices knows one."""
-    try:
-        return any(_CUDA.iterdir())
-    except OSError:
-        return False
-
 
 def find_problem(python: str) -> str | None:
     """Why this is no interpreter of a virtual environment; None: it is one."""

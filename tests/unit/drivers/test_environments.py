@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmos.drivers import environments
-from llmos.drivers.environments import find_problem, find_version, has_cuda
+from llmos.drivers.environments import find_problem, find_version
 
 
 @pytest.fixture
@@ -48,12 +47,3 @@ def test_what_is_no_interpreter(python: Path, tmp_path: Path) -> None:
     assert find_problem(str(tmp_path)) == "no such program"
     python.chmod(0o644)
     assert find_problem(str(python)) == "no such program"
-
-
-def test_cuda_is_what_its_driver_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "_CUDA", tmp_path / "gpus")
-    assert not has_cuda()
-    (tmp_path / "gpus").mkdir()
-    assert not has_cuda()
-    (tmp_path / "gpus" / "0000:00:04.0").mkdir()
-    assert has_cuda()

@@ -237,9 +237,14 @@ class BatcherDriver:
             kv_used_bytes=used,
             bound_bytes=max(self._bound_bytes, now.rss_bytes),
             peak_bytes=max(now.peak_bytes, now.rss_bytes),
+            device_bytes=0 if opened.device == "cpu" else _device_bytes(opened),
         )
 
     def _open(self) -> Opened:
         if self._opened is None:
             raise EngineFailed("no model is loaded")
         return self._opened
+
+
+def _device_bytes(opened: Opened) -> int:
+    return opened.weights_bytes + opened.kv_reserved_bytes

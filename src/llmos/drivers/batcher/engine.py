@@ -87,7 +87,8 @@ class Engine(Protocol):
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opened:
     """An engine with its model, and what is to be said of it. `resident` counts all of its
-    processes; `room_bytes`: what it may come to hold beside that."""
+    processes; `room_bytes`: what it may come to hold beside that. Of a device with memory of its
+    own, weights and keys and values are there, and what it takes besides is not known."""
 
     engine: Engine
     dtype: str

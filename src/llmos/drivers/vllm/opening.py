@@ -60,7 +60,7 @@ def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opene
         kv_reserved_bytes=kv_bytes,
         weights_bytes=facts.weights_bytes,
         resident=read_family,
-        room_bytes=kv_bytes + ROOM_BYTES,
+        room_bytes=ROOM_BYTES + (kv_bytes if device == "cpu" else 0),
         about=f"vLLM {version}, {device}, {how}",
         warnings=told,
     )
