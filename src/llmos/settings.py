@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmos.api.config import ApiConfig
+from llmos.drivers.config import DriversConfig
 from llmos.errors import ConfigError
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.jobs.config import JobsConfig
@@ -53,6 +54,7 @@ class Settings(BaseModel):
     storage: StorageConfig = StorageConfig()
     registry: RegistryConfig = RegistryConfig()
     security: SecurityConfig = SecurityConfig()
+    drivers: DriversConfig = DriversConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
 
 
