@@ -1,5 +1,5 @@
-"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine: `.venv/bin/python
-tools/engine_venv.py gguf`.
+"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine, or what one dependency group of
+the project names: `.venv/bin/python tools/engine_venv.py gguf`.
 
 For engines that are compiled for minutes, or that not every developer wants: the suite is run with
 them from there. A stamp holds what was installed; a second call with the same returns at once.
@@ -16,9 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def requirements(extra: str) -> list[str]:
-    """What the extra asks for. Raises KeyError: there is no such extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found: list[str] = project["optional-dependencies"][extra]
+    """What the extra, or the group, asks for. Raises KeyError: there is neither."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    known = {**said["dependency-groups"], **said["project"]["optional-dependencies"]}
+    found: list[str] = known[extra]
     return found
 
 
