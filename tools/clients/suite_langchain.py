@@ -2,8 +2,8 @@
 in an environment of their own; nothing of the suites is changed.
 
 Three ways to a structured answer are three classes: by a schema, by a call of a tool, by the
-responses API. The bundled model follows no instructions. A `logit_bias` makes it end the strings and
-objects that a grammar has it begin, and think of 3, which is what the suite wants to hear.
+responses API. The bundled model follows no instructions: a `logit_bias` makes it end the strings
+and objects that a grammar has it begin, and think of 3, which is what the suite wants to hear.
 """
 
 from __future__ import annotations
