@@ -114,6 +114,10 @@ mutants: setup ## mutate the core: the simulator and the state machine must catc
 openai-tests: setup ## openai-python's own generated tests against our server; what passed must pass: ARGS=
 	@$(BIN)/python -m tools.openai_tests $(ARGS)
 
+.PHONY: clients
+clients: setup ## simonw/llm and LangChain's own suites against our server; what passed must pass: ARGS=
+	@$(BIN)/python -m tools.clients $(ARGS)
+
 .PHONY: storm
 storm: setup ## kill servers, cut their power, check every promise: ARGS="--kills 1000 --seconds 600"
 	@$(BIN)/python -m tests.storm $(ARGS)
@@ -131,5 +135,5 @@ bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv .venv-gguf .venv-openvino .venv-vllm dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-gguf .venv-openvino .venv-vllm .venv-clients dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

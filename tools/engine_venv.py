@@ -1,5 +1,5 @@
-"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine: `.venv/bin/python
-tools/engine_venv.py gguf`.
+"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine, or what one dependency group of
+the project names: `.venv/bin/python tools/engine_venv.py gguf`.
 
 For engines that are compiled for minutes, or that not every developer wants: the suite is run with
 them from there. One whose pins clash with ours (vLLM) has what it asks for from a list, and finds
@@ -23,11 +23,12 @@ UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 
 def requirements(extra: str) -> list[str]:
-    """What the extra asks for, or the list. Raises KeyError: there is no such extra."""
+    """What the extra, the group or the list asks for. Raises KeyError for another name."""
     if extra in APART:
         return (ROOT / APART[extra]).read_text().split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found: list[str] = project["optional-dependencies"][extra]
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    known = {**said["dependency-groups"], **said["project"]["optional-dependencies"]}
+    found: list[str] = known[extra]
     return found
 
 

@@ -96,6 +96,7 @@ DRIVERS: dict[str, DriverSpec] = {
         distributions=["httpx"],
         base_bytes=96 << 20,
         least_slots=64,
+        features=["grammar", "logit_bias", "logprobs"],
     ),
     "encoder": DriverSpec(
         entry="llmos.drivers.encoder.driver:EncoderDriver",
