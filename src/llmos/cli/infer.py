@@ -38,7 +38,7 @@ def infer(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Classify, embed, translate, transcribe, describe, speak ...: whatever a model is for."""
+    """Ask a model for what it is for: classes, vectors, texts, speech."""
     from llmos.cli.output import emit_json
     from llmos.cli.session import connect
 
