@@ -29,6 +29,7 @@ BOUNDARIES = {
     "llmos.drivers.text.template.ChatTemplate.render",
     "llmos.drivers.openai.courier.Courier.carry",
     "llmos.drivers.onnx.session.mapped",
+    "llmos.drivers.vllm.opening.open_vllm",
     "llmos.drivers.native.failures.mapped",
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",

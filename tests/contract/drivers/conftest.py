@@ -59,6 +59,7 @@ def subject(
     made = loaded.pop(request.param, None)
     if made is None or not made.is_idle():
         made = open_subject(request.param, folder_of(name), tmp_path)
+    made.num_prepared = 0
     yield made
     if made.kit.is_slow and made.is_idle():
         loaded[request.param] = made

@@ -35,6 +35,7 @@ def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opene
     eager, told = choose_eager(spec.options.get("eager"))
     dtype = choose_dtype(spec.dtype, facts)
     os.environ.update(variables(spec))
+    Path(spec.scratch).mkdir(parents=True, exist_ok=True)
     version, device = _import(spec)
     if device == "cpu":
         _check_head(facts)
@@ -46,7 +47,7 @@ def open_vllm(spec: ReplicaSpec, facts: ModelFacts, progress: Progress) -> Opene
     line = Line()
     try:
         line.open(lambda: _start(spec, dtype, context_length, num_blocks, kv_bytes, eager=eager))
-    except (RuntimeError, ValueError, OSError, ImportError, TypeError) as error:
+    except Exception as error:  # whatever it or its libraries raise: none of them is ours to know
         line.close()
         raise LoadFailed(f"vLLM: {_first_line(error)}") from error
     how = "eager" if eager else "compiled"
