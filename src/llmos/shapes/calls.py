@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from llmos.abi.program import Answer, Generate
 from llmos.errors import InvalidRequest, UnsupportedParameter, from_info
 from llmos.shapes import itemcalls
+from llmos.shapes.functions import read_function_choice, read_functions
 from llmos.shapes.inputs import read_chat, read_completions
 from llmos.shapes.items import read_items
 from llmos.shapes.outcomes import Choice, chat_answer, completion_answer, report
@@ -25,7 +26,14 @@ RESPONSES = "/v1/responses"
 URLS = (CHAT, COMPLETIONS, RESPONSES, *itemcalls.URLS)
 """What a batch may ask for."""
 
-_REMEMBERED = ("return_token_ids", "tools", "tool_choice", "parallel_tool_calls")
+_REMEMBERED = (
+    "return_token_ids",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "functions",
+    "function_call",
+)
 
 
 class Limits(NamedTuple):
@@ -82,8 +90,10 @@ def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, 
     )
     if url == CHAT:
         if answer.tool_format:
+            wanted = _wanted(body)
             choice = choice._replace(
-                heard=hear(answer.text, answer.tool_format, _wanted(body)),
+                heard=hear(answer.text, answer.tool_format, wanted),
+                as_function=wanted.as_function,
                 tool_format=answer.tool_format,
                 request_id=answer.request_id,
             )
@@ -99,6 +109,9 @@ def _only_one(wishes: list[Generate]) -> Generate:
 
 def _wanted(body: Mapping[str, Any]) -> Wanted:
     """Of a body that was read before."""
+    if body.get("functions"):
+        called = read_function_choice(body.get("function_call") or "auto")
+        return wanted_of(read_functions(body["functions"]), called, False, as_function=True)
     tools = read_tools(body.get("tools") or [])
     choice = read_choice(body.get("tool_choice") or "auto")
     return wanted_of(tools, choice, body.get("parallel_tool_calls") is not False)

@@ -16,7 +16,7 @@ from llmos.errors import InvalidRequest
 from llmos.shapes import table
 from llmos.shapes.answers import Answer, ErrorBody, LlmosAnswer
 from llmos.shapes.check import Shape, validate
-from llmos.shapes.fields import JsonObject, ModelName
+from llmos.shapes.fields import JsonList, JsonObject, ModelName
 from llmos.shapes.inputs import names_of
 from llmos.shapes.options import CLASSES, LlmosOptions
 from llmos.shapes.outcomes import Head
@@ -75,7 +75,7 @@ class InferBody(ItemsBody):
     """Body of /os/v1/infer. Without `kind`, what the model is for."""
 
     kind: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    inputs: Annotated[list[Any], Field(min_length=1, max_length=MAX_ITEMS)]
+    inputs: Annotated[JsonList, Field(min_length=1, max_length=MAX_ITEMS)]
     params: JsonObject = Field(default_factory=dict)
 
     def to_generate(self) -> Generate:

@@ -34,8 +34,6 @@ CHAT: Table = _SHARED | {
     "safety_identifier": IGNORED,
     "store": IGNORED,
     "audio": (None,),
-    "function_call": (None, "none", "auto"),
-    "functions": _EMPTY,
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "prediction": (None,),
@@ -45,7 +43,6 @@ CHAT: Table = _SHARED | {
 }
 
 COMPLETIONS: Table = _SHARED | {
-    "best_of": (None, 1),
     "echo": _OFF,
     "suffix": (None, ""),
 }
@@ -111,8 +108,8 @@ RERANK: Table = {
 }
 
 MESSAGE: Table = {
+    "annotations": _EMPTY,  # of an answer; clients hand back all of it
     "audio": (None,),
-    "function_call": (None,),
     "refusal": (None,),
 }
 

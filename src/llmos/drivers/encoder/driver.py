@@ -195,9 +195,9 @@ class EncoderDriver:
         batch = [works[i] for i in chosen if (works[i].row.shape, num_beams_of(works[i])) == alike]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
-            left = [work for work in request.waiting if id(work) not in taken]
-            request.waiting.clear()
-            request.waiting.extend(left)
+            waiting = request.waiting  # what is taken lies among the first: the rest stays
+            head = [waiting.popleft() for _ in range(min(len(waiting), LIMITS.look_rows))]
+            waiting.extendleft(work for work in reversed(head) if id(work) not in taken)
         return batch
 
     def _write(self, writers: Writers, computer: Computer) -> None:

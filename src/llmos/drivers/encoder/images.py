@@ -26,6 +26,9 @@ from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, PayloadTooLa
 PATCH_PIXELS = 256
 """Pixels that cost as much as a token: those of a patch of 16 x 16."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Files that are read. Pillow knows more: some run programs, none is sent by anybody."""
+
 KNOWN = frozenset(
     {"BeitImageProcessor", "BitImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor"}
     | {"BlipImageProcessor", "DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
@@ -73,14 +76,15 @@ class ImageReader:
             found: list[Result] = []
             for item in asked.items:
                 try:
-                    found.append(self._read(blob_of(item, asked.blobs), spill))
+                    found.append(self._read(asked, blob_of(item, asked.blobs), spill))
                 except LLMOSError as error:
                     found.append(error)
             asked.spilled = spill.path
             return found
 
-    def _read(self, blob: BlobRef, spill: Spill) -> Item:
-        image = _open(read_blob(blob, LIMITS.image_bytes))
+    def _read(self, asked: Asked, blob: BlobRef, spill: Spill) -> Item:
+        spill.check()
+        image = _open(read_blob(blob, LIMITS.image_bytes), asked)
         width, height = image.size
         pixels_CHW = self._pixels(image)
         cost = max(1, pixels_CHW.shape[1] * pixels_CHW.shape[2] // PATCH_PIXELS)
@@ -111,15 +115,15 @@ class ImageReader:
         if self._kind in _OF_EDGES and isinstance(size, dict) and "shortest_edge" in size:
             longest = size.get("longest_edge")
             target = _within(width, height, size["shortest_edge"], longest)
-            return image.resize(target, resample)
+            return _scaled(image, target, resample)
         if self._kind == "ConvNextImageProcessor":
             edge = size["shortest_edge"] if isinstance(size, dict) else int(size or 224)
             if edge >= 384:
                 return image.resize((edge, edge), resample)
             wide = int(edge / self._settings.get("crop_pct", 224 / 256))
-            return _middle(image.resize(_shortest(width, height, wide), resample), edge, edge)
+            return _middle(_scaled(image, _shortest(width, height, wide), resample), edge, edge)
         if isinstance(size, dict) and "shortest_edge" in size:
-            return image.resize(_shortest(width, height, size["shortest_edge"]), resample)
+            return _scaled(image, _shortest(width, height, size["shortest_edge"]), resample)
         target_height, target_width = _sides(size)
         return image.resize((target_width, target_height), resample)
 
@@ -156,19 +160,31 @@ def _pillow() -> Any:
     return Image
 
 
-def _open(data: bytes) -> Any:
+def _open(data: bytes, asked: Asked) -> Any:
     """As RGB. Raises InvalidRequest, PayloadTooLarge."""
     pillow = _pillow()
     try:
-        image = pillow.open(io.BytesIO(data))
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height > LIMITS.image_pixels:
             raise PayloadTooLarge(f"{width} x {height} pixels are over {LIMITS.image_pixels}")
+        asked.take_image(width * height)
         return image.convert("RGB")
     except LLMOSError:
         raise
     except Exception as error:  # of a library that reads what nobody vouches for
         raise InvalidRequest(f"it is no image that can be read: {str(error)[:200]}") from error
+
+
+def _scaled(image: Any, target: tuple[int, int], resample: int) -> Any:
+    """A narrow image whose short side is made longer grows without bound. Raises
+    PayloadTooLarge."""
+    width, height = target
+    if width * height > LIMITS.image_pixels:
+        raise PayloadTooLarge(
+            f"an image of {image.width} x {image.height} would be read as {width} x {height}"
+        )
+    return image.resize(target, resample)
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.params import Answers, Fill, Texts, Write, ZeroShot, convert
 from llmos.drivers.encoder.payload import Item, Row
 from llmos.drivers.encoder.texts import Encoded, TextEncoder, Wanted, read_json
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, PayloadTooLarge
 
 Result = Item | Exception
 
@@ -31,6 +31,21 @@ class Asked:
         self.room = room
         self.spill = spill
         self.spilled = ""
+        self._num_taken = 0
+
+    def take_text(self, num_chars: int) -> None:
+        """It is about to be read. Raises PayloadTooLarge."""
+        self._take(num_chars, LIMITS.request_chars, "characters")
+
+    def take_image(self, num_pixels: int) -> None:
+        """It is about to be unpacked. Raises PayloadTooLarge."""
+        self._take(num_pixels, LIMITS.request_pixels, "pixels")
+
+    def _take(self, count: int, most: int, of: str) -> None:
+        self._num_taken += count
+        if self._num_taken > most:
+            text = f"the inputs together are over {most} {of}: send fewer at once"
+            raise PayloadTooLarge(text, param="inputs")
 
 
 Reader = Callable[[Asked], Sequence[Result]]
@@ -82,6 +97,7 @@ def _encode(
     """Rows of every item that has the right shape."""
     room = encoder.room(asked.room)
     texts = [parts(one) for one in read if not isinstance(one, Exception)]
+    asked.take_text(encoder.weigh(texts, room, wanted))
     made = iter(encoder.encode(texts, room, wanted))
     found: list[Result] = []
     for one in read:
@@ -122,12 +138,17 @@ def read_zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
         raise InvalidRequest("it has no {} for the label", param="params.hypothesis_template")
     hypotheses = [params.hypothesis_template.replace("{}", x) for x in params.candidate_labels]
     wanted, room = _wanted(params, "first"), encoder.room(asked.room)
+    if (num_rows := len(asked.items) * len(hypotheses)) > LIMITS.num_rows:
+        text = f"{num_rows} texts with labels are over {LIMITS.num_rows}: send fewer at once"
+        raise PayloadTooLarge(text, param="inputs")
     found: list[Result] = []
     for one in shaped(asked.items, Pair, "text"):
         if isinstance(one, Exception):
             found.append(one)
             continue
-        made = encoder.encode([(one.text, h) for h in hypotheses], room, wanted)
+        pairs = [(one.text, h) for h in hypotheses]
+        asked.take_text(encoder.weigh(pairs, room, wanted))
+        made = encoder.encode(pairs, room, wanted)
         wrong = next((m for m in made if isinstance(m, Exception)), None)
         good = [m for m in made if isinstance(m, Encoded)]
         rows = [m.rows[0] for m in good]
