@@ -51,7 +51,7 @@ class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
     `Prepared`, `logprobs` as in `Tokens`.
 
-    `outputs`: of an `ItemsPrompt`, one for each item, by index.
+    `outputs`: of an `ItemsPrompt`, one for each item, by index; `kind` is what was done with them.
     """
 
     request_id: str = ""
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None
+    kind: str = ""
 
 
 class Context(Protocol):

@@ -17,6 +17,7 @@ from llmos.cli import (
     configure,
     disk,
     files,
+    infer,
     jobs,
     keys,
     library,
@@ -67,6 +68,14 @@ _COMMANDS = (
             "llmos run qwen3-0.6b",
             'llmos run pilot "What is a kernel?" --temperature 0',
             'git diff | llmos run pilot "Describe this change"',
+        ),
+    ),
+    (
+        infer.infer,
+        (
+            'llmos infer sentiment "What a film!"',
+            "llmos infer my-whisper --audio speech.wav",
+            'llmos infer my-voice "Good morning." -o morning.wav',
         ),
     ),
     (

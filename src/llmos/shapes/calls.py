@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from llmos.abi.program import Answer, Generate
 from llmos.errors import InvalidRequest, UnsupportedParameter, from_info
+from llmos.shapes import itemcalls
 from llmos.shapes.functions import read_function_choice, read_functions
 from llmos.shapes.inputs import read_chat, read_completions
 from llmos.shapes.items import read_items
@@ -22,7 +23,7 @@ __all__ = ["URLS", "Limits", "answer_body", "error_body", "infer_of", "remembere
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
-URLS = (CHAT, COMPLETIONS, RESPONSES)
+URLS = (CHAT, COMPLETIONS, RESPONSES, *itemcalls.URLS)
 """What a batch may ask for."""
 
 _REMEMBERED = (
@@ -60,6 +61,8 @@ def infer_of(url: str, body: Mapping[str, Any], limits: Limits = LIMITS) -> Gene
         return _only_one(read_completions(body, 1, limits.max_prompt_tokens).to_generates())
     if url == RESPONSES:
         return _response(body, limits).to_generate(read_items(body.get("input"), _no_id))
+    if url in itemcalls.URLS:
+        return itemcalls.infer_of(url, body)
     raise InvalidRequest(f"{url[:128]!r} is not one of {', '.join(URLS)}.", param="url")
 
 
@@ -68,6 +71,8 @@ def remembered(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     matters is kept, too."""
     if url == RESPONSES:
         return {**body, "input": "-"}
+    if url in itemcalls.URLS:
+        return itemcalls.remembered(url, body)
     return {name: body[name] for name in _REMEMBERED if body.get(name) is not None}
 
 
@@ -77,6 +82,8 @@ def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, 
         raise from_info(answer.error)
     if url == RESPONSES:
         return _response_object(body, answer)
+    if url in itemcalls.URLS:
+        return itemcalls.answer_body(url, body, answer)
     ids = answer.token_ids if body.get("return_token_ids") else None
     choice = Choice(
         answer.text, answer.finish_reason, answer.stop, answer.usage, ids, answer.logprobs

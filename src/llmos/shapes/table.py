@@ -94,6 +94,11 @@ RESPONSES_INCLUDE = (
 
 EMBEDDINGS: Table = {"user": IGNORED}
 
+SPEECH: Table = {
+    "instructions": (None, ""),
+    "stream_format": (None, "audio"),
+}
+
 RERANK: Table = {
     "max_chunks_per_doc": IGNORED,  # Cohere's, of how long documents are read
     "max_tokens_per_doc": (None,),

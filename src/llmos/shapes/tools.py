@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmos.errors import InvalidRequest, UnsupportedParameter
-from llmos.shapes.fields import fault
+from llmos.shapes.fields import fault, wire_sized
 from llmos.shapes.structured import schema_text
 from llmos.shapes.toolcalls.stream import Wanted
 
@@ -86,6 +86,7 @@ def _tool(function: dict[str, Any], at: str) -> Tool:
     if not isinstance(parameters, dict):
         raise fault("must be an object", f"{at}parameters")
     schema_text(parameters, f"{at}parameters")
+    wire_sized(parameters, f"{at}parameters")
     made = {
         "name": name,
         "description": function.get("description") or "",

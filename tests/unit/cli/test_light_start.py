@@ -28,6 +28,7 @@ COMMANDS = [
         "restore",
         "disk",
         "gc",
+        "infer",
         "suspend",
         "resume",
         "stop",

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from llmos.shapes.toolcalls import reader as reader_module
 from llmos.shapes.toolcalls.formats import FORMATS, find_format, knows_tools
 from llmos.shapes.toolcalls.parsers import PARSERS
+from llmos.shapes.toolcalls.reader import Reader
 from llmos.shapes.toolcalls.stream import Heard, Wanted, call_id, hear
 from tests.unit.shapes.calls_written import UNMARKED, WRITERS
 
@@ -244,3 +246,36 @@ def test_the_template_says_the_format(template: str, form: str | None) -> None:
 def test_a_template_may_know_no_tools() -> None:
     assert not knows_tools("{{ messages }} toolsmith")
     assert set(FORMATS) == set(PARSERS) == set(WRITERS)
+
+
+@pytest.mark.parametrize(
+    ("form", "marker"),
+    [
+        ("hermes", "<tool_call>"),
+        ("glaive", "<functioncall>"),
+        ("mistral", "[TOOL_CALLS]"),
+        ("llama3", "<|python_tag|>"),
+    ],
+)
+def test_markers_without_end_are_text_in_the_end(
+    form: str, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them could be read to the end of the answer, which takes the square of its length."""
+    monkeypatch.setattr(reader_module, "MAX_REREAD_CHARS", 2000)
+    taken = 0
+    back = Reader.back
+
+    def counted(reader: Reader) -> None:
+        nonlocal taken
+        at = reader.at
+        back(reader)
+        taken += at - reader.at
+
+    monkeypatch.setattr(Reader, "back", counted)
+    wanted = Wanted(("f",))
+    text = (marker + '{"x":[') * 100
+    heard = hear(text, form, wanted)
+    assert not heard.calls
+    assert heard.text == text
+    assert 2000 < taken <= 2000 + len(text)
+    assert streamed([text[i : i + 7] for i in range(0, len(text), 7)], form, wanted) == heard

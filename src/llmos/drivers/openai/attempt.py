@@ -137,11 +137,11 @@ class Attempt:
         return faults.of_status(response.status_code, body, self._host, held_s, self._secrets)
 
     async def _read(self, response: httpx.Response, most: int, *, is_cut: bool = False) -> bytes:
-        data = b""
+        data = bytearray()
         async for chunk in response.aiter_bytes():
             data += chunk
             if len(data) > most:
                 if is_cut:
-                    return data[:most]
+                    break
                 raise Fault(failed("broken", self._host, f"answered more than {most} bytes"))
-        return data
+        return bytes(data[:most])

@@ -69,7 +69,7 @@ News = Said | Over | Lost
 
 
 class Courier:
-    """Made, used and closed in the loop. `tell` is called with what happens; after `Over` or `Lost`
+    """Used and closed in one loop. `tell` is called with what happens; after `Over` or `Lost`
     with nothing more of that call. `secrets` are by name."""
 
     def __init__(

@@ -161,6 +161,7 @@ class Desk:
             error=error,
             tool_format=accepted.tool_format if accepted else "",
             logprobs=call.logprobs,
+            kind=accepted.kind if accepted else "",
         )
         self._answer(call.number, answer)
 
