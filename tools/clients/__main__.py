@@ -41,30 +41,43 @@ def versions() -> dict[str, str]:
     return {name: found[name] for name in PACKAGES}
 
 
+def environment(server: Server, outcomes: Path) -> dict[str, str]:
+    """Of the suites: nothing of ours but where the server is."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(outcomes.parent),
+        "PYTHONPATH": str(ROOT / "tools"),
+        "LLMOS_TEST_URL": server.url + "/v1",
+        "LLMOS_TEST_KEY": server.token,
+        "LLMOS_TEST_EMBEDDER": EMBEDDER,
+        "LLMOS_TEST_TOKENIZER": str(ROOT / "src" / "llmos" / "pilot" / "tokenizer.json"),
+        "LLMOS_TEST_OUTCOMES": str(outcomes),
+    }
+
+
+def command(arguments: list[str]) -> list[str]:
+    """pytest, without any configuration of ours."""
+    made = [str(SITE / "bin" / "python"), "-m", "pytest", "-q", "-p", "openai_plugin"]
+    made += ["-c", os.devnull, f"--rootdir={FOLDER}", "-o", "asyncio_mode=auto"]
+    for scope in ("fixture", "test"):  # their clients outlive a test, and the loop must, too
+        made += ["-o", f"asyncio_default_{scope}_loop_scope=session"]
+    return [*made, "-p", "no:cacheprovider", f"--timeout={TIMEOUT_S}", *SUITES, *arguments]
+
+
 def run(arguments: list[str]) -> dict[str, str]:
     """What became of each test, by its name."""
     with tempfile.TemporaryDirectory(prefix="llmos-clients-") as scratch:
-        server = Server(Path(scratch) / "home", "--preload", "pilot", "--preload", "echo").start()
+        server = Server(Path(scratch) / "home", "--preload", "pilot", "--preload", "echo")
         outcomes = Path(scratch) / "outcomes.json"
-        env = {
-            "PATH": os.environ["PATH"],
-            "HOME": scratch,
-            "PYTHONPATH": str(ROOT / "tools"),
-            "LLMOS_TEST_URL": server.url + "/v1",
-            "LLMOS_TEST_KEY": server.token,
-            "LLMOS_TEST_EMBEDDER": EMBEDDER,
-            "LLMOS_TEST_TOKENIZER": str(ROOT / "src" / "llmos" / "pilot" / "tokenizer.json"),
-            "LLMOS_TEST_OUTCOMES": str(outcomes),
-        }
-        command = [SITE / "bin" / "python", "-m", "pytest", "-q", "-p", "openai_plugin"]
-        command += ["-c", os.devnull, f"--rootdir={FOLDER}", "-o", "asyncio_mode=auto"]
-        for scope in ("fixture", "test"):  # their clients outlive a test, and the loop must, too
-            command += ["-o", f"asyncio_default_{scope}_loop_scope=session"]
-        command += ["-p", "no:cacheprovider", f"--timeout={TIMEOUT_S}", *SUITES, *arguments]
         try:
-            subprocess.run(command, cwd=FOLDER, env=env, check=False)
+            subprocess.run(
+                command(arguments),
+                cwd=FOLDER,
+                env=environment(server.start(), outcomes),
+                check=False,
+            )
         finally:
-            server.stop()
+            server.kill()
         if not outcomes.exists():
             raise SystemExit("the tests did not run")
         found: dict[str, str] = json.loads(outcomes.read_text())
