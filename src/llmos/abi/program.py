@@ -140,6 +140,15 @@ class Context(Protocol):
         with the key it was given; a failed one has `error` set."""
         ...
 
+    def ask(self, call: msgspec.Struct) -> Any:
+        """A system call of `abi.syscall` with the owner's rights, answered by its result. While
+        it waits, its place among running jobs is another's.
+
+        Those there are: ListModels, ShowModel, AliasModel, SubmitJob (the job is then this one's
+        child, its class at most this one's), ShowJob, WaitProcess. Raises what it failed with.
+        """
+        ...
+
     def checkpoint(self, path: str) -> None:
         """Make a file of the scratch folder what the next attempt continues from. Durable when it
         returns."""

@@ -120,6 +120,18 @@ class Registry(Protocol):
         """
         ...
 
+    async def set_alias(self, ref: str, alias: str, reason: str, set_by: str) -> ModelVersion:
+        """Let `name:alias` be this version from now on, whatever it was; the version as it stands.
+
+        Raises ModelNotFound, InvalidRequest (`alias`), StorageError.
+        """
+        ...
+
+    async def drop_alias(self, ref: str) -> ModelVersion:
+        """`name:alias` is nothing any more. Raises ModelNotFound, InvalidRequest (it is
+        no alias that was given)."""
+        ...
+
     async def remove(self, ref: str) -> ModelVersion:
         """Forget a version and collect blobs nobody refers to. Raises ModelNotFound, Conflict."""
         ...

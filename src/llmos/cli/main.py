@@ -86,6 +86,14 @@ _COMMANDS = (
     ),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
     (
+        models.promote,
+        (
+            "llmos promote mine:3",
+            "llmos promote mine:3 staging",
+            "llmos promote mine staging --off",
+        ),
+    ),
+    (
         models.load,
         (
             "llmos load pilot",

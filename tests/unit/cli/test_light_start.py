@@ -14,6 +14,7 @@ HEAVY = ("torch", "transformers", "sqlalchemy", "starlette", "httpx", "rich", "n
 BY_TYPER = "pydantic"  # Typer itself loads it to read any option's value, not for the list
 COMMANDS = [
     *("serve", "run", "pull", "ls", "show", "quantize", "rm", "load", "pin", "unload"),
+    "promote",
     *(
         "ps",
         "kill",
