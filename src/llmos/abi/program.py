@@ -49,7 +49,7 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
-    `Prepared`, `logprobs` as in `Tokens`.
+    `Prepared`, `logprobs` as in `Tokens`, `prompt_logprobs` as in `Finished`.
 
     `outputs`: of an `ItemsPrompt`, one for each item, by index.
     """
@@ -69,6 +69,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None
+    prompt_logprobs: list[Logprobs] | None = None
 
 
 class Context(Protocol):

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.program import Generate
+from llmos.errors import UnsupportedParameter
 from llmos.shapes.fields import MAX_INT32, fault
 from llmos.shapes.options import InferenceBody
 
@@ -57,10 +58,16 @@ class CompletionsBody(InferenceBody):
     ]
 
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool = Field(default=False, description="Begin with the prompt; not of a stream")
 
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """Of the prompt's tokens, too, where it is part of the answer."""
+        return (self.logprobs or 0) if self.echo else None
 
     @property
     def token_limit(self) -> int:
@@ -72,5 +79,8 @@ class CompletionsBody(InferenceBody):
 
     def to_generates(self) -> list[Generate]:
         """The inferences it asks for, `n` for each prompt. Raises InvalidRequest."""
+        if self.echo and self.stream:
+            text = "'echo' is for an answer that is no stream."
+            raise UnsupportedParameter(text, param="echo")
         wishes = [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]
         return [again for wish in wishes for again in self.repeated(wish)]

@@ -46,7 +46,6 @@ CHAT: Table = _SHARED | {
 
 COMPLETIONS: Table = _SHARED | {
     "best_of": (None, 1),
-    "echo": _OFF,
     "suffix": (None, ""),
 }
 
