@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmos.abi.evals import EVAL, EVALUATE
 from llmos.abi.jobs import BATCH
 from llmos.abi.program import RAW, ProgramEntry
 from llmos.abi.tasks import TASK, OutputFormat
@@ -32,6 +33,20 @@ TASKS = ProgramEntry(
     inputs={"task": "an abi.tasks.TaskSpec, as POST /os/v1/tasks makes it"},
 )
 
+EVALUATIONS = ProgramEntry(
+    name=EVALUATE,
+    entry="llmos.programs.evaluate.program:EvaluateProgram",
+    memory_bytes=1 << 30,
+    checkpoints=True,
+    exports={
+        "examples": "examples.jsonl",
+        f"{RAW}html": "report.html",
+        f"{RAW}json": "report.json",
+    },
+    about="How good a model's answers are: scores, intervals, a comparison, a gate's verdict",
+    inputs={EVAL: "what is measured, of which model: see docs/evaluate.md"},
+)
+
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
 
 DRILL = ProgramEntry(
@@ -56,6 +71,6 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, DRILL, DRILL_COMPUTE)
+    entry.name: entry for entry in (BATCHES, TASKS, EVALUATIONS, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

@@ -90,8 +90,13 @@ class Found(NamedTuple):
     said_NT: Any
 
 
-def match(gold: Sequence[Iterable[Entity]], said: Sequence[Iterable[Entity]]) -> Found:
-    """Raises InvalidRequest for no sentences, or no entity in any that is given."""
+def match(
+    gold: Sequence[Iterable[Entity]],
+    said: Sequence[Iterable[Entity]],
+    types: Iterable[str] = (),
+) -> Found:
+    """With these types and all that occur. Raises InvalidRequest for no sentences, or no entity in
+    any that is given."""
     if len(gold) != len(said):
         raise ValueError(f"{len(gold)} sentences, {len(said)} answers")
     if not gold:
@@ -99,7 +104,7 @@ def match(gold: Sequence[Iterable[Entity]], said: Sequence[Iterable[Entity]]) ->
     pairs = [(set(a), set(b)) for a, b in zip(gold, said, strict=True)]
     if not any(there for there, _ in pairs):
         raise InvalidRequest("no sentence of the data has an entity", param="data")
-    types = sorted({entity.type for a, b in pairs for entity in (*a, *b)})
+    types = sorted({*types, *(entity.type for a, b in pairs for entity in (*a, *b))})
     index = {name: number for number, name in enumerate(types)}
     right, there, say = (np.zeros((len(pairs), len(types))) for _ in range(3))
     for number, (a, b) in enumerate(pairs):

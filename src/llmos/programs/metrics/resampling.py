@@ -46,7 +46,8 @@ class Difference(NamedTuple):
     """Of a score, of what is new against what it is compared with, on the same examples.
 
     `interval` is of the difference. `p_value`: two-sided, how often chance alone would part them
-    so far (`test` names how); `p_worse`: the share of replicates in which the new one is worse.
+    so far (`test` names how); `p_worse`: the share of replicates in which the new one is worse, by
+    more than the margin that was asked for.
     """
 
     value: float
@@ -74,6 +75,7 @@ def compare(
     new: Score,
     old: Score,
     *,
+    margin: float = 0.0,
     confidence: float = CONFIDENCE,
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
@@ -92,15 +94,17 @@ def compare(
         found.append(of_new - old.of(_spread(block, pairs_P2[:, 1], counts_of(old).size)))
     differences = np.concatenate(found)
     value = value_of(new) - value_of(old)
-    worse = differences < 0 if new.higher_is_better else differences > 0
-    ties = np.sum(differences == 0) / 2
+    losses = -differences if new.higher_is_better else differences
+    worse = losses > margin + ROUNDING
+    ties = 0.0 if margin else np.sum(np.abs(losses) <= ROUNDING) / 2
     p_worse = float((np.sum(worse) + ties) / max(1, np.sum(~np.isnan(differences))))
     interval = _percentiles(differences, confidence)
     if isinstance(new, Sums) and isinstance(old, Sums):
         both = _Pairs(new, old, new.parts_UK[pairs_P2[:, 0]], old.parts_UK[pairs_P2[:, 1]], counts)
         p_value, test = both.p_value(num_resamples, generator)
     else:
-        p_value, test = min(1.0, 2 * min(p_worse, 1 - p_worse)), "paired bootstrap"
+        beyond = float(np.mean(losses > 0) + np.mean(losses == 0) / 2)
+        p_value, test = min(1.0, 2 * min(beyond, 1 - beyond)), "paired bootstrap"
     return Difference(value, interval, p_value, p_worse, test)
 
 
