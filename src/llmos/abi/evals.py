@@ -86,11 +86,12 @@ class Judge(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 class EvalSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is asked for.
 
-    `columns` maps what the kind reads (`text`, `label`, `question`, `reference` ...) to columns of
-    the data. `labels` are all there are; `rename` maps the model's own labels to the data's.
-    `slices` are columns by whose values scores are told apart. `limit` examples are drawn with
-    `seed`. `score` is the one that counts most (empty: the kind's own). `by` of a choice: `letter`,
-    or `logprobs`. Failed calls beyond the share `max_failed` fail the evaluation.
+    An `against` that ends with `?` is left out where there is no such model yet. `columns` maps
+    what the kind reads (`text`, `label`, `question`, `reference` ...) to columns of the data.
+    `labels` are all there are; `rename` maps the model's own labels to the data's. `slices` are
+    columns by whose values scores are told apart. `limit` examples are drawn with `seed`. `score`
+    is the one that counts most (empty: the kind's own). `by` of a choice: `letter`, or `logprobs`.
+    Failed calls beyond the share `max_failed` fail the evaluation.
     """
 
     kind: EvalKind
@@ -119,6 +120,29 @@ class EvalSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     gate: Gate | None = None
     policy: Policy = Policy()
     title: str = ""
+
+
+_BY_SUFFIX = {
+    "csv": DataFormat.CSV,
+    "tsv": DataFormat.TSV,
+    "jsonl": DataFormat.JSONL,
+    "ndjson": DataFormat.JSONL,
+    "json": DataFormat.JSON,
+    "parquet": DataFormat.PARQUET,
+    "conll": DataFormat.CONLL,
+    "txt": DataFormat.LINES,
+}
+_BY_KIND = {
+    (EvalKind.QA, "json"): DataFormat.SQUAD,
+    (EvalKind.NER, "txt"): DataFormat.CONLL,
+    (EvalKind.PERPLEXITY, "txt"): DataFormat.TEXT,
+}
+
+
+def format_of(filename: str, kind: EvalKind) -> DataFormat | None:
+    """As the file's name ends; None where that tells nothing."""
+    suffix = filename.rpartition(".")[2].lower()
+    return _BY_KIND.get((kind, suffix)) or _BY_SUFFIX.get(suffix)
 
 
 def read_eval(given: Any) -> EvalSpec:

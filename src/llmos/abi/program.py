@@ -146,7 +146,8 @@ class Context(Protocol):
         it waits, its place among running jobs is another's.
 
         Those there are: ListModels, ShowModel, AliasModel, SubmitJob (the job is then this one's
-        child, its class at most this one's), ShowJob, WaitProcess. Raises what it failed with.
+        child, its class at most this one's), ShowJob, RetryJob, WaitProcess. Raises what it failed
+        with.
         """
         ...
 

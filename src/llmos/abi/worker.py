@@ -14,10 +14,10 @@ from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 from llmos.abi.jobs import JobProgress, NewEvent, ResultRow
 from llmos.abi.program import Answer, Generate
 from llmos.abi.syscall import AliasModel, ListModels, Result, ShowModel, WaitProcess
-from llmos.abi.syscall_jobs import ShowJob, SubmitJob
+from llmos.abi.syscall_jobs import RetryJob, ShowJob, SubmitJob
 from llmos.errors import ErrorInfo
 
-Askable = ListModels | ShowModel | AliasModel | SubmitJob | ShowJob | WaitProcess
+Askable = ListModels | ShowModel | AliasModel | SubmitJob | ShowJob | RetryJob | WaitProcess
 """System calls that a program may make."""
 
 

@@ -16,11 +16,13 @@ from llmos.cli import (
     backup,
     configure,
     disk,
+    evals,
     files,
     jobs,
     keys,
     library,
     models,
+    pipelines,
     processes,
     run,
     serve,
@@ -140,6 +142,8 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(evals.app, name="eval")
+app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmos.abi.evals import EVAL, EVALUATE
 from llmos.abi.jobs import BATCH
+from llmos.abi.pipelines import PIPELINE
 from llmos.abi.program import RAW, ProgramEntry
 from llmos.abi.tasks import TASK, OutputFormat
 
@@ -47,6 +48,16 @@ EVALUATIONS = ProgramEntry(
     inputs={EVAL: "what is measured, of which model: see docs/evaluate.md"},
 )
 
+PIPELINES = ProgramEntry(
+    name=PIPELINE,
+    entry="llmos.programs.pipeline.program:PipelineProgram",
+    memory_bytes=96 << 20,
+    checkpoints=True,
+    exports={"steps": "steps.jsonl"},
+    about="Steps that are jobs of their own, gates and promotions, in the order they need",
+    inputs={PIPELINE: "`steps` by name: see docs/evaluate.md"},
+)
+
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
 
 DRILL = ProgramEntry(
@@ -71,6 +82,6 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, EVALUATIONS, DRILL, DRILL_COMPUTE)
+    entry.name: entry for entry in (BATCHES, TASKS, EVALUATIONS, PIPELINES, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from llmos.abi.evals import DataFormat, EvalKind, EvalSpec
+from llmos.abi.evals import DataFormat, EvalKind, EvalSpec, format_of
 from llmos.errors import InvalidRequest
-from llmos.programs.evaluate.reading import Values, first_fault, format_of, read_values
+from llmos.programs.evaluate.reading import Values, first_fault, read_values
 from llmos.programs.metrics.entities import Entity, entities_of, strict_entities_of
 from llmos.programs.metrics.words import has_no_words
 
@@ -33,7 +33,7 @@ class Example:
 def read_examples(spec: EvalSpec, path: Path, window_bytes: int = 4096) -> list[Example]:
     """Raises InvalidRequest for a file, a column or an example that is not what it should be, and
     where there are none."""
-    form = spec.format or format_of(path.name) or DataFormat.JSONL
+    form = spec.format or format_of(path.name, spec.kind) or DataFormat.JSONL
     build = _BUILD[spec.kind]
     found = [
         Example(number, *build(spec, values, number), _slices(spec, values, number))

@@ -13,7 +13,7 @@ from llmos.abi.evals import DATA, EVAL, EvalKind, EvalSpec, read_eval
 from llmos.abi.program import RAW, Context, Interrupted
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import ShowModel
-from llmos.errors import AnswerRejected, ErrorInfo, InvalidRequest, from_info
+from llmos.errors import AnswerRejected, ErrorInfo, InvalidRequest, ModelNotFound, from_info
 from llmos.programs.evaluate.asking import work_for
 from llmos.programs.evaluate.examples import Example, read_examples
 from llmos.programs.evaluate.html import write_html
@@ -71,7 +71,7 @@ class _Run:
         self._ctx.progress(0, 0, "examples", "reading")
         spec = self._spec
         version = self._version(spec.model)
-        against = self._version(spec.against) if spec.against else None
+        against = self._against()
         examples = read_examples(spec, self._path, _window_bytes(spec, version))
         labels = spec.labels or list(
             dict.fromkeys(example.right for example in examples if spec.kind is EvalKind.CLASSIFY)
@@ -97,6 +97,16 @@ class _Run:
     def _version(self, ref: str) -> ModelVersion:
         version: ModelVersion = self._ctx.ask(ShowModel(ref)).model
         return version
+
+    def _against(self) -> ModelVersion | None:
+        """None, too, where it may be missing and is."""
+        ref = self._spec.against
+        try:
+            return self._version(ref.removesuffix("?")) if ref else None
+        except ModelNotFound:
+            if ref.endswith("?"):
+                return None
+            raise
 
     # asking
 

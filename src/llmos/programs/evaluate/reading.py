@@ -17,22 +17,6 @@ MAX_FILE_BYTES = 1 << 30
 MAX_EXAMPLES = 1_000_000
 Values = dict[str, Any]
 
-_BY_SUFFIX = {
-    "csv": DataFormat.CSV,
-    "tsv": DataFormat.TSV,
-    "jsonl": DataFormat.JSONL,
-    "ndjson": DataFormat.JSONL,
-    "json": DataFormat.JSON,
-    "parquet": DataFormat.PARQUET,
-    "conll": DataFormat.CONLL,
-    "txt": DataFormat.LINES,
-}
-
-
-def format_of(filename: str) -> DataFormat | None:
-    """As the file's name ends; None where that tells nothing."""
-    return _BY_SUFFIX.get(filename.rpartition(".")[2].lower())
-
 
 def read_values(path: Path, form: DataFormat, window_bytes: int) -> Iterator[Values]:
     """All examples, as columns. Raises InvalidRequest for a file that is not what it should be, and

@@ -119,7 +119,11 @@ def _judge(
             checks.append(_check(holds, f"{which} is {_shown(value)}, {words} {limit:g} wanted"))
     for name, margin in gate.worse.items():
         _known(name, rows, f"gate.worse.{name}")
-        checks.append(_not_worse(spec, gate, scores[name], others[name], margin))
+        if others:
+            checks.append(_not_worse(spec, gate, scores[name], others[name], margin))
+        else:
+            missing = spec.against.removesuffix("?")
+            checks.append(_check(True, f"{name}: there is no {missing} yet to be worse than"))
     passed = all(check["passed"] for check in checks)
     return {"passed": passed, "confidence": gate.confidence, "checks": checks}
 
@@ -134,9 +138,10 @@ def _not_worse(spec: EvalSpec, gate: Gate, new: Score, old: Score, margin: float
         seed=spec.seed,
     )
     allowed = 1 - gate.confidence
+    against = spec.against.removesuffix("?")
     holds = math.isfinite(found.value) and found.p_worse <= allowed
     text = (
-        f"{new.name} is {_shown(value_of(new))}, that of {spec.against} {_shown(value_of(old))}: "
+        f"{new.name} is {_shown(value_of(new))}, that of {against} {_shown(value_of(old))}: "
         f"worse by more than {margin:g} with probability {found.p_worse:.3f}, "
         f"at most {allowed:.3g} allowed"
     )
