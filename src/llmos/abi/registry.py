@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -117,6 +118,13 @@ class Registry(Protocol):
 
         Visible only when it is whole. Raises ModelNotFound, InvalidRequest (`to`), Conflict (it is
         quantized), ModelRejected (it cannot be), DiskFull, StorageError.
+        """
+        ...
+
+    async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
+        """A folder that was made here, as a version of `name`. It is copied; checked as a pull's.
+
+        Raises InvalidRequest (a name that is none), ModelRejected, DiskFull, StorageError.
         """
         ...
 

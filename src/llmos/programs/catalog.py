@@ -32,6 +32,19 @@ TASKS = ProgramEntry(
     inputs={"task": "an abi.tasks.TaskSpec, as POST /os/v1/tasks makes it"},
 )
 
+TRAINING = ProgramEntry(
+    name="train",
+    entry="llmos.programs.train.program:TrainProgram",
+    memory_bytes=2 << 30,
+    compute=True,
+    checkpoints=True,
+    exports={f"{RAW}adapter": "adapter.tar"},
+    about="Trains a model by a recipe and registers it: see docs/train.md",
+    inputs={"recipe": "all that is trained, on what and how; `llmos train --help-recipe`"},
+    plan="llmos.programs.train.plan:plan",
+    registers=True,
+)
+
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
 
 DRILL = ProgramEntry(
@@ -56,6 +69,6 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, DRILL, DRILL_COMPUTE)
+    entry.name: entry for entry in (BATCHES, TASKS, TRAINING, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

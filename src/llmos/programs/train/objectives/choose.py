@@ -1,0 +1,20 @@
+"""Which module an objective is."""
+
+from __future__ import annotations
+
+import importlib
+
+from llmos.programs.train.recipe import Objective
+from llmos.programs.train.work import Setting, Work
+
+MODULES = {
+    Objective.CLASSIFY: "classify",
+}
+
+
+def prepare(setting: Setting) -> Work:
+    """Raises InvalidRequest for data that do not suit it."""
+    name = MODULES[setting.recipe.objective]
+    module = importlib.import_module(f"llmos.programs.train.objectives.{name}")
+    work: Work = module.prepare(setting)
+    return work
