@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,16 @@ from llmos.abi.program import Context, Yielded
 from llmos.errors import OutOfMemory, PluginError
 from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
 
+SPINS = "1000"
+"""How long OpenMP's threads wait awake, some 30 µs: on a machine that is busy with others, longer
+is what one waits for a thread that has no processor (measured: 14 x as long a step)."""
+
+LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+
+
+SMALL_STEP = 2e9
+"""Multiplications of a step, forward and backward: some 20 ms of one core."""
 
 
 class TrainProgram:
@@ -23,9 +34,13 @@ class TrainProgram:
         """Raises InvalidRequest for a recipe or data that are none, OutOfMemory, ProgramFailed for
         a run that diverged, PluginError without the extra `train`."""
         recipe = parse(ctx.inputs.get(RECIPE))
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         require_extra()
         try:
-            return _Run(ctx, recipe).run()
+            with warnings.catch_warnings():
+                for library in LIBRARIES:  # what they say to each other about their next releases
+                    warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+                return _Run(ctx, recipe).run()
         except RuntimeError as error:  # torch's: of the host, or of a device
             if any(sign in str(error) for sign in NO_MEMORY):
                 raise OutOfMemory(
@@ -42,6 +57,17 @@ def require_extra() -> None:
         import accelerate  # noqa: F401
     except ImportError:
         raise PluginError("training needs an extra: pip install 'llmos[train]'") from None
+
+
+def threads_of(recipe: Recipe, num_cpus: int) -> int:
+    """One where a step is so small that threads would wait for each other most of the time. By the
+    recipe alone: another number of threads adds in another order."""
+    if recipe.training.threads is not None:
+        return recipe.training.threads
+    hidden, layers = recipe.model.hidden_size, recipe.model.num_layers
+    tokens = recipe.training.batch_size * recipe.model.max_length
+    is_small = not recipe.base and 72 * layers * hidden * hidden * tokens < SMALL_STEP
+    return 1 if is_small else num_cpus
 
 
 class _Run:
@@ -66,7 +92,8 @@ class _Run:
         state = None
         if self._ctx.resumed_from is not None:
             state = checkpoint.read(Path(self._ctx.resumed_from))
-            torch.set_num_threads(state["threads"])
+        threads = state["threads"] if state else threads_of(self._recipe, os.cpu_count() or 1)
+        torch.set_num_threads(threads)
         set_seed(self._recipe.training.seed)
         return self._learn(state)
 
@@ -89,6 +116,7 @@ class _Run:
     ) -> Mapping[str, Any]:
         from llmos.programs.train import checkpoint
         from llmos.programs.train.examples import Order
+        from llmos.programs.train.methods import apply_method, set_allocator_state
         from llmos.programs.train.steps import plan_steps
         from llmos.programs.train.trainer import ExamplesTrainer, make_arguments
         from llmos.programs.train.watch import Watch
@@ -96,6 +124,7 @@ class _Run:
         recipe, examples = self._recipe, work.examples[TRAIN]
         num_batches = len(Order(examples, recipe.training.batch_size, recipe.training.seed))
         steps = plan_steps(recipe, num_batches)
+        apply_method(recipe, work, steps.total)
         watch = Watch(self._ctx, recipe, work, steps, kept)
         arguments = make_arguments(recipe, steps, self._scratch)
         trainer = ExamplesTrainer(recipe, work, args=arguments, callbacks=[watch])
@@ -105,6 +134,7 @@ class _Run:
             watch.best.set_state(state["best"])
             watch.pace.set_state(state["num_tokens"], state["seconds"])
             resume_from = trainer.folder_of(state, self._scratch)
+            set_allocator_state(work.model, state["allocator"])
         if state is not None and state["is_finished"]:
             checkpoint.restore(work.model, state["model"])
             num_steps = state["step"]
@@ -119,7 +149,8 @@ class _Run:
         return self._finish(work, watch, num_steps)
 
     def _finish(self, work: Any, watch: Any, num_steps: int) -> Mapping[str, Any]:
-        from llmos.programs.train.saving import save
+        from llmos.programs.train.methods import merge
+        from llmos.programs.train.saving import save, send_adapter
 
         recipe, seconds = self._recipe, watch.pace.seconds
         best_step = watch.best.step if recipe.watch.keep_best and watch.best.load(work.model) else 0
@@ -139,8 +170,11 @@ class _Run:
             "tokens_per_s": round(watch.pace.num_tokens / max(1e-6, seconds), 1),
         }
         folder = self._scratch / "model"
+        is_whole = merge(recipe, work)
         outputs["weights"] = save(self._ctx, recipe, work, outputs, folder)
-        if recipe.register:
+        if not is_whole:
+            send_adapter(self._ctx, folder)
+        elif recipe.register:
             self._ctx.progress(num_steps, num_steps, "steps", "registering")
             outputs["model"] = self._ctx.register(str(folder), recipe.name)
         return outputs

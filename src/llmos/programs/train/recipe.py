@@ -111,7 +111,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     family: Annotated[
         str,
-        Meta(description="bert, gpt2, llama or t5; what suits the objective where unsaid"),
+        Meta(description="bert, gpt2, llama, t5, vit or wav2vec2; what suits where unsaid"),
     ] = ""
     vocab_size: Annotated[
         int, Meta(ge=64, le=1 << 20, description="Entries of the tokenizer, which is trained too")
@@ -125,6 +125,10 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     max_length: Annotated[
         int, Meta(ge=8, le=1 << 20, description="Longest text in tokens; longer ones are cut")
     ] = 128
+    image_size: Annotated[
+        int, Meta(ge=4, le=4096, description="Height and width of pictures, in pixels")
+    ] = 32
+    patch_size: Annotated[int, Meta(ge=1, le=512, description="Of a picture's pieces")] = 4
     dropout: Annotated[float, Meta(ge=0, lt=1, description="Of a model from scratch")] = 0.1
     lowercase: Annotated[bool, Meta(description="Whether the tokenizer makes letters small")] = True
 
@@ -183,6 +187,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     )
     temperature: Annotated[float, Meta(gt=0, description="Of contrastive `embed`")] = 0.05
     beta: Annotated[float, Meta(gt=0, description="Of dpo, kto and grpo")] = 0.1
+    threads: Annotated[
+        Count | None, Meta(description="Processors; by the size of a step where unsaid")
+    ] = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Same seed, same weights")] = 0
 
 
@@ -234,7 +241,7 @@ FAMILIES: dict[Objective, tuple[str, ...]] = {
     Objective.SEQ2SEQ: ("t5",),
     Objective.EMBED: ("bert",),
     Objective.IMAGES: ("vit",),
-    Objective.SOUNDS: ("ast",),
+    Objective.SOUNDS: ("wav2vec2",),
 }
 """Of models from scratch; the first is taken where none is said."""
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llmos import __version__
-from llmos.abi.program import Context
-from llmos.programs.train.recipe import Recipe
+from llmos.abi.program import RAW, Context
+from llmos.programs.train.recipe import Method, Recipe
 from llmos.programs.train.work import Work
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "trl")
-WEIGHTS = "model.safetensors"
+ADAPTER = f"{RAW}adapter"
+PIECE_BYTES = 4 << 20
 
 
 def save(ctx: Context, recipe: Recipe, work: Work, outputs: Mapping[str, Any], folder: Path) -> str:
     """Write it all; the digest of the weights."""
     folder.mkdir(exist_ok=True)
-    work.model.save_pretrained(folder)
-    work.tokenizer.save_pretrained(folder)
+    _save_weights(recipe, work.model, folder)
+    if work.tokenizer is not None:
+        work.tokenizer.save_pretrained(folder)
     work.finish(folder)
     made = facts(ctx, recipe, work, outputs)
     (folder / "training.json").write_text(_json(made), "utf-8")
@@ -32,6 +35,18 @@ def save(ctx: Context, recipe: Recipe, work: Work, outputs: Mapping[str, Any], f
     for file in files:
         digest.update(file.read_bytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def send_adapter(ctx: Context, folder: Path) -> None:
+    """What has no place in a model of its own, as the job's file `adapter.tar`."""
+    archive = folder.with_suffix(".tar")
+    with tarfile.open(archive, "w") as tar:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                tar.add(path, path.relative_to(folder).as_posix())
+    with archive.open("rb") as file:
+        for number, piece in enumerate(iter(lambda: file.read(PIECE_BYTES), b"")):
+            ctx.result(ADAPTER, str(number), number, piece)
 
 
 def facts(ctx: Context, recipe: Recipe, work: Work, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,3 +113,14 @@ def card(recipe: Recipe, made: Mapping[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _save_weights(recipe: Recipe, model: Any, folder: Path) -> None:
+    """A whole model, PEFT's adapter, or what was learned of bottlenecks."""
+    if recipe.method is not Method.BOTTLENECK:
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_file
+
+    learned = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(learned, folder / "adapter_model.safetensors")

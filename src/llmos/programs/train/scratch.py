@@ -10,6 +10,7 @@ from llmos.programs.train.recipe import Architecture
 def make_config(family: str, wanted: Architecture, tokenizer: Any, **fields: Any) -> Any:
     """A configuration of Transformers."""
     makers = {"bert": _bert, "gpt2": _gpt2, "llama": _llama, "t5": _t5}
+    makers |= {"vit": _vit, "wav2vec2": _wav2vec2}
     return makers[family](wanted, tokenizer, fields)
 
 
@@ -91,5 +92,44 @@ def _t5(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
+        **fields,
+    )
+
+
+def _vit(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
+    from transformers import ViTConfig
+
+    make: Any = ViTConfig
+    return make(
+        hidden_size=wanted.hidden_size,
+        num_hidden_layers=wanted.num_layers,
+        num_attention_heads=wanted.num_heads,
+        intermediate_size=inner(wanted),
+        image_size=wanted.image_size,
+        patch_size=wanted.patch_size,
+        hidden_dropout_prob=wanted.dropout,
+        attention_probs_dropout_prob=wanted.dropout,
+        **fields,
+    )
+
+
+def _wav2vec2(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
+    """Its ears, seven convolutions, are as wide as the model."""
+    from transformers import Wav2Vec2Config
+
+    make: Any = Wav2Vec2Config
+    return make(
+        hidden_size=wanted.hidden_size,
+        num_hidden_layers=wanted.num_layers,
+        num_attention_heads=wanted.num_heads,
+        intermediate_size=inner(wanted),
+        conv_dim=[wanted.hidden_size] * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=min(wanted.num_heads, 16),
+        classifier_proj_size=wanted.hidden_size,
+        mask_time_prob=0.0,
+        layerdrop=0.0,
+        hidden_dropout=wanted.dropout,
+        attention_dropout=wanted.dropout,
         **fields,
     )

@@ -6,7 +6,7 @@ bytes. T5's: BPE over bytes, with the sentinels of its objective.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ END = "<|endoftext|>"
 PAD = "<pad>"
 NUM_SENTINELS = 100
 FILE = "tokenizer.json"
+AT_ONCE = 1000
 
 
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int, *, lowercase: bool) -> Any:
@@ -135,12 +136,22 @@ def load(folder: Path) -> Any:
     return made
 
 
-def encode(tokenizer: Any, texts: list[str], max_length: int, *, bare: bool = False) -> Any:
-    """Token ids of every text, cut to `max_length`; `bare`: without what a model wants around."""
+def encode(tokenizer: Any, texts: list[str], max_length: int) -> list[list[int]]:
+    """Token ids of every text, with what the model wants around it, cut to `max_length`."""
     fast = tokenizer.backend_tokenizer
     fast.no_padding()
     fast.enable_truncation(max_length)
-    return [e.ids for e in fast.encode_batch_fast(texts, add_special_tokens=not bare)]
+    return [e.ids for e in fast.encode_batch_fast(texts)]
+
+
+def encode_bare(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
+    """Token ids of every text as it is, some at a time: nothing around, nothing cut."""
+    fast = tokenizer.backend_tokenizer
+    fast.no_padding()
+    fast.no_truncation()
+    for at in range(0, len(texts), AT_ONCE):
+        part = texts[at : at + AT_ONCE]
+        yield from (e.ids for e in fast.encode_batch_fast(part, add_special_tokens=False))
 
 
 def encode_pairs(tokenizer: Any, pairs: list[tuple[str, str]], max_length: int) -> Any:

@@ -19,8 +19,9 @@ from llmos.abi.program import Context
 from llmos.errors import ProgramFailed
 from llmos.programs.train import checkpoint
 from llmos.programs.train.best import Best
+from llmos.programs.train.methods import allocator_state, reallocate
 from llmos.programs.train.pace import Pace
-from llmos.programs.train.recipe import VALIDATION, Recipe
+from llmos.programs.train.recipe import VALIDATION, Method, Recipe
 from llmos.programs.train.steps import Steps
 from llmos.programs.train.work import Work
 
@@ -61,6 +62,10 @@ class Watch(TrainerCallback):
             self.trainer._tr_loss += resumed["loss_sum"]
             self.trainer._globalstep_last_logged = resumed["last_logged"]
         self.pace.begin()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._recipe.method is Method.ADALORA:
+            reallocate(self.trainer.model, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, model = state.global_step, self.trainer.model
@@ -145,6 +150,7 @@ class Watch(TrainerCallback):
             "model": learned,
             "best": self.best.state(),
             "kept": dict(self._kept),
+            "allocator": allocator_state(model),
             "threads": torch.get_num_threads(),
             "is_finished": is_finished,
             "num_tokens": self.pace.num_tokens,

@@ -11,7 +11,7 @@ import torch
 
 from llmos.errors import InvalidRequest
 from llmos.programs.train import vocabulary
-from llmos.programs.train.examples import Batch, Examples
+from llmos.programs.train.examples import Batch, Examples, by_length
 from llmos.programs.train.recipe import Recipe, family_of
 from llmos.programs.train.rows import Rows
 
@@ -99,6 +99,14 @@ def losses(
                     yield numbers, batch, None, float(loss(model, batch))
     finally:
         model.train(was_training)
+
+
+def mean_loss(model: Any, examples: Examples, loss: Any = None, batch_size: int = 16) -> float:
+    """Over all examples."""
+    total = 0.0
+    for numbers, _, _, value in losses(model, examples, by_length(examples, batch_size), loss):
+        total += value * len(numbers)
+    return total / len(examples)
 
 
 def require(rows: Mapping[str, Rows], split: str, least: int) -> None:

@@ -9,6 +9,16 @@ from llmos.programs.train.work import Setting, Work
 
 MODULES = {
     Objective.CLASSIFY: "classify",
+    Objective.REGRESS: "regress",
+    Objective.TAG: "tag",
+    Objective.QA: "qa",
+    Objective.MASKED: "language",
+    Objective.CAUSAL: "language",
+    Objective.DENOISE: "language",
+    Objective.SEQ2SEQ: "seq2seq",
+    Objective.EMBED: "embed",
+    Objective.IMAGES: "images",
+    Objective.SOUNDS: "sounds",
 }
 
 

@@ -14,10 +14,10 @@ import torch
 from llmos.errors import InvalidRequest
 from llmos.programs.train import vocabulary
 from llmos.programs.train.examples import Batch, Examples, by_length, mask_of, padded
-from llmos.programs.train.recipe import TRAIN, family_of
+from llmos.programs.train.models import load_or_make
+from llmos.programs.train.recipe import TRAIN
 from llmos.programs.train.rows import Rows, labels_of, texts_of
 from llmos.programs.train.scores import classification
-from llmos.programs.train.scratch import make_config
 from llmos.programs.train.work import Setting, Work, losses
 
 MAX_LABELS = 10_000
@@ -139,27 +139,15 @@ def _encode(
 
 
 def _model(setting: Setting, tokenizer: Any, labels: list[str]) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    auto: Any = AutoModelForSequenceClassification
-    fields = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {name: number for number, name in enumerate(labels)},
-        "problem_type": "single_label_classification",
-    }
-    if setting.base is None:
-        config = make_config(family_of(setting.recipe), setting.recipe.model, tokenizer, **fields)
-        return auto.from_config(config)
-    model = auto.from_pretrained(
-        setting.base,
-        local_files_only=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,
-        **fields,
+    return load_or_make(
+        setting,
+        "AutoModelForSequenceClassification",
+        tokenizer,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+        problem_type="single_label_classification",
     )
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return model
 
 
 class _Collate:
