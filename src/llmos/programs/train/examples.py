@@ -54,6 +54,11 @@ class Examples(Dataset[Batch]):
         self.num_tokens += int(self.lengths[numbers].sum())
         return self.batch(numbers)
 
+    def head(self, number: int) -> Examples:
+        """The first ones alone."""
+        lengths = self.lengths[:number].tolist()
+        return Examples(self.rows[:number], lengths, self.collate, self.seed)
+
     def batch(self, numbers: Sequence[int]) -> Batch:
         """One batch, as it is made of these rows in this epoch."""
         words = [self.seed, self.epoch, *numbers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 import warnings
@@ -21,6 +22,9 @@ is what one waits for a thread that has no processor (measured: 14 x as long a s
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
+
+MEASURED = 2000
+"""At most so many of the examples it learned from are measured at the end."""
 
 SMALL_STEP = 2e9
 """Multiplications of a step, forward and backward: some 20 ms of one core."""
@@ -114,20 +118,22 @@ class _Run:
     def _train(
         self, work: Any, kept: dict[str, str], state: dict[str, Any] | None
     ) -> Mapping[str, Any]:
-        from llmos.programs.train import checkpoint
-        from llmos.programs.train.examples import Order
+        from llmos.programs.train import checkpoint, preference
         from llmos.programs.train.methods import apply_method, set_allocator_state
         from llmos.programs.train.steps import plan_steps
         from llmos.programs.train.trainer import ExamplesTrainer, make_arguments
         from llmos.programs.train.watch import Watch
 
         recipe, examples = self._recipe, work.examples[TRAIN]
-        num_batches = len(Order(examples, recipe.training.batch_size, recipe.training.seed))
-        steps = plan_steps(recipe, num_batches)
+        steps = plan_steps(recipe, math.ceil(len(examples) / recipe.training.batch_size))
         apply_method(recipe, work, steps.total)
         watch = Watch(self._ctx, recipe, work, steps, kept)
-        arguments = make_arguments(recipe, steps, self._scratch)
-        trainer = ExamplesTrainer(recipe, work, args=arguments, callbacks=[watch])
+        trainer: Any
+        if recipe.objective in preference.OBJECTIVES:
+            trainer = preference.make_trainer(recipe, work, steps, watch, self._scratch)
+        else:
+            arguments = make_arguments(recipe, steps, self._scratch)
+            trainer = ExamplesTrainer(recipe, work, args=arguments, callbacks=[watch])
         watch.trainer = trainer
         resume_from = None
         if state is not None:
@@ -156,7 +162,8 @@ class _Run:
         best_step = watch.best.step if recipe.watch.keep_best and watch.best.load(work.model) else 0
         self._ctx.progress(num_steps, num_steps, "steps", "measuring")
         begun_s = time.monotonic()
-        metrics = {split: work.score(work.model, part) for split, part in work.examples.items()}
+        parts = work.examples | {TRAIN: work.examples[TRAIN].head(MEASURED)}
+        metrics = {split: work.score(work.model, part) for split, part in parts.items()}
         for split, scores in metrics.items():
             self._ctx.emit("metric", {"step": num_steps, "split": split, "final": True, **scores})
         outputs = {

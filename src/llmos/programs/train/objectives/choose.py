@@ -19,6 +19,11 @@ MODULES = {
     Objective.EMBED: "embed",
     Objective.IMAGES: "images",
     Objective.SOUNDS: "sounds",
+    Objective.SFT: "prefer",
+    Objective.DPO: "prefer",
+    Objective.KTO: "prefer",
+    Objective.REWARD: "prefer",
+    Objective.GRPO: "prefer",
 }
 
 
