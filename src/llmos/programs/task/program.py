@@ -17,6 +17,7 @@ from llmos.errors import (
     ErrorInfo,
     InvalidRequest,
     LLMOSError,
+    PluginError,
     ShuttingDown,
     from_info,
 )
@@ -33,6 +34,10 @@ PAUSES_S = (0.25, 1.0, 3.0, 10.0, 30.0)
 
 NAP_S = 0.05
 PROGRESS_PERIOD_S = 0.25
+GRAMMAR = "grammar"
+"""The parameter that is named where a driver, or the library of grammars, does not take one. That
+the library is not installed is a PluginError."""
+
 LAST_MS = 900_000.0
 """Calls made so shortly before the task expires get what is left as their deadline."""
 
@@ -61,6 +66,10 @@ class Work(Protocol):
 
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """For each row its result, or an LLMOSError."""
+        ...
+
+    def loosen(self) -> None:
+        """From the next call on without a grammar: nobody here can bind an answer by it."""
         ...
 
 
@@ -92,6 +101,7 @@ class _Run:
         self._num_failed = sum(stream == rows.FAILED for stream, _ in ctx.done_keys)
         self._tries: dict[int, int] = {}
         self._again: set[int] = set()
+        self._loosened: set[int] = set()
         self._num_failures = 0
         self._resume_s = 0.0
         self._told_s = 0.0
@@ -119,7 +129,8 @@ class _Run:
         seen = look(self._rows(), self._spec, self._work.needs, self._give_way)
         self._columns, self._total = seen.columns, seen.num_rows
         if self._done and self._spending.is_bounded:
-            self._spending.recall(rows.read_kept(self._ctx.gather(rows.DONE)))
+            for stream in _STREAMS:
+                self._spending.recall(rows.read_kept(self._ctx.gather(stream)))
 
     def _rows(self) -> Iterator[Row]:
         return read_rows(self._spec, self._path)
@@ -192,7 +203,7 @@ class _Run:
 
     def _take(self, key: Key, answer: Answer) -> None:
         if answer.error is not None:
-            self._take_error(key, answer.error, answer.request_id)
+            self._take_error(key, answer.error, answer)
             return
         self._num_failures = 0
         prices = self._policy.prices
@@ -201,14 +212,20 @@ class _Run:
         for number, value in zip(key.rows, self._work.read(answer, share), strict=True):
             if isinstance(value, LLMOSError):
                 alone = Key([number], key.is_timed)
-                self._take_error(alone, value.to_info(), answer.request_id)
+                self._take_error(alone, value.to_info(), answer, share)
             else:
                 self._keep(rows.DONE, rows.done(number, value, answer, prices, share))
 
-    def _take_error(self, key: Key, error: ErrorInfo, request_id: str) -> None:
+    def _take_error(self, key: Key, error: ErrorInfo, answer: Answer, share: int = 1) -> None:
         """One that may pass is tried again, later the more there were in a row."""
         if error.code == ShuttingDown.code:
             raise from_info(error)  # the server's end is no input's fault
+        is_unbound = error.param == GRAMMAR or error.code == PluginError.code
+        if is_unbound and self._loosened.isdisjoint(key.rows):
+            self._work.loosen()
+            self._loosened.update(key.rows)
+            self._again.update(key.rows)
+            return
         may_pass = error.retryable and not key.is_timed
         for number in key.rows:
             tries = self._tries.get(number, 0)
@@ -216,7 +233,7 @@ class _Run:
                 self._tries[number] = tries + 1
                 self._again.add(number)
             else:
-                self._fail(number, error, request_id)
+                self._fail(number, error, answer, share)
         if may_pass and self._resume_s <= time.monotonic():
             pause_s = PAUSES_S[min(self._num_failures, len(PAUSES_S) - 1)]
             self._num_failures += 1
@@ -225,9 +242,11 @@ class _Run:
 
     # outcomes
 
-    def _fail(self, row: int, error: ErrorInfo, request_id: str = "") -> None:
+    def _fail(
+        self, row: int, error: ErrorInfo, answer: Answer | None = None, share: int = 1
+    ) -> None:
         self._num_failed += 1
-        self._keep(rows.FAILED, rows.failed(row, error, request_id))
+        self._keep(rows.FAILED, rows.failed(row, error, answer, self._policy.prices, share))
 
     def _keep(self, stream: str, kept: rows.Kept) -> None:
         self._ctx.result(stream, str(kept.row), kept.row, rows.encode(kept))
