@@ -10,10 +10,13 @@ HOST ?= 127.0.0.1
 PORT ?= 8400
 HOME_DIR ?=
 ARGS ?=
+WORKERS ?= 2
 PRELOAD ?= pilot
 
 BIN := .venv/bin
 LINTED := src tests benchmarks tools
+# files of tests are shared out to as many processes; much of a test is waiting for a server
+PARALLEL = -n $(WORKERS) --dist loadfile
 
 .PHONY: help
 help: ## list the targets
@@ -32,8 +35,8 @@ run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos P
 	@exec $(BIN)/llmos serve --host $(HOST) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR)) $(if $(PRELOAD),--preload $(PRELOAD)) $(ARGS)
 
 .PHONY: test
-test: setup ## the whole test suite: ARGS are for pytest
-	@$(BIN)/pytest $(ARGS)
+test: setup ## the whole test suite: ARGS are for pytest, WORKERS=0 runs it in one process
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: test-gguf
 test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) into .venv-gguf
@@ -53,7 +56,7 @@ arch: lint ## lint, then the tests of structure and docs
 
 .PHONY: unit
 unit: setup ## unit tests
-	@$(BIN)/pytest -q tests/unit $(ARGS)
+	@$(BIN)/pytest -q $(PARALLEL) tests/unit $(ARGS)
 
 .PHONY: quick
 quick: setup ## lint, arch and unit side by side: at each commit, within 90 s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -130,6 +131,13 @@ class Registry(Protocol):
     async def drop_alias(self, ref: str) -> ModelVersion:
         """`name:alias` is nothing any more. Raises ModelNotFound, InvalidRequest (it is
         no alias that was given)."""
+        ...
+
+    async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
+        """A folder that was made here, as a version of `name`. It is copied; checked as a pull's.
+
+        Raises InvalidRequest (a name that is none), ModelRejected, DiskFull, StorageError.
+        """
         ...
 
     async def remove(self, ref: str) -> ModelVersion:

@@ -101,8 +101,9 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 class Run(msgspec.Struct, frozen=True, tag="run"):
     """To a program worker, once. Answered at the end by `Returned`, `Raised` or `GaveWay`.
 
-    `files` are read-only paths by name, `checkpoint` the path of the newest one, `done_keys` the
-    (stream, key) of results that are kept already. Bounds: results on their way, log lines/s.
+    `files` and `models` are read-only paths by name, `checkpoint` the path of the newest one,
+    `done_keys` the (stream, key) of results that are kept already. Bounds: results on their way,
+    log lines/s.
     """
 
     job_id: str
@@ -115,6 +116,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     max_results_in_flight: int
     max_log_lines_per_s: float
     max_calls_in_flight: int
+    models: dict[str, str] = {}
 
 
 class GiveWay(msgspec.Struct, frozen=True, tag="giveway"):
@@ -153,6 +155,13 @@ class Gathered(msgspec.Struct, frozen=True, tag="gathered"):
     error: ErrorInfo | None = None
 
 
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
+    """The version that was asked for, or why there is none."""
+
+    ref: str = ""
+    error: ErrorInfo | None = None
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Unload and exit 0."""
 
@@ -176,6 +185,7 @@ ToWorker = (
     | Replied
     | Kept
     | Gathered
+    | Registered
     | Shutdown
 )
 
@@ -294,6 +304,14 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
     stream: str
 
 
+class Register(msgspec.Struct, frozen=True, tag="register"):
+    """A folder of the scratch folder becomes a version of the model `name`; answered by
+    `Registered`. One at a time."""
+
+    path: str
+    name: str
+
+
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
     outputs: dict[str, Any]
 
@@ -333,6 +351,7 @@ FromWorker = (
     | Waits
     | Checkpoint
     | Gather
+    | Register
     | Returned
     | Raised
     | GaveWay

@@ -31,6 +31,7 @@ from llmos.cli import (
     system,
     tasks,
     top,
+    train,
 )
 from llmos.cli.options import examples
 
@@ -106,6 +107,14 @@ _COMMANDS = (
     ),
     (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),
+    (
+        train.train,
+        (
+            "llmos train --name sentiment --train train.csv --validation val.csv --test test.csv",
+            "llmos train recipe.yaml --set training.epochs=5",
+            "llmos train --help-recipe",
+        ),
+    ),
     (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory --wide")),
     (top.top, ("llmos top", "llmos top --once", "llmos top --json --interval 5")),
     (

@@ -49,6 +49,7 @@ def pull(
     if known is not None:
         source, name = known.source, name or known.name
     source, remote = as_remote(as_source(source), key_env)
+    check_source(source)
     with connect(start=True) as client:
         options = PullOptions(driver, remote)
         version = pull_model(client, source, name, options, as_json=json)
@@ -131,6 +132,18 @@ def as_source(text: str) -> str:
     if ":" not in text and Path(text).expanduser().exists():
         return f"file:{text}"
     return text
+
+
+def check_source(source: str) -> None:
+    """Raises ModelNotFound for what is no address and no path, but the name of something else."""
+    from llmos.errors import ModelNotFound
+    from llmos.library.catalogue import near
+
+    if ":" in source or source.startswith(("/", "~", ".")):
+        return
+    if "/" in source:
+        raise ModelNotFound(f"there is no folder {source!r}; the hub's is 'hf:{source}'")
+    raise near(source)
 
 
 def ls(json: Json = False) -> None:

@@ -72,12 +72,26 @@ def report(job: JobRecord, *, as_json: bool) -> None:
         emit_json(job)
     elif job.state is JobState.SUCCEEDED:
         note(_summary(outputs))
+        if first := outputs.get("first_error"):
+            note(f"row {first['row']}: {first['message']}")
+            note(f"hint: `llmos task result {job.job_id[-8:]} --errors` lists what failed")
     else:
         said = job.reason if job.error is None else f"{job.error.message} ({job.error.code})"
         note(f"{job.job_id}  {job.state}: {said}")
+        if job.error is not None and (hint := _COLUMN_HINTS.get(str(job.error.param))):
+            note(f"hint: {hint}")
     is_done = job.state is JobState.SUCCEEDED and outputs.get("status") == "completed"
     if not is_done or not counts.get("completed"):
         raise typer.Exit(FAILED)
+
+
+_COLUMN_HINTS = {
+    "columns.text": "--column NAME, or `input.column` of a task file, says which one is the text",
+    **{
+        f"columns.{name}": f"--map {name}=COLUMN, or `input.columns`, says which one that is"
+        for name in ("question", "context", "query", "documents")
+    },
+}
 
 
 def _summary(outputs: dict[str, object]) -> str:

@@ -463,6 +463,7 @@ _OF_PROGRAMS = (
     msg.Waits,
     msg.Checkpoint,
     msg.Gather,
+    msg.Register,
     msg.Returned,
     msg.Raised,
     msg.GaveWay,

@@ -105,7 +105,7 @@ def _strangeness(entry: Entry | None, language: str) -> int:
 def _reason(
     work: str, version: ModelVersion, entry: Entry | None, language: str | None, num: int
 ) -> str:
-    parts = [f"chosen of {num} that do {work}"]
+    parts = [f"for {work}, chosen of {num} that could" if num > 1 else f"the one for {work}"]
     if language is not None and entry is not None:
         parts.append(f"{'speaks' if speaks(entry, language) else 'does not speak'} {language}")
     if entry is not None and entry.measured:

@@ -58,6 +58,19 @@ PIPELINES = ProgramEntry(
     inputs={PIPELINE: "`steps` by name: see docs/evaluate.md"},
 )
 
+TRAINING = ProgramEntry(
+    name="train",
+    entry="llmos.programs.train.program:TrainProgram",
+    memory_bytes=2 << 30,
+    compute=True,
+    checkpoints=True,
+    exports={f"{RAW}adapter": "adapter.tar"},
+    about="Trains a model by a recipe and registers it: see docs/train.md",
+    inputs={"recipe": "all that is trained, on what and how; `llmos train --help-recipe`"},
+    plan="llmos.programs.train.plan:plan",
+    registers=True,
+)
+
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
 
 DRILL = ProgramEntry(
@@ -82,6 +95,7 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, EVALUATIONS, PIPELINES, DRILL, DRILL_COMPUTE)
+    entry.name: entry
+    for entry in (BATCHES, TASKS, EVALUATIONS, PIPELINES, TRAINING, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

@@ -172,6 +172,12 @@ class ModelRegistry:
 
         return await self._flights.join((version.model_id, to, wanted), progress, run)
 
+    async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
+        """See `abi.Registry`."""
+        wanted = normalise_name(name)
+        made = FolderSource(str(folder))
+        return await self._pull(made, source, wanted, lambda _: None)
+
     async def register_builtin(self, builtin: Builtin) -> ModelVersion:
         """Idempotent; new contents are a new version. Raises ModelRejected, StorageError."""
         name = normalise_name(builtin.name)

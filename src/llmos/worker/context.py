@@ -33,6 +33,7 @@ class WorkerContext:
         self._signals = signals
         self._scratch = scratch
         self._files = MappingProxyType(run.files)
+        self._models = MappingProxyType(run.models)
         self._inputs = MappingProxyType(run.inputs)
         self._done_keys = frozenset(run.done_keys)
         self.teller = Teller(outlet.send, signals, run.max_log_lines_per_s)
@@ -44,6 +45,8 @@ class WorkerContext:
         self._kept: list[ErrorInfo | None] = []
         self._gathering = threading.Lock()
         self._gathered: list[msg.Gathered] = []
+        self._registering = threading.Lock()
+        self._registered: list[msg.Registered] = []
 
     # abi.Context
 
@@ -62,6 +65,10 @@ class WorkerContext:
     @property
     def files(self) -> Mapping[str, str]:
         return self._files
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        return self._models
 
     @property
     def scratch(self) -> str:
@@ -142,6 +149,29 @@ class WorkerContext:
         if error is not None:
             raise from_info(error)
 
+    def register(self, folder: str, name: str) -> str:
+        """What was put before it is durable before it."""
+        path = self._own_folder(folder)
+        with self._registering:
+            self._results.drain()
+            self._outlet.send(msg.Register(str(path), name))
+            with self._signals.changed:
+                while not self._registered:
+                    self._signals.check_over()
+                    self._signals.changed.wait()
+                registered = self._registered.pop()
+        if registered.error is not None:
+            raise from_info(registered.error)
+        return registered.ref
+
+    def _own_folder(self, path: str) -> Path:
+        """Raises InvalidRequest for what is no folder below the scratch folder."""
+        scratch = self._scratch.resolve()
+        folder = (scratch / path).resolve()
+        if not folder.is_dir() or scratch not in folder.parents:
+            raise InvalidRequest("a model lies in a folder of the scratch folder", param="folder")
+        return folder
+
     def _own_file(self, path: str) -> Path:
         """Raises InvalidRequest for what is no file of the scratch folder."""
         file = self._scratch / path
@@ -179,6 +209,11 @@ class WorkerContext:
     def on_gathered(self, message: msg.Gathered) -> None:
         with self._signals.changed:
             self._gathered.append(message)
+            self._signals.changed.notify_all()
+
+    def on_registered(self, message: msg.Registered) -> None:
+        with self._signals.changed:
+            self._registered.append(message)
             self._signals.changed.notify_all()
 
     def on_kept(self, message: msg.Kept) -> None:

@@ -138,6 +138,8 @@ class ProgramLoop:
             self._context.on_kept(message)
         elif isinstance(message, msg.Gathered) and self._context is not None:
             self._context.on_gathered(message)
+        elif isinstance(message, msg.Registered) and self._context is not None:
+            self._context.on_registered(message)
         elif isinstance(message, msg.GiveWay):
             self._signals.give_way(message.reason, message.stop)
         elif isinstance(message, msg.Run) and self._run is None:

@@ -67,7 +67,7 @@ class FakeContext:
         self.should_yield = False
         self.should_stop = False
         self.on_answer: Callable[[int], None] = lambda number: None
-        self._answer = answer
+        self.answer = answer
 
     def stop(self) -> None:
         self.should_stop = self.should_yield = True
@@ -95,7 +95,7 @@ class FakeContext:
         return str(path)
 
     def call(self, request: Generate) -> Answer:
-        answer = self._answer(request)
+        answer = self.answer(request)
         if answer.error is not None:
             raise from_info(answer.error)
         return answer
@@ -123,7 +123,7 @@ class FakeContext:
                 return
             key, request = under_way.pop()
             self.num_asked += 1
-            answer = self._answer(request)
+            answer = self.answer(request)
             self.on_answer(self.num_asked)
             yield key, answer
 

@@ -195,6 +195,8 @@ def _corners(box: Any, width: int, height: int) -> dict[str, int]:
 
 
 def _mean(opened: Open) -> Any:
+    if len(opened.results) == 1:
+        return np.asarray(opened.results[0], dtype=np.float64)  # most items are one row
     weights = [row.cost for row in opened.item.rows]
     return np.average(np.stack(opened.results), axis=0, weights=weights)
 

@@ -105,6 +105,9 @@ class Embedded:
         prompt = ItemsPrompt(EMBED, list(pieces[0]), self._params)
         return Generate(self._ref, prompt, Sampling(), options, EMBED)
 
+    def loosen(self) -> None:
+        """It sends none."""
+
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """Places of documents with their cosines."""
         outputs = sorted(answer.outputs, key=lambda output: output.index)

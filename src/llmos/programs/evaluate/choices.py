@@ -50,6 +50,9 @@ class ByLetter:
             messages.insert(0, {"role": "system", "content": self._spec.system})
         return Generate(ref, ChatPrompt(messages), sampling, options)
 
+    def loosen(self) -> None:
+        """It sends none."""
+
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """The place of the choice; one that is none is for the example to refuse."""
         found = _LETTER.search(answer.text.strip())
@@ -74,6 +77,9 @@ class ByLogprobs:
     def request(self, pieces: Sequence[Any], options: Options) -> Generate:
         context, choice = pieces[0]
         return Generate(self._ref, TextPrompt(context + choice), SCORING, options, "text")
+
+    def loosen(self) -> None:
+        """It sends none."""
 
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """All of the prompt's tokens, last first: who knows the choice takes those that are it."""

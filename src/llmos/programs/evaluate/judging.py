@@ -73,6 +73,10 @@ class Judging:
             return Generate(ref, ChatPrompt(messages), self._sampling, options)
         return Generate(ref, TextPrompt(text + "\n"), self._sampling, options, "text")
 
+    def loosen(self) -> None:
+        """Ask in words alone."""
+        self._sampling = msgspec.structs.replace(self._sampling, grammar=None)
+
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         try:
             found = msgspec.json.decode(answer.text.strip().encode(), type=Verdict)

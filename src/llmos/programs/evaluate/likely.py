@@ -30,6 +30,9 @@ class Likely:
     def request(self, pieces: Sequence[Any], options: Options) -> Generate:
         return Generate(self._ref, TextPrompt(pieces[0]), SCORING, options, "text")
 
+    def loosen(self) -> None:
+        """It sends none."""
+
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """Sums over all tokens but the first, of which nothing is told."""
         if answer.prompt_logprobs is None:

@@ -119,6 +119,7 @@ class _Run:
             inputs=self._fill(step.inputs),
             name=f"{self._spec.name or PIPELINE}/{name}",
             files=self._fill(step.files),
+            models=self._fill(step.models),
             memory_bytes=step.memory_bytes,
             timeout_s=step.timeout_s,
         )

@@ -60,7 +60,7 @@ def write_html(path: Path, spec: TaskSpec, layout: Layout, every: Records, tally
         file.write("</dl>\n")
         for heading, chart in _charts(tally):
             file.write(f"<h2>{escape(heading)}</h2>\n{chart}\n")
-        _write_rows(file.write, layout, every, tally.completed + tally.failed)
+        _write_rows(file.write, layout, every, tally)
         file.write("</body>\n</html>\n")
 
 
@@ -74,7 +74,7 @@ def _charts(tally: Tally) -> list[tuple[str, str]]:
             Bar(as_time(upper_ms(n)), tally.times[n], f"{tally.times[n]:,}")
             for n in range(first, last + 1)
         ]
-        what = "Time of one input"
+        what = "From asking to answer"
         made.append((what, columns_chart(what, bars, "at most")))
     if tally.errors:
         bars = [Bar(code, n, f"{n:,}") for code, n in tally.errors.most_common(SHOWN_LABELS)]
@@ -92,18 +92,24 @@ def _label_bars(tally: Tally) -> list[Bar]:
     return bars
 
 
-def _write_rows(write: Callable[[str], object], layout: Layout, every: Records, total: int) -> None:
+def _write_rows(
+    write: Callable[[str], object], layout: Layout, every: Records, tally: Tally
+) -> None:
+    """The first of them; without a column of errors where there are none."""
+    total = tally.completed + tally.failed
     shown = min(total, SHOWN_ROWS)
+    names = layout.names if tally.failed else layout.names[:-1]
     write("<h2>Results</h2>\n")
     if shown < total:
         write(f'<p class="note">The first {shown:,} of {total:,}.</p>\n')
     write('<div class="wide"><table>\n<tr>')
-    write("".join(f"<th>{escape(name)}</th>" for name in layout.names) + "</tr>\n")
+    write("".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>\n")
     for record in islice(every(), shown):
         bad = record.kept is not None and record.kept.error is not None
         write('<tr class="bad">' if bad else "<tr>")
-        for value in layout.values(record).values():
-            text = as_text(value)
+        values = layout.values(record)
+        for name in names:
+            text = as_text(values[name])
             cut = text if len(text) <= CELL_CHARS else text[:CELL_CHARS] + "…"
             write(f"<td>{escape(cut)}</td>")
         write("</tr>\n")

@@ -70,6 +70,9 @@ class Itemwise:
             return [_ranked(sorted(outputs.values(), key=lambda output: output.index))]
         return [self._one(outputs.get(index)) for index in range(num_rows)]
 
+    def loosen(self) -> None:
+        """It sends none."""
+
     def _one(self, output: ItemOutput | None) -> Any:
         if output is None:
             return AnswerRejected("the model said nothing of this input")

@@ -18,6 +18,7 @@ from llmos.errors import (
     DeadlineExceeded,
     ErrorInfo,
     LLMOSError,
+    PluginError,
     ShuttingDown,
     from_info,
 )
@@ -29,6 +30,10 @@ PAUSES_S = (0.25, 1.0, 3.0, 10.0, 30.0)
 """Before the next call after the first, second … failure in a row that may pass."""
 
 NAP_S = 0.05
+GRAMMAR = "grammar"
+"""The parameter that is named where a driver, or the library of grammars, does not take one. That
+the library is not installed is a PluginError."""
+
 PERIOD_S = 0.25
 LAST_MS = 900_000.0
 """Calls made so shortly before the task expires get what is left as their deadline."""
@@ -60,6 +65,10 @@ class Work(Protocol):
         """For each row its result, or an LLMOSError."""
         ...
 
+    def loosen(self) -> None:
+        """From the next call on without a grammar: nobody here can bind an answer by it."""
+        ...
+
 
 class Rounds:
     """Of one attempt, over one source of rows. `streams` are where results and errors are kept,
@@ -87,6 +96,7 @@ class Rounds:
         self._num_failed = sum(stream == streams[1] for stream, _ in ctx.done_keys)
         self._tries: dict[int, int] = {}
         self._again: set[int] = set()
+        self._loosened: set[int] = set()
         self._num_failures = 0
         self._resume_s = 0.0
         self._told_s = 0.0
@@ -108,7 +118,8 @@ class Rounds:
         """Returns when every row has its outcome. Raises Yielded, Interrupted, and what no row can
         be blamed for."""
         if self._done and self._spending.is_bounded:
-            self._spending.recall(rows.read_kept(self._ctx.gather(self._stream_done)))
+            for stream in (self._stream_done, self._stream_failed):
+                self._spending.recall(rows.read_kept(self._ctx.gather(stream)))
         self._round()
         while self._again:
             self._round()
@@ -180,7 +191,7 @@ class Rounds:
 
     def _take(self, key: Key, answer: Answer) -> None:
         if answer.error is not None:
-            self._take_error(key, answer.error, answer.request_id)
+            self._take_error(key, answer.error, answer)
             return
         self._num_failures = 0
         prices = self._policy.prices
@@ -189,14 +200,20 @@ class Rounds:
         for number, value in zip(key.rows, self._work.read(answer, share), strict=True):
             if isinstance(value, LLMOSError):
                 alone = Key([number], key.is_timed)
-                self._take_error(alone, value.to_info(), answer.request_id)
+                self._take_error(alone, value.to_info(), answer, share)
             else:
                 self._keep(self._stream_done, rows.done(number, value, answer, prices, share))
 
-    def _take_error(self, key: Key, error: ErrorInfo, request_id: str) -> None:
+    def _take_error(self, key: Key, error: ErrorInfo, answer: Answer, share: int = 1) -> None:
         """One that may pass is tried again, later the more there were in a row."""
         if error.code == ShuttingDown.code:
             raise from_info(error)  # the server's end is no input's fault
+        is_unbound = error.param == GRAMMAR or error.code == PluginError.code
+        if is_unbound and self._loosened.isdisjoint(key.rows):
+            self._work.loosen()
+            self._loosened.update(key.rows)
+            self._again.update(key.rows)
+            return
         may_pass = error.retryable and not key.is_timed
         for number in key.rows:
             tries = self._tries.get(number, 0)
@@ -204,7 +221,7 @@ class Rounds:
                 self._tries[number] = tries + 1
                 self._again.add(number)
             else:
-                self._fail(number, error, request_id)
+                self._fail(number, error, answer, share)
         if may_pass and self._resume_s <= time.monotonic():
             pause_s = PAUSES_S[min(self._num_failures, len(PAUSES_S) - 1)]
             self._num_failures += 1
@@ -213,9 +230,11 @@ class Rounds:
 
     # outcomes
 
-    def _fail(self, row: int, error: ErrorInfo, request_id: str = "") -> None:
+    def _fail(
+        self, row: int, error: ErrorInfo, answer: Answer | None = None, share: int = 1
+    ) -> None:
         self._num_failed += 1
-        self._keep(self._stream_failed, rows.failed(row, error, request_id))
+        self._keep(self._stream_failed, rows.failed(row, error, answer, self._policy.prices, share))
 
     def _keep(self, stream: str, kept: rows.Kept) -> None:
         self._ctx.result(stream, str(kept.row), kept.row, rows.encode(kept))
