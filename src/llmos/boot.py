@@ -149,6 +149,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
+            plan_of=entry_points.named,
             snapshots=snapshots,
             footprints=footprints,
             choose_dtype=choose_dtype,

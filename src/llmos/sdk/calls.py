@@ -71,6 +71,21 @@ def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
     return _call(config, request, lambda body: decode(body, ModelVersion))
 
 
+def alias_model(
+    config: ClientConfig, ref: str, alias: str, *, reason: str = ""
+) -> Call[ModelVersion]:
+    """Let `name:alias` be this version from now on. Raises ModelNotFound, InvalidRequest."""
+    body = encode({"alias": alias, "reason": reason})
+    request = Request("POST", model_path(ref, "/alias"), body)
+    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+
+
+def unalias_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+    """Take `name:alias` away; the version it was. Raises ModelNotFound, InvalidRequest."""
+    request = Request("DELETE", model_path(ref, "/alias"))
+    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+
+
 def load_model(
     config: ClientConfig,
     ref: str,
