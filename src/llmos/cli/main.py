@@ -23,6 +23,7 @@ from llmos.cli import (
     models,
     processes,
     run,
+    runs,
     serve,
     sim,
     story,
@@ -141,6 +142,7 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(runs.app, name="runs")
 app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")

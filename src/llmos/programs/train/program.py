@@ -127,6 +127,7 @@ class _Run:
         recipe, examples = self._recipe, work.examples[TRAIN]
         steps = plan_steps(recipe, math.ceil(len(examples) / recipe.training.batch_size))
         apply_method(recipe, work, steps.total)
+        self._ctx.emit("run", self._about(work, steps.total))
         watch = Watch(self._ctx, recipe, work, steps, kept)
         trainer: Any
         if recipe.objective in preference.OBJECTIVES:
@@ -153,6 +154,21 @@ class _Run:
                 return {"status": "cancelled", "steps": num_steps}
             watch.save(work.model, trainer.state, is_finished=True)
         return self._finish(work, watch, num_steps)
+
+    def _about(self, work: Any, total_steps: int) -> dict[str, Any]:
+        """What this attempt goes by: code, data, sizes."""
+        from llmos.programs.train.saving import file_facts, versions
+
+        parameters = list(work.model.parameters())
+        return {
+            "attempt": self._ctx.attempt,
+            "versions": versions(),
+            "data": {n: file_facts(Path(p)) for n, p in sorted(self._ctx.files.items())},
+            "examples": {split: len(part) for split, part in work.examples.items()},
+            "num_parameters": sum(p.numel() for p in parameters),
+            "num_learned": sum(p.numel() for p in parameters if p.requires_grad),
+            "total_steps": total_steps,
+        }
 
     def _finish(self, work: Any, watch: Any, num_steps: int) -> Mapping[str, Any]:
         from llmos.programs.train.methods import merge
