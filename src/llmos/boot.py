@@ -51,7 +51,8 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
-from llmos.tracking.sink import Sink, open_sink
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Sink
 from llmos.tracking.tracker import Tracker
 from llmos.weights.processor import choose_dtype
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
-
-from llmos.errors import ConfigError, PluginError
 
 
 class Run(NamedTuple):
@@ -39,44 +36,6 @@ class Sink(Protocol):
     def end(self, run: Run, state: str) -> None: ...
 
     def close(self) -> None: ...
-
-
-def open_sink(name: str, folder: Path) -> Sink:
-    """Raises PluginError naming what to install, ConfigError for a name that is none."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        return MAKERS[name](folder)
-    except KeyError:
-        raise ConfigError(f"tracking.sinks: {name!r} is none of {', '.join(MAKERS)}") from None
-    except ImportError:
-        raise PluginError(
-            f"tracking.sinks: {name} needs an extra: pip install 'llmos[{name}]'"
-        ) from None
-
-
-def _mlflow(folder: Path) -> Sink:
-    from llmos.tracking.mlflow import MlflowSink
-
-    return MlflowSink(folder)
-
-
-def _tensorboard(folder: Path) -> Sink:
-    from llmos.tracking.tensorboard import TensorboardSink
-
-    return TensorboardSink(folder)
-
-
-def _wandb(folder: Path) -> Sink:
-    from llmos.tracking.wandb import WandbSink
-
-    return WandbSink(folder)
-
-
-MAKERS: dict[str, Callable[[Path], Sink]] = {
-    "mlflow": _mlflow,
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,32 +87,29 @@ class Tracker:
         await asyncio.to_thread(self._write)
 
     def _pass_on(self, run: Run, points: list[Point]) -> None:
-        for name, sink in self._sinks.items():
-            try:
-                if run.run_id not in self._begun:
-                    sink.begin(run)
-                if points:
-                    sink.tell(run, points)
-            except Exception:
-                log.exception("%s was not told of %s", name, run.run_id)
+        is_new = run.run_id not in self._begun
         self._begun.add(run.run_id)
+        if is_new:
+            self._tell(lambda sink: sink.begin(run))
+        if points:
+            self._tell(lambda sink: sink.tell(run, points))
 
     def _end(self, run: Run, state: str) -> None:
-        for name, sink in self._sinks.items():
-            try:
-                sink.end(run, state)
-            except Exception:
-                log.exception("%s was not told of the end of %s", name, run.run_id)
+        self._tell(lambda sink: sink.end(run, state))
         self._begun.discard(run.run_id)
         self._told.after.pop(run.run_id, None)
         self._told.ended = [*self._told.ended, run.run_id][-KEPT:]
 
     def _close(self) -> None:
+        self._tell(lambda sink: sink.close())
+
+    def _tell(self, what: Callable[[Sink], None]) -> None:
+        """Each sink; what one raises is logged, and the others are told all the same."""
         for name, sink in self._sinks.items():
             try:
-                sink.close()
+                what(sink)
             except Exception:
-                log.exception("%s did not close", name)
+                log.exception("the tracker %s failed", name)
 
     def _read(self) -> Told:
         try:

@@ -13,7 +13,8 @@ from llmos.abi.jobs import JobEvent, JobFilter, JobRecord, JobSpec, JobState
 from llmos.abi.principal import Principal
 from llmos.errors import ConfigError
 from llmos.tracking.config import TrackingConfig
-from llmos.tracking.sink import Point, Run, Sink, open_sink
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Point, Run, Sink
 from llmos.tracking.tracker import Tracker
 
 RUN = Run("job_0123456789abcdef0123456789abcdef", "tiny", 10**18, {"recipe.name": "tiny"})

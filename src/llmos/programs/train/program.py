@@ -15,10 +15,6 @@ from llmos.abi.program import Context, Yielded
 from llmos.errors import OutOfMemory, PluginError
 from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
 
-SPINS = "1000"
-"""How long OpenMP's threads wait awake, some 30 µs: on a machine that is busy with others, longer
-is what one waits for a thread that has no processor (measured: 14 x as long a step)."""
-
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -38,7 +34,6 @@ class TrainProgram:
         """Raises InvalidRequest for a recipe or data that are none, OutOfMemory, ProgramFailed for
         a run that diverged, PluginError without the extra `train`."""
         recipe = parse(ctx.inputs.get(RECIPE))
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         require_extra()
         try:
             with warnings.catch_warnings():
