@@ -17,7 +17,7 @@ from tests.contract.train.data import recipe, sentiment
 from tests.system.server import Server
 from tests.system.test_jobs import QUICK, Jobs, worker_pid
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,26 @@ def test_one_command_makes_a_classifier_that_is_served(server: Server, tmp_path:
     assert '"pos"' in told
 
 
-def test_put_off_and_killed_it_comes_to_the_same_weights(jobs: Jobs, tmp_path: Path) -> None:
-    files = sentiment(tmp_path, 400)
-    wanted = recipe(training={"epochs": 8}, watch={"checkpoint_s": 0.1})
-    whole = end(jobs, submit(jobs, wanted, files))
-    assert whole["state"] == "succeeded", whole
-    job_id = submit(jobs, {**wanted, "name": "tiny-again"}, files)
+WANTED = recipe(training={"epochs": 5}, watch={"checkpoint_s": 0.1})
+
+
+@pytest.fixture(scope="module")
+def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run that nobody disturbed."""
+    with server.client() as client:
+        jobs = Jobs(client)
+        files = sentiment(tmp_path_factory.mktemp("whole"), 400)
+        ended = end(jobs, submit(jobs, WANTED, files))
+    assert ended["state"] == "succeeded", ended
+    return ended
+
+
+def test_put_off_again_and_again_it_comes_to_the_same_weights(
+    jobs: Jobs, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    job_id = submit(jobs, WANTED, sentiment(tmp_path, 400))
     seen = 0
-    for _ in range(3):
+    for _ in range(2):
         seen = _step_after(jobs, job_id, seen)
         assert jobs.post(f"/os/v1/processes/{job_id}/suspend").status_code == 200
         assert jobs.post(f"/os/v1/processes/{job_id}/resume").status_code == 200
@@ -113,20 +125,15 @@ def test_put_off_and_killed_it_comes_to_the_same_weights(jobs: Jobs, tmp_path: P
 
 
 def test_its_worker_killed_it_goes_on_from_its_checkpoint(
-    server: Server, jobs: Jobs, tmp_path: Path
+    server: Server, jobs: Jobs, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    files = sentiment(tmp_path, 400)
-    wanted = recipe(training={"epochs": 8}, watch={"checkpoint_s": 0.1})
-    whole = end(jobs, submit(jobs, wanted, files))
-    job_id = submit(jobs, wanted, files)
+    job_id = submit(jobs, WANTED, sentiment(tmp_path, 400))
     _step_after(jobs, job_id, 40)
     os.kill(worker_pid(server), signal.SIGKILL)
     again = end(jobs, job_id)
     assert again["state"] == "succeeded", again
     assert again["num_deaths"] == 1
     assert again["outputs"]["weights"] == whole["outputs"]["weights"]
-    steps = [e["value"]["step"] for e in jobs.events(job_id, kind="metric", limit=1000)]
-    assert min(steps) == 1
 
 
 def _step_after(jobs: Jobs, job_id: str, step: int) -> int:
