@@ -72,9 +72,9 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
-    `Prepared`, `logprobs` as in `Tokens`.
+    `Prepared`, `logprobs` as in `Tokens`, `prompt_logprobs` as in `Finished`.
 
-    `outputs`: of an `ItemsPrompt`, one for each item, by index.
+    `outputs`: of an `ItemsPrompt`, one for each item, by index; `kind` is what was done with them.
     """
 
     request_id: str = ""
@@ -92,6 +92,8 @@ class Answer(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None
+    kind: str = ""
+    prompt_logprobs: list[Logprobs] | None = None
 
 
 class Context(Protocol):
@@ -166,6 +168,16 @@ class Context(Protocol):
     ) -> Iterator[tuple[Any, Answer]]:
         """Many inferences, at most `window` at once, answered in the order in which they end, each
         with the key it was given; a failed one has `error` set."""
+        ...
+
+    def ask(self, call: msgspec.Struct) -> Any:
+        """A system call of `abi.syscall` with the owner's rights, answered by its result. While
+        it waits, its place among running jobs is another's.
+
+        Those there are: ListModels, ShowModel, AliasModel, SubmitJob (the job is then this one's
+        child, its class at most this one's), ShowJob, RetryJob, WaitProcess. Raises what it failed
+        with.
+        """
         ...
 
     def checkpoint(self, path: str) -> None:

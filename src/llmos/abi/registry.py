@@ -121,6 +121,18 @@ class Registry(Protocol):
         """
         ...
 
+    async def set_alias(self, ref: str, alias: str, reason: str, set_by: str) -> ModelVersion:
+        """Let `name:alias` be this version from now on, whatever it was; the version as it stands.
+
+        Raises ModelNotFound, InvalidRequest (`alias`), StorageError.
+        """
+        ...
+
+    async def drop_alias(self, ref: str) -> ModelVersion:
+        """`name:alias` is nothing any more. Raises ModelNotFound, InvalidRequest (it is
+        no alias that was given)."""
+        ...
+
     async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
         """A folder that was made here, as a version of `name`. It is copied; checked as a pull's.
 

@@ -13,7 +13,12 @@ from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 from llmos.abi.jobs import JobProgress, NewEvent, ResultRow
 from llmos.abi.program import Answer, Generate
+from llmos.abi.syscall import AliasModel, ListModels, Result, ShowModel, WaitProcess
+from llmos.abi.syscall_jobs import RetryJob, ShowJob, SubmitJob
 from llmos.errors import ErrorInfo
+
+Askable = ListModels | ShowModel | AliasModel | SubmitJob | ShowJob | RetryJob | WaitProcess
+"""System calls that a program may make."""
 
 
 class WorkerRole(enum.StrEnum):
@@ -127,6 +132,14 @@ class Answers(msgspec.Struct, frozen=True, tag="answers"):
     answers: list[tuple[int, Answer]]
 
 
+class Replied(msgspec.Struct, frozen=True, tag="replied"):
+    """Of a system call, by the number the worker gave it: its result, or why there is none."""
+
+    number: int
+    result: Result | None = None
+    error: ErrorInfo | None = None
+
+
 class Kept(msgspec.Struct, frozen=True, tag="kept"):
     """So many more results are durable; `checkpoint`: the one asked for is, or why not."""
 
@@ -169,6 +182,7 @@ ToWorker = (
     | Run
     | GiveWay
     | Answers
+    | Replied
     | Kept
     | Gathered
     | Registered
@@ -264,6 +278,13 @@ class Calls(msgspec.Struct, frozen=True, tag="calls"):
     calls: list[tuple[int, Generate]]
 
 
+class Asks(msgspec.Struct, frozen=True, tag="asks"):
+    """A system call of a program; answered by one `Replied`."""
+
+    number: int
+    body: Askable
+
+
 class Waits(msgspec.Struct, frozen=True, tag="waits"):
     """The program does nothing but wait for its calls (`idle`), or works again."""
 
@@ -326,6 +347,7 @@ FromWorker = (
     | Told
     | Results
     | Calls
+    | Asks
     | Waits
     | Checkpoint
     | Gather

@@ -16,11 +16,14 @@ from llmos.cli import (
     backup,
     configure,
     disk,
+    evals,
     files,
+    infer,
     jobs,
     keys,
     library,
     models,
+    pipelines,
     processes,
     run,
     runs,
@@ -72,6 +75,14 @@ _COMMANDS = (
         ),
     ),
     (
+        infer.infer,
+        (
+            'llmos infer sentiment "What a film!"',
+            "llmos infer my-whisper --audio speech.wav",
+            'llmos infer my-voice "Good morning." -o morning.wav',
+        ),
+    ),
+    (
         models.pull,
         (
             "llmos pull qwen3-0.6b",
@@ -87,6 +98,14 @@ _COMMANDS = (
         ("llmos quantize mine --to int8", "llmos quantize mine:2 --to int4 --as mine-small"),
     ),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
+    (
+        models.promote,
+        (
+            "llmos promote mine:3",
+            "llmos promote mine:3 staging",
+            "llmos promote mine staging --off",
+        ),
+    ),
     (
         models.load,
         (
@@ -143,6 +162,8 @@ for _command, _examples in _COMMANDS:
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
 app.add_typer(runs.app, name="runs")
+app.add_typer(evals.app, name="eval")
+app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")

@@ -461,6 +461,7 @@ _OF_PROGRAMS = (
     msg.Told,
     msg.Results,
     msg.Calls,
+    msg.Asks,
     msg.Waits,
     msg.Checkpoint,
     msg.Gather,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from llmos.abi.evals import EVAL, EVALUATE
 from llmos.abi.jobs import BATCH
+from llmos.abi.pipelines import PIPELINE
 from llmos.abi.program import RAW, ProgramEntry
 from llmos.abi.tasks import TASK, OutputFormat
 
@@ -30,6 +32,30 @@ TASKS = ProgramEntry(
     | {f"{RAW}{made.value}": f"output.{made.value}" for made in OutputFormat},
     about="One thing done with every input of a list or a file: see POST /os/v1/tasks",
     inputs={"task": "an abi.tasks.TaskSpec, as POST /os/v1/tasks makes it"},
+)
+
+EVALUATIONS = ProgramEntry(
+    name=EVALUATE,
+    entry="llmos.programs.evaluate.program:EvaluateProgram",
+    memory_bytes=1 << 30,
+    checkpoints=True,
+    exports={
+        "examples": "examples.jsonl",
+        f"{RAW}html": "report.html",
+        f"{RAW}json": "report.json",
+    },
+    about="How good a model's answers are: scores, intervals, a comparison, a gate's verdict",
+    inputs={EVAL: "what is measured, of which model: see docs/evaluate.md"},
+)
+
+PIPELINES = ProgramEntry(
+    name=PIPELINE,
+    entry="llmos.programs.pipeline.program:PipelineProgram",
+    memory_bytes=96 << 20,
+    checkpoints=True,
+    exports={"steps": "steps.jsonl"},
+    about="Steps that are jobs of their own, gates and promotions, in the order they need",
+    inputs={PIPELINE: "`steps` by name: see docs/evaluate.md"},
 )
 
 TRAINING = ProgramEntry(
@@ -69,6 +95,7 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, TRAINING, DRILL, DRILL_COMPUTE)
+    entry.name: entry
+    for entry in (BATCHES, TASKS, EVALUATIONS, PIPELINES, TRAINING, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

@@ -22,7 +22,7 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion, PullOptions
 from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, items, jobs, tasks
+from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
@@ -48,6 +48,8 @@ class Models(Group):
     list = Sync(calls.list_models)
     show = Sync(calls.show_model)
     remove = Sync(calls.remove_model)
+    alias = Sync(calls.alias_model)
+    unalias = Sync(calls.unalias_model)
     load = Sync(calls.load_model)
     pin = Sync(calls.pin_model)
     unpin = Sync(calls.unpin_model)
@@ -88,6 +90,8 @@ class AsyncModels(AsyncGroup):
     list = Async(calls.list_models)
     show = Async(calls.show_model)
     remove = Async(calls.remove_model)
+    alias = Async(calls.alias_model)
+    unalias = Async(calls.unalias_model)
     load = Async(calls.load_model)
     pin = Async(calls.pin_model)
     unpin = Async(calls.unpin_model)
@@ -275,6 +279,8 @@ class Items(Group):
     embed = Sync(items.embed)
     rerank = Sync(items.rerank)
     moderate = Sync(items.moderate)
+    transcribe = Sync(audio.transcribe)
+    speak = Sync(audio.speak)
 
 
 class AsyncItems(AsyncGroup):
@@ -284,6 +290,8 @@ class AsyncItems(AsyncGroup):
     embed = Async(items.embed)
     rerank = Async(items.rerank)
     moderate = Async(items.moderate)
+    transcribe = Async(audio.transcribe)
+    speak = Async(audio.speak)
 
 
 class Client:

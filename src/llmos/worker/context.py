@@ -10,11 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from llmos.abi import worker as msg
 from llmos.abi.program import Answer, Generate
 from llmos.errors import ErrorInfo, InvalidRequest, from_info
 from llmos.worker.calls import CallWindow, IdleMeter
 from llmos.worker.outlet import Outlet
+from llmos.worker.questions import Questions
 from llmos.worker.results import ResultWindow
 from llmos.worker.signals import Signals
 from llmos.worker.telling import Teller, to_progress
@@ -37,6 +40,7 @@ class WorkerContext:
         self._meter = IdleMeter(outlet.send)
         self._results = ResultWindow(outlet.send, signals, run.max_results_in_flight)
         self._calls = CallWindow(outlet.send, signals, run.max_calls_in_flight, self._meter)
+        self._questions = Questions(outlet.send, signals, self._meter)
         self._checkpointing = threading.Lock()
         self._kept: list[ErrorInfo | None] = []
         self._gathering = threading.Lock()
@@ -127,6 +131,9 @@ class WorkerContext:
     ) -> Iterator[tuple[Any, Answer]]:
         return self._calls.calls(requests, window)
 
+    def ask(self, call: msgspec.Struct) -> Any:
+        return self._questions.ask(call)
+
     def checkpoint(self, path: str) -> None:
         """What was put before it is durable before it. The file is the server's from now on."""
         file = self._own_file(path)
@@ -195,6 +202,9 @@ class WorkerContext:
 
     def on_answers(self, message: msg.Answers) -> None:
         self._calls.on_answers(message.answers)
+
+    def on_replied(self, message: msg.Replied) -> None:
+        self._questions.on_replied(message)
 
     def on_gathered(self, message: msg.Gathered) -> None:
         with self._signals.changed:

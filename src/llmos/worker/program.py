@@ -132,6 +132,8 @@ class ProgramLoop:
             self._outlet.report(report)
         elif isinstance(message, msg.Answers) and self._context is not None:
             self._context.on_answers(message)
+        elif isinstance(message, msg.Replied) and self._context is not None:
+            self._context.on_replied(message)
         elif isinstance(message, msg.Kept) and self._context is not None:
             self._context.on_kept(message)
         elif isinstance(message, msg.Gathered) and self._context is not None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
 from llmos.abi.registry import PullOptions
 from llmos.abi.remote import read_spec
-from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel, QuantizeModel
+from llmos.abi.syscall import AddKey, AliasModel, LoadModel, NiceProcess, PullModel, QuantizeModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
 from llmos.shapes.options import CLASSES
@@ -42,6 +42,16 @@ class QuantizeBody(Shape):
 
     def to_call(self, ref: str) -> QuantizeModel:
         return QuantizeModel(ref, self.to, self.name)
+
+
+class AliasBody(Shape):
+    """`NAME:alias` is this version from now on; `reason` is kept with it."""
+
+    alias: str = Field(min_length=1, max_length=64)
+    reason: str = Field(default="", max_length=4096)
+
+    def to_call(self, ref: str) -> AliasModel:
+        return AliasModel(ref, self.alias, self.reason)
 
 
 class LoadBody(Shape):

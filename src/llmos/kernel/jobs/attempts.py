@@ -58,6 +58,7 @@ class Attempts:
             msg.Gather: self._gather,
             msg.Register: self._register,
             msg.Calls: self._calls,
+            msg.Asks: self._asks,
             msg.Waits: lambda entry, m: self._post(ev.JobWaits(entry.job_id, m.idle)),
             msg.Returned: self._returned,
             msg.Raised: self._raised,
@@ -251,10 +252,21 @@ class Attempts:
         _writer(entry).register(message.path, message.name, folder)
 
     def _calls(self, entry: Entry, message: msg.Calls) -> None:
+        desk = self._program_desk(entry)
+        for number, generate in message.calls:
+            desk.ask(number, generate)
+
+    def _asks(self, entry: Entry, message: msg.Asks) -> None:
+        def replied(reply: msg.Replied) -> None:
+            with contextlib.suppress(ChannelClosed):
+                self._workers.send_program(entry.job_id, reply)
+
+        self._program_desk(entry).ask_system(message, replied)
+
+    def _program_desk(self, entry: Entry) -> Desk:
         if entry.desk is None:
             entry.desk = self._open_desk(entry, self._program_answered)
-        for number, generate in message.calls:
-            entry.desk.ask(number, generate)
+        return entry.desk
 
     def _program_answered(self, entry: Entry, number: int, answer: Answer) -> None:
         with contextlib.suppress(ChannelClosed):
