@@ -51,6 +51,9 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Sink
+from llmos.tracking.tracker import Tracker
 from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -129,6 +132,9 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
+        if settings.tracking.sinks:
+            tracker = _open_tracker(settings, home, disk)
+            stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
         authorizer = RoleAuthorizer()
         node = _open_node(home)
         snapshots, footprints = await _open_memory(settings, home, database, node, stack)
@@ -252,6 +258,15 @@ async def _open_registry(
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
     return registry
+
+
+def _open_tracker(settings: Settings, home: Home, disk: Disk) -> Tracker:
+    """Raises PluginError for a sink whose extra is missing."""
+    folder = home.path / "tracking"
+    sinks: dict[str, Sink] = {
+        name: open_sink(name, folder / name) for name in settings.tracking.sinks
+    }
+    return Tracker(disk.jobs, folder, sinks, settings.tracking)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

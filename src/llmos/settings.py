@@ -25,12 +25,13 @@ from llmos.registry.config import RegistryConfig
 from llmos.security.config import SecurityConfig
 from llmos.storage.config import StorageConfig
 from llmos.telemetry.config import TelemetryConfig
+from llmos.tracking.config import TrackingConfig
 
 PREFIX = "LLMOS_"
 CLIENT_VARIABLES = frozenset({"LLMOS_URL", "LLMOS_API_KEY"})
 """Read by the sdk, not settings of the server."""
 TEST_VARIABLES = frozenset({"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"})
-_LISTS = frozenset({"preload", "registry.egress"})
+_LISTS = frozenset({"preload", "registry.egress", "tracking.programs", "tracking.sinks"})
 """Settings that are several values, with commas between them in the environment and in flags."""
 
 SECRET_SUFFIX = "_API_KEY"  # noqa: S105  a name's ending
@@ -56,6 +57,7 @@ class Settings(BaseModel):
     security: SecurityConfig = SecurityConfig()
     drivers: DriversConfig = DriversConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 class Origin(NamedTuple):

@@ -17,6 +17,7 @@ BOUNDARIES = {
     "llmos.kernel.memory.MemoryWatch.run",
     "llmos.kernel.syscall.Gate._run",
     "llmos.kernel.workers.Workers._live",
+    "llmos.tracking.tracker.Tracker._tell",
     "llmos.worker.__main__.main",
     "llmos.worker.tokenizer.TokenizerLoop._prepare",
     "llmos.worker.program.ProgramLoop._attempt",

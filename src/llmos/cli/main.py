@@ -26,6 +26,7 @@ from llmos.cli import (
     pipelines,
     processes,
     run,
+    runs,
     serve,
     sim,
     story,
@@ -160,6 +161,7 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(runs.app, name="runs")
 app.add_typer(evals.app, name="eval")
 app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")

@@ -20,6 +20,8 @@ COMMANDS = [
         "kill",
         "status",
         "top",
+        "train",
+        *("runs ls", "runs show", "runs compare"),
         "nice",
         "wait",
         "logs",
