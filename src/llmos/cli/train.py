@@ -76,7 +76,7 @@ def train(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Train a model: its loss and its measures as they come, then a version to serve."""
+    """Train a model, from scratch or from another one."""
     fields = {FIELDS[option]: value for option, value in locals().items() if option in FIELDS}
     if help_recipe:
         from llmos.cli.output import emit
