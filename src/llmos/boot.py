@@ -26,10 +26,11 @@ from llmos import __version__
 from llmos.abi.driver import DriverEntry
 from llmos.abi.policy import MakePolicy
 from llmos.abi.program import ProgramEntry
-from llmos.api.app import build_app
+from llmos.api.app import SEGMENTS, build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
+from llmos.console.front import Front
 from llmos.drivers.catalog import DRIVERS, choose
 from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
@@ -167,8 +168,10 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             allowed_uid=os.geteuid(),
             source=BlobReader(disk.blobs),
         )
+        front = Front(app, SEGMENTS, settings.console)
+        stack.push_async_callback(front.close)
         _calm_collector()
-        yield kernel, home, app
+        yield kernel, home, front
 
 
 def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:
@@ -340,6 +343,7 @@ def _welcome(url: str, home: Home) -> str:
     return (
         f"\nLLMOS {__version__} answers on {url}\n"
         f"Token: {home.token}\n"
+        f"Console: {url}/login#key={home.token}\n"
         f"Try:\n\n"
         f"  curl {url}/v1/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {home.token}' \\\n"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmos.api.config import ApiConfig
+from llmos.console.config import ConsoleConfig
 from llmos.errors import ConfigError
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.jobs.config import JobsConfig
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     kernel: KernelConfig = KernelConfig()
     jobs: JobsConfig = JobsConfig()
     api: ApiConfig = ApiConfig()
+    console: ConsoleConfig = ConsoleConfig()
     storage: StorageConfig = StorageConfig()
     registry: RegistryConfig = RegistryConfig()
     security: SecurityConfig = SecurityConfig()

@@ -60,6 +60,9 @@ ROUTES: list[RouteSpec] = [
     *health.ROUTES,
 ]
 
+SEGMENTS = frozenset(spec.path.split("/")[1] for spec in ROUTES) | {"openapi.json"}
+"""First segments of every path of the API."""
+
 
 def build_app(
     gate: GateClient,
