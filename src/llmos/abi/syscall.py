@@ -12,6 +12,7 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
+from llmos.abi.feedback import FeedbackBody, FeedbackResult
 from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.memory import MemoryInfo
@@ -204,6 +205,7 @@ Body = (
     | ResumeProcess
     | AttachStream
     | JobBody
+    | FeedbackBody
     | Status
     | Health
     | AddKey
@@ -411,6 +413,7 @@ Result = (
     | NewKey
     | RevokedKey
     | JobResult
+    | FeedbackResult
     | Done
 )
 

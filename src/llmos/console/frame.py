@@ -1,4 +1,4 @@
-"""The frame around every page: menu, top bar, language, theme, and what is said when things fail."""
+"""The frame around every page: menu, top bar, language, theme; what is said when things fail."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _next_of(form: dict[str, list[str]]) -> str:
 
 
 async def _read(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

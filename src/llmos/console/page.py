@@ -26,9 +26,9 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`name` is its key among the texts (`nav.NAME`); `icon` one of Material's; `order` its place in
-    the menu; `key` the letter that goes there after `g`. `texts` are its own, (English, Chinese) by
-    key, for a page that comes from elsewhere."""
+    """`name` is its key among the texts (`nav.NAME`); `icon` one of Material's; `order` its place
+    in the menu; `key` the letter that goes there after `g`. `texts` are its own, (English, Chinese)
+    by key, for a page that comes from elsewhere."""
 
     path: str
     name: str

@@ -28,6 +28,7 @@ from llmos.console.session import cookie_name, cookies, find_session, header
 STATIC = Path(__file__).parent / "static"
 OPEN = ("/_nicegui/", "/console/static/")
 """Files that are the same for everybody; what else is there takes a session."""
+SOCKETS = "/_nicegui_ws/"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 RECONNECT_S = 10.0
 """How long a page whose browser is gone is kept."""
@@ -104,8 +105,9 @@ class Site:
 
     async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A websocket of our own pages; a cookie alone does not prove that a page is ours."""
-        is_theirs = not header(scope, b"origin") or not is_same_origin(scope)
-        if is_theirs or find_session(scope) is None or not scope["path"].startswith("/_nicegui_ws/"):
+        is_ours = header(scope, b"origin") != "" and is_same_origin(scope)
+        is_known = find_session(scope) is not None
+        if not (is_ours and is_known and scope["path"].startswith(SOCKETS)):
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return

@@ -22,7 +22,7 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion, PullOptions
 from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, items, jobs, tasks
+from llmos.sdk import calls, calls_feedback, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
@@ -268,6 +268,20 @@ class AsyncHome(AsyncGroup):
     collect = Async(calls_home.collect)
 
 
+class Feedback(Group):
+    """`client.feedback`."""
+
+    add = Sync(calls_feedback.add_feedback)
+    list = Sync(calls_feedback.list_feedback)
+
+
+class AsyncFeedback(AsyncGroup):
+    """`client.feedback`."""
+
+    add = Async(calls_feedback.add_feedback)
+    list = Async(calls_feedback.list_feedback)
+
+
 class Items(Group):
     """`client.items`: work that is answered item by item."""
 
@@ -296,6 +310,7 @@ class Client:
     replicas = Sync(calls.list_replicas)
     workers = Sync(calls.list_workers)
     memory = Sync(calls.show_memory)
+    settings = Sync(calls.list_settings)
     health = Sync(calls.health)
     ready = Sync(calls.ready)
     metrics = Sync(calls.metrics)
@@ -320,6 +335,7 @@ class Client:
         self.keys = Keys(self._transport)
         self.home = Home(self._transport)
         self.items = Items(self._transport)
+        self.feedback = Feedback(self._transport)
 
     @overload
     def chat(
@@ -388,6 +404,7 @@ class AsyncClient:
     replicas = Async(calls.list_replicas)
     workers = Async(calls.list_workers)
     memory = Async(calls.show_memory)
+    settings = Async(calls.list_settings)
     health = Async(calls.health)
     ready = Async(calls.ready)
     metrics = Async(calls.metrics)
@@ -412,6 +429,7 @@ class AsyncClient:
         self.keys = AsyncKeys(self._transport)
         self.home = AsyncHome(self._transport)
         self.items = AsyncItems(self._transport)
+        self.feedback = AsyncFeedback(self._transport)
 
     @overload
     async def chat(

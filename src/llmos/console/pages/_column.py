@@ -87,15 +87,11 @@ class Column:
         finally:
             self._asking = None
 
-    async def _talk_to(
-        self, bubble: Bubble, words: str, system: str, how: dict[str, Any]
-    ) -> None:
+    async def _talk_to(self, bubble: Bubble, words: str, system: str, how: dict[str, Any]) -> None:
         self._history.append({"role": "user", "content": words})
         messages = conversation(system, self._history)
         try:
-            stream = await self._visit.client.chat(
-                self.speaker.name, messages, stream=True, **how
-            )
+            stream = await self._visit.client.chat(self.speaker.name, messages, stream=True, **how)
             async with stream:
                 async for chunk in stream:
                     bubble.take(chunk)

@@ -105,7 +105,9 @@ class Chat:
                     js_handler="(e) => { if (e.shiftKey || e.isComposing) return;"
                     " e.preventDefault(); emit(); }",
                 )
-                self._go = ui.button(icon="arrow_upward", on_click=self._send).props("round unelevated")
+                self._go = ui.button(icon="arrow_upward", on_click=self._send).props(
+                    "round unelevated"
+                )
                 label(self._go, aria_label=texts("chat.send"))
                 self._halt = ui.button(icon="stop", on_click=self._stop).props("round unelevated")
                 label(self._halt, aria_label=texts("chat.stop"), data_stop="1")
@@ -128,7 +130,7 @@ class Chat:
         tools = ui.textarea(texts("param.tools")).props("outlined dense autogrow")
         self._keep("tools", tools.classes("code"))
 
-    def _keep(self, name: str, field: ValueElement) -> None:
+    def _keep(self, name: str, field: ValueElement[Any]) -> None:
         """What is in a field is given with the next message."""
         field.on_value_change(lambda event: self._given.update({name: event.value}))
 
@@ -150,9 +152,7 @@ class Chat:
     def _toggle(self) -> None:
         shown = not self._second.is_open
         self._second.show(shown)
-        self._compare.set_text(
-            self._visit.texts("chat.compare_end" if shown else "chat.compare")
-        )
+        self._compare.set_text(self._visit.texts("chat.compare_end" if shown else "chat.compare"))
         self._adapt()
 
     def _toggle_parameters(self) -> None:
@@ -212,9 +212,7 @@ class Chat:
         self._busy(True)
         system = self._given.get("system") or ""
         try:
-            await asyncio.gather(
-                *(column.ask(words, image, system, how) for column in columns)
-            )
+            await asyncio.gather(*(column.ask(words, image, system, how) for column in columns))
         finally:
             self._busy(False)
 

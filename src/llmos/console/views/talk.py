@@ -17,7 +17,7 @@ MAX_LABELS = 8
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A model one can ask: in words where it generates, else for what its `kind` says of an input."""
+    """A model one can ask: in words where it generates, else for what its `kind` makes of one."""
 
     name: str
     kind: str
@@ -49,7 +49,7 @@ def speakers(models: Iterable[ModelVersion]) -> dict[str, Speaker]:
 
 
 def read_tools(text: str) -> list[dict[str, Any]]:
-    """What a person wrote: a list of OpenAI's tools, or of bare functions. Raises InvalidRequest."""
+    """What a person wrote: OpenAI's tools, or bare functions. Raises InvalidRequest."""
     if not text.strip():
         return []
     try:
@@ -112,7 +112,9 @@ def _labels(output: Any) -> list[tuple[str, float]]:
         for one in scores
         if isinstance(one, dict) and "label" in one and isinstance(one.get("score"), int | float)
     ]
-    return sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS] if len(pairs) == len(scores) else []
+    return (
+        sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS] if len(pairs) == len(scores) else []
+    )
 
 
 def _bar(name: str, score: float) -> str:
