@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmos.console.config import ConsoleConfig
+from llmos.console.downloads import download, is_download
 from llmos.console.frame import register
 from llmos.console.front import reply
 from llmos.console.guard import Sealed, is_same_origin
@@ -45,7 +46,7 @@ class Site:
 
     def __init__(self, api: ASGIApp, config: ConsoleConfig) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every call of a page
-        self._config = config
+        self._api = api
         self._styles = static_url("console.css")
         self._login = Login(api, config, self._styles)
         self._stack = AsyncExitStack()
@@ -89,8 +90,13 @@ class Site:
             await Sealed(self._enter)(scope, receive, send)
         elif scope["path"] == "/logout" and scope["method"] == "POST":
             await self._login.leave(scope, send)
-        elif _is_open(scope) or find_session(scope) is not None:
+        elif _is_open(scope):
             await self._app(scope, receive, send)
+        elif find_session(scope) is not None:
+            if is_download(scope):
+                await download(self._api, scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
         elif "text/html" in header(scope, b"accept"):
             was_here = cookie_name(scope) in cookies(scope)
             await redirect(send, login_path(scope, expired=was_here))

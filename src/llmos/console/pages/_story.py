@@ -12,9 +12,10 @@ from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import ProcessInfo, ProcessStory
 from llmos.console.frame import fail
 from llmos.console.page import Visit
+from llmos.console.pane import Pane
 from llmos.console.views import amounts
 from llmos.console.views.processes import ENDED, NS, stays, timeline
-from llmos.console.widgets import Tag, drawing, icon_button, label
+from llmos.console.widgets import Tag, drawing
 from llmos.errors import LLMOSError
 
 HELD = frozenset({"suspended", "suspending"})
@@ -30,13 +31,8 @@ class StoryPane:
         self._story: ProcessStory | None = None
         self._markup = ""
         texts = visit.texts
-        self._pane = Tag("aside", classes="pane", aria_label=texts("why.title"), tabindex="-1")
-        self._pane.set_visibility(False)
-        with self._pane:
-            with Tag("div", classes="pane-top"):
-                Tag("h2", texts("why.title"))
-                ui.space()
-                icon_button("close", texts("frame.close"), self.close)
+        self._pane = Pane(visit, texts("why.title"), self._forget)
+        with self._pane.box:
             self._name = Tag("p", "", "mono")
             self._facts = Tag("p", "", "dim")
             self._actions()
@@ -83,10 +79,8 @@ class StoryPane:
             self._nice.set_value(story.info.nice)
             self._class.set_value(story.info.service_class.name.lower())
 
-    def close(self) -> None:
-        """Put it away."""
+    def _forget(self) -> None:
         self._process_id = self._story = None
-        self._pane.set_visibility(False)
 
     async def look(self) -> None:
         """Bring it up to date, if there is one that still changes. Raises LLMOSError."""
@@ -97,7 +91,7 @@ class StoryPane:
             story = await self._visit.client.processes.show(asked)
         except LLMOSError:
             if self._story is None:
-                self.close()
+                self._pane.close()
             else:
                 self._process_id = None  # it is forgotten: its last look stays
             raise
@@ -122,8 +116,8 @@ class StoryPane:
         self._resume.set_enabled(is_live and info.state in HELD)
         for element in (self._kill, self._apply, self._nice, self._class):
             element.set_enabled(is_live)
-        self._pane.set_visibility(True)
-        label(self._pane, data_state=info.state)
+        self._pane.show()
+        self._pane.box.set(data_state=info.state)
 
     def _words(self, info: ProcessInfo) -> str:
         texts = self._visit.texts

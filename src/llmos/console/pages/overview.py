@@ -79,7 +79,7 @@ class Overview:
             "running": amounts.count(status.num_running),
             "waiting": amounts.count(status.num_queued),
             "memory": f"{100 * share:.0f} %",
-            "uptime": amounts.span(int(max(0, time.time_ns() - status.started_ns) / 6e10) * 60),
+            "uptime": _uptime(time.time_ns() - status.started_ns),
         }
         for name, text in shown.items():
             self._tiles[name].say(text)
@@ -134,6 +134,12 @@ def _tile(name: str) -> Tag:
         value = Tag("strong", "–")
         Tag("span", name)
     return value
+
+
+def _uptime(span_ns: int) -> str:
+    """In whole minutes once there is one: it need not be told every second."""
+    whole_s = max(0, span_ns) // 1_000_000_000
+    return amounts.span(whole_s - whole_s % 60 if whole_s >= 60 else max(1, whole_s))
 
 
 def _queue(visit: Visit, waiting: dict[str, int]) -> str:

@@ -157,3 +157,15 @@ def part_list(parts: Sequence[Part]) -> str:
         for part in parts
     )
     return f'<ul class="parts">{items}</ul>'
+
+
+def bars(counts: Sequence[tuple[str, float]], title: str, most: int = 12) -> str:
+    """Horizontal bars, one for each name, with its number; those after `most` are left out."""
+    highest = max([*(number for _, number in counts), 0]) or 1
+    rows = "".join(
+        f'<div class="label"><span title="{html.escape(name)}">{html.escape(name)}</span>'
+        f'<i><b style="width:{100 * max(0.0, number) / highest:.1f}%"></b></i>'
+        f"<em>{number:g}</em></div>"
+        for name, number in counts[:most]
+    )
+    return f'<h3>{html.escape(title)}</h3><div class="labels">{rows}</div>'
