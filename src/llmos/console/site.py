@@ -56,6 +56,7 @@ class Site:
         pages = find_pages()
         for page in pages:
             register(page, pages, api, config, head)
+        toolkit.config.quasar_config["loadingBar"] = {"skipHijack": True}  # it has no name for axe
         ui.run_with(
             self._outer,
             title="LLMOS",

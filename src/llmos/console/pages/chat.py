@@ -12,7 +12,7 @@ from nicegui.elements.mixins.value_element import ValueElement
 from llmos.abi.principal import ServiceClass
 from llmos.console.frame import fail
 from llmos.console.page import Page, Visit
-from llmos.console.pages._column import Column
+from llmos.console.pages._voice import Voice
 from llmos.console.views.talk import Speaker, sampling, speakers
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
@@ -29,7 +29,7 @@ MAX_IMAGE_BYTES = 8 * 1024 * 1024
 
 
 class Chat:
-    """The page: two columns, of which one may be hidden, a place to write, and parameters."""
+    """The page: two voices, of which one may be hidden, a place to write, and parameters."""
 
     def __init__(self, visit: Visit, found: dict[str, Speaker]) -> None:
         self._visit = visit
@@ -41,26 +41,26 @@ class Chat:
         with Tag("div", classes="chat"):
             with Tag("div", classes="chat-main"):
                 self._bar()
-                with Tag("div", classes="columns"):
-                    self._first = Column(visit, found, names[0], texts("chat.model"))
+                with Tag("div", classes="voices"):
+                    self._first = Voice(visit, found, names[0], texts("chat.model"))
                     other = names[1] if len(names) > 1 else names[0]
-                    self._second = Column(visit, found, other, texts("chat.other"))
+                    self._second = Voice(visit, found, other, texts("chat.other"))
                 self._second.show(False)
                 self._compose()
             self._side = Tag("aside", classes="params", aria_label=texts("chat.parameters"))
             with self._side:
                 self._parameters()
         self._greet()
-        for column in self._columns():
-            column.choice.on_value_change(self._adapt)
+        for voice in self._voices():
+            voice.choice.on_value_change(self._adapt)
         self._adapt()
         ui.context.client.on_delete(self._stop)
 
-    def _columns(self) -> tuple[Column, Column]:
+    def _columns(self) -> tuple[Voice, Voice]:
         return self._first, self._second
 
-    def _open(self) -> list[Column]:
-        return [column for column in self._columns() if column.is_open]
+    def _open(self) -> list[Voice]:
+        return [voice for voice in self._voices() if voice.is_open]
 
     def _bar(self) -> None:
         texts = self._visit.texts
@@ -72,9 +72,10 @@ class Chat:
                 texts("chat.compare"), icon="o_vertical_split", on_click=self._toggle
             ).props("flat dense no-caps")
             ui.space()
-            ui.button(
+            self._tune = ui.button(
                 texts("chat.parameters"), icon="o_tune", on_click=self._toggle_parameters
-            ).props("flat dense no-caps aria-controls=params").classes("params-button")
+            ).props("flat dense no-caps")
+            label(self._tune, aria_expanded="false")
 
     def _compose(self) -> None:
         texts = self._visit.texts
@@ -147,7 +148,7 @@ class Chat:
 
     def _adapt(self) -> None:
         """An image only where somebody looks at it."""
-        self._attach.set_visibility(any(column.speaker.looks for column in self._open()))
+        self._attach.set_visibility(any(voice.speaker.looks for voice in self._open()))
 
     def _toggle(self) -> None:
         shown = not self._second.is_open
@@ -157,15 +158,16 @@ class Chat:
 
     def _toggle_parameters(self) -> None:
         self._side.classes(toggle="open")
+        label(self._tune, aria_expanded=str("open" in self._side.classes).lower())
 
     def _renew(self) -> None:
-        for column in self._columns():
-            column.forget()
+        for voice in self._voices():
+            voice.forget()
         self._words.run_method("focus")
 
     def _stop(self) -> None:
-        for column in self._columns():
-            column.stop()
+        for voice in self._voices():
+            voice.stop()
 
     async def _add_image(self, event: events.UploadEventArguments) -> None:
         self._image = await event.file.read()
@@ -197,9 +199,9 @@ class Chat:
         if len(words) > limit:
             ui.notify(texts("chat.too_long", num=limit), type="warning", position="top")
             return
-        for column in columns:
-            if column.speaker.looks and image is None:
-                needed = texts("chat.image_needed", model=column.speaker.name)
+        for voice in columns:
+            if voice.speaker.looks and image is None:
+                needed = texts("chat.image_needed", model=voice.speaker.name)
                 ui.notify(needed, type="warning", position="top")
                 return
         try:
@@ -212,7 +214,7 @@ class Chat:
         self._busy(True)
         system = self._given.get("system") or ""
         try:
-            await asyncio.gather(*(column.ask(words, image, system, how) for column in columns))
+            await asyncio.gather(*(voice.ask(words, image, system, how) for voice in columns))
         finally:
             self._busy(False)
 

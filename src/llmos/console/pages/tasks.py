@@ -152,12 +152,13 @@ class Tasks:
         """The newest tasks, and the one that is open."""
         listed = await self._visit.client.tasks.list(limit=MAX_LISTED)
         now_ns = time.time_ns()
-        self._grid.show([view.row(job, self._chip(job), now_ns) for job in listed.jobs])
+        self._grid.show([self._row(job, now_ns) for job in listed.jobs])
         await self._result.look()
 
-    def _chip(self, job: JobRecord) -> dict[str, str]:
-        state = self._visit.texts.find("state." + job.state, job.state)
-        return {"chip": state, "tone": tone(job.state)}
+    def _row(self, job: JobRecord, now_ns: int) -> dict[str, Any]:
+        find, kind = self._visit.texts.find, view.kind_of(job)
+        chip = {"chip": find("state." + job.state, job.state), "tone": tone(job.state)}
+        return view.row(job, chip, find("kind." + kind, kind), now_ns)
 
     async def refresh(self) -> None:
         """Look at once."""

@@ -80,8 +80,8 @@ def done_share(job: JobRecord) -> float | None:
     return progress.done / progress.total
 
 
-def row(job: JobRecord, chip: Mapping[str, str], now_ns: int) -> dict[str, Any]:
-    """A line of the table of tasks."""
+def row(job: JobRecord, chip: Mapping[str, str], kind: str, now_ns: int) -> dict[str, Any]:
+    """A line of the table of tasks; `kind` is what it does, in words."""
     share = done_share(job)
     end_ns = job.ended_ns or now_ns
     took = "–" if job.started_ns is None else amounts.span((end_ns - job.started_ns) / 1e9)
@@ -91,7 +91,7 @@ def row(job: JobRecord, chip: Mapping[str, str], now_ns: int) -> dict[str, Any]:
         "cells": {
             "name": {"text": job.spec.name or f"…{job.job_id[-8:]}", "title": job.job_id},
             "state": dict(chip),
-            "type": kind_of(job),
+            "type": kind,
             "model": model_of(job),
             "progress": bar,
             "took": took,

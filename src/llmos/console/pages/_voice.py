@@ -16,15 +16,15 @@ from llmos.console.widgets import Tag, label
 from llmos.errors import LLMOSError
 
 
-class Column:
-    """A model and what was said to it. `open` False: not shown, and not asked."""
+class Voice:
+    """A model and what was said to it. While it is hidden it is not asked."""
 
     def __init__(self, visit: Visit, speakers: dict[str, Speaker], name: str, title: str) -> None:
         self._visit = visit
         self._speakers = speakers
         self._history: list[dict[str, Any]] = []
         self._asking: asyncio.Task[None] | None = None
-        with Tag("section", classes="column", aria_label=title) as self.box:
+        with Tag("section", classes="voice", aria_label=title) as self.box:
             self.choice = ui.select(list(speakers), value=name, label=title).props(
                 "outlined dense options-dense"
             )
