@@ -16,7 +16,7 @@ from tests.system.server import Server
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 DESK, PHONE = (1280, 800), (375, 740)
-WAIT_MS = 20_000
+WAIT_MS = 10_000
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_two_models_answer_side_by_side(me: Visitor) -> None:
 
 def test_an_answer_is_stopped(me: Visitor) -> None:
     _choose(me, 0, "echo")
-    _say(me, "word " * 15_000)
+    _say(me, "word " * 4_000)
     me.page.locator(".answer >> text=word").first.wait_for()
     me.page.keyboard.press("Escape")
     me.page.locator(".speed", has_text="stopped").wait_for()
@@ -91,7 +91,8 @@ def test_a_refusal_is_said_and_the_talk_goes_on(me: Visitor) -> None:
 def test_a_classifier_answers_with_its_labels(me: Visitor) -> None:
     _choose(me, 0, "sentiment")
     _say(me, "I love this film")
-    me.page.locator(".answer .label", has_text="positive").wait_for()
+    label = me.page.locator(".answer .label", has_text="positive")
+    label.wait_for(timeout=60_000)  # it is loaded first
 
 
 def test_the_policy_forbids_other_hosts(me: Visitor) -> None:

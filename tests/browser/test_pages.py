@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmos.console.page import find_pages
+from llmos.console.found import find_pages
 from tests.browser.conftest import DESK, PHONE, Visitor
 
 PATHS = [page.path for page in find_pages()]

@@ -1,4 +1,4 @@
-"""Processes: watched, suspended, resumed and killed; by two people at once; ten thousand of them."""
+"""Processes: watched, suspended, resumed and killed; by two people at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from tests.browser.conftest import Visitor
 from tests.system.server import Server
 
-LONG = "word " * 20_000
+SLOWLY = {"tokens": 5000, "delay_ms": 20}
 
 
 @contextmanager
@@ -21,8 +21,8 @@ def _running(server: Server) -> Iterator[str]:
     with server.client() as client, ThreadPoolExecutor(1) as pool:
         body = {
             "model": "echo",
-            "messages": [{"role": "user", "content": LONG}],
-            "llmos": {"resume_s": 600},
+            "messages": [{"role": "user", "content": "word"}],
+            "llmos": {"driver": SLOWLY},
         }
         answer = pool.submit(client.post, "/v1/chat/completions", json=body, timeout=120)
         process_id = _live(client)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -37,15 +35,3 @@ class Page:
     key: str
     build: Callable[[Visit], Awaitable[None]]
     texts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def find_pages() -> list[Page]:
-    """Every page there is, in the order of the menu."""
-    from llmos.console import pages
-
-    found = [
-        importlib.import_module(f"{pages.__name__}.{module.name}").PAGE
-        for module in pkgutil.iter_modules(pages.__path__)
-        if not module.name.startswith("_")
-    ]
-    return sorted(found, key=lambda page: page.order)

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmos.console.config import ConsoleConfig
 from llmos.console.downloads import download, is_download
+from llmos.console.found import find_pages
 from llmos.console.frame import register
 from llmos.console.front import reply
 from llmos.console.guard import Sealed, is_same_origin
 from llmos.console.login import Login, login_path, redirect
-from llmos.console.page import find_pages
 from llmos.console.session import cookie_name, cookies, find_session, header
 
 STATIC = Path(__file__).parent / "static"

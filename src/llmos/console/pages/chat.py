@@ -56,7 +56,7 @@ class Chat:
         self._adapt()
         ui.context.client.on_delete(self._stop)
 
-    def _columns(self) -> tuple[Voice, Voice]:
+    def _voices(self) -> tuple[Voice, Voice]:
         return self._first, self._second
 
     def _open(self) -> list[Voice]:
@@ -194,12 +194,12 @@ class Chat:
         words, image = (self._words.value or "").strip(), self._image
         if self._halt.visible or not (words or image):
             return
-        columns = self._open()
+        voices = self._open()
         texts, limit = self._visit.texts, self._visit.config.max_message_chars
         if len(words) > limit:
             ui.notify(texts("chat.too_long", num=limit), type="warning", position="top")
             return
-        for voice in columns:
+        for voice in voices:
             if voice.speaker.looks and image is None:
                 needed = texts("chat.image_needed", model=voice.speaker.name)
                 ui.notify(needed, type="warning", position="top")
@@ -214,7 +214,7 @@ class Chat:
         self._busy(True)
         system = self._given.get("system") or ""
         try:
-            await asyncio.gather(*(voice.ask(words, image, system, how) for voice in columns))
+            await asyncio.gather(*(voice.ask(words, image, system, how) for voice in voices))
         finally:
             self._busy(False)
 
