@@ -10,10 +10,13 @@ HOST ?= 127.0.0.1
 PORT ?= 8400
 HOME_DIR ?=
 ARGS ?=
+WORKERS ?= 2
 PRELOAD ?= pilot
 
 BIN := .venv/bin
 LINTED := src tests benchmarks tools
+# files of tests are shared out to as many processes; much of a test is waiting for a server
+PARALLEL = -n $(WORKERS) --dist loadfile
 
 .PHONY: help
 help: ## list the targets
@@ -32,8 +35,8 @@ run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos P
 	@exec $(BIN)/llmos serve --host $(HOST) --port $(PORT) $(if $(HOME_DIR),--home $(HOME_DIR)) $(if $(PRELOAD),--preload $(PRELOAD)) $(ARGS)
 
 .PHONY: test
-test: setup ## the whole test suite: ARGS are for pytest
-	@$(BIN)/pytest $(ARGS)
+test: setup ## the whole test suite: ARGS are for pytest, WORKERS=0 runs it in one process
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: test-gguf
 test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) into .venv-gguf
@@ -43,6 +46,17 @@ test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) i
 .PHONY: test-browser
 test-browser: setup ## the console in Chromium: every page, chat, compare, suspend, pull; needs chromium
 	@$(BIN)/pytest -q tests/browser $(ARGS)
+
+.PHONY: test-openvino
+test-openvino: setup ## the drivers' suite with OpenVINO GenAI, in .venv-openvino
+	@$(BIN)/python tools/engine_venv.py openvino
+	@LLMOS_REQUIRE_DRIVERS=openvino .venv-openvino/bin/python -m pytest -q tests/contract/drivers tests/system/test_openvino.py $(ARGS)
+
+.PHONY: test-vllm
+test-vllm: setup ## the drivers' suite with vLLM's CPU build, in .venv-vllm, and vLLM from our server
+	@$(BIN)/python tools/engine_venv.py vllm
+	@LLMOS_REQUIRE_DRIVERS=vllm .venv-vllm/bin/python -m pytest -q -W default --timeout 600 tests/contract/drivers -k vllm $(ARGS)
+	@LLMOS_TEST_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/pytest -q tests/system/test_vllm.py $(ARGS)
 
 .PHONY: lint
 lint: setup ## ruff, mypy and the import contracts
@@ -57,7 +71,7 @@ arch: lint ## lint, then the tests of structure and docs
 
 .PHONY: unit
 unit: setup ## unit tests
-	@$(BIN)/pytest -q tests/unit $(ARGS)
+	@$(BIN)/pytest -q $(PARALLEL) tests/unit $(ARGS)
 
 .PHONY: quick
 quick: setup ## lint, arch and unit side by side: at each commit, within 90 s
@@ -104,6 +118,10 @@ mutants: setup ## mutate the core: the simulator and the state machine must catc
 openai-tests: setup ## openai-python's own generated tests against our server; what passed must pass: ARGS=
 	@$(BIN)/python -m tools.openai_tests $(ARGS)
 
+.PHONY: clients
+clients: setup ## simonw/llm and LangChain's own suites against our server; what passed must pass: ARGS=
+	@$(BIN)/python -m tools.clients $(ARGS)
+
 .PHONY: storm
 storm: setup ## kill servers, cut their power, check every promise: ARGS="--kills 1000 --seconds 600"
 	@$(BIN)/python -m tests.storm $(ARGS)
@@ -121,5 +139,5 @@ bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv .venv-gguf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-gguf .venv-openvino .venv-vllm .venv-clients dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from llmos.drivers.catalog import find_missing
+from tests.syntax import no_garbage_collected
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED = "LLMOS_REQUIRE_DRIVERS"
 """Drivers (comma-separated) whose absence is a failure and no skip."""
 
 KEPT = {"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA", REQUIRED}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, object, object]:
+    """Whoever reports a failure parses the source of it (see `tests.syntax`)."""
+    with no_garbage_collected():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

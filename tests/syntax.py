@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def _no_garbage_collected() -> Iterator[None]:
+def no_garbage_collected() -> Iterator[None]:
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -27,5 +27,5 @@ def _no_garbage_collected() -> Iterator[None]:
 
 def parse(source: str, filename: str = "<unknown>") -> ast.Module:
     """The tree of a module, whatever a collection of garbage would have run meanwhile."""
-    with _no_garbage_collected():
+    with no_garbage_collected():
         return ast.parse(source, filename)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gc
 import logging
@@ -14,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +30,12 @@ from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
 from llmos.console.front import Front
-from llmos.drivers.catalog import DRIVERS, choose
+from llmos.drivers.catalog import DRIVERS, choose, place
+from llmos.drivers.environments import find_version
 from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
 from llmos.plugins import entry_points
+from llmos.registry.intake import is_allowed
 from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
@@ -130,6 +130,7 @@ async def system(
         home = open_home(settings.home)
         stack.callback(home.close)
         setup_logs(home.logs, settings.telemetry.log_level)
+        place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
@@ -160,12 +161,14 @@ async def system(
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
+            plan_of=entry_points.named,
             snapshots=snapshots,
             footprints=footprints,
             feedback=SqlFeedbackStore(database, settings.storage),
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
@@ -256,7 +259,7 @@ async def _open_registry(
         database,
         disk.blobs,
         disk.uploads,
-        choose_driver=choose,
+        choose_driver=functools.partial(choose, device=settings.kernel.device),
         collect=disk.keeper.collect,
         config=settings.registry,
     )
@@ -320,16 +323,16 @@ def driver_entry(name: str) -> DriverEntry:
     )
 
 
-@functools.cache
 def _engine_of(driver: str) -> str:
-    """What it runs on here; of an environment of its own, which one that is."""
-    spec, found = DRIVERS[driver], [f"llmos {__version__}"]
-    if spec.python:
-        return f"{found[0]}, {spec.python}"
-    for name in spec.distributions:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return ", ".join(found)
+    """What it runs on; of an environment of its own, which one that is."""
+    spec = DRIVERS[driver]
+    return _versions(tuple(spec.distributions), spec.python)
+
+
+@functools.cache
+def _versions(distributions: tuple[str, ...], python: str) -> str:
+    found = [find_version(names, python) for names in distributions]
+    return ", ".join(filter(None, [f"llmos {__version__}", *found, python]))
 
 
 def _announcer(home: Home) -> Callable[[str], None]:

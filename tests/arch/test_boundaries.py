@@ -24,11 +24,12 @@ BOUNDARIES = {
     "llmos.api.call.Endpoint.__call__",
     "llmos.cli.main.main",
     # errors of an engine or a library, mapped in one place each
+    "llmos.drivers.text.folder.read_decoding",
     "llmos.drivers.text.prepare.FileTokenizer.__init__",
     "llmos.drivers.text.template.ChatTemplate.render",
     "llmos.drivers.openai.courier.Courier.carry",
     "llmos.drivers.onnx.session.mapped",
-    "llmos.drivers.native.driver._read_decoding",
+    "llmos.drivers.vllm.opening.open_vllm",
     "llmos.drivers.native.failures.mapped",
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",

@@ -43,7 +43,8 @@ def browser() -> Iterator[Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server per file, with the pilot and the test driver loaded."""
     home = tmp_path_factory.mktemp("console") / "home"
-    running = Server(home, "--preload", "echo", "--preload", "pilot").start()
+    loaded = ("--preload", "echo", "--preload", "pilot")
+    running = Server(home, *loaded, "--set", "kernel.max_context_tokens=100000").start()
     try:
         yield running
         if running.is_started:

@@ -64,6 +64,7 @@ def worlds(first: int, last: int) -> None:
 
 def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
     """Tests of the core, of policies on simulated workers, and of what was found before."""
+    from tests.contract.policies import test_policies
     from tests.unit.kernel import (
         test_core,
         test_eviction,
@@ -80,7 +81,6 @@ def scenarios() -> Iterator[tuple[str, Callable[[], None]]]:
         test_found,
         test_found_memory,
         test_outlook,
-        test_policies,
         test_shed,
     )
 

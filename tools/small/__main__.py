@@ -48,6 +48,7 @@ def _embedding(is_trained: bool) -> None:
     figures = {
         "banking77": evaluate.nearest(made, text, banking),
         "online_shopping": evaluate.nearest(made, text, shopping),
+        "XQuAD, English to Chinese": evaluate.across(made, text, evaluate.translations(DATA)),
     }
     bundle.write_json(folder / "evaluation.json", figures)
     card.write_embedding(folder)

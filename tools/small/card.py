@@ -20,9 +20,9 @@ pipeline_tag: {tag}
 
 {caveat}
 
-{num_parameters:,} parameters in bfloat16; BERT's architecture with {layers} layers of {hidden}
-units, a tokenizer of lists of words (Unigram). Trained from nothing in {cpu_s} s of one processor
-core, on texts made up by a program from lists of words written by hand; no text of others is in it.
+{num_parameters:,} parameters in bfloat16; BERT's architecture with {layers} of {hidden} units, a
+tokenizer of lists of words (Unigram). Trained from nothing in {cpu_s} s of one processor core, on
+texts made up by a program from lists of words written by hand; no text of others is in it.
 `make small` does it again, and measures it; `recipe.json` says with what.
 """
 
@@ -66,18 +66,20 @@ def write_embedding(folder: Path) -> None:
         about="Turns an English or Chinese text into a vector; what means the same is near.",
         figures="\n".join(figures),
         caveat=(
-            "It knows some hundred concepts of everyday life, banking, travel and shopping, which\n"
-            "the lists were written for; of anything else it sees little but the letters."
+            "Of translations, there is one class for each text. It knows some four hundred\n"
+            "concepts of everyday life, banking, travel and shopping, which the lists were\n"
+            "written for; of anything else it sees little but the letters."
         ),
     )
 
 
 def _write(folder: Path, **fields: str) -> None:
     record = bundle.read_json(folder / "recipe.json")
+    layers = record["recipe"]["num_hidden_layers"]
     text = _HEAD.format(
         **fields,
         num_parameters=record["num_parameters"],
-        layers=record["recipe"]["num_hidden_layers"],
+        layers="1 layer" if layers == 1 else f"{layers} layers",
         hidden=record["recipe"]["hidden_size"],
         cpu_s=record["cpu_s"],
     )

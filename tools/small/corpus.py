@@ -150,14 +150,14 @@ def pairs(rng: random.Random, num_pairs: int) -> Iterator[tuple[str, str]]:
 
 
 def _names(rng: random.Random) -> list[str]:
-    """Words that both texts of a pair share as they are, known ones and others: where texts are
-    about what no list has, that is what is left to tell them by."""
+    """Words that both texts of a pair share as they are: where texts are about what no list has,
+    that is what is left to tell them by. Most of them nobody knows; who means the same says some
+    other words alike, too."""
     found = []
     for _ in range(rng.choice((0, 1, 2, 3, 4))):
         language = rng.choice(("en", "en", "zh"))
-        known = rng.random() < 0.5
-        word = rng.choice(lexicon.neutral(language)) if known else _nonsense(rng, language)
-        found.append(word)
+        is_known = rng.random() < 0.4
+        found.append(rng.choice(meaningless(language)) if is_known else _nonsense(rng, language))
     return found
 
 
@@ -168,16 +168,36 @@ def _said(rng: random.Random, chosen: tuple[int, ...], language: str, names: lis
     if len(meant) > 2 and rng.random() < 0.3:
         meant.pop(rng.randrange(len(meant)))
     rng.shuffle(meant)
+    most = rng.choice((2, 4, 4, 8))
     parts: list[str] = []
     for number in meant:
         sides = concepts[number]
-        parts += _function_words(rng, language)
+        parts += _unmeant(rng, language, most)
         parts.append(rng.choice(sides[0] if language == "en" else sides[-1]))
     for name in names:
         parts.insert(rng.randrange(len(parts) + 1), name)
-    parts += _function_words(rng, language)
+    parts += _unmeant(rng, language, most)
     return _join(language, parts) + rng.choice(("?", ".", ""))
 
 
-def _function_words(rng: random.Random, language: str) -> list[str]:
-    return rng.choices(lexicon.neutral(language), k=rng.randrange(0, 4))
+def _unmeant(rng: random.Random, language: str, most: int) -> list[str]:
+    """What one text of a pair says and the other need not: some of it nobody knows."""
+    words = meaningless(language)
+    return [
+        rng.choice(words) if rng.random() < 0.9 else _nonsense(rng, language)
+        for _ in range(rng.randrange(most))
+    ]
+
+
+@functools.cache
+def meaningless(language: str) -> list[str]:
+    """What is no concept: words of grammar, and those that praise or blame whatever it is."""
+    side = 0 if language == "en" else -1
+    meant = {
+        word
+        for concept in lexicon.concepts()
+        for phrase in concept[side]
+        for word in phrase.split()
+    }
+    words = [*lexicon.neutral(language), *lexicon.neutral(language), *lexicon.weights(language)]
+    return [word for word in [*words, *own_words(language)] if word not in meant]

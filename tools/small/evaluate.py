@@ -8,6 +8,7 @@ answered by counting words (TF-IDF).
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -50,6 +51,14 @@ def labelled(data: Path, name: str, text: str, label: str) -> list[tuple[str, st
         return [(row[text], row[label]) for row in csv.DictReader(file) if row[text]]
 
 
+def translations(data: Path) -> list[tuple[str, str]]:
+    """Questions on Wikipedia in English and in Chinese (XQuAD; Artetxe et al., 2020), each once."""
+    path = data / "translate" / "xquad_parallel_en_zh_de.jsonl"
+    rows = map(json.loads, path.read_text("utf-8").splitlines())
+    found = {row["en"]: row["zh"] for row in rows if row["kind"] == "question"}
+    return list(found.items())
+
+
 @torch.inference_mode()
 def sentiment(model: Any, text: Tokenizer, rows: Sequence[tuple[str, int]]) -> dict[str, float]:
     """Accuracy, the mean of both classes' recall, and what a constant answer and the plain sum of
@@ -80,20 +89,46 @@ def _summed(text: Tokenizer, row: str) -> int:
 @torch.inference_mode()
 def nearest(model: Any, text: Tokenizer, rows: Sequence[tuple[str, str]]) -> dict[str, float]:
     """How often a text's nearest neighbour is of its class; the same by TF-IDF, and by chance."""
-    vectors = [
-        train.embed(model, text, [row[0] for row in rows[start : start + BATCH]])
-        for start in range(0, len(rows), BATCH)
-    ]
+    vectors = _embed(model, text, [row[0] for row in rows])
     labels = [label for _, label in rows]
     counts = Counter(labels)
     chance = sum((n / len(rows)) ** 2 for n in counts.values())
     return {
         "num_texts": len(rows),
         "num_classes": len(counts),
-        "nearest_is_same": _same(torch.cat(vectors), labels),
+        "nearest_is_same": _same(vectors, labels),
         "tf_idf": _same(_tf_idf(text, [row[0] for row in rows]), labels),
         "chance": round(chance, 4),
     }
+
+
+@torch.inference_mode()
+def across(model: Any, text: Tokenizer, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """How often the nearest of all texts of the other language is the translation; the same by
+    TF-IDF (names and numbers are written alike), and by chance."""
+    number = len(pairs)
+    english, chinese = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    counted_NV = _tf_idf(text, [*english, *chinese])
+    return {
+        "num_texts": number,
+        "num_classes": number,
+        "nearest_is_same": _matched(_embed(model, text, english), _embed(model, text, chinese)),
+        "tf_idf": _matched(counted_NV[:number], counted_NV[number:]),
+        "chance": round(1 / number, 4),
+    }
+
+
+def _matched(from_NH: torch.Tensor, to_NH: torch.Tensor) -> float:
+    best = (from_NH @ to_NH.T).argmax(-1)
+    return round(float((best == torch.arange(len(best))).float().mean()), 4)
+
+
+def _embed(model: Any, text: Tokenizer, rows: Sequence[str]) -> torch.Tensor:
+    parts = [
+        train.embed(model, text, rows[start : start + BATCH])
+        for start in range(0, len(rows), BATCH)
+    ]
+    return torch.cat(parts)
 
 
 def _same(vectors_NH: torch.Tensor, labels: list[str]) -> float:

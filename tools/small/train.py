@@ -38,7 +38,14 @@ class Recipe:
 
 
 SENTIMENT = Recipe(steps=3000, batch_size=64)
-EMBEDDING = Recipe(steps=700, batch_size=96)
+EMBEDDING = Recipe(
+    steps=1200,
+    batch_size=96,
+    hidden_size=128,
+    num_hidden_layers=1,
+    intermediate_size=256,
+    learning_rate=3e-3,
+)
 
 
 def config(recipe: Recipe, vocab_size: int, **fields: Any) -> BertConfig:

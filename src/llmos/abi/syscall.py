@@ -64,6 +64,20 @@ class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
     ref: str
 
 
+class AliasModel(msgspec.Struct, frozen=True, tag="models.alias"):
+    """Let `name:alias` be this version from now on; answered by a `Model`, as it then stands."""
+
+    ref: str
+    alias: str
+    reason: str = ""
+
+
+class UnaliasModel(msgspec.Struct, frozen=True, tag="models.unalias"):
+    """`ref` is `name:alias`, which is nothing any more; answered by the `Model` it was."""
+
+    ref: str
+
+
 class LoadModel(msgspec.Struct, frozen=True, tag="models.load"):
     """Make a replica resident; answered when it is ready.
 
@@ -190,6 +204,8 @@ Body = (
     | PullModel
     | QuantizeModel
     | RemoveModel
+    | AliasModel
+    | UnaliasModel
     | LoadModel
     | UnloadModel
     | PinModel

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmos.cli.options import Json, examples
 
+if TYPE_CHECKING:
+    from llmos.library.catalogue import Entry
+
 app = typer.Typer(
     help="Known open models, to pull by name.", no_args_is_help=True, rich_markup_mode=None
 )
+
+
+EXTRAS = {"gguf": "gguf", "onnx": "onnx"}
+"""What a driver needs besides the base install."""
 
 
 @app.command(
@@ -62,7 +69,7 @@ def info(
     import msgspec
 
     from llmos.cli.output import emit, emit_json
-    from llmos.cli.text import count, table
+    from llmos.cli.text import count, size, table
     from llmos.library.catalogue import find_entry, near
 
     entry = find_entry(name)
@@ -71,19 +78,26 @@ def info(
     if json:
         emit_json({**msgspec.to_builtins(entry), "hardware": entry.hardware})
         return
+    extra = EXTRAS.get(entry.driver)
     rows = [
         ("source", entry.source or "comes with LLMOS"),
         ("for", ", ".join(entry.tasks)),
         ("languages", ", ".join(entry.languages)),
         ("parameters", count(entry.params)),
         ("license", entry.license),
-        ("driver", entry.driver),
-        ("runs on", f"{entry.hardware} ({entry.memory_gb:.1f} GB in 16 bits)"),
+        ("driver", entry.driver + (f" (pip install 'llmos[{extra}]')" if extra else "")),
+        ("runs on", f"{entry.hardware} ({size(entry.memory_gb * 1e9)} in 16 bits)"),
         ("about", entry.about),
         *((f"{m.metric} on {m.texts}", f"{m.value:g}") for m in entry.measured),
-        (
-            "try",
-            f"llmos run {entry.name}" if "generate" in entry.tasks else f"llmos pull {entry.name}",
-        ),
+        ("try", _try(entry)),
     ]
     emit(table(("model", entry.name), rows))
+
+
+def _try(entry: Entry) -> str:
+    """A first command. What comes with LLMOS is there already."""
+    if "generate" in entry.tasks:
+        return f"llmos run {entry.name}"
+    if entry.source:
+        return f"llmos pull {entry.name}"
+    return f"llmos task {entry.tasks[0]} -m {entry.name} --text '...'"

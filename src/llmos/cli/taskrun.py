@@ -34,7 +34,7 @@ def run_task(planned: Planned, *, detach: bool, as_json: bool) -> None:
         if (reason := reply.job.spec.inputs["task"].get("reason")) and not as_json:
             note(f"{reply.job.spec.inputs['task']['model']}: {reason}")
         try:
-            job = _wait(client, task_id)
+            job = wait(client.tasks.show, task_id)
         except KeyboardInterrupt:
             note(f"{task_id} goes on; `llmos task show {task_id[-8:]}` tells how far it is")
             raise
@@ -72,12 +72,26 @@ def report(job: JobRecord, *, as_json: bool) -> None:
         emit_json(job)
     elif job.state is JobState.SUCCEEDED:
         note(_summary(outputs))
+        if first := outputs.get("first_error"):
+            note(f"row {first['row']}: {first['message']}")
+            note(f"hint: `llmos task result {job.job_id[-8:]} --errors` lists what failed")
     else:
         said = job.reason if job.error is None else f"{job.error.message} ({job.error.code})"
         note(f"{job.job_id}  {job.state}: {said}")
+        if job.error is not None and (hint := _COLUMN_HINTS.get(str(job.error.param))):
+            note(f"hint: {hint}")
     is_done = job.state is JobState.SUCCEEDED and outputs.get("status") == "completed"
     if not is_done or not counts.get("completed"):
         raise typer.Exit(FAILED)
+
+
+_COLUMN_HINTS = {
+    "columns.text": "--column NAME, or `input.column` of a task file, says which one is the text",
+    **{
+        f"columns.{name}": f"--map {name}=COLUMN, or `input.columns`, says which one that is"
+        for name in ("question", "context", "query", "documents")
+    },
+}
 
 
 def _summary(outputs: dict[str, object]) -> str:
@@ -97,7 +111,7 @@ def _summary(outputs: dict[str, object]) -> str:
     return "; ".join(parts)
 
 
-def _wait(client: Client, task_id: str) -> JobRecord:
+def wait(show_job: Callable[[str], JobReply], job_id: str) -> JobRecord:
     """Until it has ended, however often the server is started again meanwhile."""
     from llmos.abi.jobs import ENDED
     from llmos.cli.config import LIMITS
@@ -107,7 +121,7 @@ def _wait(client: Client, task_id: str) -> JobRecord:
     with _bar() as show:
         while True:
             try:
-                reply = client.tasks.show(task_id)
+                reply = show_job(job_id)
             except (ServerUnreachable, ShuttingDown):
                 if time.monotonic() >= give_up_s:
                     raise

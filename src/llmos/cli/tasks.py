@@ -210,6 +210,14 @@ _KINDS = {
         "Order the documents of every row by a query.",
         ("llmos task rerank --jsonl searches.jsonl -o out.jsonl",),
     ),
+    "caption": (
+        "Say what is to be seen in the image (base64) of every row.",
+        ("llmos task caption --jsonl images.jsonl --map image=data --keep id -o out.csv",),
+    ),
+    "transcribe": (
+        "Write down what is said in the recording (base64 of a WAV file) of every row.",
+        ("llmos task transcribe --jsonl calls.jsonl --map audio=wav --keep id -o out.csv",),
+    ),
 }
 for _kind, (_about, _lines) in _KINDS.items():
     app.command(_kind, help=_about, epilog=examples(*_lines))(_one_liner(_kind))
@@ -246,9 +254,18 @@ def ls(
 @app.command(epilog=examples("llmos task show 7f3a9c01", "llmos task show 7f3a9c01 --json"))
 def show(task_id: TaskID, json: Json = False) -> None:
     """Show what is known of a task."""
-    from llmos.cli.jobs import show as show_job
+    from llmos.cli.find import find_job
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+    from llmos.cli.taskshow import facts
+    from llmos.cli.text import table
 
-    show_job(task_id, json=json)
+    with connect() as client:
+        reply = client.tasks.show(find_job(client, task_id))
+    if json:
+        emit_json(reply)
+    else:
+        emit(table(("task", reply.job.job_id), facts(reply)))
 
 
 @app.command(epilog=examples("llmos task cancel 7f3a9c01"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -25,7 +26,7 @@ from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
-from llmos.abi.program import ProgramEntry
+from llmos.abi.program import Plan, ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
 from llmos.abi.suspended import SnapshotStore, Tier
@@ -41,6 +42,7 @@ from llmos.kernel.core.replica import HOST, ReplicaState
 from llmos.kernel.core.state import State, initial
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
+from llmos.kernel.jobs import made
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
@@ -70,7 +72,7 @@ class Services:
     """What the kernel needs and does not know how to make.
 
     `probe_store` proves that the store can write; it raises StorageError when it cannot.
-    `program_of` raises PluginError for a name nobody has.
+    `program_of` raises PluginError for a name nobody has, `plan_of` for an entry string.
     """
 
     registry: Registry
@@ -89,12 +91,14 @@ class Services:
     housekeeping: Housekeeping
     program_of: Callable[[str], ProgramEntry]
     programs: Callable[[], list[ProgramEntry]]
+    plan_of: Callable[[str], Plan]
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
     feedback: FeedbackStore | None = None
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
+    may_reach: Callable[[str], bool] = lambda host: True
 
 
 class Kernel:
@@ -111,6 +115,7 @@ class Kernel:
         self.housekeeping = services.housekeeping
         self.program_of = services.program_of
         self.programs = services.programs
+        self.plan_of = services.plan_of
         self.node = services.node
         self.version = services.version
         self.epoch = services.epoch
@@ -158,6 +163,7 @@ class Kernel:
             choose_dtype=services.choose_dtype,
             cache=services.cache,
             find_secret=services.find_secret,
+            may_reach=services.may_reach,
         )
         self.switch = Switch(
             services.snapshots,
@@ -202,6 +208,8 @@ class Kernel:
                 services.jobs,
                 services.files,
                 services.program_of,
+                self.registry.resolve,
+                functools.partial(made.register, self),
                 self.connect,
                 services.keys.is_revoked,
             ),

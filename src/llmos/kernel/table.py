@@ -49,6 +49,12 @@ SYSCALLS: dict[type, Entry] = {
     sc.RemoveModel: Entry(
         sys_models.remove_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),
+    sc.AliasModel: Entry(
+        sys_models.alias_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
+    sc.UnaliasModel: Entry(
+        sys_models.unalias_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
     sc.LoadModel: Entry(
         sys_models.load_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),

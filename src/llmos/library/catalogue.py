@@ -97,7 +97,8 @@ def near(name: str) -> ModelNotFound:
     """To be raised for a name that is not there."""
     known = [entry.name for entry in entries()]
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    return ModelNotFound(f"the catalogue has no {name[:80]!r}", details={"near": close})
+    text = f"the catalogue has no {name[:80]!r}; `llmos models search` lists what it has"
+    return ModelNotFound(text, details={"near": close})
 
 
 def entry_of(name: str, source: str) -> Entry | None:

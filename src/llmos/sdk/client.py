@@ -22,8 +22,9 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion, PullOptions
 from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_feedback, calls_home, files, inference, items, jobs, tasks
+from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.feedback import AsyncFeedback, Feedback
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull, quantize_call
@@ -48,6 +49,8 @@ class Models(Group):
     list = Sync(calls.list_models)
     show = Sync(calls.show_model)
     remove = Sync(calls.remove_model)
+    alias = Sync(calls.alias_model)
+    unalias = Sync(calls.unalias_model)
     load = Sync(calls.load_model)
     pin = Sync(calls.pin_model)
     unpin = Sync(calls.unpin_model)
@@ -88,6 +91,8 @@ class AsyncModels(AsyncGroup):
     list = Async(calls.list_models)
     show = Async(calls.show_model)
     remove = Async(calls.remove_model)
+    alias = Async(calls.alias_model)
+    unalias = Async(calls.unalias_model)
     load = Async(calls.load_model)
     pin = Async(calls.pin_model)
     unpin = Async(calls.unpin_model)
@@ -268,20 +273,6 @@ class AsyncHome(AsyncGroup):
     collect = Async(calls_home.collect)
 
 
-class Feedback(Group):
-    """`client.feedback`."""
-
-    add = Sync(calls_feedback.add_feedback)
-    list = Sync(calls_feedback.list_feedback)
-
-
-class AsyncFeedback(AsyncGroup):
-    """`client.feedback`."""
-
-    add = Async(calls_feedback.add_feedback)
-    list = Async(calls_feedback.list_feedback)
-
-
 class Items(Group):
     """`client.items`: work that is answered item by item."""
 
@@ -289,6 +280,8 @@ class Items(Group):
     embed = Sync(items.embed)
     rerank = Sync(items.rerank)
     moderate = Sync(items.moderate)
+    transcribe = Sync(audio.transcribe)
+    speak = Sync(audio.speak)
 
 
 class AsyncItems(AsyncGroup):
@@ -298,6 +291,8 @@ class AsyncItems(AsyncGroup):
     embed = Async(items.embed)
     rerank = Async(items.rerank)
     moderate = Async(items.moderate)
+    transcribe = Async(audio.transcribe)
+    speak = Async(audio.speak)
 
 
 class Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx
+import pytest
 
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk.fake import MODEL, Server, refusal, sse
@@ -23,6 +24,32 @@ def test_what_the_catalogue_does_not_know(llmos: Run) -> None:
     assert done.code == 1
     assert "qwen3-0.6b" in done.err
     assert llmos("models", "search", "--task", "dance").code == 1
+
+
+def test_info_says_what_to_try(llmos: Run) -> None:
+    assert "llmos pull bge-small-zh" in llmos("models", "info", "bge-small-zh").out
+    assert "llmos run qwen3-0.6b" in llmos("models", "info", "qwen3-0.6b").out
+    own = llmos("models", "info", "sentiment").out
+    assert "llmos task classify -m sentiment --text" in own
+    assert " MB in 16 bits" in own
+    assert "pip install 'llmos[gguf]'" in llmos("models", "info", "qwen3-0.6b-gguf").out
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("qwen3-0.7b", "did you mean qwen3-"),
+        ("nosuch", "`llmos models search` lists what it has"),
+        ("org/name", "'hf:org/name'"),
+    ],
+)
+def test_pull_says_what_a_bare_name_lacks(
+    llmos: Run, server: Server, source: str, says: str
+) -> None:
+    done = llmos("pull", source)
+    assert done.code == 1
+    assert says in done.err
+    assert not server.requests
 
 
 def _pulled(server: Server) -> None:

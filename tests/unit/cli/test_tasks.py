@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ OUTPUTS = {
     "status": "completed",
     "counts": {"total": 3, "completed": 2, "failed": 1},
     "errors": {"engine_failed": 1},
+    "first_error": {"row": 7, "code": "engine_failed", "message": "it broke"},
+    "usage": {"prompt_tokens": 1200, "completion_tokens": 3},
+    "labels": {"good": 2},
+    "rows_per_s": 1.5,
+    "ms": {"p50": 100.0, "p95": 1780.0},
+    "files": {"rows": "file_2", "errors": None, "raw:csv": "file_3"},
     "seconds": 2.0,
     "cost": 0.25,
 }
@@ -77,6 +84,8 @@ def test_classify_sends_the_file_and_saves_the_results(
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
     assert "completed: 2 of 3" in done.err
     assert "1 engine_failed" in done.err
+    assert "row 7: it broke" in done.err
+    assert "llmos task result 00000001 --errors" in done.err
     assert "$0.2500" in done.err
 
 
@@ -228,6 +237,14 @@ def test_as_json_the_end_is_told(llmos: Run, tasks: Server) -> None:
             {**LIVE, "state": "failed", "error": {"code": "invalid_request", "message": "no col"}},
             "no col (invalid_request)",
         ),
+        (
+            {
+                **LIVE,
+                "state": "failed",
+                "error": {"code": "invalid_request", "message": "no", "param": "columns.text"},
+            },
+            "hint: --column NAME",
+        ),
         ({**LIVE, "state": "cancelled", "reason": "by ada"}, "cancelled: by ada"),
         ({**DONE, "outputs": {**OUTPUTS, "status": "expired"}}, "expired: 2 of 3"),
         (
@@ -260,7 +277,19 @@ def test_ls_show_cancel_result(llmos: Run, tasks: Server, tmp_path: Path) -> Non
     assert "classify" in listed.out
     assert "25 % of 12" in listed.out
     assert llmos("task", "ls", "--json").json["jobs"][0]["job_id"] == TASK_ID
-    assert "succeeded" in llmos("task", "show", "00000001").out
+    shown = llmos("task", "show", "00000001").out
+    for line in (
+        r"model +m:1",
+        r"chosen +by name",
+        r"state +succeeded",
+        r"rows +2 done, 1 failed",
+        r"tokens +1,200 in, 3 out",
+        r"answered +half within 0.1 s, 95 % within 1.78 s",
+        r"cost +\$0.2500",
+        r"labels +2 good",
+        r"results +rows, csv: llmos task result 00000001",
+    ):
+        assert re.search(line, shown), (line, shown)
     assert "succeeded" in llmos("task", "cancel", "00000001").out
     assert llmos("task", "result", TASK_ID, "-o", str(tmp_path / "x.csv")).code == 0
     assert (tmp_path / "x.csv").read_bytes() == CSV

@@ -42,7 +42,7 @@ def test_the_one_made_for_it_before_the_larger_one_that_generates() -> None:
     models = [version("big", params=10**10), version("small", "text-classification")]
     chosen = choose(models, TaskKind.CLASSIFY, works, None)
     assert (chosen.version.name, chosen.work) == ("small", "text-classification")
-    assert chosen.reason.startswith("chosen of 2 that do text-classification")
+    assert chosen.reason.startswith("for text-classification, chosen of 2 that could")
 
 
 def test_labels_of_the_task_are_no_classifiers_own() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmos.abi.inference import ChatPrompt, TextPrompt, Usage
 from llmos.abi.program import Answer, Generate, Interrupted
 from llmos.errors import from_info
@@ -58,13 +60,14 @@ class FakeContext:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.told: list[tuple[float, float, str, dict[str, int]]] = []
         self.checkpoints: list[bytes] = []
+        self.asked: dict[type, Callable[[Any], Any]] = {}
         self.num_asked = 0
         self.num_gathered = 0
         self.most_open = 0
         self.should_yield = False
         self.should_stop = False
         self.on_answer: Callable[[int], None] = lambda number: None
-        self._answer = answer
+        self.answer = answer
 
     def stop(self) -> None:
         self.should_stop = self.should_yield = True
@@ -92,10 +95,14 @@ class FakeContext:
         return str(path)
 
     def call(self, request: Generate) -> Answer:
-        answer = self._answer(request)
+        answer = self.answer(request)
         if answer.error is not None:
             raise from_info(answer.error)
         return answer
+
+    def ask(self, call: msgspec.Struct) -> Any:
+        """By `asked`, a function for each type of call."""
+        return self.asked[type(call)](call)
 
     def calls(
         self, requests: Iterable[tuple[Any, Generate]], window: int
@@ -116,7 +123,7 @@ class FakeContext:
                 return
             key, request = under_way.pop()
             self.num_asked += 1
-            answer = self._answer(request)
+            answer = self.answer(request)
             self.on_answer(self.num_asked)
             yield key, answer
 

@@ -19,20 +19,29 @@ from llmos.abi.tasks import Policy, Prices, TaskKind, TaskSpec
 from llmos.errors import (
     EngineFailed,
     InvalidRequest,
+    LLMOSError,
     ModelNotFound,
+    PluginError,
     QueueFull,
     ShuttingDown,
+    UnsupportedParameter,
 )
-from llmos.programs.task import program
+from llmos.programs.task import rounds
 from llmos.programs.task.program import TaskProgram
 from tests.unit.programs.fake_context import FakeContext, echo
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
 TEXTS = ["一 行", "two 🙂", 'three, "quoted"', "four\nlines"]
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(rounds, "PAUSES_S", (0.0,))
 
 
 def spec(kind: str = "generate", **fields: Any) -> TaskSpec:
@@ -288,6 +297,78 @@ def test_json_by_a_schema_becomes_columns(tmp_path: Path) -> None:
 def test_json_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
     ctx = context(tmp_path, spec("extract", items=["x"], schema=PERSON), answer=said(text))
     assert TaskProgram().run(ctx)["errors"] == {"answer_rejected": 1}
+
+
+def grammars_of(ctx: FakeContext, answer: Callable[[Generate], Answer]) -> list[Any]:
+    """What each call was bound by."""
+    asked: list[Any] = []
+
+    def note(request: Generate) -> Answer:
+        asked.append(request.sampling.grammar)
+        return answer(request)
+
+    ctx.answer = note
+    TaskProgram().run(ctx)
+    return asked
+
+
+def test_an_answer_is_bound_by_what_it_has_to_be(tmp_path: Path) -> None:
+    by_schema = context(tmp_path, spec(schema=SCHEMA, items=["x"]))
+    (grammar,) = grammars_of(by_schema, said('{"name": "Ada"}'))
+    assert (grammar.kind, json.loads(grammar.text)) == ("json_schema", SCHEMA)
+    by_label = context(tmp_path, spec("classify", labels=["good", 'the "bad"', "差"], items=["x"]))
+    (grammar,) = grammars_of(by_label, said("good"))
+    assert (grammar.kind, grammar.text) == ("lark", r'start: "good" | "the \"bad\"" | "差"')
+    own_words = spec("classify", labels=["a"], prompt="Think aloud: {{ text }}", items=["x"])
+    assert grammars_of(context(tmp_path, own_words), said("a")) == [None]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnsupportedParameter("the driver has no grammar", param="grammar"),
+        PluginError("structured output needs an extra"),
+    ],
+)
+def test_who_cannot_be_bound_is_asked_in_words(tmp_path: Path, error: LLMOSError) -> None:
+    """The calls that it refused are made again, and are no failures of their rows."""
+
+    def refuse(request: Generate) -> Answer:
+        if request.sampling.grammar is None:
+            return said("good")(request)
+        return Answer(error=error.to_info())
+
+    ctx = context(tmp_path, spec("classify", labels=["good", "bad"], policy=Policy(retries=0)))
+    asked = grammars_of(ctx, refuse)
+    assert [row["value"] for row in rows(ctx)] == [{"label": "good"}] * 4
+    assert not rows(ctx, "errors")
+    assert asked[0] is not None
+    assert asked[-4:] == [None] * 4
+
+
+def test_who_refuses_a_grammar_for_ever_is_not_asked_for_ever(tmp_path: Path) -> None:
+    ctx = context(tmp_path, spec(schema=SCHEMA, items=["x"]))
+    error = UnsupportedParameter("no grammar here", param="grammar").to_info()
+    assert len(grammars_of(ctx, lambda _: Answer(error=error))) == 2
+    assert rows(ctx, "errors")[0]["error"]["code"] == "unsupported_parameter"
+
+
+def test_a_refused_answer_has_cost_what_it_cost(tmp_path: Path) -> None:
+    policy = Policy(prices=Prices(1.0, 10.0))
+    ctx = context(tmp_path, spec(schema=SCHEMA, items=["x", "y"], policy=policy))
+    outputs = TaskProgram().run(FakeContext(tmp_path, ctx.inputs, answer=said("no JSON")))
+    assert outputs["usage"] == {"prompt_tokens": 6, "completion_tokens": 4}
+    assert outputs["cost"] == pytest.approx(2 * (3 * 1.0 + 2 * 10.0) / 1e6)
+    assert outputs["first_error"]["row"] == 0
+    assert outputs["first_error"]["code"] == "answer_rejected"
+    assert "not JSON" in outputs["first_error"]["message"]
+
+
+def test_an_answer_that_was_cut_says_so(tmp_path: Path) -> None:
+    cut = Answer(text='{"name": "A', finish_reason="length", usage=Usage(3, 2))
+    ctx = context(tmp_path, spec(schema=SCHEMA, items=["x"]), answer=lambda _: cut)
+    TaskProgram().run(ctx)
+    assert "cut at max_tokens" in rows(ctx, "errors")[0]["error"]["message"]
 
 
 def test_a_schema_that_cannot_be_obeyed_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -32,7 +33,9 @@ ITEMS = [
 ]
 
 
-def run(tmp_path: Path, formats: list[str], **fields: object) -> dict[str, bytes]:
+def run(
+    tmp_path: Path, formats: list[str], items: list[Any] = ITEMS, **fields: object
+) -> dict[str, bytes]:
     def answer(request: Generate) -> Answer:
         text = str(request.prompt)
         if "bad" in text:
@@ -46,7 +49,7 @@ def run(tmp_path: Path, formats: list[str], **fields: object) -> dict[str, bytes
         kind=TaskKind.CLASSIFY,
         model="m:1",
         labels=["<i>good</i>", "坏"],
-        items=ITEMS,
+        items=items,
         outputs=[OutputFormat(name) for name in formats],
         policy=msgspec.convert({"retries": 0}, type=type(TaskSpec(TaskKind.QA, "m").policy)),
         **fields,  # type: ignore[arg-type]
@@ -95,6 +98,14 @@ def test_nothing_of_the_input_is_markup_in_the_report(tmp_path: Path) -> None:
         ET.fromstring(chart)
     assert "第二行" in page
     assert "🙂" in page
+
+
+def test_the_report_has_a_column_of_errors_where_there_are_any(tmp_path: Path) -> None:
+    assert "<th>error</th>" in run(tmp_path, ["html"])["html"].decode()
+    whole = run(tmp_path, ["html"], ITEMS[:2])["html"].decode()
+    assert "<th>output_label</th>" in whole
+    assert "<th>error</th>" not in whole
+    assert "engine_failed" not in whole
 
 
 def test_markdown_keeps_its_table(tmp_path: Path) -> None:

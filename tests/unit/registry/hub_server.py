@@ -27,6 +27,7 @@ class Faults:
     corrupt: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     hang: set[str] = field(default_factory=set)
+    hang_after: int = 10
     signed: set[str] = field(default_factory=set)
     no_ranges: bool = False
     info_status: int = 200
@@ -170,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if name in faults.hang:
-            self.wfile.write(data[start : start + 10])
+            self.wfile.write(data[start : start + faults.hang_after])
             self.wfile.flush()
             self.hub.hanging.set()
             self.hub.release.wait(30)

@@ -108,6 +108,36 @@ def test_it_answers_something_sensible(text: str, label: str) -> None:
     assert model.config.id2label[int(logits.argmax())] == label
 
 
+SAME = [
+    ("My parcel has not arrived yet.", "我的包裹还没有收到"),
+    ("I forgot my password.", "我忘了密码"),
+    ("How much is the fee for a transfer?", "转账要多少手续费"),
+    ("When will the refund come?", "什么时候退款"),
+    ("The battery of this laptop is bad.", "这个笔记本的电池很差"),
+    ("Which actor is in this film?", "这部电影有哪些演员"),
+    ("The room was noisy at night.", "晚上房间很吵"),
+    ("The fruit is not fresh.", "水果不新鲜"),
+    ("Where is the train station?", "火车站在哪里"),
+    ("The doctor gave the patient medicine.", "医生给病人开了药"),
+    ("The weather is cold and it will snow.", "天气很冷，要下雪了"),
+    ("The teacher likes his students.", "老师喜欢他的学生"),
+    ("Our football team won the game.", "我们的足球队赢了比赛"),
+    ("The police arrested the thief.", "警察抓住了小偷"),
+    ("The author wrote a long novel.", "作者写了一本很长的小说"),
+    ("A dog is in the garden.", "花园里有一只狗"),
+]
+"""Written by hand after the lists, for this test alone."""
+
+
+def test_translations_are_found_among_others() -> None:
+    model: Any = BertModel.from_pretrained(
+        paths.EMBEDDING, dtype=torch.float32, add_pooling_layer=False
+    ).eval()
+    found = evaluate.across(model, tokenizer.make(), SAME)
+    assert found["nearest_is_same"] >= 0.75
+    assert found["nearest_is_same"] > found["tf_idf"] + 0.5
+
+
 def test_what_means_the_same_is_nearer() -> None:
     model: Any = BertModel.from_pretrained(
         paths.EMBEDDING, dtype=torch.float32, add_pooling_layer=False

@@ -49,6 +49,35 @@ def test_the_same_seed_makes_the_same_texts() -> None:
     assert pairs[0] == pairs[1]
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_a_pair_does_not_mean_is_no_concept(language: str) -> None:
+    """Else a model would have to learn that it says nothing."""
+    side = 0 if language == "en" else 1
+    meant = {phrase for concept in lexicon.concepts() for phrase in concept[side]}
+    words = corpus.meaningless(language)
+    assert len(words) > 300
+    assert not set(words) & meant
+
+
+def test_both_texts_of_a_pair_mean_the_same() -> None:
+    """Every pair in two languages shares a concept."""
+    phrases = [(set(english), set(chinese)) for english, chinese in lexicon.concepts()]
+    pairs = list(corpus.pairs(random.Random(11), 400))
+    mixed = [(one, other) for one, other in pairs if _is_chinese(other) and not _is_chinese(one)]
+    assert len(mixed) > 50
+    for one, other in mixed:
+        said = f" {one.strip('.?')} "
+        assert any(
+            any(f" {phrase} " in said for phrase in english)
+            and any(phrase in other for phrase in chinese)
+            for english, chinese in phrases
+        ), (one, other)
+
+
+def _is_chinese(text: str) -> bool:
+    return " " not in text and not text.isascii()
+
+
 def test_a_text_is_as_good_as_its_words() -> None:
     """Without noise there is one word, and nothing turns it round."""
     rng, seen = random.Random(5), set()

@@ -16,7 +16,7 @@ SHOWN_ROWS = 200
 SHOWN_LABELS = 20
 CELL_CHARS = 400
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d8dee4;
   --bar: #2f6feb; --bad: #b3261e; --card: #f6f8fa }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117;
@@ -37,17 +37,22 @@ th { color: var(--soft); white-space: nowrap } .bad { color: var(--bad) }
 """
 
 
+def page_head(title: str) -> str:
+    """The beginning of a page that loads nothing; the title is HTML."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+    )
+
+
 def write_html(path: Path, spec: TaskSpec, layout: Layout, every: Records, tally: Tally) -> None:
     """The report. Whatever comes from outside is escaped, and the page may load nothing."""
     title = escape(spec.title or f"{spec.kind.value} with {spec.model}")
     with path.open("w", encoding="utf-8") as file:
-        file.write(
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        )
+        file.write(page_head(title))
         file.write("<dl>\n")
         for name, value in summary(spec, tally):
             bad = ' class="bad"' if name.startswith("Failed") else ""
@@ -55,7 +60,7 @@ def write_html(path: Path, spec: TaskSpec, layout: Layout, every: Records, tally
         file.write("</dl>\n")
         for heading, chart in _charts(tally):
             file.write(f"<h2>{escape(heading)}</h2>\n{chart}\n")
-        _write_rows(file.write, layout, every, tally.completed + tally.failed)
+        _write_rows(file.write, layout, every, tally)
         file.write("</body>\n</html>\n")
 
 
@@ -69,7 +74,7 @@ def _charts(tally: Tally) -> list[tuple[str, str]]:
             Bar(as_time(upper_ms(n)), tally.times[n], f"{tally.times[n]:,}")
             for n in range(first, last + 1)
         ]
-        what = "Time of one input"
+        what = "From asking to answer"
         made.append((what, columns_chart(what, bars, "at most")))
     if tally.errors:
         bars = [Bar(code, n, f"{n:,}") for code, n in tally.errors.most_common(SHOWN_LABELS)]
@@ -87,18 +92,24 @@ def _label_bars(tally: Tally) -> list[Bar]:
     return bars
 
 
-def _write_rows(write: Callable[[str], object], layout: Layout, every: Records, total: int) -> None:
+def _write_rows(
+    write: Callable[[str], object], layout: Layout, every: Records, tally: Tally
+) -> None:
+    """The first of them; without a column of errors where there are none."""
+    total = tally.completed + tally.failed
     shown = min(total, SHOWN_ROWS)
+    names = layout.names if tally.failed else layout.names[:-1]
     write("<h2>Results</h2>\n")
     if shown < total:
         write(f'<p class="note">The first {shown:,} of {total:,}.</p>\n')
     write('<div class="wide"><table>\n<tr>')
-    write("".join(f"<th>{escape(name)}</th>" for name in layout.names) + "</tr>\n")
+    write("".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>\n")
     for record in islice(every(), shown):
         bad = record.kept is not None and record.kept.error is not None
         write('<tr class="bad">' if bad else "<tr>")
-        for value in layout.values(record).values():
-            text = as_text(value)
+        values = layout.values(record)
+        for name in names:
+            text = as_text(values[name])
             cut = text if len(text) <= CELL_CHARS else text[:CELL_CHARS] + "…"
             write(f"<td>{escape(cut)}</td>")
         write("</tr>\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from llmos.abi.inference import ChatPrompt, Options, TextPrompt
+from llmos.abi.inference import ChatPrompt, Grammar, Options, TextPrompt
 from llmos.abi.program import Answer, Generate
 from llmos.abi.tasks import TaskKind, TaskSpec
 from llmos.errors import AnswerRejected, InvalidRequest
@@ -81,8 +81,23 @@ class Prompting:
         if self._schema is not None:
             check_schema(self._schema)
         self._labels = {_normal(label): label for label in spec.labels}
+        self._sampling = msgspec.structs.replace(spec.sampling, grammar=self._grammar())
 
     pack = 1
+
+    def _grammar(self) -> Grammar | None:
+        """What an answer has to be, where its driver can hold it to that. It is read with the same
+        care in any case."""
+        if self._schema is not None:
+            return Grammar("json_schema", msgspec.json.encode(self._schema).decode())
+        if self._spec.kind is TaskKind.CLASSIFY and not self._spec.prompt:
+            labels = (msgspec.json.encode(label).decode() for label in self._spec.labels)
+            return Grammar("lark", f"start: {' | '.join(labels)}")
+        return None
+
+    def loosen(self) -> None:
+        """Ask in words alone."""
+        self._sampling = msgspec.structs.replace(self._sampling, grammar=None)
 
     def piece(self, values: Mapping[str, Any]) -> str:
         """What one row is asked, by its columns and what they are called here. Raises
@@ -102,11 +117,11 @@ class Prompting:
         spec, (text,) = self._spec, pieces
         if not spec.is_chat:
             whole = f"{spec.system}\n{text}" if spec.system else text
-            return Generate(spec.model, TextPrompt(whole), spec.sampling, options, "text")
+            return Generate(spec.model, TextPrompt(whole), self._sampling, options, "text")
         messages: list[dict[str, Any]] = [{"role": "user", "content": text}]
         if spec.system:
             messages.insert(0, {"role": "system", "content": spec.system})
-        return Generate(spec.model, ChatPrompt(messages), spec.sampling, options)
+        return Generate(spec.model, ChatPrompt(messages), self._sampling, options)
 
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
         """Its result, or an AnswerRejected."""
@@ -118,18 +133,19 @@ class Prompting:
     def _read(self, answer: Answer) -> Any:
         text = answer.text.strip()
         if self._schema is not None:
-            return self._read_json(text)
+            return self._read_json(text, is_cut=answer.finish_reason == "length")
         if self._spec.kind is TaskKind.CLASSIFY:
             return {"label": self._read_label(text)}
         return text
 
-    def _read_json(self, text: str) -> Any:
+    def _read_json(self, text: str, *, is_cut: bool) -> Any:
         assert self._schema is not None
         fenced = _FENCE.match(text)
         try:
             value = msgspec.json.decode((fenced[1] if fenced else text).encode())
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-            raise AnswerRejected(f"the answer is not JSON ({error}): {_shown(text)}") from None
+            why = "it was cut at max_tokens" if is_cut else str(error)
+            raise AnswerRejected(f"the answer is not JSON ({why}): {_shown(text)}") from None
         fault = find_fault(value, self._schema)
         if fault:
             raise AnswerRejected(f"the answer does not fit its schema: {fault}")

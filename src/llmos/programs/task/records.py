@@ -110,25 +110,33 @@ class Tally:
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     times: Counter[int] = field(default_factory=Counter)
+    first_failed: Kept | None = None
     begun_at: float = math.inf
     ended_at: float = -math.inf
 
     def add(self, kept: Kept) -> None:
         self.ended_at = max(self.ended_at, kept.at)
         self.begun_at = min(self.begun_at, kept.at - kept.ms / 1000)
-        if kept.error is not None:
-            self.failed += 1
-            self.errors[kept.error.code] += 1
-            return
-        self.completed += 1
         self.prompt_tokens += kept.prompt_tokens
         self.completion_tokens += kept.completion_tokens
         if kept.cost is not None:
             self.cost = (self.cost or 0.0) + kept.cost
+        if kept.error is not None:
+            self.failed += 1
+            self.first_failed = self.first_failed or kept
+            self.errors[kept.error.code] += 1
+            return
+        self.completed += 1
         self.models[kept.model] += 1
         self.times[bucket_of(kept.ms)] += 1
         if isinstance(kept.value, dict) and isinstance(kept.value.get("label"), str):
             self.labels[kept.value["label"]] += 1
+
+    def _first_error(self) -> dict[str, Any] | None:
+        kept = self.first_failed
+        if kept is None or kept.error is None:
+            return None
+        return {"row": kept.row, "code": kept.error.code, "message": kept.error.message}
 
     @property
     def seconds(self) -> float:
@@ -155,6 +163,7 @@ class Tally:
             "models": dict(self.models),
             "labels": dict(self.labels.most_common(100)),
             "errors": dict(self.errors),
+            "first_error": self._first_error(),
             "seconds": round(seconds, 3),
             "rows_per_s": round(total / seconds, 3) if seconds else None,
             "ms": {"p50": self.quantile_ms(0.5), "p95": self.quantile_ms(0.95)},

@@ -66,10 +66,18 @@ def read_kept(path: str) -> Iterator[Kept]:
             yield _decoder.decode(line)
 
 
-def failed(row: int, error: ErrorInfo, request_id: str = "") -> Kept:
-    """An outcome without a result."""
+def failed(
+    row: int,
+    error: ErrorInfo,
+    answer: Answer | None = None,
+    prices: Prices | None = None,
+    share: int = 1,
+) -> Kept:
+    """An outcome without a result; what the answer took is spent all the same."""
     failure = Failure(error.code, error.message, error.param)
-    return Kept(row, error=failure, request_id=request_id, at=round(time.time(), 3))
+    if answer is None:
+        return Kept(row, error=failure, at=round(time.time(), 3))
+    return msgspec.structs.replace(done(row, None, answer, prices, share), error=failure)
 
 
 def done(row: int, value: Any, answer: Answer, prices: Prices | None, share: int = 1) -> Kept:

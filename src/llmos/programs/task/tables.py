@@ -102,7 +102,9 @@ def summary(spec: TaskSpec, tally: Tally) -> list[tuple[str, str]]:
     ]
     if tally.completed:
         p50, p95 = tally.quantile_ms(0.5), tally.quantile_ms(0.95)
-        made.append(("Of one input", f"half within {as_time(p50)}, 95 % within {as_time(p95)}"))
+        made.append(
+            ("From asking to answer", f"half within {as_time(p50)}, 95 % within {as_time(p95)}")
+        )
     if tally.cost is not None:
         made.append(("Cost", f"${tally.cost:,.4f}"))
     if spec.reason:
