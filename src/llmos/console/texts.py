@@ -295,6 +295,24 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Jobs that log metrics show their curves here. Choose several to compare them.",
         "记录指标的作业会在此显示曲线，可选择多个进行比较。",
     ),
+    # evaluations
+    "eval.name": ("Evaluation", "评测"),
+    "eval.state": ("State", "状态"),
+    "eval.model": ("Model", "模型"),
+    "eval.score": ("Score", "指标"),
+    "eval.value": ("Value", "数值"),
+    "eval.against": ("Against", "对比"),
+    "eval.change": ("Change", "变化"),
+    "eval.examples": ("Examples", "样例数"),
+    "eval.scores": ("Scores", "各项指标"),
+    "eval.worse": ("worse", "退步"),
+    "eval.kept": ("no worse", "未退步"),
+    "eval.confusion": ("Rows: what it is. Columns: what was said.", "行：真实类别；列：模型判断。"),
+    "eval.hint": (
+        "The best of each score comes first; “worse” is beyond chance. "
+        "Evaluations are started with “llmos eval run”.",
+        "每项指标最优者在前；“退步”表示超出随机误差。可用 “llmos eval run” 启动评测。",
+    ),
     # settings
     "setting.key": ("Setting", "设置项"),
     "setting.value": ("Value", "值"),

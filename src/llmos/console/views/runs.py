@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmos.abi.evals import EVALUATE
 from llmos.abi.jobs import BATCH, INFER, JobEvent, JobRecord
 from llmos.abi.tasks import TASK
 from llmos.console.views.charts import Line, Point
 
-OTHERS = frozenset({INFER, BATCH, TASK})
+OTHERS = frozenset({INFER, BATCH, TASK, EVALUATE})
 """Programs that have pages of their own, or none."""
 
 STEP = "step"
