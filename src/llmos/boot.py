@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,12 @@ from llmos import __version__
 from llmos.abi.driver import DriverEntry
 from llmos.abi.policy import MakePolicy
 from llmos.abi.program import ProgramEntry
-from llmos.api.app import build_app
+from llmos.abi.settings import SettingInfo
+from llmos.api.app import SEGMENTS, build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
+from llmos.console.front import Front
 from llmos.drivers.catalog import DRIVERS, choose, place
 from llmos.drivers.environments import find_version
 from llmos.errors import ConfigError, PluginError
@@ -38,9 +40,10 @@ from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
 from llmos.security.secrets import Secrets
-from llmos.settings import Settings, secret_variables, worker_env
+from llmos.settings import Settings, secret_variables, tell, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
+from llmos.storage.feedback import SqlFeedbackStore
 from llmos.storage.files import Files
 from llmos.storage.footprints import SqlFootprintLog, open_footprints
 from llmos.storage.home import Home, open_home
@@ -77,18 +80,22 @@ BUILTINS = (
 )
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start."""
+def run(settings: Settings, flags: Mapping[str, Any] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start.
+
+    `flags` are those the settings were loaded with: they are told to whoever asks where a value is
+    from.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings))
+        return runner.run(_run(settings, tell(settings, flags)))
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, told: Sequence[SettingInfo]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _interrupted, stop)
-    async with system(settings) as (kernel, home, app):
+    async with system(settings, told) as (kernel, home, app):
         closed = asyncio.Event()
         socket = home.path / "api.sock"
         serving = asyncio.create_task(
@@ -115,8 +122,13 @@ def _interrupted(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
-    """Everything but the listening sockets, started in order and stopped in reverse."""
+async def system(
+    settings: Settings, told: Sequence[SettingInfo] = ()
+) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
+    """Everything but the listening sockets, started in order and stopped in reverse.
+
+    `told` are the settings as clients may read them.
+    """
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
@@ -158,6 +170,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             plan_of=entry_points.named,
             snapshots=snapshots,
             footprints=footprints,
+            feedback=SqlFeedbackStore(database, settings.storage),
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
@@ -175,9 +188,12 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             authorizer=authorizer,
             allowed_uid=os.geteuid(),
             source=BlobReader(disk.blobs),
+            settings=told,
         )
+        front = Front(app, SEGMENTS, settings.console)
+        stack.push_async_callback(front.close)
         _calm_collector()
-        yield kernel, home, app
+        yield kernel, home, front
 
 
 def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:
@@ -358,6 +374,7 @@ def _welcome(url: str, home: Home) -> str:
     return (
         f"\nLLMOS {__version__} answers on {url}\n"
         f"Token: {home.token}\n"
+        f"Console: {url}/login#key={home.token}\n"
         f"Try:\n\n"
         f"  curl {url}/v1/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {home.token}' \\\n"

@@ -12,6 +12,7 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
+from llmos.abi.feedback import FeedbackBody, FeedbackResult
 from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.memory import MemoryInfo
@@ -220,6 +221,7 @@ Body = (
     | ResumeProcess
     | AttachStream
     | JobBody
+    | FeedbackBody
     | Status
     | Health
     | AddKey
@@ -427,6 +429,7 @@ Result = (
     | NewKey
     | RevokedKey
     | JobResult
+    | FeedbackResult
     | Done
 )
 

@@ -17,6 +17,7 @@ import msgspec
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry, Secret
 from llmos.abi.events import Aborted, Event, Failed, Terminal
+from llmos.abi.feedback import FeedbackStore
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
@@ -94,6 +95,7 @@ class Services:
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
+    feedback: FeedbackStore | None = None
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
@@ -122,6 +124,7 @@ class Kernel:
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.snapshots = services.snapshots
+        self.feedback = services.feedback
         self._requests = services.requests
         self._budgets = {HOST: self._budget_bytes()}
         self._num_arrivals = 0

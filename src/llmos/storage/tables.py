@@ -366,3 +366,16 @@ footprints = Table(
     Column("measured_ns", BigInteger, nullable=False, index=True),
 )
 """What models were measured to take: one row for all that changes it."""
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("request_id", String(64), primary_key=True),
+    Column("principal", String(96), primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("model", String(240), nullable=False),
+    Column("rating", String(8), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False, index=True),
+)
+"""What people thought of answers: a person's last word on each."""

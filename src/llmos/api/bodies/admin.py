@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llmos.abi.feedback import MAX_COMMENT_CHARS, AddFeedback, Rating
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
 from llmos.abi.registry import PullOptions
 from llmos.abi.remote import read_spec
@@ -97,3 +98,14 @@ class KeyBody(Shape):
     def to_call(self) -> AddKey:
         max_class: ServiceClass = CLASSES[self.max_class]
         return AddKey(self.name, self.tenant, Role(self.role), max_class, self.weight)
+
+
+class FeedbackForm(Shape):
+    """What an answer was worth. `request_id` is the one its `llmos` and `x-request-id` tell."""
+
+    request_id: str = Field(min_length=1, max_length=64)
+    rating: Literal["up", "down"]
+    comment: str = Field(default="", max_length=MAX_COMMENT_CHARS)
+
+    def to_call(self) -> AddFeedback:
+        return AddFeedback(self.request_id, Rating(self.rating), self.comment)
