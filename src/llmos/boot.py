@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gc
 import logging
@@ -11,10 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,14 @@ from llmos import __version__
 from llmos.abi.driver import DriverEntry
 from llmos.abi.policy import MakePolicy
 from llmos.abi.program import ProgramEntry
-from llmos.api.app import build_app
+from llmos.abi.settings import SettingInfo
+from llmos.api.app import SEGMENTS, build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
-from llmos.drivers.catalog import DRIVERS, choose
+from llmos.console.front import Front
+from llmos.drivers.catalog import DRIVERS, choose, place
+from llmos.drivers.environments import find_version
 from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
 from llmos.plugins import entry_points
@@ -39,9 +40,10 @@ from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
 from llmos.security.secrets import Secrets
-from llmos.settings import Settings, secret_variables, worker_env
+from llmos.settings import Settings, secret_variables, tell, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
+from llmos.storage.feedback import SqlFeedbackStore
 from llmos.storage.files import Files
 from llmos.storage.footprints import SqlFootprintLog, open_footprints
 from llmos.storage.home import Home, open_home
@@ -54,6 +56,9 @@ from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
 from llmos.telemetry.setup import open_tracer
 from llmos.telemetry.tracer import Tracer
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Sink
+from llmos.tracking.tracker import Tracker
 from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -77,18 +82,22 @@ BUILTINS = (
 )
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start."""
+def run(settings: Settings, flags: Mapping[str, Any] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start.
+
+    `flags` are those the settings were loaded with: they are told to whoever asks where a value is
+    from.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings))
+        return runner.run(_run(settings, tell(settings, flags)))
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, told: Sequence[SettingInfo]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _interrupted, stop)
-    async with system(settings) as (kernel, home, app):
+    async with system(settings, told) as (kernel, home, app):
         closed = asyncio.Event()
         socket = home.path / "api.sock"
         serving = asyncio.create_task(
@@ -115,12 +124,18 @@ def _interrupted(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
-    """Everything but the listening sockets, started in order and stopped in reverse."""
+async def system(
+    settings: Settings, told: Sequence[SettingInfo] = ()
+) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
+    """Everything but the listening sockets, started in order and stopped in reverse.
+
+    `told` are the settings as clients may read them.
+    """
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
         _setup_logs(settings, home)
+        place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
@@ -132,6 +147,9 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
+        if settings.tracking.sinks:
+            tracker = _open_tracker(settings, home, disk)
+            stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
         authorizer = RoleAuthorizer()
         node = _open_node(home)
         snapshots, footprints = await _open_memory(settings, home, database, node, stack)
@@ -152,8 +170,10 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
+            plan_of=entry_points.named,
             snapshots=snapshots,
             footprints=footprints,
+            feedback=SqlFeedbackStore(database, settings.storage),
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
@@ -175,9 +195,12 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             allowed_uid=os.geteuid(),
             tracer=tracer,
             source=BlobReader(disk.blobs),
+            settings=told,
         )
+        front = Front(app, SEGMENTS, settings.console)
+        stack.push_async_callback(front.close)
         _calm_collector()
-        yield kernel, home, app
+        yield kernel, home, front
 
 
 def _setup_logs(settings: Settings, home: Home) -> None:
@@ -266,7 +289,7 @@ async def _open_registry(
         database,
         disk.blobs,
         disk.uploads,
-        choose_driver=choose,
+        choose_driver=functools.partial(choose, device=settings.kernel.device),
         collect=disk.keeper.collect,
         config=settings.registry,
     )
@@ -275,6 +298,15 @@ async def _open_registry(
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
     return registry
+
+
+def _open_tracker(settings: Settings, home: Home, disk: Disk) -> Tracker:
+    """Raises PluginError for a sink whose extra is missing."""
+    folder = home.path / "tracking"
+    sinks: dict[str, Sink] = {
+        name: open_sink(name, folder / name) for name in settings.tracking.sinks
+    }
+    return Tracker(disk.jobs, folder, sinks, settings.tracking)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -330,16 +362,16 @@ def driver_entry(name: str) -> DriverEntry:
     )
 
 
-@functools.cache
 def _engine_of(driver: str) -> str:
-    """What it runs on here; of an environment of its own, which one that is."""
-    spec, found = DRIVERS[driver], [f"llmos {__version__}"]
-    if spec.python:
-        return f"{found[0]}, {spec.python}"
-    for name in spec.distributions:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return ", ".join(found)
+    """What it runs on; of an environment of its own, which one that is."""
+    spec = DRIVERS[driver]
+    return _versions(tuple(spec.distributions), spec.python)
+
+
+@functools.cache
+def _versions(distributions: tuple[str, ...], python: str) -> str:
+    found = [find_version(names, python) for names in distributions]
+    return ", ".join(filter(None, [f"llmos {__version__}", *found, python]))
 
 
 def _announcer(home: Home) -> Callable[[str], None]:
@@ -366,6 +398,7 @@ def _welcome(url: str, home: Home) -> str:
     return (
         f"\nLLMOS {__version__} answers on {url}\n"
         f"Token: {home.token}\n"
+        f"Console: {url}/login#key={home.token}\n"
         f"Try:\n\n"
         f"  curl {url}/v1/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {home.token}' \\\n"

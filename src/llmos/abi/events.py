@@ -20,9 +20,13 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
 
 
+UNKNOWN_ID = -1
+"""Of a token of a model whose vocabulary is elsewhere."""
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """A token, the bytes it stands for, and its log-probability: natural, of the model's own
-    logits, before anything that a request asks of them."""
+    """A token (its id, or `UNKNOWN_ID`), the bytes it stands for, and its log-probability: natural,
+    of the model's own logits, before anything that a request asks of them."""
 
     token_id: int
     piece: bytes
@@ -109,7 +113,8 @@ class Finished(msgspec.Struct, frozen=True, tag="fin"):
     """Terminal: done. `stop` is the stop string or token id that ended it, if one did.
 
     `deterministic` says in which mode every step of it ran; None from a driver without modes.
-    `served` is the kernel's to say, never a driver's.
+    `served` is the kernel's to say, never a driver's. `prompt_logprobs` of each token of the
+    prompt, where they were asked for; the first follows nothing, so its own is 0.
     """
 
     request_id: str
@@ -118,6 +123,7 @@ class Finished(msgspec.Struct, frozen=True, tag="fin"):
     stop: str | int | None = None
     deterministic: bool | None = None
     served: Served | None = None
+    prompt_logprobs: list[Logprobs] | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="err"):

@@ -12,6 +12,7 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
+from llmos.abi.feedback import FeedbackBody, FeedbackResult
 from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.memory import MemoryInfo
@@ -61,6 +62,20 @@ class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):
 
 
 class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
+    ref: str
+
+
+class AliasModel(msgspec.Struct, frozen=True, tag="models.alias"):
+    """Let `name:alias` be this version from now on; answered by a `Model`, as it then stands."""
+
+    ref: str
+    alias: str
+    reason: str = ""
+
+
+class UnaliasModel(msgspec.Struct, frozen=True, tag="models.unalias"):
+    """`ref` is `name:alias`, which is nothing any more; answered by the `Model` it was."""
+
     ref: str
 
 
@@ -190,6 +205,8 @@ Body = (
     | PullModel
     | QuantizeModel
     | RemoveModel
+    | AliasModel
+    | UnaliasModel
     | LoadModel
     | UnloadModel
     | PinModel
@@ -205,6 +222,7 @@ Body = (
     | ResumeProcess
     | AttachStream
     | JobBody
+    | FeedbackBody
     | Status
     | Health
     | AddKey
@@ -414,6 +432,7 @@ Result = (
     | NewKey
     | RevokedKey
     | JobResult
+    | FeedbackResult
     | Done
 )
 

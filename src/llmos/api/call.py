@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from llmos.abi.events import Aborted, Event, Failed
 from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer, Principal
+from llmos.abi.settings import SettingInfo
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.status import encode_envelope, error_headers
@@ -70,6 +71,7 @@ class Edge:
     render_metrics: Callable[[], tuple[bytes, str]]
     config: ApiConfig
     allowed_uid: int | None
+    settings: Sequence[SettingInfo] = ()
     num_uploads: Counter[str] = field(default_factory=Counter)
     """Under way, by tenant."""
     tracer: Tracer | None = None

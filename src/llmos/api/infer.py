@@ -49,11 +49,18 @@ class Outcome:
         """As an answer has it. Raises as `end` does."""
         end, text, form = self.end, "".join(self.texts), accepted.tool_format
         ids = self.token_ids if with_ids else None
-        choice = Choice(text, end.reason, end.stop, end.usage, ids, self.logprobs)
+        choice = Choice(
+            text, end.reason, end.stop, end.usage, ids, self.logprobs, end.prompt_logprobs
+        )
         if not form:
             return choice
         heard = hear(text, form, wanted)
-        return choice._replace(heard=heard, tool_format=form, request_id=accepted.request_id)
+        return choice._replace(
+            heard=heard,
+            as_function=wanted.as_function,
+            tool_format=form,
+            request_id=accepted.request_id,
+        )
 
     @property
     def end(self) -> Finished:
@@ -128,9 +135,10 @@ def frames_of(
     made = []
     for index, stream in enumerate(streams):
         form = stream.accepted.tool_format
-        reader = None if wanted is None else wanted.reader(form)
-        request_id = stream.accepted.request_id
-        tools = None if reader is None else ToolDeltas(reader, form, request_id)
+        tools = None
+        if wanted is not None and (reader := wanted.reader(form)) is not None:
+            request_id = stream.accepted.request_id
+            tools = ToolDeltas(reader, form, request_id, as_function=wanted.as_function)
         frames = kind(
             first,
             index,

@@ -17,19 +17,24 @@ from llmos.cli import (
     configure,
     debug,
     disk,
+    evals,
     files,
+    infer,
     jobs,
     keys,
     library,
     models,
+    pipelines,
     processes,
     run,
+    runs,
     serve,
     sim,
     story,
     system,
     tasks,
     top,
+    train,
 )
 from llmos.cli.options import examples
 
@@ -71,6 +76,14 @@ _COMMANDS = (
         ),
     ),
     (
+        infer.infer,
+        (
+            'llmos infer sentiment "What a film!"',
+            "llmos infer my-whisper --audio speech.wav",
+            'llmos infer my-voice "Good morning." -o morning.wav',
+        ),
+    ),
+    (
         models.pull,
         (
             "llmos pull qwen3-0.6b",
@@ -87,6 +100,14 @@ _COMMANDS = (
     ),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
     (
+        models.promote,
+        (
+            "llmos promote mine:3",
+            "llmos promote mine:3 staging",
+            "llmos promote mine staging --off",
+        ),
+    ),
+    (
         models.load,
         (
             "llmos load pilot",
@@ -97,6 +118,14 @@ _COMMANDS = (
     ),
     (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),
+    (
+        train.train,
+        (
+            "llmos train --name sentiment --train train.csv --validation val.csv --test test.csv",
+            "llmos train recipe.yaml --set training.epochs=5",
+            "llmos train --help-recipe",
+        ),
+    ),
     (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory --wide")),
     (top.top, ("llmos top", "llmos top --once", "llmos top --json --interval 5")),
     (
@@ -141,6 +170,9 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(runs.app, name="runs")
+app.add_typer(evals.app, name="eval")
+app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ import msgspec
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry, Secret
 from llmos.abi.events import Aborted, Event, Failed, Terminal
+from llmos.abi.feedback import FeedbackStore
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
@@ -24,7 +26,7 @@ from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
-from llmos.abi.program import ProgramEntry
+from llmos.abi.program import Plan, ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
 from llmos.abi.suspended import SnapshotStore, Tier
@@ -42,6 +44,7 @@ from llmos.kernel.counting import count_refusal
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
 from llmos.kernel.gauges import Gauges
+from llmos.kernel.jobs import made
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import JobServices, Runner
 from llmos.kernel.loop import Loop
@@ -74,7 +77,7 @@ class Services:
     """What the kernel needs and does not know how to make.
 
     `probe_store` proves that the store can write; it raises StorageError when it cannot.
-    `program_of` raises PluginError for a name nobody has.
+    `program_of` raises PluginError for a name nobody has, `plan_of` for an entry string.
     """
 
     registry: Registry
@@ -93,9 +96,11 @@ class Services:
     housekeeping: Housekeeping
     program_of: Callable[[str], ProgramEntry]
     programs: Callable[[], list[ProgramEntry]]
+    plan_of: Callable[[str], Plan]
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
+    feedback: FeedbackStore | None = None
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
@@ -118,6 +123,7 @@ class Kernel:
         self.housekeeping = services.housekeeping
         self.program_of = services.program_of
         self.programs = services.programs
+        self.plan_of = services.plan_of
         self.node = services.node
         self.version = services.version
         self.epoch = services.epoch
@@ -127,6 +133,7 @@ class Kernel:
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.snapshots = services.snapshots
+        self.feedback = services.feedback
         self._requests = services.requests
         self._log_requests = services.log_requests
         self._budgets = {HOST: self._budget_bytes()}
@@ -214,6 +221,8 @@ class Kernel:
                 services.jobs,
                 services.files,
                 services.program_of,
+                self.registry.resolve,
+                functools.partial(made.register, self),
                 self.connect,
                 services.keys.is_revoked,
             ),

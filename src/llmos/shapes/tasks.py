@@ -161,7 +161,16 @@ class TaskBody(Shape):
     """A declared task. See docs/tasks.md."""
 
     type: Literal[
-        "generate", "summarize", "translate", "classify", "extract", "qa", "embed", "rerank"
+        "generate",
+        "summarize",
+        "translate",
+        "classify",
+        "extract",
+        "qa",
+        "embed",
+        "rerank",
+        "caption",
+        "transcribe",
     ]
     input: TaskInput
     model: ModelName = AUTO

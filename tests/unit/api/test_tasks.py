@@ -149,7 +149,7 @@ def test_a_model_is_chosen_and_the_reason_kept(body: Any, model: str, work: str)
         assert response.status_code == 200, response.text
         _, task = submitted(e)
         assert (task.model, task.work) == (model, work)
-        assert f"do {work}" in task.reason
+        assert f"for {work}" in task.reason
 
     play(scene)
 

@@ -31,7 +31,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 KNOWN = frozenset(
     {"BeitImageProcessor", "BitImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor"}
-    | {"DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
+    | {"BlipImageProcessor", "DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
 )
 """Processors whose settings are read here, by name."""
 
@@ -39,10 +39,21 @@ _CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757771
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _MEANS = {
     "BitImageProcessor": _CLIP,
+    "BlipImageProcessor": _CLIP,
     "DetrImageProcessor": _IMAGENET,
     "YolosImageProcessor": _IMAGENET,
 }
 """Means and deviations of colours where a folder does not say; a half for others."""
+
+_BILINEAR, _BICUBIC = 2, 3
+_FILTERS = {
+    "BeitImageProcessor": _BICUBIC,
+    "BitImageProcessor": _BICUBIC,
+    "BlipImageProcessor": _BICUBIC,
+    "ConvNextImageProcessor": _BICUBIC,
+    "DeiTImageProcessor": _BICUBIC,
+}
+"""Of resizing, where a folder does not say."""
 
 _OF_EDGES = {"DetrImageProcessor", "YolosImageProcessor"}
 
@@ -98,7 +109,8 @@ class ImageReader:
         return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1), dtype=np.float32)
 
     def _resized(self, image: Any) -> Any:
-        size, resample = self._settings.get("size"), int(self._settings.get("resample", 2))
+        size = self._settings.get("size")
+        resample = int(self._settings.get("resample", _FILTERS.get(self._kind, _BILINEAR)))
         width, height = image.size
         if self._kind in _OF_EDGES and isinstance(size, dict) and "shortest_edge" in size:
             longest = size.get("longest_edge")

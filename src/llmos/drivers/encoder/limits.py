@@ -13,7 +13,8 @@ class EncoderLimits(msgspec.Struct, frozen=True):
     of like length are looked for. Of a request: `num_windows` of one text, `num_labels` of one
     zero-shot item, `text_chars` of one text, `image_bytes` and `image_pixels` of one image,
     `sound_s` seconds of one recording. `new_tokens` of one text that is made, at most; `groups`:
-    as many batches are decoded in turns.
+    as many batches are decoded in turns; `num_beams` of one text at most. `speech_chars` of one
+    text that is spoken.
 
     Of all items of a request together, since one process prepares for everybody: `request_chars`
     of text, `request_pixels`, `num_rows`, and what is made of them, `payload_bytes` in a message
@@ -40,6 +41,8 @@ class EncoderLimits(msgspec.Struct, frozen=True):
     sound_s: float = 1800.0
     new_tokens: int = 1024
     groups: int = 4
+    num_beams: int = 16
+    speech_chars: int = 4096
 
 
 LIMITS = EncoderLimits()

@@ -74,7 +74,7 @@ def _wanted(params: Texts, side: str, stride: int = 0, *, offsets: bool = False)
     )
 
 
-def _shaped(items: list[Any], shape: type[Any], key: str) -> list[Any]:
+def shaped(items: list[Any], shape: type[Any], key: str) -> list[Any]:
     """Each item as its struct (a plain text is its field `key`), or what is wrong with it."""
     found: list[Any] = []
     for item in items:
@@ -114,7 +114,7 @@ def _encode(
 
 def read_pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A text, or two that are judged together."""
-    read = _shaped(asked.items, Pair, "text")
+    read = shaped(asked.items, Pair, "text")
 
     def parts(one: Pair) -> Any:
         return one.text if one.text_pair is None else (one.text, one.text_pair)
@@ -124,7 +124,7 @@ def read_pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
 
 def read_documents(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A document is cut, a query never."""
-    read = _shaped(asked.items, Document, "text")
+    read = shaped(asked.items, Document, "text")
     wanted = _wanted(asked.params, "second")
     return _encode(encoder, asked, wanted, read, lambda one: (one.query, one.text))
 
@@ -142,7 +142,7 @@ def read_zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
         text = f"{num_rows} texts with labels are over {LIMITS.num_rows}: send fewer at once"
         raise PayloadTooLarge(text, param="inputs")
     found: list[Result] = []
-    for one in _shaped(asked.items, Pair, "text"):
+    for one in shaped(asked.items, Pair, "text"):
         if isinstance(one, Exception):
             found.append(one)
             continue
@@ -160,7 +160,7 @@ def read_entities(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """Rows that know which characters their tokens stand for."""
     room = encoder.room(asked.room)
     wanted = _wanted(asked.params, "first", room // 4, offsets=True)
-    read = _shaped(asked.items, Pair, "text")
+    read = shaped(asked.items, Pair, "text")
     return _encode(encoder, asked, wanted, read, lambda one: one.text, about=lambda one: one.text)
 
 
@@ -169,7 +169,7 @@ def read_questions(encoder: TextEncoder, asked: Asked) -> list[Result]:
     params: Answers = asked.params
     wanted = _wanted(params, "second", min(128, encoder.room(asked.room) // 2), offsets=True)
     wanted = wanted._replace(is_pair=True)
-    read = _shaped(asked.items, Question, "context")
+    read = shaped(asked.items, Question, "context")
     return _encode(
         encoder,
         asked,
@@ -195,7 +195,7 @@ class FillReader:
         if params.overflow == "window":
             raise InvalidRequest("a text is not read in windows for this", param="params.overflow")
         targets = None if params.targets is None else self._targets(params.targets)
-        read = _shaped(asked.items, Pair, "text")
+        read = shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
         made = _encode(self._encoder, asked, wanted, read, lambda one: one.text)
         return [self._with_gaps(one, targets) for one in made]
@@ -229,7 +229,7 @@ def read_vectors(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A text, or token ids as they are: OpenAI takes both."""
     room, wanted = encoder.room(asked.room), _wanted(asked.params, "first")
     texts = [one for one in asked.items if not isinstance(one, list)]
-    made = iter(_encode(encoder, asked, wanted, _shaped(texts, Pair, "text"), lambda one: one.text))
+    made = iter(_encode(encoder, asked, wanted, shaped(texts, Pair, "text"), lambda one: one.text))
     vocab_size = encoder.tokenizer.get_vocab_size(with_added_tokens=True)
     return [
         _tokens(one, room, asked.params.overflow, vocab_size)
@@ -268,7 +268,7 @@ class WriteReader:
         if params.overflow == "window":
             raise InvalidRequest("a text is not read in windows for this", param="params.overflow")
         prefix = self._prefix if params.prefix is None else params.prefix
-        read = _shaped(asked.items, Pair, "text")
+        read = shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
         about = self._about(params.target_lang)
         return _encode(

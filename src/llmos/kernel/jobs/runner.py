@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from llmos.abi.channel import Channel
 from llmos.abi.files import FileStore
 from llmos.abi.jobs import ENDED, JobRecord, JobState, JobStore
 from llmos.abi.program import ProgramEntry
+from llmos.abi.registry import ModelVersion
 from llmos.errors import LLMOSError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -49,12 +50,16 @@ MADE_WAY = 16
 @dataclass(frozen=True, slots=True)
 class JobServices:
     """What jobs need that the kernel is given. `program_of` raises PluginError for a name that is
-    nobody's; `connect` opens a front end whose requests are the job's children; `is_revoked` tells
-    of a principal whether its key is."""
+    nobody's; `find_model` finds a version, raising ModelNotFound; `register` makes a folder that
+    lies within another a version of a model, in the name of a job's owner; `connect` opens a front
+    end whose requests are the job's children; `is_revoked` tells of a principal whether its key is.
+    """
 
     store: JobStore
     files: FileStore
     program_of: Callable[[str], ProgramEntry]
+    find_model: Callable[[str], ModelVersion]
+    register: Callable[[JobRecord, str, str, str], Awaitable[str]]
     connect: Callable[[str], Channel]
     is_revoked: Callable[[str], bool]
 
