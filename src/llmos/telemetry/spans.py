@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 Value = str | bool | int | float | Sequence[str]
 Attributes = Mapping[str, Value]
@@ -48,8 +49,7 @@ class Moment(NamedTuple):
     attributes: Attributes
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Times are UTC in ns. `error` says why it failed; empty: it did not."""
 
     context: Context
@@ -57,6 +57,6 @@ class Span:
     start_ns: int
     end_ns: int
     kind: Kind = Kind.INTERNAL
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = {}
     moments: Sequence[Moment] = ()
     error: str = ""
