@@ -1,8 +1,9 @@
 """Write the generated pages of `docs/`: `python tools/docs.py [--check]`.
 
 `docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results,
-`docs/recipe.md` from the fields of a recipe. With `--check` nothing is written; a page that is not
-fresh is a failure.
+`docs/recipe.md` from the fields of a recipe, `docs/metrics.md` from the metrics, Grafana's
+dashboard from `tools/dashboard.py`. With `--check` nothing is written; a page that is not fresh is
+a failure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pydantic
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # it is run as a file
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n\n"
 
 
@@ -159,10 +161,26 @@ def recipe() -> str:
     return NOTE + "\n".join(lines) + "\n"
 
 
+def metrics() -> str:
+    """The page of every metric."""
+    from tools.metrics_page import page
+
+    return NOTE + page()
+
+
+def grafana() -> str:
+    """The dashboard."""
+    from tools.dashboard import dashboard
+
+    return dashboard()
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration,
     "docs/benchmarks.md": benchmarks,
     "docs/recipe.md": recipe,
+    "docs/metrics.md": metrics,
+    "deploy/telemetry/grafana.json": grafana,
 }
 
 

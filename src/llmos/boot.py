@@ -54,6 +54,8 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.setup import open_tracer
+from llmos.telemetry.tracer import Tracer
 from llmos.tracking.opening import open_sink
 from llmos.tracking.sink import Sink
 from llmos.tracking.tracker import Tracker
@@ -132,13 +134,14 @@ async def system(
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
-        setup_logs(home.logs, settings.telemetry.log_level)
+        _setup_logs(settings, home)
         place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
         await keys.open()
         metrics = Metrics()
+        tracer = _open_tracer(settings, home, metrics, stack)
         disk = await _open_disk(settings, home, database, metrics)
         stack.push_async_callback(close_job_store, disk.jobs)
         stack.push_async_callback(disk.requests.close)
@@ -174,6 +177,9 @@ async def system(
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            tracer=tracer,
+            watts_per_core=settings.telemetry.watts_per_core,
+            log_requests=settings.telemetry.log_requests,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
@@ -187,6 +193,7 @@ async def system(
             settings.api,
             authorizer=authorizer,
             allowed_uid=os.geteuid(),
+            tracer=tracer,
             source=BlobReader(disk.blobs),
             settings=told,
         )
@@ -194,6 +201,23 @@ async def system(
         stack.push_async_callback(front.close)
         _calm_collector()
         yield kernel, home, front
+
+
+def _setup_logs(settings: Settings, home: Home) -> None:
+    config = settings.telemetry
+    setup_logs(home.logs, config.log_level, config.log_format)
+
+
+def _open_tracer(
+    settings: Settings, home: Home, metrics: Metrics, stack: AsyncExitStack
+) -> Tracer | None:
+    """Raises ConfigError."""
+    opened = open_tracer(settings.telemetry, home.logs, __version__, metrics.spans_dropped.inc)
+    if opened is None:
+        return None
+    tracer, exporter = opened
+    stack.push_async_callback(asyncio.to_thread, exporter.close)
+    return tracer
 
 
 def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:

@@ -28,6 +28,7 @@ from llmos.registry.config import RegistryConfig
 from llmos.security.config import SecurityConfig
 from llmos.storage.config import StorageConfig
 from llmos.telemetry.config import TelemetryConfig
+from llmos.telemetry.redact import is_secret_name
 from llmos.tracking.config import TrackingConfig
 
 PREFIX = "LLMOS_"
@@ -137,6 +138,12 @@ def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]
     Whoever may register a remote model could else read any variable."""
     environ = os.environ if environ is None else environ
     return {name: value for name, value in environ.items() if name.endswith(SECRET_SUFFIX)}
+
+
+def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Values of our environment that by their names are secrets: what no bundle may hold."""
+    environ = os.environ if environ is None else environ
+    return [value for name, value in environ.items() if is_secret_name(name)]
 
 
 Layer = tuple[str, dict[str, Any]]

@@ -37,6 +37,11 @@ that is no batch fails the job with an error whose `details["errors"]` is OpenAI
 `batch.errors`."""
 
 
+SPENT = "spent"
+"""Events of this kind end each attempt of a program: `value` is a `spent.Spent`, its calls' use
+included."""
+
+
 class JobState(enum.StrEnum):
     """BLOCKED (others must end) → PENDING ⇄ RUNNING → one of the last four.
 

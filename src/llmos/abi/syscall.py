@@ -18,6 +18,7 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
+from llmos.abi.spent import Spent
 from llmos.abi.syscall_jobs import JobBody, JobResult
 from llmos.errors import ErrorInfo
 
@@ -319,7 +320,8 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     """A line of `ps`. `reason` says why it is in this state. `cached_tokens` of the prompt were
     found in a prefix cache, which is known when it has ended. `driver` serves the model, and why.
 
-    Of a job, `model` is its program, `progress` in 0..1 what it has done of all it knows of.
+    `spent` is known of a request that has ended. Of a job, `model` is its program, `progress` in
+    0..1 what it has done of all it knows of.
     """
 
     process_id: str
@@ -342,6 +344,7 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     progress: float | None = None
     cached_tokens: int = 0
     driver: str = ""
+    spent: Spent | None = None
 
 
 class Decided(msgspec.Struct, frozen=True):

@@ -216,11 +216,13 @@ class LoadError(msgspec.Struct, frozen=True, tag="loaderr"):
 class Step(msgspec.Struct, frozen=True, tag="step"):
     """Everything one engine step produced: one message per step, not per token.
 
-    `step_s` is the wall time of the step in seconds.
+    `step_s` is the wall time of the step in seconds, `cpu_s` what the worker used of the processors
+    since the message before.
     """
 
     events: list[Event]
     step_s: float
+    cpu_s: float = 0.0
 
 
 class Suspended(msgspec.Struct, frozen=True, tag="suspended"):

@@ -42,6 +42,7 @@ from llmos.api.routes import (
 )
 from llmos.api.routes.spec import RouteSpec
 from llmos.shapes.status import INVALID
+from llmos.telemetry.tracer import Tracer
 
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
@@ -80,6 +81,7 @@ def build_app(
     source: BlobSource,
     allowed_uid: int | None = None,
     settings: Sequence[SettingInfo] = (),
+    tracer: Tracer | None = None,
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
@@ -95,11 +97,13 @@ def build_app(
         config,
         allowed_uid,
         settings=settings,
+        tracer=tracer,
     )
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(
         routes=[
-            Route(s.path, Endpoint(edge, s.handler, s.needs_key), methods=[s.method]) for s in specs
+            Route(s.path, Endpoint(edge, s.handler, s.needs_key, s.path), methods=[s.method])
+            for s in specs
         ]
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body in many clients

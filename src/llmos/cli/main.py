@@ -15,6 +15,7 @@ from llmos import __version__
 from llmos.cli import (
     backup,
     configure,
+    debug,
     disk,
     evals,
     files,
@@ -135,7 +136,15 @@ _COMMANDS = (
     (processes.suspend, ("llmos suspend 7f3a9c01",)),
     (processes.resume, ("llmos resume 7f3a9c01",)),
     (processes.wait, ("llmos wait 7f3a9c01", "llmos wait 7f3a9c01 --timeout 10")),
-    (story.logs, ("llmos logs 7f3a9c01", "llmos logs 7f3a9c01 --follow")),
+    (
+        story.logs,
+        (
+            "llmos logs -f",
+            "llmos logs -n 100 --level warning",
+            "llmos logs 7f3a9c01",
+            "llmos logs 7f3a9c01 --follow",
+        ),
+    ),
     (story.why, ("llmos why 7f3a9c01", "llmos why 7f3a9c01 --json")),
     (
         sim.sim,
@@ -168,6 +177,7 @@ app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")
+app.add_typer(debug.app, name="debug")
 
 
 @functools.cache

@@ -209,6 +209,13 @@ class Workers:
             if worker.handle is not None and worker.state is WorkerState.SERVING
         ]
 
+    def program_use(self, job_id: str) -> tuple[float, int]:
+        """What its worker has used of the processors so far, and of memory now."""
+        worker = self._jobs.get(job_id)
+        if worker is None or worker.handle is None:
+            return 0.0, 0
+        return worker.handle.cpu_s(), worker.handle.rss_bytes()
+
     def resident_bytes(self) -> dict[str, int]:
         """What each replica's worker takes now, in bytes."""
         return {

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+LOG = "llmos.log"
 MAX_LOG_BYTES = 16 * 1024 * 1024
 NUM_OLD_LOGS = 3
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
@@ -31,15 +32,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def setup_logs(folder: Path, level: str) -> None:
-    """Everything to `folder/llmos.log` (rotated), warnings to stderr."""
-    file = logging.handlers.RotatingFileHandler(
-        folder / "llmos.log", maxBytes=MAX_LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8"
-    )
+class LogFile(logging.handlers.RotatingFileHandler):
+    """Python's, which asks the system twice and formats each line a second time to see whether it
+    fits: here a file may be one line longer than it should."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  its name there
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
+
+def setup_logs(folder: Path, level: str, form: str = "text") -> None:
+    """Everything to `folder/llmos.log` (rotated), warnings to stderr: as `text`, or as `json` for
+    what collects the stderr of services."""
+    file = LogFile(folder / LOG, maxBytes=MAX_LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8")
     file.setFormatter(JsonFormatter())
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
-    terminal.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    plain = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    terminal.setFormatter(JsonFormatter() if form == "json" else plain)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -77,3 +77,27 @@ def test_a_log_line_is_json_with_its_extras(tmp_path: Path, root_logger: logging
     assert first["request_id"] == "req_1"
     assert first["level"] == "info"
     assert "ValueError: boom" in second["exception"]
+
+
+def test_a_full_log_is_turned_over(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.telemetry.logs.MAX_LOG_BYTES", 1000)
+    setup_logs(tmp_path, "info")
+    for number in range(30):
+        logging.getLogger("llmos.x").info("line %d %s", number, "x" * 60)
+    sizes = sorted(path.stat().st_size for path in tmp_path.iterdir())
+    assert len(sizes) == 4  # the current one and three old ones
+    assert all(size < 1300 for size in sizes)
+    lines = (tmp_path / "llmos.log").read_text("utf-8").splitlines()
+    assert json.loads(lines[-1])["message"].startswith("line 29 ")
+
+
+def test_stderr_may_be_json(
+    tmp_path: Path, root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup_logs(tmp_path, "info", "json")
+    logging.getLogger("llmos.x").warning("careful", extra={"request_id": "req_2"})
+    logging.getLogger("llmos.x").info("not shown there")
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(t["message"], t["request_id"]) for t in told] == [("careful", "req_2")]

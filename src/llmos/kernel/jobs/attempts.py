@@ -285,6 +285,7 @@ class Attempts:
 
     def _last_word(self, entry: Entry, outcome: Outcome, error: ErrorInfo | None) -> None:
         entry.outcome, entry.error = outcome, error
+        entry.see_use(*self._workers.program_use(entry.job_id))
         self._workers.end_program(entry.job_id, None)
 
     def _over(self, entry: Entry, outcome: Outcome, error: ErrorInfo | None) -> None:

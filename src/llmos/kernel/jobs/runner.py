@@ -31,6 +31,7 @@ from llmos.kernel.jobs.hub import Hub
 from llmos.kernel.jobs.notes import Notes
 from llmos.kernel.jobs.schedules import end_revoked
 from llmos.kernel.jobs.settle import Settler
+from llmos.kernel.spending import Spending
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
@@ -75,6 +76,7 @@ class Runner:
         workers: Workers,
         config: JobsConfig,
         metrics: Metrics,
+        spending: Spending,
     ) -> None:
         self.config = config
         self.store = services.store
@@ -109,7 +111,9 @@ class Runner:
             config=config,
             hub=self.hub,
         )
-        self._settler = Settler(self.store, self.entries, self.disk, self.notes, metrics)
+        self._settler = Settler(
+            self.store, self.entries, self.disk, self.notes, metrics=metrics, spending=spending
+        )
         workers.programs = self.attempts
         self.appliers: dict[type, Callable[[Any], None]] = {
             do.StartJob: self._start,
@@ -463,6 +467,8 @@ class Runner:
         """Workers' memory against what they may have."""
         while True:
             for job_id, rss_bytes in self._workers.program_rss():
+                if (entry := self.entries.get(job_id)) is not None:
+                    entry.see_use(*self._workers.program_use(job_id))
                 job = self._state.jobs.active.get(job_id)
                 if job is not None and rss_bytes > job.facts.memory_bytes:
                     self._post(ev.JobTooBig(job_id, rss_bytes))
@@ -476,7 +482,7 @@ class Runner:
                     pass
 
     def gauge(self) -> None:
-        """For `Kernel._gauge`."""
+        """Jobs by phase, as they are now."""
         phases = [job.phase for job in self._state.jobs.jobs.values()]
         for phase in JobPhase:
             self._metrics.jobs.labels(phase).set(phases.count(phase))
