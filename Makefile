@@ -43,6 +43,17 @@ test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) i
 	@$(BIN)/python tools/engine_venv.py gguf
 	@LLMOS_REQUIRE_DRIVERS=gguf .venv-gguf/bin/python -m pytest -q tests/contract/drivers tests/system/test_gguf.py $(ARGS)
 
+.PHONY: test-openvino
+test-openvino: setup ## the drivers' suite with OpenVINO GenAI, in .venv-openvino
+	@$(BIN)/python tools/engine_venv.py openvino
+	@LLMOS_REQUIRE_DRIVERS=openvino .venv-openvino/bin/python -m pytest -q tests/contract/drivers tests/system/test_openvino.py $(ARGS)
+
+.PHONY: test-vllm
+test-vllm: setup ## the drivers' suite with vLLM's CPU build, in .venv-vllm, and vLLM from our server
+	@$(BIN)/python tools/engine_venv.py vllm
+	@LLMOS_REQUIRE_DRIVERS=vllm .venv-vllm/bin/python -m pytest -q -W default --timeout 600 tests/contract/drivers -k vllm $(ARGS)
+	@LLMOS_TEST_VLLM=$(CURDIR)/.venv-vllm/bin/python $(BIN)/pytest -q tests/system/test_vllm.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check -q $(LINTED)
@@ -103,6 +114,10 @@ mutants: setup ## mutate the core: the simulator and the state machine must catc
 openai-tests: setup ## openai-python's own generated tests against our server; what passed must pass: ARGS=
 	@$(BIN)/python -m tools.openai_tests $(ARGS)
 
+.PHONY: clients
+clients: setup ## simonw/llm and LangChain's own suites against our server; what passed must pass: ARGS=
+	@$(BIN)/python -m tools.clients $(ARGS)
+
 .PHONY: storm
 storm: setup ## kill servers, cut their power, check every promise: ARGS="--kills 1000 --seconds 600"
 	@$(BIN)/python -m tests.storm $(ARGS)
@@ -120,5 +135,5 @@ bench-%: setup ## run benchmarks/bench_NAME.py and write its result and plot
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv .venv-gguf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-gguf .venv-openvino .venv-vllm .venv-clients dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

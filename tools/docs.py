@@ -1,7 +1,8 @@
 """Write the generated pages of `docs/`: `python tools/docs.py [--check]`.
 
-`docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results. With
-`--check` nothing is written; a page that is not fresh is a failure.
+`docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results,
+`docs/recipe.md` from the fields of a recipe. With `--check` nothing is written; a page that is not
+fresh is a failure.
 """
 
 from __future__ import annotations
@@ -143,9 +144,25 @@ def benchmarks() -> str:
     return NOTE + "\n".join(lines).rstrip() + "\n"
 
 
+def recipe() -> str:
+    """The page of every field of a recipe."""
+    from llmos.programs.train.help import as_markdown
+
+    lines = [
+        "# Recipes",
+        "",
+        "Every field of a recipe, as `llmos train --help-recipe` has them. How it all works is in",
+        "[train.md](train.md).",
+        "",
+        as_markdown(),
+    ]
+    return NOTE + "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration,
     "docs/benchmarks.md": benchmarks,
+    "docs/recipe.md": recipe,
 }
 
 

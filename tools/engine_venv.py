@@ -1,8 +1,10 @@
-"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine: `.venv/bin/python
-tools/engine_venv.py gguf`.
+"""Make `.venv-EXTRA`: what `.venv` has, and one extra's engine, or what one dependency group of
+the project names: `.venv/bin/python tools/engine_venv.py gguf`.
 
 For engines that are compiled for minutes, or that not every developer wants: the suite is run with
-them from there. A stamp holds what was installed; a second call with the same returns at once.
+them from there. One whose pins clash with ours (vLLM) has what it asks for from a list, and finds
+of ours what that leaves out: pytest, the server. A stamp holds what was installed; a second call
+with the same returns at once.
 """
 
 from __future__ import annotations
@@ -13,12 +15,20 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+APART = {"vllm": "benchmarks/engine/peers/vllm.txt"}
+"""Lists of what engines with an environment of their own ask for."""
+
+UNWANTED = ("torchvision", "torchaudio", "torchcodec")
+"""They come with vLLM's CPU build, made for another torch, and break its import."""
 
 
 def requirements(extra: str) -> list[str]:
-    """What the extra asks for. Raises KeyError: there is no such extra."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found: list[str] = project["optional-dependencies"][extra]
+    """What the extra, the group or the list asks for. Raises KeyError for another name."""
+    if extra in APART:
+        return (ROOT / APART[extra]).read_text().split()
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    known = {**said["dependency-groups"], **said["project"]["optional-dependencies"]}
+    found: list[str] = known[extra]
     return found
 
 
@@ -38,22 +48,26 @@ def make(extra: str) -> int:
         return 0
     print(f"making {folder.name}; an engine is compiled where there is no wheel of it", flush=True)
     subprocess.check_call([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)])
-    lend(folder)
-    python = str(folder / "bin" / "python")
-    command = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--progress-bar",
-        "off",
-        "-c",
-        "constraints.txt",
-    ]
-    code = subprocess.call([*command, *requirements(extra)], cwd=ROOT)
+    code = install_apart(folder, extra) if extra in APART else install(folder, extra)
     if code == 0:
         stamp.write_text(wanted)
+    return code
+
+
+def install(folder: Path, extra: str) -> int:
+    """Beside all that we have, in the versions that we have. pip's exit status."""
+    lend(folder)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
+    return subprocess.call([*pip, "-c", "constraints.txt", *requirements(extra)], cwd=ROOT)
+
+
+def install_apart(folder: Path, extra: str) -> int:
+    """First what it asks for: ours is found where it has nothing. pip's exit status."""
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+    code = subprocess.call([*pip, "install", "-q", "--progress-bar", "off", *requirements(extra)])
+    if code == 0:
+        subprocess.call([*pip, "uninstall", "-q", "-y", *UNWANTED])
+        lend(folder)
     return code
 
 

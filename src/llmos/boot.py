@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import gc
 import logging
@@ -14,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,12 @@ from llmos.api.app import build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
-from llmos.drivers.catalog import DRIVERS, choose
+from llmos.drivers.catalog import DRIVERS, choose, place
+from llmos.drivers.environments import find_version
 from llmos.errors import ConfigError, PluginError
 from llmos.kernel.kernel import Kernel, Services
 from llmos.plugins import entry_points
+from llmos.registry.intake import is_allowed
 from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
@@ -51,6 +51,9 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Sink
+from llmos.tracking.tracker import Tracker
 from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         home = open_home(settings.home)
         stack.callback(home.close)
         setup_logs(home.logs, settings.telemetry.log_level)
+        place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
@@ -128,6 +132,9 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
         stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
+        if settings.tracking.sinks:
+            tracker = _open_tracker(settings, home, disk)
+            stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
         authorizer = RoleAuthorizer()
         node = _open_node(home)
         snapshots, footprints = await _open_memory(settings, home, database, node, stack)
@@ -154,6 +161,7 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
@@ -241,7 +249,7 @@ async def _open_registry(
         database,
         disk.blobs,
         disk.uploads,
-        choose_driver=choose,
+        choose_driver=functools.partial(choose, device=settings.kernel.device),
         collect=disk.keeper.collect,
         config=settings.registry,
     )
@@ -250,6 +258,15 @@ async def _open_registry(
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
     return registry
+
+
+def _open_tracker(settings: Settings, home: Home, disk: Disk) -> Tracker:
+    """Raises PluginError for a sink whose extra is missing."""
+    folder = home.path / "tracking"
+    sinks: dict[str, Sink] = {
+        name: open_sink(name, folder / name) for name in settings.tracking.sinks
+    }
+    return Tracker(disk.jobs, folder, sinks, settings.tracking)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -305,16 +322,16 @@ def driver_entry(name: str) -> DriverEntry:
     )
 
 
-@functools.cache
 def _engine_of(driver: str) -> str:
-    """What it runs on here; of an environment of its own, which one that is."""
-    spec, found = DRIVERS[driver], [f"llmos {__version__}"]
-    if spec.python:
-        return f"{found[0]}, {spec.python}"
-    for name in spec.distributions:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found.append(f"{name} {metadata.version(name)}")
-    return ", ".join(found)
+    """What it runs on; of an environment of its own, which one that is."""
+    spec = DRIVERS[driver]
+    return _versions(tuple(spec.distributions), spec.python)
+
+
+@functools.cache
+def _versions(distributions: tuple[str, ...], python: str) -> str:
+    found = [find_version(names, python) for names in distributions]
+    return ", ".join(filter(None, [f"llmos {__version__}", *found, python]))
 
 
 def _announcer(home: Home) -> Callable[[str], None]:

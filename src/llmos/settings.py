@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmos.api.config import ApiConfig
+from llmos.drivers.config import DriversConfig
 from llmos.errors import ConfigError
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.jobs.config import JobsConfig
@@ -24,13 +25,14 @@ from llmos.registry.config import RegistryConfig
 from llmos.security.config import SecurityConfig
 from llmos.storage.config import StorageConfig
 from llmos.telemetry.config import TelemetryConfig
+from llmos.tracking.config import TrackingConfig
 
 PREFIX = "LLMOS_"
 CLIENT_VARIABLES = frozenset({"LLMOS_URL", "LLMOS_API_KEY"})
 """Read by the sdk, not settings of the server."""
 TEST_VARIABLES = frozenset({"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"})
-_LISTS = frozenset({"preload", "registry.egress"})
-"""Settings that are several values, with commas between them in the environment."""
+_LISTS = frozenset({"preload", "registry.egress", "tracking.programs", "tracking.sinks"})
+"""Settings that are several values, with commas between them in the environment and in flags."""
 
 SECRET_SUFFIX = "_API_KEY"  # noqa: S105  a name's ending
 """Of variables that may be named as the key of a remote model."""
@@ -53,7 +55,9 @@ class Settings(BaseModel):
     storage: StorageConfig = StorageConfig()
     registry: RegistryConfig = RegistryConfig()
     security: SecurityConfig = SecurityConfig()
+    drivers: DriversConfig = DriversConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 class Origin(NamedTuple):
@@ -126,7 +130,7 @@ def _layers(
         folders = (Path.cwd(), config_home / "llmos")
     files = [folder / "llmos.toml" for folder in folders]
     return [
-        ("flag", dict(flags)),
+        ("flag", {key: _listed(key, value) for key, value in flags.items()}),
         ("environment", _from_environ(environ)),
         *((str(file), _from_file(file)) for file in files if file.is_file()),
     ]
@@ -137,8 +141,13 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in CLIENT_VARIABLES | TEST_VARIABLES:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
-            values[key] = value.split(",") if key in _LISTS else value
+            values[key] = _listed(key, value)
     return values
+
+
+def _listed(key: str, value: Any) -> Any:
+    """What is several values, from a text."""
+    return value.split(",") if key in _LISTS and isinstance(value, str) else value
 
 
 def _from_file(file: Path) -> dict[str, Any]:

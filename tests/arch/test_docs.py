@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from llmos.api.app import ROUTES
 from llmos.cli.main import app
 from tests.arch.source import ROOT
 
@@ -170,3 +171,12 @@ def test_the_settings_page_describes_every_key() -> None:
     rows = re.findall(r"^\| `([\w.]+)` \|.*\| (.*) \|$", text, re.MULTILINE)
     assert rows
     assert [name for name, meaning in rows if not meaning.strip()] == []
+
+
+def test_every_route_of_openais_is_listed() -> None:
+    """The table of docs/openai.md and the routes there are."""
+    page = (ROOT / "docs" / "openai.md").read_text()
+    table = page[page.index("| route |") : page.index("| field |")]
+    listed = set(re.findall(r"`(/v1/[^`]+)`", table))
+    there = {route.path.replace(":path}", "}") for route in ROUTES}
+    assert listed == {path for path in there if path.startswith("/v1/")}

@@ -46,6 +46,12 @@ def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
 
 
 @pytest.fixture
+def api(serving: Server) -> Iterator[openai.OpenAI]:
+    with serving.openai(timeout=90.0) as made:
+        yield made
+
+
+@pytest.fixture
 def http(serving: Server) -> Iterator[httpx.Client]:
     with serving.client(timeout=90.0) as made:
         yield made
@@ -59,12 +65,11 @@ def test_a_version_says_what_it_is_for(http: httpx.Client) -> None:
     assert models["pilot"]["kinds"] == ["generate"]
 
 
-def test_embeddings_by_openais_client(serving: Server, folders: dict[str, Path]) -> None:
+def test_embeddings_by_openais_client(api: openai.OpenAI, folders: dict[str, Path]) -> None:
     import torch
 
-    client = serving.openai(timeout=90.0)
-    answer = client.embeddings.create(model="tiny-embed", input=TEXTS)
-    plain = client.embeddings.create(model="tiny-embed", input=TEXTS, encoding_format="float")
+    answer = api.embeddings.create(model="tiny-embed", input=TEXTS)
+    plain = api.embeddings.create(model="tiny-embed", input=TEXTS, encoding_format="float")
     model = transformers.BertModel.from_pretrained(folders["tiny-embed"]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["tiny-embed"])
     for i in (0, 2):
@@ -75,19 +80,19 @@ def test_embeddings_by_openais_client(serving: Server, folders: dict[str, Path])
         assert plain.data[i].embedding == pytest.approx(expected.tolist(), abs=1e-5)
     assert np.linalg.norm(answer.data[1].embedding) == pytest.approx(1.0, abs=1e-5)
     assert answer.usage.prompt_tokens == answer.usage.total_tokens > 100
-    short = client.embeddings.create(model="tiny-embed", input="it is good", dimensions=8)
+    short = api.embeddings.create(model="tiny-embed", input="it is good", dimensions=8)
     assert len(short.data[0].embedding) == 8
     with pytest.raises(openai.BadRequestError, match="32 dimensions"):
-        client.embeddings.create(model="tiny-embed", input="it is good", dimensions=64)
+        api.embeddings.create(model="tiny-embed", input="it is good", dimensions=64)
 
 
-def test_rerank_and_moderation_and_writing(serving: Server, http: httpx.Client) -> None:
+def test_rerank_and_moderation_and_writing(api: openai.OpenAI, http: httpx.Client) -> None:
     body = {"model": "tiny-rank", "query": "who", "documents": ["the cat", "paris", "it is good"]}
     ranked = http.post("/v1/rerank", json=body).json()["results"]
     scores = [one["relevance_score"] for one in ranked]
     assert scores == sorted(scores, reverse=True)
     assert {one["index"] for one in ranked} == {0, 1, 2}
-    found = serving.openai(timeout=90.0).moderations.create(input="it is bad")
+    found = api.moderations.create(input="it is bad")
     assert found.model == "moderation:1"
     assert isinstance(found.results[0].flagged, bool)
     body = {"model": "tiny-t5", "inputs": TEXTS, "params": {"max_new_tokens": 4}}
@@ -195,7 +200,9 @@ def test_unloading_while_it_works_loses_nothing(serving: Server, http: httpx.Cli
     assert all(len(answer.json()["data"]) == 1500 for answer in caught)
 
 
-def test_images_and_speech(serving: Server, http: httpx.Client, tmp_path: Path) -> None:
+def test_images_and_speech(
+    serving: Server, api: openai.OpenAI, http: httpx.Client, tmp_path: Path
+) -> None:
     """A picture in JSON and a recording in a form; files that are neither fail where they are."""
     import base64
 
@@ -239,11 +246,10 @@ def test_images_and_speech(serving: Server, http: httpx.Client, tmp_path: Path) 
     seen, broken = http.post("/os/v1/infer", json=body).json()["data"]
     assert len(seen["output"]) == 3
     assert broken["error"]["code"] == "invalid_request"
-    client = serving.openai(timeout=90.0)
-    said = client.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", wav(tone(0.5))))
+    said = api.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", wav(tone(0.5))))
     assert isinstance(said.text, str)
     with pytest.raises(openai.BadRequestError, match="no WAV file"):
-        client.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", b"junk"))
+        api.audio.transcriptions.create(model="tiny-ctc", file=("a.wav", b"junk"))
     left = [p.name for p in (serving.home / "scratch").iterdir() if p.name.startswith("spill-")]
     assert left == []
     assert list((serving.home / "uploads").iterdir()) == []

@@ -146,6 +146,20 @@ def test_the_key_is_nowhere(near: Server, far: Server) -> None:
     assert secret not in near.log_path.read_bytes()
 
 
+def test_egress_that_was_narrowed_holds_for_what_is_registered(
+    start: Start, far: Server, tmp_path: Path
+) -> None:
+    front = start(env={"FAR_API_KEY": far.token})
+    front.cli("pull", f"openai:{far.url}/v1#echo", "--name", "far", "--key-env", "FAR_API_KEY")
+    assert ask(front, "far")[0]
+    front.stop()
+    front.options = ("--set", "registry.egress=api.example.com")
+    front.start()
+    with front.openai() as client, pytest.raises(openai.PermissionDeniedError) as caught:
+        client.chat.completions.create(model="far", messages=ASK)
+    assert "registry.egress" in caught.value.message
+
+
 def test_egress_is_an_admins(near: Server, far: Server) -> None:
     with near.client() as client:
         made = client.post("/os/v1/keys", json={"name": "somebody", "tenant": "others"})

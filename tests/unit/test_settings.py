@@ -91,3 +91,15 @@ def test_workers_learn_no_secrets() -> None:
     env = worker_env({"PATH": "/bin", "HF_TOKEN": "s", "LLMOS_API_KEY": "s", "AWS_SECRET": "s"})
     assert env["PATH"] == "/bin"
     assert "s" not in env.values()
+
+
+@pytest.mark.parametrize("key", ["preload", "registry.egress"])
+def test_several_values_are_a_text_with_commas(key: str) -> None:
+    variable = "LLMOS_" + key.upper().replace(".", "__")
+    for settings in (
+        load({key: "a,b"}, environ={}, folders=()),
+        load({key: ["a", "b"]}, environ={}, folders=()),
+        load({}, environ={variable: "a,b"}, folders=()),
+    ):
+        section = settings.registry if "." in key else settings
+        assert getattr(section, key.rpartition(".")[2]) == ["a", "b"]

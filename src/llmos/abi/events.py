@@ -20,9 +20,13 @@ class FinishReason(enum.StrEnum):
     LENGTH = "length"
 
 
+UNKNOWN_ID = -1
+"""Of a token of a model whose vocabulary is elsewhere."""
+
+
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """A token, the bytes it stands for, and its log-probability: natural, of the model's own
-    logits, before anything that a request asks of them."""
+    """A token (its id, or `UNKNOWN_ID`), the bytes it stands for, and its log-probability: natural,
+    of the model's own logits, before anything that a request asks of them."""
 
     token_id: int
     piece: bytes

@@ -74,7 +74,7 @@ class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
     `Prepared`, `logprobs` as in `Tokens`, `prompt_logprobs` as in `Finished`.
 
-    `outputs`: of an `ItemsPrompt`, one for each item, by index.
+    `outputs`: of an `ItemsPrompt`, one for each item, by index; `kind` is what was done with them.
     """
 
     request_id: str = ""
@@ -92,6 +92,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None
+    kind: str = ""
     prompt_logprobs: list[Logprobs] | None = None
 
 

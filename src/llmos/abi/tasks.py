@@ -31,6 +31,8 @@ class TaskKind(enum.StrEnum):
     QA = "qa"
     EMBED = "embed"
     RERANK = "rerank"
+    CAPTION = "caption"
+    TRANSCRIBE = "transcribe"
 
 
 class InputFormat(enum.StrEnum):

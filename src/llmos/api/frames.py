@@ -102,12 +102,12 @@ class Frames:
 
     def finish(self, event: Finished, llmos: dict[str, Any]) -> bytes:
         """The last event of the choice."""
-        head, called = self._finish, False
-        if self._tools is not None:
-            head = self._head + b'"delta":' + encode_line(self._tools.finish())
-            called = self._tools.has_called
+        head, why = self._finish, str(event.reason)
+        if (tools := self._tools) is not None:
+            head = self._head + b'"delta":' + encode_line(tools.finish())
+            why = end_reason(why, tools.has_called, as_function=tools.as_function)
         reason = b',"logprobs":null,"finish_reason":"%s","stop_reason":%s}]' % (
-            end_reason(event.reason, called).encode(),
+            why.encode(),
             encode_json(event.stop),
         )
         return head + reason + b',"llmos":' + encode_json(llmos) + self._tail

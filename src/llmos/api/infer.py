@@ -55,7 +55,12 @@ class Outcome:
         if not form:
             return choice
         heard = hear(text, form, wanted)
-        return choice._replace(heard=heard, tool_format=form, request_id=accepted.request_id)
+        return choice._replace(
+            heard=heard,
+            as_function=wanted.as_function,
+            tool_format=form,
+            request_id=accepted.request_id,
+        )
 
     @property
     def end(self) -> Finished:
@@ -130,9 +135,10 @@ def frames_of(
     made = []
     for index, stream in enumerate(streams):
         form = stream.accepted.tool_format
-        reader = None if wanted is None else wanted.reader(form)
-        request_id = stream.accepted.request_id
-        tools = None if reader is None else ToolDeltas(reader, form, request_id)
+        tools = None
+        if wanted is not None and (reader := wanted.reader(form)) is not None:
+            request_id = stream.accepted.request_id
+            tools = ToolDeltas(reader, form, request_id, as_function=wanted.as_function)
         frames = kind(
             first,
             index,

@@ -10,10 +10,13 @@ from llmos.shapes.toolcalls.stream import Said, ToolReader, call_id
 class ToolDeltas:
     """One answer's text in, `delta` objects out."""
 
-    def __init__(self, reader: ToolReader, form: str, request_id: str) -> None:
+    def __init__(
+        self, reader: ToolReader, form: str, request_id: str, *, as_function: bool = False
+    ) -> None:
         self._reader = reader
         self._form = form
         self._request_id = request_id
+        self.as_function = as_function
 
     @property
     def has_called(self) -> bool:
@@ -38,6 +41,9 @@ class ToolDeltas:
                 head["id"] = call_id(self._request_id, delta.index, self._form)
                 head["type"] = "function"
                 function = {"name": delta.name, **function}
+            if self.as_function:
+                made["function_call"] = function
+                continue
             calls.append({**head, "function": function})
         if calls:
             made["tool_calls"] = calls

@@ -18,6 +18,7 @@ from llmos.cli import (
     disk,
     evals,
     files,
+    infer,
     jobs,
     keys,
     library,
@@ -25,6 +26,7 @@ from llmos.cli import (
     pipelines,
     processes,
     run,
+    runs,
     serve,
     sim,
     story,
@@ -70,6 +72,14 @@ _COMMANDS = (
             "llmos run qwen3-0.6b",
             'llmos run pilot "What is a kernel?" --temperature 0',
             'git diff | llmos run pilot "Describe this change"',
+        ),
+    ),
+    (
+        infer.infer,
+        (
+            'llmos infer sentiment "What a film!"',
+            "llmos infer my-whisper --audio speech.wav",
+            'llmos infer my-voice "Good morning." -o morning.wav',
         ),
     ),
     (
@@ -151,6 +161,7 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(runs.app, name="runs")
 app.add_typer(evals.app, name="eval")
 app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")

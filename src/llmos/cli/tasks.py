@@ -210,6 +210,14 @@ _KINDS = {
         "Order the documents of every row by a query.",
         ("llmos task rerank --jsonl searches.jsonl -o out.jsonl",),
     ),
+    "caption": (
+        "Say what is to be seen in the image (base64) of every row.",
+        ("llmos task caption --jsonl images.jsonl --map image=data --keep id -o out.csv",),
+    ),
+    "transcribe": (
+        "Write down what is said in the recording (base64 of a WAV file) of every row.",
+        ("llmos task transcribe --jsonl calls.jsonl --map audio=wav --keep id -o out.csv",),
+    ),
 }
 for _kind, (_about, _lines) in _KINDS.items():
     app.command(_kind, help=_about, epilog=examples(*_lines))(_one_liner(_kind))

@@ -9,16 +9,24 @@ import typer
 
 from llmos.cli.options import ClassName, Json
 
-Source = typer.Option(metavar="FILE", help="CSV, JSONL, Parquet, text, or a folder.")
-
-
-def _explain(wanted: bool) -> None:
-    if wanted:
-        from llmos.cli.output import emit
-        from llmos.programs.train.help import as_text
-
-        emit(as_text())
-        raise typer.Exit
+FIELDS = {
+    "name": "name",
+    "objective": "objective",
+    "train_file": "data.train",
+    "validation": "data.validation",
+    "test": "data.test",
+    "text": "data.text",
+    "label": "data.label",
+    "target": "data.target",
+    "base": "base",
+    "method": "method",
+    "epochs": "training.epochs",
+    "steps": "training.steps",
+    "batch_size": "training.batch_size",
+    "learning_rate": "training.learning_rate",
+    "seed": "training.seed",
+}
+"""Of a recipe, by the options that set them."""
 
 
 def train(
@@ -64,33 +72,20 @@ def train(
         bool, typer.Option("--detach", "-d", help="Print the job's id and do not wait.")
     ] = False,
     help_recipe: Annotated[
-        bool,
-        typer.Option(
-            "--help-recipe", callback=_explain, is_eager=True, help="Explain every field."
-        ),
+        bool, typer.Option("--help-recipe", help="Explain every field of a recipe.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Train a model: its loss and its measures as they come, then a version to serve."""
+    fields = {FIELDS[option]: value for option, value in locals().items() if option in FIELDS}
+    if help_recipe:
+        from llmos.cli.output import emit
+        from llmos.programs.train.help import as_text
+
+        emit(as_text())
+        return
     from llmos.cli.trainfile import assemble
     from llmos.cli.trainrun import run_training
 
-    fields = {
-        "name": name,
-        "objective": objective,
-        "data.train": train_file,
-        "data.validation": validation,
-        "data.test": test,
-        "data.text": text,
-        "data.label": label,
-        "data.target": target,
-        "base": base,
-        "method": method,
-        "training.epochs": epochs,
-        "training.steps": steps,
-        "training.batch_size": batch_size,
-        "training.learning_rate": learning_rate,
-        "training.seed": seed,
-    }
     planned = assemble(recipe, fields, given or [])
     run_training(planned, service_class.value, detach=detach, as_json=json)

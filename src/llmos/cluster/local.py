@@ -10,6 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
+import llmos
 from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
 from llmos.cluster import memory, proc
 from llmos.cluster.devices import Devices
@@ -20,6 +21,9 @@ from llmos.ipc.stream import StreamChannel, connect
 
 LAST_WORDS_CHARS = 2000
 MAX_STDERR_BYTES = 8 * 1024 * 1024
+
+OURS = Path(llmos.__file__).resolve().parent
+"""The package."""
 
 OOM_SCORE = 500
 """Added to a worker's badness (0 to 1000): where memory ends, the system kills one of them and not
@@ -123,6 +127,7 @@ class LocalNode:
         stderr = scratch / "stderr.log"
         try:
             os.makedirs(scratch, mode=0o700, exist_ok=True)  # noqa: PTH103 - one short local call
+            env = self._env | (_lent(scratch) if spec.python else {}) | spec.env
             with theirs, stderr.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
                     spec.python or sys.executable,
@@ -131,7 +136,7 @@ class LocalNode:
                     stdout=log,
                     stderr=log,
                     cwd=scratch,
-                    env=self._env | spec.env,
+                    env=env,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
@@ -162,6 +167,17 @@ class LocalNode:
     async def devices(self) -> list[DeviceInfo]:
         """NVIDIA's, those that workers see."""
         return await self._devices.current()
+
+
+def _lent(scratch: Path) -> dict[str, str]:
+    """Our own code, and nothing else of our environment, for an interpreter of another one: what
+    is installed there needs no copy of it that could be of another version."""
+    folder = scratch / "lent"
+    folder.mkdir(exist_ok=True)
+    link = folder / OURS.name
+    if not link.is_symlink():
+        link.symlink_to(OURS)
+    return {"PYTHONPATH": str(folder)}
 
 
 def _prefer_to_kill(pid: int) -> None:

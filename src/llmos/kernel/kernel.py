@@ -96,6 +96,7 @@ class Services:
     choose_dtype: ChooseDtype
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
+    may_reach: Callable[[str], bool] = lambda host: True
 
 
 class Kernel:
@@ -159,6 +160,7 @@ class Kernel:
             choose_dtype=services.choose_dtype,
             cache=services.cache,
             find_secret=services.find_secret,
+            may_reach=services.may_reach,
         )
         self.switch = Switch(
             services.snapshots,

@@ -22,7 +22,7 @@ from llmos.abi.driver import (
 from llmos.abi.footprint import Footprint, FootprintKey, FootprintLog
 from llmos.abi.inference import Sampling
 from llmos.abi.registry import LoadCost, ModelVersion
-from llmos.errors import InvalidRequest, UnsupportedParameter
+from llmos.errors import InvalidRequest, PermissionDenied, UnsupportedParameter
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.core.admission import in_gib
 from llmos.kernel.core.replica import HOST, ModelFacts
@@ -85,6 +85,7 @@ class Placement:
         choose_dtype: ChooseDtype,
         cache: Path | None = None,
         find_secret: Callable[[str], Secret | None] = lambda name: None,
+        may_reach: Callable[[str], bool] = lambda host: True,
     ) -> None:
         self._config = config
         self._budgets = budgets
@@ -97,6 +98,7 @@ class Placement:
         self._choose_dtype = choose_dtype
         self._cache = cache
         self._find_secret = find_secret
+        self._may_reach = may_reach
         self._asked: dict[str, str] = {}
         """By model, the type of weights that somebody asked for."""
         self._drafts: dict[str, ModelVersion] = {}
@@ -110,7 +112,11 @@ class Placement:
         return min(version.context_length, self._config.max_context_tokens)
 
     def check(self, version: ModelVersion, sampling: Sampling) -> None:
-        """Raises UnsupportedParameter for what the version's driver cannot do."""
+        """Raises UnsupportedParameter for what the version's driver cannot do, PermissionDenied
+        for one that is where nobody may reach out to any more."""
+        for host in version.egress:
+            if not self._may_reach(host):
+                raise PermissionDenied(f"{host} is not one of registry.egress", param="model")
         features = self._driver_of(version.driver).features
         for name in FEATURES:
             wanted = getattr(sampling, name)

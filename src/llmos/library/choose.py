@@ -23,6 +23,8 @@ WORK: dict[TaskKind, tuple[str, ...]] = {
     TaskKind.QA: ("question-answering", GENERATE),
     TaskKind.EMBED: ("embeddings",),
     TaskKind.RERANK: ("rerank",),
+    TaskKind.CAPTION: ("image-to-text",),
+    TaskKind.TRANSCRIBE: ("automatic-speech-recognition",),
 }
 """Kinds of work that do a task, the one made for it first."""
 

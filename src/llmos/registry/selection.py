@@ -6,24 +6,21 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from llmos.abi.modelfiles import is_of_subfolder
 from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
 from llmos.weights.gguf_inspection import SUFFIX, select_file
 from llmos.weights.onnx_inspection import select_onnx
+from llmos.weights.openvino_inspection import select_openvino
 
 _TEXT = (".json", ".txt", ".model", ".jinja")
 _LEGAL = re.compile(
     r"(README\.md|(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[A-Za-z0-9._\-]*)", re.IGNORECASE
 )
-_MODULE = re.compile(r"[0-9]+_[A-Za-z]{1,40}/config\.json")
-"""Of sentence-transformers: how hidden states become a vector."""
-
 _TRAINING_LEFTOVERS = re.compile(
     r"(training_args\.bin|optimizer\.(bin|pt)|scheduler\.(bin|pt)|scaler\.pt|rng_state.*\.pth)"
 )
-TEMPLATES = "additional_chat_templates/"
-"""The one sub-folder whose files a model needs (named chat templates)."""
 
 
 def select_small(names: Iterable[str]) -> list[str]:
@@ -33,17 +30,13 @@ def select_small(names: Iterable[str]) -> list[str]:
 
 def _is_small(name: str) -> bool:
     if "/" in name:
-        return _MODULE.fullmatch(name) is not None or _is_template(name)
+        return is_of_subfolder(name)
     return name.endswith(_TEXT) or _LEGAL.fullmatch(name) is not None
 
 
-def _is_template(name: str) -> bool:
-    return name.startswith(TEMPLATES) and name.endswith(".jinja") and name.count("/") == 1
-
-
 def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
-    """The weight files: `model.safetensors`, else the `shards` its index names, else the one GGUF
-    or ONNX file.
+    """The weight files: `model.safetensors`, else the `shards` its index names, else those of an
+    OpenVINO model, else the one GGUF or ONNX file.
 
     Raises ModelRejected when there are none, naming a pickle if that is what there is instead.
     """
@@ -52,8 +45,8 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
         return [SINGLE]
     if INDEX in found:
         return sorted(set(shards))
-    if one := _select_one(sorted(name for name in found if "/" not in name)):
-        return [one]
+    if others := _select_others(sorted(name for name in found if "/" not in name)):
+        return others
     pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
     if pickles:
         raise ModelRejected(
@@ -61,6 +54,14 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
             "accepted"
         )
     raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
+
+
+def _select_others(names: list[str]) -> list[str]:
+    """The weight files where there are no safetensors. Raises ModelRejected."""
+    if select_file(names) is None and (found := select_openvino(names)):
+        return found
+    one = _select_one(names)
+    return [] if one is None else [one]
 
 
 def _select_one(names: list[str]) -> str | None:
@@ -75,7 +76,9 @@ def require_basics(names: Iterable[str]) -> None:
         return
     if "config.json" not in found:
         raise ModelRejected("config.json: missing")
-    if not found & {"tokenizer.json", "preprocessor_config.json"}:  # of text; of images and sound
+    spells = found >= {"vocab.json", "tokenizer_config.json"} and "merges.txt" not in found
+    # of text; of images and sound; of letters
+    if not found & {"tokenizer.json", "preprocessor_config.json"} and not spells:
         raise ModelRejected("tokenizer.json: missing")
 
 
@@ -88,16 +91,16 @@ def checked_name(name: str) -> str:
 
 
 def scan(folder: Path) -> list[str]:
-    """The model's files in a local folder: safetensors, else its one GGUF or ONNX file. Pickles
-    are refused, but for what training leaves.
+    """The model's files in a local folder: safetensors, else those of an OpenVINO model, else its
+    one GGUF or ONNX file. Pickles are refused, but for what training leaves.
 
     Raises ModelRejected.
     """
     seen = list_files(folder, ignore=_TRAINING_LEFTOVERS)
     names = [checked_name(name) for name in select_small(seen)]
     here = [name for name in seen if "/" not in name]
-    if not has_safetensors(here) and (one := _select_one(here)) is not None:
-        return [*names, checked_name(one)]
+    if not has_safetensors(here) and (others := _select_others(here)):
+        return [*names, *map(checked_name, others)]
     return names + [name for name in here if name.endswith(".safetensors")]
 
 

@@ -255,9 +255,13 @@ def metrics(config: ClientConfig) -> Call[str]:
     return _get(config, "/metrics", lambda body: body.decode(errors="replace"))
 
 
-def upload_file(config: ClientConfig, upload_id: str, file: FileBody) -> Call[dict[str, Any]]:
-    """Send one file of an upload. Raises InvalidRequest, PayloadTooLarge, DiskFull."""
-    path = f"/os/v1/uploads/{segment(upload_id)}/{segment(file.path.name)}"
+def upload_file(
+    config: ClientConfig, upload_id: str, name: str, file: FileBody
+) -> Call[dict[str, Any]]:
+    """Send one file of an upload; its name may have a folder. Raises InvalidRequest,
+    PayloadTooLarge, DiskFull."""
+    place = "/".join(segment(part) for part in name.split("/"))
+    path = f"/os/v1/uploads/{segment(upload_id)}/{place}"
     request = Request("PUT", path, file, Patience.LONG)
     return _call(config, request, lambda body: decode(body, dict[str, Any]))
 

@@ -22,7 +22,7 @@ from llmos.abi.jobs import JobEvent
 from llmos.abi.registry import ModelVersion, PullOptions
 from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import calls, calls_home, files, inference, items, jobs, tasks
+from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
@@ -279,6 +279,8 @@ class Items(Group):
     embed = Sync(items.embed)
     rerank = Sync(items.rerank)
     moderate = Sync(items.moderate)
+    transcribe = Sync(audio.transcribe)
+    speak = Sync(audio.speak)
 
 
 class AsyncItems(AsyncGroup):
@@ -288,6 +290,8 @@ class AsyncItems(AsyncGroup):
     embed = Async(items.embed)
     rerank = Async(items.rerank)
     moderate = Async(items.moderate)
+    transcribe = Async(audio.transcribe)
+    speak = Async(audio.speak)
 
 
 class Client:

@@ -38,7 +38,7 @@ def pull(config: ClientConfig, is_local: bool, wish: PullModel, progress: Progre
     """`hf:org/name[@revision]`, `openai:URL#MODEL`, or `file:PATH`, where PATH is the client's.
 
     With `is_local` (over the home's socket) the path itself is handed over; otherwise the files
-    right under it are sent, and dropped again should the pull be refused.
+    of a model under it are sent, and dropped again should the pull be refused.
     """
     source, replace = wish.source, msgspec.structs.replace
     if not source.startswith("file:"):
@@ -71,20 +71,21 @@ def _upload(
     config: ClientConfig, upload_id: str, path: Path, progress: Progress
 ) -> Generator[Call[Any], Any, None]:
     try:
-        sizes = {file: file.stat().st_size for file in files_of(path)}
+        files = files_of(path)
+        sizes = {name: file.stat().st_size for name, file in files.items()}
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     if not sizes:
         raise NotFound(f"there are no files in {path}", param="source")
     done, total = 0, sum(sizes.values())
-    for file, size in sizes.items():
+    for name, size in sizes.items():
 
-        def sent(num_bytes: int, name: str = file.name) -> None:
+        def sent(num_bytes: int, name: str = name) -> None:
             nonlocal done
             done += num_bytes
             progress(PullProgress("upload", name, done, total))
 
-        yield upload_file(config, upload_id, FileBody(file, size, sent))
+        yield upload_file(config, upload_id, name, FileBody(files[name], size, sent))
 
 
 def _discard(config: ClientConfig, upload_id: str) -> Generator[Call[Any], Any, None]:

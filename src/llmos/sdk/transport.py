@@ -95,7 +95,7 @@ def _arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
         headers["content-type"] = body.content_type
         headers["content-length"] = str(len(body.head) + body.size_bytes + len(body.tail))
     elif request.body is not None:
-        headers["content-type"] = "application/json"
+        headers.setdefault("content-type", "application/json")
     return {
         "method": request.method,
         "url": request.path,

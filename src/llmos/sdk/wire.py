@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
+from llmos.abi.modelfiles import is_of_subfolder
 from llmos.abi.principal import ServiceClass
 from llmos.errors import ERRORS, ErrorInfo, InvalidRequest, LLMOSError, ProtocolViolation, from_info
 
@@ -207,10 +207,16 @@ def error_from_answer(status: int, body: bytes, retry_after: str | None) -> LLMO
     return error
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The regular files right under a folder, or the file itself: what an upload consists of."""
+def files_of(folder: Path) -> dict[str, Path]:
+    """What an upload consists of, by name: the regular files right under a folder and those of its
+    sub-folders that belong to a model; or the file itself. Raises OSError."""
     if folder.is_file():
-        return [folder]
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-    return [folder / name for name in names]
+        return {folder.name: folder}
+    names = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            names.append(path.name)
+        elif path.is_dir() and not path.is_symlink():
+            inner = (f"{path.name}/{one.name}" for one in sorted(path.iterdir()) if one.is_file())
+            names += [name for name in inner if is_of_subfolder(name)]
+    return {name: folder / name for name in names}

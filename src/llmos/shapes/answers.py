@@ -93,13 +93,14 @@ class AnswerMessage(Answer):
     content: str | None
     refusal: None
     tool_calls: list[ToolCall] | None = None
+    function_call: CalledFunction | None = None
 
 
 class ChatChoice(Answer):
     index: int
     message: AnswerMessage
     logprobs: LogprobsAnswer | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"]
     stop_reason: str | int | None
     token_ids: list[int] | None = None
 
@@ -136,13 +137,14 @@ class Delta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    function_call: CalledDelta | None = None
 
 
 class ChunkChoice(Answer):
     index: int
     delta: Delta
     logprobs: LogprobsAnswer | None
-    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "function_call"] | None
     stop_reason: str | int | None = None
     token_ids: list[int] | None = None
 

@@ -18,10 +18,8 @@ from llmos.shapes.files import MAX_EXPIRES_S, MIN_EXPIRES_S
 from llmos.shapes.names import BATCH_PREFIX, named
 
 LATER_URLS = (
-    "/v1/embeddings",
     "/v1/images/edits",
     "/v1/images/generations",
-    "/v1/moderations",
     "/v1/videos",
 )
 """OpenAI documents them; we do not serve them."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from llmos.abi.program import Answer, Generate
 from llmos.errors import InvalidRequest, UnsupportedParameter, from_info
+from llmos.shapes import itemcalls
+from llmos.shapes.functions import read_function_choice, read_functions
 from llmos.shapes.inputs import read_chat, read_completions
 from llmos.shapes.items import read_items
 from llmos.shapes.outcomes import Choice, chat_answer, completion_answer, report
@@ -21,10 +23,17 @@ __all__ = ["URLS", "Limits", "answer_body", "error_body", "infer_of", "remembere
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
-URLS = (CHAT, COMPLETIONS, RESPONSES)
+URLS = (CHAT, COMPLETIONS, RESPONSES, *itemcalls.URLS)
 """What a batch may ask for."""
 
-_REMEMBERED = ("return_token_ids", "tools", "tool_choice", "parallel_tool_calls")
+_REMEMBERED = (
+    "return_token_ids",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "functions",
+    "function_call",
+)
 
 
 class Limits(NamedTuple):
@@ -52,6 +61,8 @@ def infer_of(url: str, body: Mapping[str, Any], limits: Limits = LIMITS) -> Gene
         return _only_one(read_completions(body, 1, limits.max_prompt_tokens).to_generates())
     if url == RESPONSES:
         return _response(body, limits).to_generate(read_items(body.get("input"), _no_id))
+    if url in itemcalls.URLS:
+        return itemcalls.infer_of(url, body)
     raise InvalidRequest(f"{url[:128]!r} is not one of {', '.join(URLS)}.", param="url")
 
 
@@ -60,6 +71,8 @@ def remembered(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     matters is kept, too."""
     if url == RESPONSES:
         return {**body, "input": "-"}
+    if url in itemcalls.URLS:
+        return itemcalls.remembered(url, body)
     return {name: body[name] for name in _REMEMBERED if body.get(name) is not None}
 
 
@@ -69,14 +82,18 @@ def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, 
         raise from_info(answer.error)
     if url == RESPONSES:
         return _response_object(body, answer)
+    if url in itemcalls.URLS:
+        return itemcalls.answer_body(url, body, answer)
     ids = answer.token_ids if body.get("return_token_ids") else None
     choice = Choice(
         answer.text, answer.finish_reason, answer.stop, answer.usage, ids, answer.logprobs
     )._replace(echoed=answer.prompt_logprobs)
     if url == CHAT:
         if answer.tool_format:
+            wanted = _wanted(body)
             choice = choice._replace(
-                heard=hear(answer.text, answer.tool_format, _wanted(body)),
+                heard=hear(answer.text, answer.tool_format, wanted),
+                as_function=wanted.as_function,
                 tool_format=answer.tool_format,
                 request_id=answer.request_id,
             )
@@ -92,6 +109,9 @@ def _only_one(wishes: list[Generate]) -> Generate:
 
 def _wanted(body: Mapping[str, Any]) -> Wanted:
     """Of a body that was read before."""
+    if body.get("functions"):
+        called = read_function_choice(body.get("function_call") or "auto")
+        return wanted_of(read_functions(body["functions"]), called, False, as_function=True)
     tools = read_tools(body.get("tools") or [])
     choice = read_choice(body.get("tool_choice") or "auto")
     return wanted_of(tools, choice, body.get("parallel_tool_calls") is not False)

@@ -12,20 +12,29 @@ from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import TokenCount, TopLogprobs, fault
+from llmos.shapes.functions import (
+    as_tools,
+    read_function_choice,
+    read_functions,
+    read_said_call,
+)
 from llmos.shapes.options import InferenceBody
 from llmos.shapes.structured import format_grammar
 from llmos.shapes.toolcalls.stream import Wanted
 from llmos.shapes.tools import (
     Tool,
     check_choice,
+    narrow,
     read_calls,
     read_choice,
     read_tools,
     wanted_of,
 )
 
-LATER_ROLES = ("function",)
 LATER_PARTS = ("image_url", "input_audio", "file", "refusal")
+
+_OWNERS = {"tool_calls": "assistant", "function_call": "assistant", "tool_call_id": "tool"}
+"""Fields of a message that belong to one role."""
 
 _READS = {
     "image_url": ": no model here reads images in a chat",
@@ -34,8 +43,6 @@ _READS = {
 
 
 def _role(value: Any) -> Any:
-    if value in LATER_ROLES:
-        raise fault("is another word for 'tool' that is not supported", kind="unsupported")
     # templates know no `developer`: it is the system's voice under a newer name
     return "system" if value == "developer" else value
 
@@ -69,7 +76,9 @@ def _part(part: Any, at: str) -> str:
 class Message(Shape):
     """One message; `content` is plain text once it is read."""
 
-    role: Annotated[Literal["system", "user", "assistant", "tool"], BeforeValidator(_role)]
+    role: Annotated[
+        Literal["system", "user", "assistant", "tool", "function"], BeforeValidator(_role)
+    ]
     content: Annotated[
         str, BeforeValidator(_content, json_schema_input_type=str | list[dict[str, str]])
     ] = ""
@@ -78,9 +87,13 @@ class Message(Shape):
         list[Any], BeforeValidator(read_calls, json_schema_input_type=list[dict[str, Any]])
     ] = Field(default_factory=list)
     tool_call_id: str | None = Field(default=None, min_length=1, max_length=128)
+    function_call: Annotated[
+        dict[str, str] | None,
+        BeforeValidator(read_said_call, json_schema_input_type=dict[str, str]),
+    ] = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As templates take it."""
+        """As templates take it, once `as_tools` has seen it."""
         made: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.name is not None:
             made["name"] = self.name
@@ -88,6 +101,8 @@ class Message(Shape):
             made["tool_calls"] = self.tool_calls
         if self.tool_call_id is not None:
             made["tool_call_id"] = self.tool_call_id
+        if self.function_call is not None:
+            made["function_call"] = self.function_call
         return made
 
 
@@ -108,6 +123,12 @@ class ChatBody(InferenceBody):
         str, BeforeValidator(read_choice, json_schema_input_type=str | dict[str, Any])
     ] = "auto"
     parallel_tool_calls: bool = True
+    functions: Annotated[
+        list[Any], BeforeValidator(read_functions, json_schema_input_type=list[dict[str, Any]])
+    ] = Field(default_factory=list)
+    function_call: Annotated[
+        str, BeforeValidator(read_function_choice, json_schema_input_type=str | dict[str, Any])
+    ] = "auto"
 
     @property
     def token_limit(self) -> int:
@@ -125,6 +146,8 @@ class ChatBody(InferenceBody):
     @property
     def wanted(self) -> Wanted:
         """Which calls are looked for in the answer."""
+        if self.functions:
+            return wanted_of(self.functions, self.function_call, parallel=False, as_function=True)
         return wanted_of(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def to_prompt(self) -> ChatPrompt:
@@ -132,13 +155,15 @@ class ChatBody(InferenceBody):
         check_messages(self.messages)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("'top_logprobs' needs 'logprobs'.", param="top_logprobs")
-        return chat_prompt(
-            [message.to_dict() for message in self.messages],
-            self.tools,
-            self.tool_choice,
-            self.parallel_tool_calls,
-            self.llmos.tool_format,
-        )
+        messages = as_tools([message.to_dict() for message in self.messages])
+        form = self.llmos.tool_format
+        if not self.functions and self.function_call in {"none", "auto"}:
+            parallel = self.parallel_tool_calls
+            return chat_prompt(messages, self.tools, self.tool_choice, parallel, form)
+        if self.tools:
+            raise InvalidRequest("'functions' is another word for 'tools'.", param="functions")
+        check_choice(self.function_call, self.functions, ("function_call", "functions"))
+        return chat_prompt(messages, self.functions, self.function_call, False, form)
 
     def to_generate(self) -> Generate:
         """The inference it asks for. Raises InvalidRequest."""
@@ -154,6 +179,7 @@ def chat_prompt(
 ) -> ChatPrompt:
     """Messages and tools. Raises InvalidRequest for a choice of none there is."""
     check_choice(choice, tools)
+    tools, choice = narrow(tools, choice)
     if not tools:
         return ChatPrompt(messages)
     return ChatPrompt(
@@ -168,19 +194,25 @@ def chat_prompt(
 def check_messages(messages: Sequence[Message]) -> None:
     """Raises InvalidRequest for a message without what its role has."""
     for i, message in enumerate(messages):
+        if message.role == "function" and message.name is None:
+            raise InvalidRequest(
+                f"'messages.{i}' is a function's answer: it needs 'name'.",
+                param=f"messages.{i}.name",
+            )
         if message.role == "tool" and message.tool_call_id is None:
             raise InvalidRequest(
                 f"'messages.{i}' answers a call: it needs 'tool_call_id'.",
                 param=f"messages.{i}.tool_call_id",
             )
-        for name in ("tool_calls", "tool_call_id"):
-            owner = "assistant" if name == "tool_calls" else "tool"
+        for name, owner in _OWNERS.items():
             if getattr(message, name) and message.role != owner:
                 raise InvalidRequest(
                     f"'messages.{i}.{name}' belongs to the role {owner!r}.",
                     param=f"messages.{i}.{name}",
                 )
-        if "content" not in message.model_fields_set and not message.tool_calls:
+        if "content" not in message.model_fields_set and not (
+            message.tool_calls or message.function_call
+        ):
             raise InvalidRequest(
                 f"Invalid value for 'messages.{i}.content': Field required.",
                 param=f"messages.{i}.content",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.program import Generate
-from llmos.errors import UnsupportedParameter
+from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.shapes.fields import MAX_INT32, fault
 from llmos.shapes.options import InferenceBody
+from llmos.shapes.outcomes import Choice, likelihood
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default of this route."""
@@ -58,11 +60,24 @@ class CompletionsBody(InferenceBody):
     ]
 
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=20, description="Answers to choose `n` of")] | None = (
+        None
+    )
     echo: bool = Field(default=False, description="Begin with the prompt; not of a stream")
 
     @property
     def num_logprobs(self) -> int | None:
-        return self.logprobs
+        """They are needed to choose by as well."""
+        return 0 if self.logprobs is None and self.chooses else self.logprobs
+
+    @property
+    def chooses(self) -> bool:
+        """More answers are made than told."""
+        return self.num_each > self.n
+
+    @property
+    def num_each(self) -> int:
+        return max(self.n, self.best_of or 1)
 
     @property
     def num_prompt_logprobs(self) -> int | None:
@@ -78,9 +93,24 @@ class CompletionsBody(InferenceBody):
         return [TextPrompt(p) if isinstance(p, str) else TokensPrompt(p) for p in self.prompt]
 
     def to_generates(self) -> list[Generate]:
-        """The inferences it asks for, `n` for each prompt. Raises InvalidRequest."""
+        """The inferences it asks for, `num_each` for each prompt. Raises InvalidRequest."""
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidRequest("'best_of' is less than 'n'.", param="best_of")
+        if self.chooses and self.stream:
+            raise InvalidRequest("What is to be chosen cannot be streamed.", param="best_of")
         if self.echo and self.stream:
             text = "'echo' is for an answer that is no stream."
             raise UnsupportedParameter(text, param="echo")
         wishes = [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]
         return [again for wish in wishes for again in self.repeated(wish)]
+
+    def choose(self, choices: Sequence[Choice]) -> list[int]:
+        """Of `num_each` for each prompt, the numbers of the `n` to tell: the likeliest by token,
+        best first, as OpenAI has it."""
+        each, told = self.num_each, list[int]()
+        for first in range(0, len(choices), each):
+            numbers = [*range(first, first + each)]
+            if self.chooses:
+                numbers.sort(key=lambda number: -likelihood(choices[number]))
+            told += numbers[: self.n]
+        return told

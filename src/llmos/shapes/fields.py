@@ -52,15 +52,20 @@ Stops = Annotated[
 StopTokens = Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)]
 
 
-def _wire_sized(value: Any) -> Any:
-    """Numbers as they can travel: integers of 64 bits, doubles."""
+def wire_sized(value: Any, at: str = "") -> Any:
+    """Numbers as they can travel: integers of 64 bits, doubles. `at` is the path inside a field."""
     try:
-        msgspec.msgpack.encode(value)
+        packed = msgspec.msgpack.encode(value)
     except OverflowError:
-        raise fault("an integer of it is out of range (64 bits)") from None
-    if _has_infinity(value):  # it would be kept as null
-        raise fault("a number of it is beyond a double")
+        raise fault("an integer of it is out of range (64 bits)", at) from None
+    may_be = any(infinity in packed for infinity in _INFINITIES)
+    if may_be and _has_infinity(value):  # it would be kept as null
+        raise fault("a number of it is beyond a double", at)
     return value
+
+
+_INFINITIES = tuple(msgspec.msgpack.encode(sign * math.inf) for sign in (1, -1))
+"""As they are packed: a large value without these bytes need not be walked through."""
 
 
 def _has_infinity(value: Any) -> bool:
@@ -72,7 +77,8 @@ def _has_infinity(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_infinity, value))
 
 
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_wire_sized)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(wire_sized)]
+JsonList = Annotated[list[Any], BeforeValidator(wire_sized)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16, description="OpenAI's bounds: 16 pairs, keys of 64, values of 512"),

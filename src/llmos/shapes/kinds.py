@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -11,14 +12,16 @@ from pydantic import Field
 from llmos.abi.events import ItemOutput
 from llmos.abi.inference import ItemsPrompt, Options, Sampling, Usage
 from llmos.abi.program import Generate
+from llmos.errors import InvalidRequest
 from llmos.shapes import table
 from llmos.shapes.answers import Answer, ErrorBody, LlmosAnswer
 from llmos.shapes.check import Shape, validate
-from llmos.shapes.fields import JsonObject, ModelName
+from llmos.shapes.fields import JsonList, JsonObject, ModelName
 from llmos.shapes.inputs import names_of
 from llmos.shapes.options import CLASSES, LlmosOptions
 from llmos.shapes.outcomes import Head
 from llmos.shapes.status import error_object
+from llmos.shapes.wav import to_wav
 
 MAX_ITEMS = 2048
 """OpenAI's bound on the inputs of one embeddings request; ours on any."""
@@ -72,8 +75,15 @@ class InferBody(ItemsBody):
     """Body of /os/v1/infer. Without `kind`, what the model is for."""
 
     kind: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    inputs: Annotated[list[Any], Field(min_length=1, max_length=MAX_ITEMS)]
+    inputs: Annotated[JsonList, Field(min_length=1, max_length=MAX_ITEMS)]
     params: JsonObject = Field(default_factory=dict)
+
+    def to_generate(self) -> Generate:
+        """One inference of all inputs. Raises InvalidRequest."""
+        if clash := {"overflow", "stride"} & self.params.keys():
+            name = min(clash)
+            raise InvalidRequest(f"{name!r} stands in 'llmos'.", param=f"params.{name}")
+        return self.wish(self.kind or "", self.inputs, "infer", self.params)
 
 
 class DatumAnswer(Answer):
@@ -115,8 +125,15 @@ def read_items_body(shape: type[Any], body: Mapping[str, Any], rules: table.Tabl
     kept = table.screen(body, names_of(shape), rules)
     inner = kept.get("llmos")
     if isinstance(inner, dict):
-        kept["llmos"] = table.screen(inner, names_of(ItemsOptions), table.NOTHING, "llmos")
+        options: Any = shape.model_fields["llmos"].annotation
+        kept["llmos"] = table.screen(inner, names_of(options), table.NOTHING, "llmos")
     return validate(shape, kept)
+
+
+def read_infer(body: Mapping[str, Any]) -> InferBody:
+    """Raises InvalidRequest and its kinds."""
+    read: InferBody = read_items_body(InferBody, body, table.NOTHING)
+    return read
 
 
 def infer_answer(made: Made, kind: str) -> dict[str, Any]:
@@ -136,10 +153,20 @@ def _datum(output: ItemOutput) -> dict[str, Any]:
     if output.error is not None:
         datum["error"] = error_object(output.error)
         return datum
-    datum["output"] = output.value if output.value is not None else floats_of(output.data)
+    datum["output"] = _output(output)
     if output.note:
         datum["note"] = output.note
     return datum
+
+
+def _output(output: ItemOutput) -> Any:
+    """A vector; or what the kind says, with sound as the base64 of a WAV file."""
+    if output.value is None:
+        return floats_of(output.data)
+    if not output.data:
+        return output.value
+    wave = to_wav(output.data, output.value["sampling_rate"])
+    return output.value | {"format": "wav", "audio": base64.b64encode(wave).decode()}
 
 
 def floats_of(data: bytes) -> list[float]:

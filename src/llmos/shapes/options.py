@@ -27,7 +27,12 @@ from llmos.shapes.fields import (
     fault,
     parse_int,
 )
-from llmos.shapes.structured import MAX_GRAMMAR_CHARS, one_grammar, schema_text
+from llmos.shapes.structured import (
+    MAX_GRAMMAR_CHARS,
+    one_grammar,
+    schema_text,
+    structured_grammar,
+)
 
 MAX_BIASES = 1024
 """OpenAI names no bound; its client sends few."""
@@ -246,18 +251,29 @@ class InferenceBody(WishBody):
     stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
     return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
+    structured_outputs: Annotated[
+        Any, BeforeValidator(structured_grammar, json_schema_input_type=dict[str, Any])
+    ] = Field(default=None, description="vLLM's: `json`, `regex`, `choice` or `grammar`")
+
+    def grammars(self) -> dict[str, Grammar | None]:
+        return {"structured_outputs": self.structured_outputs, **super().grammars()}
 
     def repeated(self, wish: Generate) -> list[Generate]:
-        """A wish for each of `n` answers. Of a seed, each has its own."""
+        """A wish for each of its answers. Of a seed, each has its own."""
         seed = wish.sampling.seed
-        if seed is None or self.n == 1:
-            return [wish] * self.n
+        if seed is None or self.num_each == 1:
+            return [wish] * self.num_each
         return [
             msgspec.structs.replace(
                 wish, sampling=msgspec.structs.replace(wish.sampling, seed=_nth_seed(seed, i))
             )
-            for i in range(self.n)
+            for i in range(self.num_each)
         ]
+
+    @property
+    def num_each(self) -> int:
+        """Answers made to each prompt, of which `n` are told."""
+        return self.n
 
     @property
     def include_usage(self) -> bool:

@@ -31,8 +31,8 @@ class Head(Protocol):
 
 class Choice(NamedTuple):
     """One generation. `token_ids` where the caller asked for them; `heard`: what it came to where
-    calls of tools were looked for, whose ids are made of `request_id`. `echoed`: of the
-    prompt, which the text then begins with.
+    calls of tools were looked for, whose ids are made of `request_id`; `as_function`: as `Wanted`
+    has it. `echoed`: of the prompt, which the text then begins with.
     """
 
     text: str
@@ -43,8 +43,15 @@ class Choice(NamedTuple):
     logprobs: list[Logprobs] | None = None
     echoed: list[Logprobs] | None = None
     heard: Heard | None = None
+    as_function: bool = False
     tool_format: str = ""
     request_id: str = ""
+
+
+def likelihood(choice: Choice) -> float:
+    """The mean log-probability of its tokens; an empty answer is as likely as can be."""
+    found = [one.drawn.logprob for one in choice.logprobs or ()]
+    return sum(found) / len(found) if found else 0.0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -100,17 +107,21 @@ def chat_answer(
 
 
 def completion_answer(
-    head: Head, choices: Sequence[Choice], reports: Sequence[dict[str, Any]], n: int = 1
+    head: Head,
+    choices: Sequence[Choice],
+    reports: Sequence[dict[str, Any]],
+    n: int = 1,
+    usages: Sequence[Usage] | None = None,
 ) -> dict[str, Any]:
-    """The body of an unstreamed text completion; one report (`llmos`) for each choice, of which
-    each prompt has `n`."""
+    """The body of an unstreamed text completion; one report (`llmos`) for each choice. `usages` of
+    all that was generated, `n` for each prompt; None: that is what is told."""
     return {
         **identity(head, is_chat=False, is_stream=False),
         "choices": [
             {"index": i, "text": _echo(c) + c.text, **_end(c, _text_logprobs(c))}
             for i, c in enumerate(choices)
         ],
-        "usage": usage_object([c.usage for c in choices], n),
+        "usage": usage_object([c.usage for c in choices] if usages is None else usages, n),
         "llmos": reports[0] if len(reports) == 1 else list(reports),
     }
 
@@ -134,6 +145,9 @@ def _message(choice: Choice) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
     if choice.heard is not None and choice.heard.calls:
         made["content"] = choice.heard.text or None
+        if choice.as_function:
+            (call,) = choice.heard.calls
+            return made | {"function_call": call_object(call, "")["function"]}
         made["tool_calls"] = [
             call_object(call, call_id(choice.request_id, i, choice.tool_format))
             for i, call in enumerate(choice.heard.calls)
@@ -147,7 +161,7 @@ def _end(choice: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     called = choice.heard is not None and bool(choice.heard.calls)
     made: dict[str, Any] = {
         "logprobs": logprobs,
-        "finish_reason": end_reason(choice.reason, called),
+        "finish_reason": end_reason(choice.reason, called, as_function=choice.as_function),
         "stop_reason": choice.stop,
     }
     if choice.token_ids is not None:
@@ -155,9 +169,11 @@ def _end(choice: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     return made
 
 
-def end_reason(reason: str, called: bool) -> str:
+def end_reason(reason: str, called: bool, *, as_function: bool = False) -> str:
     """Why an answer ended: one that is whole and calls tools waits for what they say."""
-    return "tool_calls" if called and reason == "stop" else reason
+    if not called or reason != "stop":
+        return reason
+    return "function_call" if as_function else "tool_calls"
 
 
 def report(answer: Answer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from llmos.shapes import answers
 from llmos.shapes.options import TIER_OF
 from llmos.shapes.outcomes import report
 from llmos.shapes.responses import answer_of, output_of, response_id
+from llmos.shapes.tools import choice_object
 
 _S = 1_000_000_000
 
@@ -66,7 +67,7 @@ class ResponseObject(answers.Answer):
     store: bool
     temperature: float
     text: dict[str, Any]
-    tool_choice: str | dict[str, str]
+    tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
@@ -121,7 +122,7 @@ def response_object(facts: Facts) -> dict[str, Any]:
         "store": echo["store"],
         "temperature": echo["temperature"],
         "text": echo.get("text", {"format": {"type": "text"}, "verbosity": "medium"}),
-        "tool_choice": _choice(echo.get("tool_choice", "auto")),
+        "tool_choice": choice_object(echo.get("tool_choice", "auto")),
         "tools": echo.get("tools", []),
         "top_logprobs": echo.get("top_logprobs", 0),
         "top_p": echo["top_p"],
@@ -129,13 +130,6 @@ def response_object(facts: Facts) -> dict[str, Any]:
         "usage": None if answer is None else usage_object(answer.usage),
         "llmos": facts.llmos,
     }
-
-
-def _choice(choice: str) -> str | dict[str, str]:
-    """In OpenAI's words."""
-    if not choice.startswith("name:"):
-        return choice
-    return {"type": "function", "name": choice.removeprefix("name:")}
 
 
 def stored_facts(job: JobRecord) -> Facts:

@@ -53,6 +53,70 @@ def _kind(value: Any, at: str) -> str:
     return kind
 
 
+def structured_grammar(value: Any) -> Any:
+    """Of vLLM's `structured_outputs`: one of its forms. For a field's validator."""
+    if not isinstance(value, dict):
+        raise fault("must be an object")
+    _only(value, set(_STRUCTURED), "")
+    given = {key: wanted for key, wanted in value.items() if wanted not in (None, False)}
+    if len(given) != 1:
+        raise fault(f"must have one of {', '.join(_STRUCTURED)}")
+    ((key, wanted),) = given.items()
+    return _STRUCTURED[key](wanted)
+
+
+def _of_json(wanted: Any) -> Grammar:
+    """An object, or its text."""
+    if isinstance(wanted, str):
+        try:
+            wanted = json.loads(wanted)
+        except (ValueError, RecursionError):
+            raise fault("is no JSON", "json") from None
+    if not isinstance(wanted, dict):
+        raise fault("must be an object", "json")
+    return Grammar("json_schema", schema_text(wanted, "json"))
+
+
+def _of_json_object(wanted: Any) -> Grammar:
+    if wanted is not True:
+        raise fault("must be true or false", "json_object")
+    return ANY_OBJECT
+
+
+def _of_choice(wanted: Any) -> Grammar:
+    if not wanted or not isinstance(wanted, list) or not all(map(_is_word, wanted)):
+        raise fault("must be a non-empty list of texts", "choice")
+    quoted = " | ".join(json.dumps(one, ensure_ascii=False) for one in wanted)
+    return Grammar("lark", _short(f"start: {quoted}", "choice"))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _of_regex(wanted: Any) -> Grammar:
+    return Grammar("regex", _short(wanted, "regex"))
+
+
+def _of_grammar(wanted: Any) -> Grammar:
+    return Grammar("lark", _short(wanted, "grammar"))
+
+
+def _short(text: Any, at: str) -> str:
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_GRAMMAR_CHARS:
+        raise fault(f"must be a text of 1 to {MAX_GRAMMAR_CHARS} characters", at)
+    return text
+
+
+_STRUCTURED = {
+    "json": _of_json,
+    "json_object": _of_json_object,
+    "regex": _of_regex,
+    "choice": _of_choice,
+    "grammar": _of_grammar,
+}
+
+
 def named_schema(given: Mapping[str, Any], at: str) -> Grammar:
     """Strict: every keyword counts. Otherwise those nobody implements are ignored."""
     name, strict = given.get("name"), given.get("strict")

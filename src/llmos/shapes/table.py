@@ -34,8 +34,6 @@ CHAT: Table = _SHARED | {
     "safety_identifier": IGNORED,
     "store": IGNORED,
     "audio": (None,),
-    "function_call": (None, "none", "auto"),
-    "functions": _EMPTY,
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "prediction": (None,),
@@ -45,7 +43,6 @@ CHAT: Table = _SHARED | {
 }
 
 COMPLETIONS: Table = _SHARED | {
-    "best_of": (None, 1),
     "suffix": (None, ""),
 }
 
@@ -96,6 +93,11 @@ RESPONSES_INCLUDE = (
 
 EMBEDDINGS: Table = {"user": IGNORED}
 
+SPEECH: Table = {
+    "instructions": (None, ""),
+    "stream_format": (None, "audio"),
+}
+
 RERANK: Table = {
     "max_chunks_per_doc": IGNORED,  # Cohere's, of how long documents are read
     "max_tokens_per_doc": (None,),
@@ -105,8 +107,8 @@ RERANK: Table = {
 }
 
 MESSAGE: Table = {
+    "annotations": _EMPTY,  # of an answer; clients hand back all of it
     "audio": (None,),
-    "function_call": (None,),
     "refusal": (None,),
 }
 

@@ -22,6 +22,7 @@ from llmos.abi.tasks import (
 from llmos.errors import InvalidRequest
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import (
+    JsonList,
     JsonObject,
     Metadata,
     ModelName,
@@ -85,7 +86,7 @@ def _default_formats() -> list[FormatName]:
 class TaskInput(Shape):
     """`items`, each a text or an object of columns, or a `file` that was uploaded."""
 
-    items: list[Any] | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
+    items: JsonList | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
     file: str | None = Field(default=None, min_length=1, max_length=64)
     format: Literal["csv", "tsv", "jsonl", "json", "parquet", "lines", "document"] | None = None
     column: Column | None = Field(default=None, description="The column that is `text`")
@@ -160,7 +161,16 @@ class TaskBody(Shape):
     """A declared task. See docs/tasks.md."""
 
     type: Literal[
-        "generate", "summarize", "translate", "classify", "extract", "qa", "embed", "rerank"
+        "generate",
+        "summarize",
+        "translate",
+        "classify",
+        "extract",
+        "qa",
+        "embed",
+        "rerank",
+        "caption",
+        "transcribe",
     ]
     input: TaskInput
     model: ModelName = AUTO

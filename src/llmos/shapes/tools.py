@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmos.errors import InvalidRequest, UnsupportedParameter
-from llmos.shapes.fields import fault
+from llmos.shapes.fields import fault, wire_sized
 from llmos.shapes.structured import schema_text
 from llmos.shapes.toolcalls.stream import Wanted
 
@@ -26,15 +26,23 @@ Tool = dict[str, Any]
 
 def read_tools(value: Any) -> Any:
     """Of a chat's body. For a field's validator."""
-    return [_tool(_nested(one, str(i)), f"{i}.function.") for i, one in enumerate(_list(value))]
+    return [_tool(_nested(one, str(i)), f"{i}.function.") for i, one in enumerate(read_list(value))]
 
 
 def read_flat_tools(value: Any) -> Any:
     """Of a response's body, where a tool's fields stand beside its type."""
-    return [_tool(_flat(one, str(i)), f"{i}.") for i, one in enumerate(_list(value))]
+    return [_tool(_flat(one, str(i)), f"{i}.") for i, one in enumerate(read_list(value))]
 
 
-def _list(value: Any) -> list[Any]:
+def read_tool(function: Any, at: str) -> Tool:
+    """Of what is a function without saying so."""
+    if not isinstance(function, dict):
+        raise fault("must be an object", at)
+    return _tool(function, f"{at}.")
+
+
+def read_list(value: Any) -> list[Any]:
+    """Not too long a one."""
     if not isinstance(value, list):
         raise fault("must be a list of tools")
     if len(value) > MAX_TOOLS:
@@ -78,6 +86,7 @@ def _tool(function: dict[str, Any], at: str) -> Tool:
     if not isinstance(parameters, dict):
         raise fault("must be an object", f"{at}parameters")
     schema_text(parameters, f"{at}parameters")
+    wire_sized(parameters, f"{at}parameters")
     made = {
         "name": name,
         "description": function.get("description") or "",
@@ -93,12 +102,15 @@ def _tool(function: dict[str, Any], at: str) -> Tool:
 
 
 def read_choice(value: Any) -> Any:
-    """Of `tool_choice`: a mode, or `name:` and a tool's name. For a field's validator."""
+    """Of `tool_choice`: a mode, `name:` and a tool's name, or `allowed:`, a mode and the names of
+    those that may be called. For a field's validator."""
     if value in _MODES:
         return value
     if not isinstance(value, dict):
         raise fault(f"is not one of {', '.join(_MODES)}, nor names a tool")
     kind = value.get("type")
+    if kind == "allowed_tools":
+        return _allowed(value)
     if kind != "function":
         raise fault(f"{str(kind)[:64]!r} is not supported", "type", "unsupported")
     name = value.get("name")
@@ -109,17 +121,59 @@ def read_choice(value: Any) -> Any:
     return f"name:{name}"
 
 
-def check_choice(choice: str, tools: Sequence[Tool]) -> None:
-    """Raises InvalidRequest when what is to be called is not there."""
+def _allowed(value: dict[str, Any]) -> str:
+    """A chat nests it, a response does not."""
+    given, at = value, ""
+    if "allowed_tools" in value:
+        given, at = value["allowed_tools"], "allowed_tools."
+    if not isinstance(given, dict):
+        raise fault("must be an object", "allowed_tools")
+    if (mode := given.get("mode")) not in {"auto", "required"}:
+        raise fault("must be 'auto' or 'required'", f"{at}mode")
+    tools = given.get("tools")
+    if not isinstance(tools, list) or not tools:
+        raise fault("must be a non-empty list of tools", f"{at}tools")
+    names = [read_choice(tool) for tool in tools]
+    if not all(name.startswith("name:") for name in names):
+        raise fault("must name functions", f"{at}tools")
+    return f"allowed:{mode}:" + ",".join(name.removeprefix("name:") for name in names)
+
+
+def narrow(tools: Sequence[Tool], choice: str) -> tuple[list[Tool], str]:
+    """The tools that may be called, and which of these is to be: `allowed:` is gone."""
+    if not choice.startswith("allowed:"):
+        return list(tools), choice
+    _, mode, names = choice.split(":", 2)
+    kept = set(names.split(","))
+    return [tool for tool in tools if tool["function"]["name"] in kept], mode
+
+
+def choice_object(choice: str) -> str | dict[str, Any]:
+    """As a response tells it."""
+    if choice.startswith("name:"):
+        return {"type": "function", "name": choice.removeprefix("name:")}
+    if not choice.startswith("allowed:"):
+        return choice
+    _, mode, names = choice.split(":", 2)
+    tools = [{"type": "function", "name": name} for name in names.split(",")]
+    return {"type": "allowed_tools", "mode": mode, "tools": tools}
+
+
+def check_choice(
+    choice: str, tools: Sequence[Tool], names: tuple[str, str] = ("tool_choice", "tools")
+) -> None:
+    """Raises InvalidRequest when what is to be called is not there. `names`: of the fields."""
     if choice in {"none", "auto"}:
         return
-    names = tool_names(tools)
-    if not names:
-        raise InvalidRequest("'tool_choice' needs 'tools'.", param="tool_choice")
-    if choice != "required" and choice.removeprefix("name:") not in names:
-        raise InvalidRequest(
-            f"No tool is called {choice.removeprefix('name:')[:64]!r}.", param="tool_choice"
-        )
+    param, of_tools = names
+    known = tool_names(tools)
+    if not known:
+        raise InvalidRequest(f"{param!r} needs {of_tools!r}.", param=param)
+    if choice == "required":
+        return
+    for name in choice.rpartition(":")[2].split(","):
+        if name not in known:
+            raise InvalidRequest(f"No tool is called {name[:64]!r}.", param=param)
 
 
 def tool_names(tools: Sequence[Tool]) -> tuple[str, ...]:
@@ -127,12 +181,15 @@ def tool_names(tools: Sequence[Tool]) -> tuple[str, ...]:
     return tuple(tool["function"]["name"] for tool in tools)
 
 
-def wanted_of(tools: Sequence[Tool], choice: str, parallel: bool) -> Wanted:
-    """What is looked for in the answer."""
+def wanted_of(
+    tools: Sequence[Tool], choice: str, parallel: bool, *, as_function: bool = False
+) -> Wanted:
+    """What is looked for in the answer, and how it is told."""
     if choice == "none":
         return Wanted()
+    tools, choice = narrow(tools, choice)
     is_named = choice.startswith("name:")
-    return Wanted(tool_names(tools), None if parallel and not is_named else 1)
+    return Wanted(tool_names(tools), None if parallel and not is_named else 1, as_function)
 
 
 def read_calls(value: Any) -> Any:

@@ -15,6 +15,9 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 """Endings of files whose loading runs code. Refused by name, never opened."""
 
+OPENVINO = ("openvino_model", "openvino_tokenizer", "openvino_detokenizer")
+"""Of an OpenVINO model: beside each `.xml` lie its constants, in a `.bin` that is no pickle."""
+
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,200}\.safetensors")
 
 
@@ -39,13 +42,17 @@ def list_files(folder: Path, ignore: re.Pattern[str] | None = None) -> list[str]
             raise ModelRejected(f"{name}: not a regular file")
         if ignore is not None and ignore.fullmatch(name):
             continue
-        if path.suffix.lower() in PICKLES:
+        if path.suffix.lower() in PICKLES and not _is_openvino(path):
             raise ModelRejected(
                 f"{name}: a pickle can run code when it is loaded; only safetensors and GGUF are "
                 "accepted"
             )
         names.append(name)
     return names
+
+
+def _is_openvino(path: Path) -> bool:
+    return path.suffix == ".bin" and path.stem in OPENVINO and path.with_suffix(".xml").is_file()
 
 
 def has_safetensors(names: list[str]) -> bool:

@@ -16,12 +16,19 @@ from llmos.weights.folder import has_safetensors, list_files, read_weights, requ
 from llmos.weights.gguf_inspection import inspect_gguf, select_file
 from llmos.weights.items import is_for_items, item_facts
 from llmos.weights.jsonfile import Fields, read_object
-from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
+from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.loadcost import Sizes, with_costs
 from llmos.weights.onnx_inspection import inspect_onnx, select_onnx
+from llmos.weights.openvino_inspection import inspect_openvino, select_openvino
 from llmos.weights.quantizable import EMBEDDINGS, HEADS
 from llmos.weights.safetensors import Tensor, read_header
 from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
+from llmos.weights.textmodel import (
+    check_tokenizer,
+    context_length,
+    has_chat_template,
+    sliding_window,
+)
 
 
 def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
@@ -33,6 +40,8 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     names = list_files(folder) if names is None else names
     if not has_safetensors(names) and (gguf := select_file(names)) is not None:
         return inspect_gguf(folder, gguf)
+    if not has_safetensors(names) and select_openvino(names):
+        return inspect_openvino(folder, names)
     if not has_safetensors(names) and (onnx := select_onnx(names)) is not None:
         return inspect_onnx(folder, names, onnx)
     require(names, "config.json")
@@ -40,11 +49,11 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     files, tensors = read_weights(folder, names)
     if is_for_items(config):
         if "tokenizer.json" in names:
-            _check_tokenizer(folder)
+            check_tokenizer(folder)
         facts = item_facts(folder, names, config, files=files, tensors=tensors)
         return msgspec.structs.replace(facts, license=find_license(folder))
     require(names, "tokenizer.json")
-    _check_tokenizer(folder)
+    check_tokenizer(folder)
     text = config.find_section("text_config") or config
     vocab_size = text.get_count("vocab_size", high=1 << 24)
     hidden_size = text.get_count("hidden_size", "n_embd", "d_model", "hidden_dim", high=1 << 20)
@@ -62,7 +71,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         model_type=config.find_word("model_type"),
         dtype=_dtype(config, text, _without(tensors, stored)),
         num_parameters=_num_parameters(tensors, stored),
-        context_length=_context_length(text),
+        context_length=context_length(text),
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -73,21 +82,15 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         footprint_bytes=0,
         tied=_is_tied(tensors, stored),
         has_tokenizer=True,
-        has_chat_template=_has_chat_template(folder, names),
+        has_chat_template=has_chat_template(folder, names),
         files=files,
         layer_types=layer_types,
-        sliding_window=_sliding_window(text),
+        sliding_window=sliding_window(text),
         is_encoder_decoder=config.flag("is_encoder_decoder"),
         quantization=_quantization(config),
         license=find_license(folder),
     )
     return with_costs(facts, Sizes(folder, text, tensors, stored))
-
-
-def _check_tokenizer(folder: Path) -> None:
-    model = read_object(folder / "tokenizer.json", MAX_TOKENIZER_BYTES).get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
-        raise ModelRejected("tokenizer.json: has no model with a vocab")
 
 
 def _dtype(config: Fields, text: Fields, tensors: list[Tensor]) -> str:
@@ -103,18 +106,6 @@ def _dtype(config: Fields, text: Fields, tensors: list[Tensor]) -> str:
     for tensor in tensors:
         elements[tensor.dtype] += tensor.num_elements
     return next((FLOATS[d] for d, _ in elements.most_common() if d in FLOATS), "float32")
-
-
-def _context_length(text: Fields) -> int:
-    return text.get_count(
-        "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", high=1 << 30
-    )
-
-
-def _sliding_window(text: Fields) -> int | None:
-    if text.values.get("use_sliding_window") is False:
-        return None
-    return text.find_count("sliding_window", high=1 << 30)
 
 
 def _quantization(config: Fields) -> str:
@@ -167,12 +158,3 @@ def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -
                 f"config.json: hidden_size {hidden_size}, but {tensor.name} is "
                 f"{tensor.shape[1]} wide"
             )
-
-
-def _has_chat_template(folder: Path, names: list[str]) -> bool:
-    if "chat_template.jinja" in names or "chat_template.json" in names:
-        return True
-    if "tokenizer_config.json" not in names:
-        return False
-    config = read_object(folder / "tokenizer_config.json", MAX_CONFIG_BYTES)
-    return bool(config.get("chat_template"))

@@ -31,13 +31,19 @@ SUFFIXES = (
 )
 """Of architectures."""
 
+PARTS = {"VisionEncoderDecoderModel": "decoder", "BlipForConditionalGeneration": "text_config"}
+"""Of architectures made of two models, where the one that writes is described."""
+
+SPELLERS = frozenset({"VitsModel"})
+"""Architectures that read letters, by `vocab.json`."""
+
 UNSAID_TOKENS = 512
 """A text's length where positions are relative and nobody says more."""
 
 _LOADABLE = ("float32", "bfloat16", "float16")
-_WIDTHS = ("hidden_size", "d_model", "dim", "embed_dim")
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "encoder_layers")
-_HEADS = ("num_attention_heads", "num_heads", "n_heads", "encoder_attention_heads")
+_WIDTHS = ("hidden_size", "d_model", "dim", "embed_dim", "n_embd")
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers")
+_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "encoder_attention_heads")
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_target_positions")
 
 
@@ -45,11 +51,8 @@ def is_for_items(config: Fields) -> bool:
     """Whether a configuration is of such a model; one that wraps a language model is not."""
     architecture = (config.words("architectures", most=16) or [""])[0]
     is_headed = architecture.endswith(("LMHeadModel", "DoubleHeadsModel"))  # GPT2LMHeadModel, say
-    return (
-        architecture.endswith(SUFFIXES)
-        and not is_headed
-        and config.find_section("text_config") is None
-    )
+    is_wrapped = config.find_section("text_config") is not None and architecture not in PARTS
+    return architecture.endswith(SUFFIXES) and not is_headed and not is_wrapped
 
 
 def item_facts(
@@ -57,17 +60,22 @@ def item_facts(
 ) -> ModelFacts:
     """Facts of a folder whose weights were checked. Raises ModelRejected."""
     has_tokenizer = "tokenizer.json" in names
-    if not has_tokenizer and "preprocessor_config.json" not in names:
+    architecture = (config.words("architectures", most=16) or [""])[0]
+    if architecture in SPELLERS:
+        if "vocab.json" not in names:
+            raise ModelRejected("vocab.json: missing")
+    elif not has_tokenizer and "preprocessor_config.json" not in names:
         raise ModelRejected("tokenizer.json: missing, and so is preprocessor_config.json")
-    quantization = config.find_section("quantization_config")
+    config, whole = config.find_section(PARTS.get(architecture, "")) or config, config
+    quantization = whole.find_section("quantization_config")
     find_vocab = config.get_count if has_tokenizer else config.find_count
     heads = _count(config, _HEADS, 1 << 16)
     width = _width(config)
     facts = ModelFacts(
         format="safetensors",
-        architecture=(config.words("architectures", most=16) or [""])[0],
-        model_type=config.find_word("model_type"),
-        dtype=_dtype(config, tensors),
+        architecture=architecture,
+        model_type=whole.find_word("model_type"),
+        dtype=_dtype(whole, tensors),
         num_parameters=sum(tensor.num_elements for tensor in tensors),
         context_length=_length(folder, config),
         vocab_size=find_vocab("vocab_size", high=1 << 24) or 1,
@@ -82,10 +90,10 @@ def item_facts(
         has_tokenizer=has_tokenizer,
         has_chat_template=False,
         files=files,
-        is_encoder_decoder=config.flag("is_encoder_decoder"),
+        is_encoder_decoder=whole.flag("is_encoder_decoder") or architecture in PARTS,
         quantization="" if quantization is None else quantization.find_word("quant_method") or "?",
         keeps_kv=False,
-        labels=find_labels(config.values),
+        labels=find_labels(whole.values),
         pools="modules.json" in names,
     )
     return _with_costs(facts, folder, tensors)

@@ -40,3 +40,9 @@ MAX_GGUF_ARRAY = 1 << 24
 
 MAX_GGUF_STRING_BYTES = 1 << 20
 """Longest text in a GGUF header: chat templates are some tens of thousands."""
+
+MAX_IR_BYTES = 256 << 20
+"""Largest `openvino_model.xml`: 0.4 B parameters in 24 layers need about 3 MB."""
+
+MAX_IR_LAYERS = 1 << 20
+"""Most operations of an OpenVINO model."""

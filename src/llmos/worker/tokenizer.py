@@ -7,7 +7,7 @@ from collections import OrderedDict
 from llmos.abi import worker as msg
 from llmos.abi.driver import Health, MemoryReport, Preparer
 from llmos.abi.inference import PrepareItem
-from llmos.errors import EngineFailed, LLMOSError
+from llmos.errors import EngineFailed, LLMOSError, PayloadTooLarge, ProtocolViolation
 from llmos.ipc.blocking import BlockingChannel
 from llmos.worker.entry import load_entry
 
@@ -28,12 +28,21 @@ class TokenizerLoop:
             for message in self._channel.receive(None):
                 if isinstance(message, msg.Prepare):
                     for item in message.items:
-                        self._channel.send(msg.PrepareResults([self._prepare(item)]))
+                        self._answer(item)
                 elif isinstance(message, msg.Probe):
                     health = Health(True)
                     self._channel.send(msg.Report(message.nonce, health, MemoryReport(0)))
                 elif isinstance(message, msg.Shutdown):
                     return
+
+    def _answer(self, item: PrepareItem) -> None:
+        """What no message holds is the failure of its prompt: the worker is everybody's."""
+        try:
+            self._channel.send(msg.PrepareResults([self._prepare(item)]))
+        except ProtocolViolation as error:
+            refusal = PayloadTooLarge(f"what is made of the prompt is too large: {error.message}")
+            failure = msg.PrepareFailure(item.request_id, refusal.to_info())
+            self._channel.send(msg.PrepareResults([failure]))
 
     def _prepare(self, item: PrepareItem) -> msg.PrepareSuccess | msg.PrepareFailure:
         try:

@@ -1,20 +1,21 @@
 """The table drivers × verbs: `python -m tests.contract.drivers [--write] [pytest arguments]`.
 
 Runs the suite and counts, for each driver and verb, what passed. `--write` puts the rows into
-`docs/drivers.md`; the row of a driver whose engine is not installed here stays as it is there.
+`docs/drivers.md`; the row of a driver whose engine is not installed here, or that no test ran of
+(`-k vllm`), stays as it is there.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from llmos import __version__
 from llmos.drivers.catalog import DRIVERS, find_missing
+from llmos.drivers.environments import find_version
 from tests.contract.drivers.verbs import VERBS, driver_of, undeclared
 
 HERE = Path(__file__).resolve().parent
@@ -64,8 +65,9 @@ class Tally:
 
 def engine_of(driver: str) -> str:
     """What it runs on, with the version: the first distribution names the engine."""
-    names = DRIVERS[driver].distributions[:1]
-    return ", ".join(f"{n} {metadata.version(n)}" for n in names) or f"llmos {__version__}"
+    spec = DRIVERS[driver]
+    found = [find_version(names, spec.python) for names in spec.distributions[:1]]
+    return ", ".join(filter(None, found)) or f"llmos {__version__}"
 
 
 def render(rows: dict[str, list[str]]) -> str:
@@ -82,12 +84,12 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in found}
 
 
-def write(rows: dict[str, list[str]]) -> None:
-    """Into the page; what is absent here keeps its row."""
+def write(rows: dict[str, list[str]], ran: set[str]) -> None:
+    """Into the page; what is absent here, or did not run, keeps its row."""
     text = PAGE.read_text()
     kept = rows_of(text)
     for name in rows:
-        if find_missing(name) is not None and name in kept:
+        if (find_missing(name) is not None or name not in ran) and name in kept:
             rows[name] = kept[name]
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n{render(rows)}\n{END}{after}")
@@ -101,7 +103,7 @@ def main(arguments: list[str]) -> int:
     rows = {driver: tally.row(driver) for driver in DRIVERS}
     print(f"\n{render(rows)}")
     if "--write" in arguments and code == 0:
-        write(rows)
+        write(rows, {driver for driver, _ in tally.outcomes})
     return int(code)
 
 

@@ -34,19 +34,35 @@ def driver_name(request: pytest.FixtureRequest, require: Callable[[str], None]) 
     return name
 
 
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Subject]]:
+    """Of drivers that load slowly, one that is loaded, from test to test."""
+    made: dict[str, Subject] = {}
+    yield made
+    for subject in made.values():
+        subject.driver.unload()
+
+
 @pytest.fixture(params=SUBJECTS)
 def subject(
     request: pytest.FixtureRequest,
     require: Callable[[str], None],
     folder_of: FolderOf,
     tmp_path: Path,
+    loaded: dict[str, Subject],
 ) -> Iterator[Subject]:
     import torch
 
     name = driver_of(request.param)
     require(name)
     num_threads = torch.get_num_threads()
-    made = open_subject(request.param, folder_of(name), tmp_path)
+    made = loaded.pop(request.param, None)
+    if made is None or not made.is_idle():
+        made = open_subject(request.param, folder_of(name), tmp_path)
+    made.num_prepared = 0
     yield made
-    made.driver.unload()
+    if made.kit.is_slow and made.is_idle():
+        loaded[request.param] = made
+    else:
+        made.driver.unload()
     torch.set_num_threads(num_threads)

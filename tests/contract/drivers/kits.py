@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.unit.drivers.openai.fake_remote import FakeRemote
 from tests.unit.drivers.tiny import VOCAB_SIZE, make_model
 from tests.unit.gguf_file import make_gguf
 from tests.unit.onnx_file import make_embedder
+from tests.unit.openvino_model import convert
 
 
 def _nothing(folder: Path) -> None:
@@ -34,7 +36,9 @@ class Kit:
     """`make_model` writes a small model of its format; `ask` is `WorkItem.options` for so many
     tokens; `outside` is no token of its vocabulary. `tick` lets an engine that is elsewhere go one
     token on. `cut` are the endings of files that must be whole. `marks`: what stands in the place
-    of the ids of a prompt may be more than them."""
+    of the ids of a prompt may be more than them. `options` are those of its replicas. `is_slow`:
+    it loads for so long that tests share one that is loaded. `warmest`: the highest temperature
+    that its engine takes."""
 
     make_model: Callable[[Path], None]
     vocab_size: int
@@ -44,6 +48,9 @@ class Kit:
     tick: Callable[[], None] = _no_tick
     cut: tuple[str, ...] = (".safetensors", ".gguf")
     marks: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    is_slow: bool = False
+    warmest: float = 4.0
 
 
 def _make_native(folder: Path) -> None:
@@ -52,6 +59,17 @@ def _make_native(folder: Path) -> None:
 
 def _make_gguf(folder: Path) -> None:
     make_gguf(folder)
+
+
+def _make_openvino(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as source:
+        make_model(Path(source))
+        convert(Path(source), folder)
+
+
+def _make_vllm(folder: Path) -> None:
+    """Of the smallest heads that vLLM computes with on a CPU."""
+    make_model(folder, head_dim=32)
 
 
 @functools.cache
@@ -79,6 +97,20 @@ KITS: dict[str, Kit] = {
     ),
     "gguf": Kit(make_model=_make_gguf, vocab_size=VOCAB_SIZE, outside=VOCAB_SIZE),
     "native": Kit(make_model=_make_native, vocab_size=VOCAB_SIZE, outside=VOCAB_SIZE),
+    "openvino": Kit(
+        make_model=_make_openvino,
+        vocab_size=VOCAB_SIZE,
+        outside=VOCAB_SIZE,
+        cut=(".bin", ".xml"),
+    ),
+    "vllm": Kit(
+        make_model=_make_vllm,
+        vocab_size=VOCAB_SIZE,
+        outside=VOCAB_SIZE,
+        options={"eager": True},
+        is_slow=True,
+        warmest=2.0,
+    ),
     "openai": Kit(
         make_model=_make_remote,
         vocab_size=0x110002,

@@ -83,6 +83,13 @@ class Subject:
             events += found
         return events
 
+    def is_idle(self) -> bool:
+        """As after `load`: whatever a test has left is gone."""
+        if not self.driver.health().ok or self.driver.health().num_paused:
+            return False
+        self.run()
+        return not self.driver.health().num_running
+
     def files(self) -> list[Path]:
         """What lies where snapshots are written."""
         return sorted(self.snapshots.iterdir()) if self.snapshots.exists() else []
@@ -97,6 +104,7 @@ def open_subject(name: str, folder: Path, own: Path, **fields: Any) -> Subject:
     given: dict[str, Any] = {"scratch": str(own), "snapshots": str(snapshots)}
     if name in {"native", ON_TORCH}:
         given["options"] = {"engine": "torch" if name == ON_TORCH else "fused"}
+    given["options"] = given.get("options", {}) | KITS[driver_of(name)].options
     spec = make_spec(folder, **(given | fields))
     report = driver.load(spec, lambda fraction, what: progress.append(fraction))
     return Subject(

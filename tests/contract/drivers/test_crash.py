@@ -14,6 +14,7 @@ from llmos.abi.channel import ChannelClosed
 from llmos.abi.events import Event, Failed, Finished, Tokens
 from llmos.abi.inference import WorkItem
 from tests.contract.drivers.conftest import FolderOf
+from tests.contract.drivers.kits import KITS
 from tests.contract.drivers.subject import open_subject
 from tests.contract.drivers.worker_process import WorkerProcess
 from tests.unit.drivers.tiny import make_spec
@@ -28,7 +29,8 @@ Start = Callable[[], WorkerProcess]
 def start(driver_name: str, folder_of: FolderOf, tmp_path: Path) -> Iterator[Start]:
     """A worker of the driver with its small model."""
     started: list[WorkerProcess] = []
-    spec = make_spec(folder_of(driver_name), scratch=str(tmp_path))
+    options = KITS[driver_name].options
+    spec = make_spec(folder_of(driver_name), scratch=str(tmp_path), options=options)
 
     def one() -> WorkerProcess:
         started.append(WorkerProcess(spec, driver_name))

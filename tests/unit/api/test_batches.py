@@ -95,7 +95,7 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"completion_window": "24h\n"}, 400, "completion_window"),
     ({"completion_window": "31d"}, 400, "completion_window"),
     ({"completion_window": "0h"}, 400, "completion_window"),
-    ({"endpoint": "/v1/embeddings"}, 400, "endpoint"),
+    ({"endpoint": "/v1/videos"}, 400, "endpoint"),
     ({"endpoint": "/v1/nothing"}, 400, "endpoint"),
     ({"endpoint": 7}, 400, "endpoint"),
     ({"input_file_id": "file_x"}, 404, "input_file_id"),

@@ -173,6 +173,8 @@ def test_images_in_json_become_files() -> None:
         ("/os/v1/infer", {"model": "m", "inputs": []}, "inputs"),
         ("/os/v1/infer", {"model": "m", "inputs": [{"blob": 0}]}, "inputs.0.blob"),
         ("/os/v1/infer", {"model": "m", "inputs": [{"image": "!!"}]}, "inputs.0.image"),
+        ("/os/v1/infer", {"model": "m", "inputs": [1 << 64]}, "inputs"),
+        ("/os/v1/infer", {"model": "m", "inputs": [{"text": [-(1 << 70)]}]}, "inputs"),
         ("/os/v1/infer", {"model": "m", "inputs": ["a"], "params": {"stride": 1}}, "params.stride"),
     ],
 )

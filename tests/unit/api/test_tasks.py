@@ -149,7 +149,7 @@ def test_a_model_is_chosen_and_the_reason_kept(body: Any, model: str, work: str)
         assert response.status_code == 200, response.text
         _, task = submitted(e)
         assert (task.model, task.work) == (model, work)
-        assert f"do {work}" in task.reason
+        assert f"for {work}" in task.reason
 
     play(scene)
 
@@ -163,6 +163,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"input": {}}, 400, "input", "either"),
     ({"input": {"items": ["x"], "file": FILE}}, 400, "input", "either"),
     ({"input": {"items": []}}, 400, "input.items", "at least 1"),
+    ({"input": {"items": [{"text": 1 << 64}]}}, 400, "input.items", "64 bits"),
     ({"input": {"file": "file_" + "9" * 32}}, 404, "file_id", "no file"),
     ({"input": {"items": ["x"], "colum": "y"}}, 400, "input.colum", "column"),
     ({"input": {"items": ["x"], "format": "xls"}}, 400, "input.format", "csv"),

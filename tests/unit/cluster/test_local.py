@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.abi import ABI_VERSION
@@ -194,6 +195,29 @@ def test_last_words_of_a_crash_name_the_program(tmp_path: Path) -> None:
         await ended(worker)
 
     asyncio.run(main())
+
+
+def test_another_interpreter_is_lent_our_code_only(tmp_path: Path) -> None:
+    """One that has msgspec, and nothing else of ours."""
+    folder = tmp_path / "other"
+    subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    (packages,) = folder.glob("lib/python3.*/site-packages")
+    (packages / "msgspec").symlink_to(Path(msgspec.__file__).parent)
+
+    async def main() -> None:
+        spec = WorkerSpec("wrk_1", str(tmp_path / "wrk_1"), str(folder / "bin" / "python"))
+        worker = await LocalNode(worker_env()).start(spec)
+        entry = "llmos.drivers.echo:EchoDriver"
+        worker.channel.send(msg.Hello(ABI_VERSION, "wrk_1", msg.WorkerRole.REPLICA, entry))
+        SEEN[worker.pid] = []
+        await heard(worker, lambda m: isinstance(m, msg.Ready))
+        commands.append(proc.PROC.joinpath(str(worker.pid), "cmdline").read_bytes())
+        await ended(worker)
+
+    commands: list[bytes] = []
+    asyncio.run(main())
+    assert commands[0].startswith(bytes(folder))
+    assert [path.name for path in (tmp_path / "wrk_1" / "lent").iterdir()] == ["llmos"]
 
 
 def test_a_hard_exit_is_the_worker_s_end(tmp_path: Path) -> None:

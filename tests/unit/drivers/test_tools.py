@@ -15,6 +15,7 @@ from benchmarks.schemas import is_valid
 from llmos.abi.events import FinishReason
 from llmos.abi.inference import ChatPrompt, Grammar, Prepared, PrepareItem
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.prepare import make
 from llmos.drivers.text.tools import in_words, plan_tools
 from llmos.errors import InvalidRequest, UnsupportedParameter
@@ -187,3 +188,38 @@ def test_a_conversation_with_calls_in_words() -> None:
     heard = hear(made[1]["content"], "hermes", Wanted(("f",)))
     assert [(c.name, c.arguments) for c in heard.calls] == [("f", '{"a": 1}')]
     assert made[2]["content"] == "<tool_response>\n7\n</tool_response>"
+
+
+@pytest.mark.parametrize(
+    ("regex", "answer"),
+    [
+        (r"a\/b", "a/b"),
+        ("a/b", "a/b"),
+        (r"a[\/]b", "a/b"),
+        (r"a\\/b", "a\\/b"),
+        ("a\n/", "a\n/"),
+        ("a\\\nb", "a\nb"),
+    ],
+)
+def test_a_regular_expression_beside_tools_may_have_slashes(
+    with_specials: Path, regex: str, answer: str
+) -> None:
+    plan = plan_tools(None, asked(tool_format="hermes"), Grammar("regex", regex), {})
+    assert plan.grammar is not None
+    source = (with_specials / "tokenizer.json").read_text()
+    tokenizer = Tokenizer.from_str(source)
+    state = Grammars(source, tokenizer.get_vocab_size(), []).start(plan.grammar)
+    pieces = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in answer.encode()]
+    assert all(map(state.accept, pieces)), state.error
+    assert not state.error
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"properties": ["a"]}, {"properties": {"a": {}}, "required": 5}]
+)
+def test_parameters_that_are_no_schema_of_an_object(parameters: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    prompt = ChatPrompt(HI, tools, tool_choice="required", tool_format="pythonic")
+    with pytest.raises(InvalidRequest, match="parameters of f") as refusal:
+        plan_tools(None, prompt, None, {})
+    assert refusal.value.param == "tools"

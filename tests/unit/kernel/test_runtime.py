@@ -380,7 +380,10 @@ def choose_dtype(asked: str, stored: str, device: str, num_parameters: int) -> D
 
 
 def placement_of(
-    config: KernelConfig, budget: int, driver_of: Callable[[str], DriverEntry]
+    config: KernelConfig,
+    budget: int,
+    driver_of: Callable[[str], DriverEntry],
+    may_reach: Callable[[str], bool] = lambda host: True,
 ) -> Placement:
     return Placement(
         config,
@@ -389,6 +392,7 @@ def placement_of(
         Path("/scratch"),
         NoFootprints(),
         choose_dtype=choose_dtype,
+        may_reach=may_reach,
     )
 
 

@@ -9,7 +9,7 @@ from llmos.library.catalogue import TASKS, Entry, entries, entry_of, find_entry,
 from llmos.registry.names import HubSource, normalise_name, parse_source
 from llmos.shapes.tasks import TaskBody
 
-LICENSES = {"Apache-2.0", "MIT", "CC-BY-4.0"}
+LICENSES = {"Apache-2.0", "BSD-3-Clause", "MIT", "CC-BY-4.0", "CC-BY-NC-4.0"}
 
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)

@@ -6,7 +6,9 @@ import pytest
 
 from llmos.errors import ModelRejected
 from llmos.registry.selection import scan, select_small, select_weights
+from llmos.weights import inspect
 from tests.unit.model_folder import make_model
+from tests.unit.openvino_file import make_openvino
 
 REPOSITORY = [
     ".gitattributes", "README.md", "LICENSE", "USE_POLICY.md", "config.json", "tokenizer.json",
@@ -46,3 +48,19 @@ def test_a_folder_as_a_trainer_leaves_it(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ModelRejected, match="a pickle"):
         scan(tmp_path)
+
+
+def test_openvino_models_are_two_files(tmp_path: Path) -> None:
+    make_openvino(tmp_path)
+    for name in ("openvino_tokenizer.xml", "openvino_tokenizer.bin", "README.md"):
+        (tmp_path / name).write_text("")
+    weights = ["openvino_model.xml", "openvino_model.bin"]
+    expected = sorted(["README.md", "config.json", "tokenizer.json", *weights])
+    assert sorted(scan(tmp_path)) == expected
+    names = [path.name for path in tmp_path.iterdir()]
+    assert select_weights(names, []) == weights
+    assert select_weights([*names, "model.onnx"], []) == weights
+    assert select_weights([*names, "model.safetensors"], []) == ["model.safetensors"]
+    (tmp_path / "openvino_model.bin").unlink()
+    with pytest.raises(ModelRejected, match=r"openvino_model\.bin: missing"):
+        inspect(tmp_path, scan(tmp_path))

@@ -55,6 +55,10 @@ def folder(tmp_path: Path) -> Path:
     (model / "empty.txt").touch()
     (model / ".hidden").write_bytes(b"h")
     (model / "sub" / "deep.bin").write_bytes(b"d")
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_bytes(b"[]")
+    (model / "1_Pooling" / "notes.txt").write_bytes(b"n")
+    (model / "2_Away").symlink_to(tmp_path)
     return model
 
 
@@ -116,13 +120,14 @@ def test_over_the_network_the_files_are_sent_and_counted(folder: Path) -> None:
     with server.client(config=config) as client:
         client.models.pull(f"file:{folder}", progress=reports.append)
     assert server.files == {
+        "1_Pooling/config.json": b"[]",
         "config.json": b"{}",
         "weights 权重.bin": b"w" * 2500,
         "empty.txt": b"",
     }
     uploads = [r for r in reports if r.phase == "upload"]
-    assert [r.done_bytes for r in uploads] == [2, 1002, 2002, 2502]
-    assert {r.total_bytes for r in uploads} == {2502}
+    assert [r.done_bytes for r in uploads] == [2, 4, 1004, 2004, 2504]
+    assert {r.total_bytes for r in uploads} == {2504}
     sent = server.body()
     assert sent["source"].startswith("upload:upl_")
     assert sent["name"] == "my-model"
@@ -137,7 +142,7 @@ def test_the_asynchronous_client_sends_the_same(folder: Path) -> None:
             return (await client.models.pull(f"file://{folder}")).ref
 
     assert asyncio.run(pull()) == "pilot:1"
-    assert len(server.files) == 3
+    assert len(server.files) == 4
 
 
 def test_a_refused_upload_or_pull_is_dropped_again(folder: Path) -> None:

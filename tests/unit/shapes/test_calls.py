@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmos.abi.events import Finished, FinishReason, Served
+from llmos.abi.events import Finished, FinishReason, ItemOutput, Outputs, Served
 from llmos.abi.inference import ChatPrompt, TextPrompt, TokensPrompt, Usage
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer
@@ -104,6 +104,65 @@ def test_the_answer_is_the_live_one_but_for_timing(url: str, with_ids: bool) -> 
     assert made == live
     made["llmos"]["timing"] = None
     (ChatAnswer if url == CHAT else CompletionAnswer).model_validate(made)
+
+
+EACH: list[tuple[str, dict[str, Any], ItemOutput]] = [
+    (
+        "/v1/embeddings",
+        {"model": "echo", "input": "a", "encoding_format": "base64"},
+        ItemOutput(0, data=b"\0" * 8, note="cut"),
+    ),
+    (
+        "/v1/rerank",
+        {"model": "echo", "query": "q", "documents": ["a"], "return_documents": True},
+        ItemOutput(0, {"score": 0.5}),
+    ),
+    (
+        "/v1/moderations",
+        {"model": "echo", "input": "a"},
+        ItemOutput(0, [{"label": "bad", "score": 0.75}, {"label": "safe", "score": 0.25}]),
+    ),
+    ("/os/v1/infer", {"model": "echo", "inputs": ["a"]}, ItemOutput(0, {"text": "b"})),
+]
+
+
+@pytest.mark.parametrize(("url", "body", "output"), EACH, ids=[one[0] for one in EACH])
+def test_items_of_a_line_are_answered_as_live(
+    url: str, body: dict[str, Any], output: ItemOutput
+) -> None:
+    end = Finished("r", FinishReason.STOP, Usage(3), None, None, Served(0.5, 2, ServiceClass.BATCH))
+
+    async def infer(gate: FakeGate, call: Syscall) -> None:
+        assert isinstance(call.body, Infer)
+        assert call.body.prompt == infer_of(url, body).prompt
+        gate.accept(call)
+        gate.emit(call, Outputs("r", [output]), end)
+
+    async def scene() -> Any:
+        async with edge({Infer: infer}) as e:
+            return (await e.post(url, body)).json()
+
+    live = asyncio.run(scene())
+    answer = Answer(
+        live["llmos"]["request_id"],
+        "echo:1",
+        usage=end.usage,
+        deterministic=live["llmos"]["deterministic"],
+        served=end.served,
+        outputs=[output],
+        kind=live.get("kind", ""),
+    )
+    made = answer_body(url, remembered(url, body), answer)
+    assert live["llmos"].pop("timing")
+    assert made["llmos"].pop("timing") is None
+    assert made == live
+
+
+@pytest.mark.parametrize("key", ["image", "audio", "blob"])
+def test_a_line_has_no_files(key: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        infer_of("/os/v1/infer", {"model": "m", "inputs": ["a", {key: "x"}]})
+    assert caught.value.param == "inputs.1"
 
 
 def test_a_line_may_be_a_response() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from llmos.shapes.toolcalls import reader as reader_module
 from llmos.shapes.toolcalls.formats import FORMATS, find_format, knows_tools
 from llmos.shapes.toolcalls.parsers import PARSERS
+from llmos.shapes.toolcalls.reader import Reader
 from llmos.shapes.toolcalls.stream import Heard, Wanted, call_id, hear
 from tests.unit.shapes.calls_written import UNMARKED, WRITERS
 
@@ -72,14 +74,55 @@ def test_real_calls_whole_and_streamed(test_data: Path, form: str) -> None:
     assert num_calls > 400
 
 
+def in_pieces(text: str, size: int) -> list[str]:
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("form", sorted(PARSERS))
+def test_real_calls_in_pieces_of_many_sizes(test_data: Path, form: str) -> None:
+    """All 600 conversations. Every size there is, and every cut: `exhaustive` below, by hand."""
+    num_turns = 0
+    for kind, value, wanted in turns(test_data):
+        if kind == "call":
+            text = WRITERS[form](value)
+            heard = hear(text, form, wanted)
+            for size in (2, 3, 5, 8, 13, 21, 34, 55, 89):
+                assert streamed(in_pieces(text, size), form, wanted) == heard
+            num_turns += 1
+    assert num_turns > 400
+
+
+def exhaustive(test_data: Path) -> dict[str, tuple[int, int]]:
+    """By format: answers read whole, and streamed readings of them that agree: calls in pieces of
+    every size and in two at every place, texts in pieces of 1 to 32 characters. Minutes. Raises
+    AssertionError."""
+    found = {}
+    for form in sorted(PARSERS):
+        num_turns = num_readings = 0
+        for kind, value, wanted in turns(test_data):
+            text, most = value, 32
+            if kind == "call":
+                text = WRITERS[form](value)
+                most = len(text)
+            heard = hear(text, form, wanted)
+            ways = [in_pieces(text, size) for size in range(1, most + 1)]
+            if kind == "call":
+                ways += [[text[:cut], text[cut:]] for cut in range(len(text))]
+            assert all(streamed(way, form, wanted) == heard for way in ways), text
+            num_turns, num_readings = num_turns + 1, num_readings + len(ways)
+        found[form] = (num_turns, num_readings)
+    return found
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("form", sorted(PARSERS))
 def test_real_texts_are_no_calls(test_data: Path, form: str) -> None:
     texts = [turn for turn in turns(test_data) if turn[0] == "text"]
     for i, (_, text, wanted) in enumerate(texts):
         assert hear(text, form, wanted) == Heard(text)
-        if i % 4 == 0:
-            assert streamed(text, form, wanted) == Heard(text)
+        size = 1 if i % 4 == 0 else i % 16 + 2
+        assert streamed(in_pieces(text, size), form, wanted) == Heard(text)
     assert len(texts) > 1000
 
 
@@ -203,3 +246,36 @@ def test_the_template_says_the_format(template: str, form: str | None) -> None:
 def test_a_template_may_know_no_tools() -> None:
     assert not knows_tools("{{ messages }} toolsmith")
     assert set(FORMATS) == set(PARSERS) == set(WRITERS)
+
+
+@pytest.mark.parametrize(
+    ("form", "marker"),
+    [
+        ("hermes", "<tool_call>"),
+        ("glaive", "<functioncall>"),
+        ("mistral", "[TOOL_CALLS]"),
+        ("llama3", "<|python_tag|>"),
+    ],
+)
+def test_markers_without_end_are_text_in_the_end(
+    form: str, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them could be read to the end of the answer, which takes the square of its length."""
+    monkeypatch.setattr(reader_module, "MAX_REREAD_CHARS", 2000)
+    taken = 0
+    back = Reader.back
+
+    def counted(reader: Reader) -> None:
+        nonlocal taken
+        at = reader.at
+        back(reader)
+        taken += at - reader.at
+
+    monkeypatch.setattr(Reader, "back", counted)
+    wanted = Wanted(("f",))
+    text = (marker + '{"x":[') * 100
+    heard = hear(text, form, wanted)
+    assert not heard.calls
+    assert heard.text == text
+    assert 2000 < taken <= 2000 + len(text)
+    assert streamed([text[i : i + 7] for i in range(0, len(text), 7)], form, wanted) == heard

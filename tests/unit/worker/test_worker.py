@@ -291,6 +291,29 @@ def test_the_tokenizer_loop_answers_each_prompt_in_order() -> None:
     theirs.close()
 
 
+def test_what_no_message_holds_fails_its_prompt_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmos.ipc.framing.MAX_FRAME_BYTES", 4096)
+    ours, theirs = socket.socketpair()
+    loop = TokenizerLoop(BlockingChannel(theirs, worker_codec()))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    wire = Wire(ours)
+    entry = "llmos.drivers.echo:make"
+    for name, text in (("large", "a" * 2000), ("small", "hi")):  # tokens are four bytes each
+        wire.send(msg.Prepare([PrepareItem(name, entry, "", TextPrompt(text), VOCAB_SIZE)]))
+    first, second = (wire.until(msg.PrepareResults) for _ in range(2))
+    assert isinstance(first, msg.PrepareResults)
+    assert isinstance(second, msg.PrepareResults)
+    (large,), (small,) = first.results, second.results
+    assert isinstance(large, msg.PrepareFailure)
+    assert large.error.code == "payload_too_large"
+    assert isinstance(small, msg.PrepareSuccess)
+    wire.send(msg.Shutdown())
+    thread.join(10)
+    ours.close()
+    theirs.close()
+
+
 def test_an_entry_that_does_not_exist_says_so() -> None:
     with pytest.raises(PluginError, match=r"llmos\.nowhere"):
         load_entry("llmos.nowhere:x")

@@ -44,7 +44,17 @@ async def completions(call: Call) -> None:
             pairs = list(zip(streams, outcomes, strict=True))
             choices = [o.choice(body.return_token_ids, s.accepted, Wanted()) for s, o in pairs]
             reports = [report(call, stream, outcome) for stream, outcome in pairs]
-            answer = completion_answer(streams[0].accepted, choices, reports, body.n)
+            usages = [choice.usage for choice in choices]
+            told = body.choose(choices)
+            if body.logprobs is None:
+                choices = [choice._replace(logprobs=None) for choice in choices]
+            answer = completion_answer(
+                streams[0].accepted,
+                [choices[number] for number in told],
+                [reports[number] for number in told],
+                body.num_each,
+                usages,
+            )
             await call.send_json(answer)
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from llmos.abi.inference import ItemsPrompt
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.items import answered
 from llmos.api.media import with_files
 from llmos.api.routes.spec import RouteSpec
-from llmos.errors import InvalidRequest
-from llmos.shapes import table
 from llmos.shapes.embeddings import (
     EmbeddingsAnswer,
     EmbeddingsBody,
     embeddings_answer,
     read_embeddings,
 )
-from llmos.shapes.kinds import InferAnswer, InferBody, infer_answer, read_items_body
+from llmos.shapes.kinds import InferAnswer, InferBody, infer_answer, read_infer
 from llmos.shapes.moderations import (
     ModerationsAnswer,
     ModerationsBody,
@@ -49,12 +46,7 @@ async def moderations(call: Call) -> None:
 
 async def infer(call: Call) -> None:
     """Whatever a model is for; one bad input fails alone."""
-    body: InferBody = read_items_body(InferBody, await read_json(call), table.NOTHING)
-    wish = body.wish(body.kind or "", body.inputs, "infer", body.params)
-    assert isinstance(wish.prompt, ItemsPrompt)
-    if clash := {"overflow", "stride"} & body.params.keys():
-        name = min(clash)
-        raise InvalidRequest(f"{name!r} stands in 'llmos'.", param=f"params.{name}")
+    wish = read_infer(await read_json(call)).to_generate()
     async with with_files(call, wish) as prepared:
         made, kind = await answered(call, prepared)
     await call.send_json(infer_answer(made, kind))

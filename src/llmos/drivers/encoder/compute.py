@@ -10,15 +10,19 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from llmos.drivers.encoder.kinds import Head
-from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.limits import LIMITS, EncoderLimits
 from llmos.drivers.encoder.load import Loaded
 from llmos.drivers.encoder.spill import read_row
+from llmos.drivers.encoder.voice import speak
 from llmos.drivers.encoder.work import Work
 from llmos.drivers.native.failures import mapped
+
+_ALONE = msgspec.structs.replace(LIMITS, batch_rows=1)
 
 
 class Computer:
@@ -43,6 +47,11 @@ class Computer:
         return max(512, min(LIMITS.batch_tokens, LIMITS.head_bytes // (4 * self._vocab_size)))
 
     @property
+    def limits(self) -> EncoderLimits:
+        """A voice says one row at a time, and whoever waits for it hears it at once."""
+        return _ALONE if self._loaded.purpose.head is Head.VOICE else LIMITS
+
+    @property
     def _vocab_size(self) -> int:
         return int(self._loaded.config.vocab_size)
 
@@ -56,8 +65,9 @@ class Computer:
         """Of rows for a decoder: the encoder's states, and which of them are read. Raises
         EngineFailed."""
         with mapped(), torch.inference_mode():
-            encoder = self._model.get_encoder()
-            if self._loaded.purpose.head is Head.SPEECH_DECODER:
+            is_captioner = self._loaded.purpose.head is Head.CAPTIONER
+            encoder = self._model.vision_model if is_captioner else self._model.get_encoder()
+            if self._loaded.purpose.head is not Head.DECODER:
                 return encoder(self._spilled(batch)).last_hidden_state, None
             inputs, _ = self.inputs(batch)
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -141,6 +151,12 @@ class Computer:
         logits = self._model(input_values=self._spilled(batch)).logits
         return [row.tolist() for row in logits.argmax(dim=-1).cpu()]
 
+    def voice(self, batch: Sequence[Work]) -> list[Any]:
+        """Samples of each row."""
+        loaded = self._loaded
+        rate = float(loaded.config.speaking_rate)
+        return [speak(self._model, rate, work, loaded.device) for work in batch]
+
     def _spilled(self, batch: Sequence[Work]) -> torch.Tensor:
         """What the preparer put into files: rows of one shape."""
         rows = [read_row(work.request.item.spill, work.row) for work in batch]
@@ -179,4 +195,5 @@ _RUNS: dict[Head, Callable[[Computer, Sequence[Work]], list[Any]]] = {
     Head.IMAGE: Computer.image,
     Head.BOXES: Computer.boxes,
     Head.CTC: Computer.ctc,
+    Head.VOICE: Computer.voice,
 }

@@ -3,7 +3,8 @@
 Rows that begin together make a group and go on together, a token in each step; who has ended leaves
 it, and its place in the caches is given up. Several groups take turns, so that who comes later need
 not wait for the longest of those before. The likeliest token is taken, under the rules of the
-folder's `generation_config.json` (Transformers' own processors); beams are not searched.
+folder's `generation_config.json` (Transformers' own processors), or the likeliest text is looked
+for (`beams`).
 
 Shapes: B rows, L tokens read, T tokens made, V vocabulary.
 """
@@ -20,6 +21,8 @@ import transformers
 from transformers.generation import logits_process as rules
 from transformers.modeling_outputs import BaseModelOutput
 
+from llmos.drivers.encoder.beams import Beams, Search
+from llmos.drivers.encoder.kinds import Head
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import Loaded
 from llmos.drivers.encoder.work import Work
@@ -44,13 +47,17 @@ class Writing:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Group:
-    """`ids_BT` are all tokens of the decoder so far; `states` and `mask_BL` are the encoder's."""
+    """`ids_BT` are all tokens of the decoder so far; `states` and `mask_BL` are the encoder's.
+
+    With `beams`, every row has so many places, one beside the other, in all of these.
+    """
 
     rows: list[Writing]
     states: Any
     mask_BL: Any
     ids_BT: torch.Tensor
     cache: Any
+    beams: list[Beams] = dataclasses.field(default_factory=list)
 
     @property
     def is_paused(self) -> bool:
@@ -64,19 +71,30 @@ class Decoder:
         """Raises ModelRejected."""
         self._loaded = loaded
         self._model = loaded.model
-        self.config = config = loaded.model.generation_config
+        self._is_captioner = loaded.purpose.head is Head.CAPTIONER
+        writer = loaded.model.text_decoder if self._is_captioner else loaded.model
+        self.config = config = writer.generation_config
+        own, eos = loaded.config, config.eos_token_id
         start = config.decoder_start_token_id
         if start is None:
-            start = getattr(loaded.config, "decoder_start_token_id", None)
+            start = getattr(own, "decoder_start_token_id", None)
+        if self._is_captioner:  # its ends are not those that its configuration calls so
+            own = loaded.config.text_config
+            start, eos = own.bos_token_id, own.sep_token_id
+        elif loaded.purpose.head is Head.IMAGE_DECODER:
+            own = loaded.config.decoder
         if not isinstance(start, int):
             raise ModelRejected("config.json: decoder_start_token_id is missing")
         self.start: int = start
-        eos = config.eos_token_id
         self.eos = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
-        self._most = int(getattr(loaded.config, "max_position_embeddings", 0) or 0)
+        self._most = int(getattr(own, "max_position_embeddings", 0) or 0)
         last = config.forced_eos_token_id
         self._last = last[0] if isinstance(last, list) else last
         self._rules = _rules(config, sorted(self.eos), loaded.device)
+        self._search = Search(
+            1.0 if config.length_penalty is None else float(config.length_penalty),
+            config.early_stopping or False,
+        )
 
     def most_tokens(self, asked: int | None) -> int:
         """That one text may have. `asked` None: as the folder says."""
@@ -85,19 +103,25 @@ class Decoder:
         most = min(asked or own or UNSAID_TOKENS, LIMITS.new_tokens)
         return max(1, min(most, self._most - 1) if self._most else most)
 
-    def most_rows(self, length: int) -> int:
+    def most_rows(self, length: int, num_beams: int) -> int:
         """That a group of texts of about this length may have for its share of what is reserved."""
         share = DECODED_TOKENS // LIMITS.groups
-        return max(1, min(LIMITS.batch_rows, share // (length + self.most_tokens(None))))
+        room = share // (length + self.most_tokens(None)) // num_beams
+        return max(1, min(LIMITS.batch_rows, room))
 
     def begin(self, works: Sequence[Work], states: Any, mask_BL: Any) -> Group:
-        """A group whose encoder has run."""
+        """A group whose encoder has run. All have the same number of beams."""
         rows = [self._row(work) for work in works]
-        ids_BT = torch.full((len(rows), 1), self.start, dtype=torch.long, device=states.device)
+        count = num_beams_of(works[0])
+        beams = [Beams(count, self._search) for _ in rows] if count > 1 else []
+        if count > 1:
+            states = states.repeat_interleave(count, dim=0)
+            mask_BL = None if mask_BL is None else mask_BL.repeat_interleave(count, dim=0)
+        ids_BT = torch.full((len(states), 1), self.start, dtype=torch.long, device=states.device)
         cache = transformers.EncoderDecoderCache(
             transformers.DynamicCache(), transformers.DynamicCache()
         )
-        return Group(rows, states, mask_BL, ids_BT, cache)
+        return Group(rows, states, mask_BL, ids_BT, cache, beams)
 
     def _row(self, work: Work) -> Writing:
         params = work.request.params
@@ -110,19 +134,10 @@ class Decoder:
 
     def advance(self, group: Group) -> list[Writing]:
         """One token for every row; those that have ended, which are in the group no more."""
-        out = self._model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=group.states),
-            attention_mask=group.mask_BL,
-            decoder_input_ids=group.ids_BT[:, -1:],
-            past_key_values=group.cache,
-            use_cache=True,
-        )
-        scores_BV = out.logits[:, -1].float()
-        for rule in self._rules:
-            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
-                rule.begin = 1 + len(group.rows[0].forced)
-            scores_BV = rule(group.ids_BT, scores_BV)
-        drawn = scores_BV.argmax(dim=-1).tolist()
+        scores_BV = self._forward(group)[:, -1].float()
+        if group.beams:
+            return self._advance_beams(group, scores_BV)
+        drawn = self._ruled(group, scores_BV).argmax(dim=-1).tolist()
         for i, row in enumerate(group.rows):
             made = len(row.tokens)
             row.tokens.append(row.forced[made] if made < len(row.forced) else drawn[i])
@@ -137,6 +152,63 @@ class Decoder:
             self.leave(group, ended)
         return ended
 
+    def _forward(self, group: Group) -> torch.Tensor:
+        """Logits after the newest tokens."""
+        newest_B1 = group.ids_BT[:, -1:]
+        if self._is_captioner:
+            out = self._model.text_decoder(
+                input_ids=newest_B1,
+                encoder_hidden_states=group.states,
+                past_key_values=group.cache,
+                use_cache=True,
+            )
+        else:
+            out = self._model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=group.states),
+                attention_mask=group.mask_BL,
+                decoder_input_ids=newest_B1,
+                past_key_values=group.cache,
+                use_cache=True,
+            )
+        logits: torch.Tensor = out.logits
+        return logits
+
+    def _ruled(self, group: Group, scores_BV: torch.Tensor) -> torch.Tensor:
+        for rule in self._rules:
+            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
+                rule.begin = 1 + len(group.rows[0].forced)
+            scores_BV = rule(group.ids_BT, scores_BV)
+        return scores_BV
+
+    def _advance_beams(self, group: Group, logits_BV: torch.Tensor) -> list[Writing]:
+        """As `advance`: the beams of every row take one step."""
+        count = group.beams[0].count
+        scores_BV = self._ruled(group, logits_BV.log_softmax(dim=-1))
+        places: list[int] = []
+        newest: list[int] = []
+        ended: list[Writing] = []
+        for i, (row, beams) in enumerate(zip(group.rows, group.beams, strict=True)):
+            made = beams.num_made
+            forced = row.forced[made] if made < len(row.forced) else None
+            if made == row.most - 1 and self._last is not None:
+                forced, row.is_cut = self._last, True
+            scores_KV = scores_BV[i * count : (i + 1) * count]
+            beams.step(scores_KV, forced, self.eos, row.most)
+            if beams.is_over:
+                row.tokens = beams.best
+                row.is_cut = row.is_cut and len(row.tokens) == row.most
+                ended.append(row)
+            # one that is over keeps its places until it leaves
+            places += [i * count + at for at in beams.sources]
+            newest += beams.newest
+        chosen = torch.tensor(places, device=group.ids_BT.device)
+        column_B1 = torch.tensor(newest, device=group.ids_BT.device)[:, None]
+        group.ids_BT = torch.cat([group.ids_BT[chosen], column_B1], dim=1)
+        group.cache.self_attention_cache.batch_select_indices(chosen)
+        if ended:
+            self.leave(group, ended)
+        return ended
+
     def _is_over(self, row: Writing) -> bool:
         is_own = len(row.tokens) > len(row.forced)
         return (is_own and row.tokens[-1] in self.eos) or len(row.tokens) >= row.most
@@ -146,6 +218,10 @@ class Decoder:
         away = set(map(id, gone))
         kept = [i for i, row in enumerate(group.rows) if id(row) not in away]
         group.rows = [group.rows[i] for i in kept]
+        if group.beams:
+            count = group.beams[0].count
+            group.beams = [group.beams[i] for i in kept]
+            kept = [i * count + at for i in kept for at in range(count)]
         if not kept:
             group.cache = None
             return
@@ -156,6 +232,11 @@ class Decoder:
             group.mask_BL = group.mask_BL[places]
         if group.cache.get_seq_length():
             group.cache.batch_select_indices(places)
+
+
+def num_beams_of(work: Work) -> int:
+    """That were asked for; 1 of a kind that knows none."""
+    return work.request.params.get("num_beams") or 1
 
 
 class _AtBegin:

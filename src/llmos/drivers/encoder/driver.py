@@ -18,9 +18,9 @@ from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.batch import pick
 from llmos.drivers.encoder.compute import Computer
-from llmos.drivers.encoder.decode import Decoder
+from llmos.drivers.encoder.decode import Decoder, num_beams_of
 from llmos.drivers.encoder.finish import Finisher
-from llmos.drivers.encoder.kinds import Head, Kind
+from llmos.drivers.encoder.kinds import WRITING, Kind
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import load_model
 from llmos.drivers.encoder.memory import Accounts
@@ -70,7 +70,7 @@ class EncoderDriver:
         self._kinds = loaded.purpose.kinds
         self._finisher = Finisher(loaded, words)
         self._accounts = Accounts(loaded)
-        has_decoder = loaded.purpose.head in (Head.DECODER, Head.SPEECH_DECODER)
+        has_decoder = loaded.purpose.head in WRITING
         self._writers = Writers(Computer(loaded), Decoder(loaded)) if has_decoder else None
         self._computer = Computer(loaded)
         progress(1.0, "ready")
@@ -186,17 +186,18 @@ class EncoderDriver:
         works = in_turns(self._requests.values(), LIMITS.look_rows)
         if not works:
             return []
-        limits = LIMITS
+        limits = computer.limits
         if self._writers is not None:
-            limits = self._writers.limits(works[0].row.length)
+            limits = self._writers.limits(works[0])
         chosen = pick([work.row.length for work in works], limits, computer.most_tokens)
-        shape = works[0].row.shape  # of what is no text there is no padding
-        batch = [works[i] for i in chosen if works[i].row.shape == shape]
+        # of what is no text there is no padding, and beams of one batch are equally many
+        alike = (works[0].row.shape, num_beams_of(works[0]))
+        batch = [works[i] for i in chosen if (works[i].row.shape, num_beams_of(works[i])) == alike]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
-            left = [work for work in request.waiting if id(work) not in taken]
-            request.waiting.clear()
-            request.waiting.extend(left)
+            waiting = request.waiting  # what is taken lies among the first: the rest stays
+            head = [waiting.popleft() for _ in range(min(len(waiting), LIMITS.look_rows))]
+            waiting.extendleft(work for work in reversed(head) if id(work) not in taken)
         return batch
 
     def _write(self, writers: Writers, computer: Computer) -> None:

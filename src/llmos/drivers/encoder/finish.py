@@ -176,6 +176,20 @@ def _written(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, 
     return {"text": text, "finish_reason": reason, "num_tokens": len(tokens)}, b""
 
 
+def _spoken(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
+    """All parts one after the other."""
+    samples = np.concatenate(opened.results)
+    rate = int(finisher.loaded.config.sampling_rate)
+    about = {"sampling_rate": rate, "seconds": len(samples) / rate}
+    return {"format": "pcm_s16le", **about, "seed": opened.item.about["seed"]}, to_pcm(samples)
+
+
+def to_pcm(samples: Any) -> bytes:
+    """Samples from -1 to 1 as whole numbers of 16 bits, little-endian."""
+    whole: bytes = (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
+    return whole
+
+
 def _transcribed(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
     """Of a recording in parts, their texts one after the other."""
     if finisher.loaded.purpose.head is Head.CTC:
@@ -236,4 +250,6 @@ _FINISH: dict[str, Callable[[Finisher, Open, dict[str, Any]], tuple[Any, bytes]]
     Kind.TRANSCRIBE: _transcribed,
     Kind.SUMMARIZE: _written,
     Kind.TRANSLATE: _written,
+    Kind.CAPTION: _written,
+    Kind.SPEAK: _spoken,
 }

@@ -26,9 +26,12 @@ from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, PayloadTooLa
 PATCH_PIXELS = 256
 """Pixels that cost as much as a token: those of a patch of 16 x 16."""
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Files that are read. Pillow knows more: some run programs, none is sent by anybody."""
+
 KNOWN = frozenset(
     {"BeitImageProcessor", "BitImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor"}
-    | {"DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
+    | {"BlipImageProcessor", "DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
 )
 """Processors whose settings are read here, by name."""
 
@@ -36,10 +39,21 @@ _CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757771
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _MEANS = {
     "BitImageProcessor": _CLIP,
+    "BlipImageProcessor": _CLIP,
     "DetrImageProcessor": _IMAGENET,
     "YolosImageProcessor": _IMAGENET,
 }
 """Means and deviations of colours where a folder does not say; a half for others."""
+
+_BILINEAR, _BICUBIC = 2, 3
+_FILTERS = {
+    "BeitImageProcessor": _BICUBIC,
+    "BitImageProcessor": _BICUBIC,
+    "BlipImageProcessor": _BICUBIC,
+    "ConvNextImageProcessor": _BICUBIC,
+    "DeiTImageProcessor": _BICUBIC,
+}
+"""Of resizing, where a folder does not say."""
 
 _OF_EDGES = {"DetrImageProcessor", "YolosImageProcessor"}
 
@@ -62,14 +76,15 @@ class ImageReader:
             found: list[Result] = []
             for item in asked.items:
                 try:
-                    found.append(self._read(blob_of(item, asked.blobs), spill))
+                    found.append(self._read(asked, blob_of(item, asked.blobs), spill))
                 except LLMOSError as error:
                     found.append(error)
             asked.spilled = spill.path
             return found
 
-    def _read(self, blob: BlobRef, spill: Spill) -> Item:
-        image = _open(read_blob(blob, LIMITS.image_bytes))
+    def _read(self, asked: Asked, blob: BlobRef, spill: Spill) -> Item:
+        spill.check()
+        image = _open(read_blob(blob, LIMITS.image_bytes), asked)
         width, height = image.size
         pixels_CHW = self._pixels(image)
         cost = max(1, pixels_CHW.shape[1] * pixels_CHW.shape[2] // PATCH_PIXELS)
@@ -94,20 +109,21 @@ class ImageReader:
         return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1), dtype=np.float32)
 
     def _resized(self, image: Any) -> Any:
-        size, resample = self._settings.get("size"), int(self._settings.get("resample", 2))
+        size = self._settings.get("size")
+        resample = int(self._settings.get("resample", _FILTERS.get(self._kind, _BILINEAR)))
         width, height = image.size
         if self._kind in _OF_EDGES and isinstance(size, dict) and "shortest_edge" in size:
             longest = size.get("longest_edge")
             target = _within(width, height, size["shortest_edge"], longest)
-            return image.resize(target, resample)
+            return _scaled(image, target, resample)
         if self._kind == "ConvNextImageProcessor":
             edge = size["shortest_edge"] if isinstance(size, dict) else int(size or 224)
             if edge >= 384:
                 return image.resize((edge, edge), resample)
             wide = int(edge / self._settings.get("crop_pct", 224 / 256))
-            return _middle(image.resize(_shortest(width, height, wide), resample), edge, edge)
+            return _middle(_scaled(image, _shortest(width, height, wide), resample), edge, edge)
         if isinstance(size, dict) and "shortest_edge" in size:
-            return image.resize(_shortest(width, height, size["shortest_edge"]), resample)
+            return _scaled(image, _shortest(width, height, size["shortest_edge"]), resample)
         target_height, target_width = _sides(size)
         return image.resize((target_width, target_height), resample)
 
@@ -144,19 +160,31 @@ def _pillow() -> Any:
     return Image
 
 
-def _open(data: bytes) -> Any:
+def _open(data: bytes, asked: Asked) -> Any:
     """As RGB. Raises InvalidRequest, PayloadTooLarge."""
     pillow = _pillow()
     try:
-        image = pillow.open(io.BytesIO(data))
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height > LIMITS.image_pixels:
             raise PayloadTooLarge(f"{width} x {height} pixels are over {LIMITS.image_pixels}")
+        asked.take_image(width * height)
         return image.convert("RGB")
     except LLMOSError:
         raise
     except Exception as error:  # of a library that reads what nobody vouches for
         raise InvalidRequest(f"it is no image that can be read: {str(error)[:200]}") from error
+
+
+def _scaled(image: Any, target: tuple[int, int], resample: int) -> Any:
+    """A narrow image whose short side is made longer grows without bound. Raises
+    PayloadTooLarge."""
+    width, height = target
+    if width * height > LIMITS.image_pixels:
+        raise PayloadTooLarge(
+            f"an image of {image.width} x {image.height} would be read as {width} x {height}"
+        )
+    return image.resize(target, resample)
 
 
 def _sides(size: Any) -> tuple[int, int]:

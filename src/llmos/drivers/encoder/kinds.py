@@ -22,6 +22,8 @@ class Kind(enum.StrEnum):
     CLASSIFY_IMAGE = "image-classification"
     DETECT = "object-detection"
     TRANSCRIBE = "automatic-speech-recognition"
+    CAPTION = "image-to-text"
+    SPEAK = "text-to-speech"
 
 
 class Head(enum.StrEnum):
@@ -37,6 +39,13 @@ class Head(enum.StrEnum):
     BOXES = "boxes"
     CTC = "ctc"
     SPEECH_DECODER = "speech-decoder"
+    IMAGE_DECODER = "image-decoder"
+    CAPTIONER = "captioner"
+    VOICE = "voice"
+
+
+WRITING = frozenset({Head.DECODER, Head.SPEECH_DECODER, Head.IMAGE_DECODER, Head.CAPTIONER})
+"""Heads that make text, one token at a time."""
 
 
 class Purpose(msgspec.Struct, frozen=True):
@@ -90,8 +99,9 @@ def find_purpose(architecture: str, labels: list[str], *, pools: bool = False) -
 
 
 def _find_other(architecture: str) -> Purpose | None:
-    if architecture == "WhisperForConditionalGeneration":
-        return Purpose(Head.SPEECH_DECODER, [Kind.TRANSCRIBE])
+    if architecture in _ALONE:
+        head, kind = _ALONE[architecture]
+        return Purpose(head, [kind])
     for families, suffix, head, kinds in (
         (DECODER_FAMILIES, "ForConditionalGeneration", Head.DECODER, _TEXT_TO_TEXT),
         (CTC_FAMILIES, "ForCTC", Head.CTC, [Kind.TRANSCRIBE]),
@@ -102,6 +112,14 @@ def _find_other(architecture: str) -> Purpose | None:
             return Purpose(head, [*kinds])
     return None
 
+
+_ALONE: dict[str, tuple[Head, Kind]] = {
+    "WhisperForConditionalGeneration": (Head.SPEECH_DECODER, Kind.TRANSCRIBE),
+    "VisionEncoderDecoderModel": (Head.IMAGE_DECODER, Kind.CAPTION),
+    "BlipForConditionalGeneration": (Head.CAPTIONER, Kind.CAPTION),
+    "VitsModel": (Head.VOICE, Kind.SPEAK),
+}
+"""Architectures that are families of one."""
 
 _TEXT_TO_TEXT = [Kind.SUMMARIZE, Kind.TRANSLATE]
 

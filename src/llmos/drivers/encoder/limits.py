@@ -11,9 +11,14 @@ class EncoderLimits(msgspec.Struct, frozen=True):
 
     `head_bytes`: of logits that a batch may make. `look_rows`: among so many rows that wait, those
     of like length are looked for. Of a request: `num_windows` of one text, `num_labels` of one
-    zero-shot item, `image_bytes` and `image_pixels` of one image, `sound_s` seconds of one
-    recording. `new_tokens` of one text that is made, at most; `groups`: as many batches are
-    decoded in turns.
+    zero-shot item, `text_chars` of one text, `image_bytes` and `image_pixels` of one image,
+    `sound_s` seconds of one recording. `new_tokens` of one text that is made, at most; `groups`:
+    as many batches are decoded in turns; `num_beams` of one text at most. `speech_chars` of one
+    text that is spoken.
+
+    Of all items of a request together, since one process prepares for everybody: `request_chars`
+    of text, `request_pixels`, `num_rows`, and what is made of them, `payload_bytes` in a message
+    and `spill_bytes` beside it.
     """
 
     batch_rows: int = 64
@@ -24,12 +29,20 @@ class EncoderLimits(msgspec.Struct, frozen=True):
     look_rows: int = 4096
     num_windows: int = 1024
     num_labels: int = 256
+    num_rows: int = 1 << 16
+    text_chars: int = 1 << 20
+    request_chars: int = 4 << 20
+    request_pixels: int = 512_000_000
+    payload_bytes: int = 32 << 20
+    spill_bytes: int = 512 << 20
     image_bytes: int = 32 << 20
     image_pixels: int = 64_000_000
     sound_bytes: int = 256 << 20
     sound_s: float = 1800.0
     new_tokens: int = 1024
     groups: int = 4
+    num_beams: int = 16
+    speech_chars: int = 4096
 
 
 LIMITS = EncoderLimits()

@@ -13,6 +13,7 @@ from llmos.errors import InvalidRequest
 Overflow = Literal["window", "truncate", "refuse"]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Words = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Beams = Annotated[int, msgspec.Meta(ge=1, le=LIMITS.num_beams)]
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,10 +76,12 @@ class Embed(Texts, frozen=True, kw_only=True):
 class Write(Texts, frozen=True, kw_only=True):
     """`prefix` None: what the folder's `task_specific_params` say for the kind.
 
-    `target_lang` is for models that have a token for each language, and begin with it.
+    `target_lang` is for models that have a token for each language, and begin with it. `num_beams`
+    None: 1; with more, the likeliest of so many texts is found that are made side by side.
     """
 
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.new_tokens)] | None = None
+    num_beams: Beams | None = None
     prefix: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     target_lang: Words | None = None
 
@@ -100,6 +103,22 @@ class Transcribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.new_tokens)] | None = None
 
 
+class Caption(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """As `Write`, of an image."""
+
+    max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=LIMITS.new_tokens)] | None = None
+    num_beams: Beams | None = None
+
+
+class Speak(Texts, frozen=True, kw_only=True):
+    """`voice`: of a model with several, its number. `seed` None draws one; the answer tells it."""
+
+    overflow: Overflow = "window"
+    voice: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    speed: Annotated[float, msgspec.Meta(ge=0.25, le=4)] = 1.0
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] | None = None
+
+
 PARAMS: dict[str, type[msgspec.Struct]] = {
     Kind.CLASSIFY: Classify,
     Kind.ZERO_SHOT: ZeroShot,
@@ -113,6 +132,8 @@ PARAMS: dict[str, type[msgspec.Struct]] = {
     Kind.CLASSIFY_IMAGE: Images,
     Kind.DETECT: Boxes,
     Kind.TRANSCRIBE: Transcribe,
+    Kind.CAPTION: Caption,
+    Kind.SPEAK: Speak,
 }
 
 P = TypeVar("P", bound=msgspec.Struct)

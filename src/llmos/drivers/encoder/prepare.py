@@ -12,11 +12,12 @@ from typing import Any
 
 from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem
 from llmos.drivers.encoder import payload
+from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.params import read_params
 from llmos.drivers.encoder.payload import Item, Payload
 from llmos.drivers.encoder.readers import make_readers
 from llmos.drivers.encoder.rows import Asked, Reader
-from llmos.errors import EngineFailed, InvalidRequest, LLMOSError
+from llmos.errors import EngineFailed, InvalidRequest, LLMOSError, PayloadTooLarge
 
 __all__ = ["EncoderPreparer", "make"]
 
@@ -48,6 +49,10 @@ class EncoderPreparer:
         items = [_item(i, one) for i, one in enumerate(reader(asked))]
         cost = sum(row.cost for one in items for row in one.rows)
         packed = payload.encode(Payload(items, _plain(params)))
+        num_rows = sum(len(one.rows) for one in items)
+        if num_rows > LIMITS.num_rows or len(packed) > LIMITS.payload_bytes:
+            text = f"the inputs are {num_rows} rows of {len(packed)} bytes: send fewer at once"
+            raise PayloadTooLarge(text, param="inputs")
         return Prepared(item.request_id, b"", max(1, cost), payload=packed, spill=asked.spilled)
 
     def _reader(self, kind: str) -> Reader:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmos.drivers.encoder.images import ImageReader
 from llmos.drivers.encoder.kinds import Kind
+from llmos.drivers.encoder.letters import SpeechReader
 from llmos.drivers.encoder.rows import (
     FillReader,
     Reader,
@@ -44,6 +45,8 @@ def make_readers(folder: Path) -> dict[str, Callable[[], Reader]]:
         Kind.TRANSLATE: lambda: WriteReader(texts(), config, folder, "translation"),
         Kind.CLASSIFY_IMAGE: lambda: ImageReader(folder),
         Kind.DETECT: lambda: ImageReader(folder),
+        Kind.CAPTION: lambda: ImageReader(folder),
+        Kind.SPEAK: lambda: SpeechReader(folder, config),
         Kind.TRANSCRIBE: lambda: (
             MelReader(folder) if config.get("model_type") == "whisper" else SampleReader(folder)
         ),

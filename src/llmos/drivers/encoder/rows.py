@@ -14,7 +14,7 @@ from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.params import Answers, Fill, Texts, Write, ZeroShot, convert
 from llmos.drivers.encoder.payload import Item, Row
 from llmos.drivers.encoder.texts import Encoded, TextEncoder, Wanted, read_json
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, PayloadTooLarge
 
 Result = Item | Exception
 
@@ -31,6 +31,21 @@ class Asked:
         self.room = room
         self.spill = spill
         self.spilled = ""
+        self._num_taken = 0
+
+    def take_text(self, num_chars: int) -> None:
+        """It is about to be read. Raises PayloadTooLarge."""
+        self._take(num_chars, LIMITS.request_chars, "characters")
+
+    def take_image(self, num_pixels: int) -> None:
+        """It is about to be unpacked. Raises PayloadTooLarge."""
+        self._take(num_pixels, LIMITS.request_pixels, "pixels")
+
+    def _take(self, count: int, most: int, of: str) -> None:
+        self._num_taken += count
+        if self._num_taken > most:
+            text = f"the inputs together are over {most} {of}: send fewer at once"
+            raise PayloadTooLarge(text, param="inputs")
 
 
 Reader = Callable[[Asked], Sequence[Result]]
@@ -59,7 +74,7 @@ def _wanted(params: Texts, side: str, stride: int = 0, *, offsets: bool = False)
     )
 
 
-def _shaped(items: list[Any], shape: type[Any], key: str) -> list[Any]:
+def shaped(items: list[Any], shape: type[Any], key: str) -> list[Any]:
     """Each item as its struct (a plain text is its field `key`), or what is wrong with it."""
     found: list[Any] = []
     for item in items:
@@ -82,6 +97,7 @@ def _encode(
     """Rows of every item that has the right shape."""
     room = encoder.room(asked.room)
     texts = [parts(one) for one in read if not isinstance(one, Exception)]
+    asked.take_text(encoder.weigh(texts, room, wanted))
     made = iter(encoder.encode(texts, room, wanted))
     found: list[Result] = []
     for one in read:
@@ -98,7 +114,7 @@ def _encode(
 
 def read_pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A text, or two that are judged together."""
-    read = _shaped(asked.items, Pair, "text")
+    read = shaped(asked.items, Pair, "text")
 
     def parts(one: Pair) -> Any:
         return one.text if one.text_pair is None else (one.text, one.text_pair)
@@ -108,7 +124,7 @@ def read_pairs(encoder: TextEncoder, asked: Asked) -> list[Result]:
 
 def read_documents(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A document is cut, a query never."""
-    read = _shaped(asked.items, Document, "text")
+    read = shaped(asked.items, Document, "text")
     wanted = _wanted(asked.params, "second")
     return _encode(encoder, asked, wanted, read, lambda one: (one.query, one.text))
 
@@ -122,12 +138,17 @@ def read_zero_shot(encoder: TextEncoder, asked: Asked) -> list[Result]:
         raise InvalidRequest("it has no {} for the label", param="params.hypothesis_template")
     hypotheses = [params.hypothesis_template.replace("{}", x) for x in params.candidate_labels]
     wanted, room = _wanted(params, "first"), encoder.room(asked.room)
+    if (num_rows := len(asked.items) * len(hypotheses)) > LIMITS.num_rows:
+        text = f"{num_rows} texts with labels are over {LIMITS.num_rows}: send fewer at once"
+        raise PayloadTooLarge(text, param="inputs")
     found: list[Result] = []
-    for one in _shaped(asked.items, Pair, "text"):
+    for one in shaped(asked.items, Pair, "text"):
         if isinstance(one, Exception):
             found.append(one)
             continue
-        made = encoder.encode([(one.text, h) for h in hypotheses], room, wanted)
+        pairs = [(one.text, h) for h in hypotheses]
+        asked.take_text(encoder.weigh(pairs, room, wanted))
+        made = encoder.encode(pairs, room, wanted)
         wrong = next((m for m in made if isinstance(m, Exception)), None)
         good = [m for m in made if isinstance(m, Encoded)]
         rows = [m.rows[0] for m in good]
@@ -139,7 +160,7 @@ def read_entities(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """Rows that know which characters their tokens stand for."""
     room = encoder.room(asked.room)
     wanted = _wanted(asked.params, "first", room // 4, offsets=True)
-    read = _shaped(asked.items, Pair, "text")
+    read = shaped(asked.items, Pair, "text")
     return _encode(encoder, asked, wanted, read, lambda one: one.text, about=lambda one: one.text)
 
 
@@ -148,7 +169,7 @@ def read_questions(encoder: TextEncoder, asked: Asked) -> list[Result]:
     params: Answers = asked.params
     wanted = _wanted(params, "second", min(128, encoder.room(asked.room) // 2), offsets=True)
     wanted = wanted._replace(is_pair=True)
-    read = _shaped(asked.items, Question, "context")
+    read = shaped(asked.items, Question, "context")
     return _encode(
         encoder,
         asked,
@@ -174,7 +195,7 @@ class FillReader:
         if params.overflow == "window":
             raise InvalidRequest("a text is not read in windows for this", param="params.overflow")
         targets = None if params.targets is None else self._targets(params.targets)
-        read = _shaped(asked.items, Pair, "text")
+        read = shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
         made = _encode(self._encoder, asked, wanted, read, lambda one: one.text)
         return [self._with_gaps(one, targets) for one in made]
@@ -208,7 +229,7 @@ def read_vectors(encoder: TextEncoder, asked: Asked) -> list[Result]:
     """A text, or token ids as they are: OpenAI takes both."""
     room, wanted = encoder.room(asked.room), _wanted(asked.params, "first")
     texts = [one for one in asked.items if not isinstance(one, list)]
-    made = iter(_encode(encoder, asked, wanted, _shaped(texts, Pair, "text"), lambda one: one.text))
+    made = iter(_encode(encoder, asked, wanted, shaped(texts, Pair, "text"), lambda one: one.text))
     vocab_size = encoder.tokenizer.get_vocab_size(with_added_tokens=True)
     return [
         _tokens(one, room, asked.params.overflow, vocab_size)
@@ -247,7 +268,7 @@ class WriteReader:
         if params.overflow == "window":
             raise InvalidRequest("a text is not read in windows for this", param="params.overflow")
         prefix = self._prefix if params.prefix is None else params.prefix
-        read = _shaped(asked.items, Pair, "text")
+        read = shaped(asked.items, Pair, "text")
         wanted = _wanted(params, "first")
         about = self._about(params.target_lang)
         return _encode(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ TOKENS_PER_S = 50
 
 _ZEROS = 16
 """Crossings of the resampling sine on either side."""
+
+MAX_PHASES = 1024
+"""Places between two samples that the sine is computed for."""
 
 
 class SampleReader:
@@ -120,6 +124,7 @@ def _each(asked: Asked, rate: int, rows: Any, about: Any = None) -> Sequence[Res
         found: list[Result] = []
         for item in asked.items:
             try:
+                spill.check()
                 data = read_blob(blob_of(item, asked.blobs), LIMITS.sound_bytes)
                 samples = read_wav(data, rate)
                 found.append(Item(0, rows(samples, spill), about))
@@ -185,31 +190,30 @@ def _numbers(body: bytes, tag: int, bits: int) -> Any:
 
 
 def resample(samples: Any, old: int, new: int) -> Any:
-    """As long in time; what the new rate cannot carry is filtered out."""
+    """As long in time; what the new rate cannot carry is filtered out.
+
+    Odd rates are taken as the nearest with `MAX_PHASES`, less than a millionth away.
+    """
     if old == new:
         return samples
-    divisor = math.gcd(old, new)
-    up, down = new // divisor, old // divisor
+    ratio = Fraction(old, new).limit_denominator(MAX_PHASES)
+    down, up = ratio.numerator, ratio.denominator
     count = -(-len(samples) * up // down)
     cut = min(1.0, up / down)
     reach = math.ceil(_ZEROS / cut)
     padded = np.concatenate([np.zeros(reach), samples, np.zeros(reach + 1)])
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     found = np.zeros(count)
     taps = np.arange(-reach, reach + 1)
-    for phase in range(up):
+    for phase in range(min(up, count)):
         # outputs phase, phase + up, ... lie at the same fraction between two samples
-        places = np.arange(phase, count, up)
-        if not len(places):
-            break
-        first = (places * down) // up
-        fraction = (places[0] * down) / up - first[0]
-        distance = taps - fraction
+        first, rest = divmod(phase * down, up)
+        distance = taps - rest / up
         window = np.where(
             np.abs(distance) <= reach, 0.5 + 0.5 * np.cos(np.pi * distance / reach), 0
         )
-        weights = cut * np.sinc(cut * distance) * window
-        for tap, weight in zip(taps, weights, strict=True):
-            found[places] += weight * padded[first + reach + tap]
+        places = found[phase::up]
+        places[:] = around[first::down][: len(places)] @ (cut * np.sinc(cut * distance) * window)
     return found
 
 

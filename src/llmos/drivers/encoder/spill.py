@@ -7,8 +7,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.payload import Row
-from llmos.errors import EngineFailed, StorageError
+from llmos.errors import EngineFailed, PayloadTooLarge, StorageError
 
 
 class Spill:
@@ -18,6 +19,7 @@ class Spill:
         self._wanted = path
         self._file: BinaryIO | None = None
         self._num_floats = 0
+        self._is_full = False
         self.path = ""
 
     def __enter__(self) -> Spill:
@@ -27,9 +29,17 @@ class Spill:
         if self._file is not None:
             self._file.close()
 
+    def check(self) -> None:
+        """Raises PayloadTooLarge when something did not fit: the rest need not be read."""
+        if self._is_full:
+            most = LIMITS.spill_bytes
+            raise PayloadTooLarge(f"the inputs together are over {most} bytes once they are read")
+
     def add(self, array: Any) -> int:
-        """Where it begins, in floats. Raises StorageError."""
+        """Where it begins, in floats. Raises StorageError, PayloadTooLarge."""
         start = self._num_floats
+        self._is_full = self._is_full or 4 * (start + array.size) > LIMITS.spill_bytes
+        self.check()
         try:
             if self._file is None:
                 self._file = Path(self._wanted).open("xb")  # noqa: SIM115 - closed by __exit__

@@ -12,13 +12,21 @@ from tokenizers import Encoding, Tokenizer
 
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.payload import Row
-from llmos.errors import ContextLengthExceeded, InvalidRequest, ModelRejected
+from llmos.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelRejected,
+    PayloadTooLarge,
+)
 
 SHIFTED = {
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet"),
     *("data2vec-text",),
 }
 """Model types whose positions begin after the padding token's id, so that fewer are of use."""
+
+CHARS_PER_TOKEN = 64
+"""Of a text that is cut to some tokens, so many characters for each are looked at first."""
 
 UNBOUNDED_TOKENS = 1 << 24
 """`model_max_length` above this means that nobody has said."""
@@ -76,18 +84,35 @@ class TextEncoder:
         made = iter(self._encode_all(good, room, wanted))
         return [text if isinstance(text, Exception) else next(made) for text in checked]
 
+    def weigh(self, texts: Sequence[Any], room: int, wanted: Wanted) -> int:
+        """Characters of them that are read, about."""
+        most = room * CHARS_PER_TOKEN if wanted.overflow == "truncate" else LIMITS.text_chars
+        parts = (part for text in texts for part in (text if isinstance(text, tuple) else (text,)))
+        return sum(min(len(part), most) for part in parts)
+
     def _encode_all(
         self, texts: list[Any], room: int, wanted: Wanted
     ) -> Iterator[Encoded | Exception]:
         self._cut(room, wanted)
         try:
-            encodings = self.tokenizer.encode_batch(texts)
+            encodings = self._batch(texts, room, wanted)
         except Exception:  # noqa: BLE001 - one text cannot be cut as wished: which one?
             for text in texts:
                 yield self._encode_one(text, room, wanted)
             return
         for encoding in encodings:
             yield self._finish(encoding, room, wanted)
+
+    def _batch(self, texts: list[Any], room: int, wanted: Wanted) -> list[Encoding]:
+        """Of a long text that is cut anyway, its beginning tells enough, unless hardly any tokens
+        come of it."""
+        most = room * CHARS_PER_TOKEN if wanted.overflow == "truncate" else LIMITS.text_chars
+        heads = [text[:most] if isinstance(text, str) else text for text in texts]
+        encodings: list[Encoding] = self.tokenizer.encode_batch(heads)
+        for i, (text, head) in enumerate(zip(texts, heads, strict=True)):
+            if len(head) < len(text) and len(encodings[i].overflowing) < 2:
+                encodings[i] = self.tokenizer.encode(text)
+        return encodings
 
     def _encode_one(self, text: Any, room: int, wanted: Wanted) -> Encoded | Exception:
         try:
@@ -162,6 +187,8 @@ def _check(text: Any) -> Any:
             part.encode()
         except UnicodeEncodeError:
             return InvalidRequest("the text has half a surrogate pair")
+        if len(part) > LIMITS.text_chars:
+            return PayloadTooLarge(f"a text of {len(part)} characters is over {LIMITS.text_chars}")
     return text
 
 

@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from llmos.drivers.encoder.compute import Computer
-from llmos.drivers.encoder.decode import Decoder, Group, Writing
+from llmos.drivers.encoder.decode import Decoder, Group, Writing, num_beams_of
 from llmos.drivers.encoder.limits import LIMITS, EncoderLimits
 from llmos.drivers.encoder.work import Request, Work
 from llmos.drivers.native.failures import mapped
@@ -33,9 +33,9 @@ class Writers:
         """Somebody would write a token now."""
         return any(not group.is_paused for group in self._groups)
 
-    def limits(self, length: int) -> EncoderLimits:
-        """Of a new group, whose first row is so long."""
-        most = self._decoder.most_rows(length)
+    def limits(self, first: Work) -> EncoderLimits:
+        """Of a new group that begins with this row."""
+        most = self._decoder.most_rows(first.row.length, num_beams_of(first))
         return msgspec.structs.replace(LIMITS, batch_rows=most)
 
     def begin(self, batch: list[Work]) -> None:

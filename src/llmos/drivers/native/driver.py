@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Aborted, Event
@@ -27,6 +25,7 @@ from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.native.snapshot import Snapshots
 from llmos.drivers.resident import read_resident
 from llmos.drivers.text.detokenize import Decoding, Detokenizer
+from llmos.drivers.text.folder import read_decoding
 from llmos.drivers.text.grammar import GrammarsOf
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
@@ -69,7 +68,7 @@ class NativeDriver:
         progress(0.0, "weights")
         runner = _open_runner(spec)
         progress(0.8, "tokenizer")
-        self._decoding = _read_decoding(Path(spec.folder))
+        self._decoding = _find_decoding(Path(spec.folder))
         self._seats = Seats(runner)
         info = runner.info
         self._grammars = GrammarsOf(Path(spec.folder), info.vocab_size, info.eos_ids)
@@ -295,11 +294,5 @@ def _open_runner(spec: ReplicaSpec) -> Runner:
     return EagerRunner(spec, why_torch)
 
 
-def _read_decoding(folder: Path) -> Decoding | None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    try:
-        return Decoding(Tokenizer.from_file(str(path)))
-    except Exception as error:
-        raise LoadFailed(f"tokenizer.json: {error}") from error
+def _find_decoding(folder: Path) -> Decoding | None:
+    return read_decoding(folder) if (folder / "tokenizer.json").is_file() else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmos.abi.events import FinishReason
+from llmos.abi.events import FinishReason, Logprobs
 from llmos.abi.inference import Usage
 from llmos.drivers.openai.faults import Fault, failed, of_event
+from llmos.drivers.openai.logprobs import read_logprobs
 from llmos.drivers.openai.render import Rendering
+from llmos.errors import UnsupportedParameter
 
 DONE = b"[DONE]"
 
@@ -26,9 +28,11 @@ class Answer:
     Knows chat and text completions, streamed and whole: fields that it does not know are read over.
     """
 
-    def __init__(self, host: str, secrets: list[str]) -> None:
+    def __init__(self, host: str, secrets: list[str], *, wants_logprobs: bool = False) -> None:
         self._host = host
         self._secrets = secrets
+        self._lacks_logprobs = wants_logprobs
+        self._logprobs: list[Logprobs] = []
         self._rendering = Rendering()
         self._half = ""
         self.reason: FinishReason | None = None
@@ -70,13 +74,23 @@ class Answer:
             raise Fault(failed("broken", self._host, "sent an answer without an end"))
         return text + self.take(DONE)
 
+    def take_logprobs(self) -> list[Logprobs]:
+        """What has come of them since."""
+        found, self._logprobs = self._logprobs, []
+        return found
+
     def _take_choice(self, choice: dict[str, Any]) -> str:
+        self._hear_logprobs(choice.get("logprobs"))
         delta = choice.get("delta") or choice.get("message")
         text = choice.get("text") or ""
         if isinstance(delta, dict):
             text = self._rendering.take(delta)
         if not isinstance(text, str):
             raise Fault(failed("broken", self._host, "sent a text that is none"))
+        if self._lacks_logprobs and _has_words(choice):
+            what = f"{self._host} answers without the log-probabilities it was asked for"
+            lacking = UnsupportedParameter(what, param="logprobs")
+            raise Fault(lacking, again=False, blames=False)
         reason = choice.get("finish_reason")
         if reason == "content_filter":
             error = failed("filtered", self._host, "ended the answer by its content filter")
@@ -88,6 +102,16 @@ class Answer:
             self.stop = stop if isinstance(stop, str | int) else None
         return text
 
+    def _hear_logprobs(self, found: Any) -> None:
+        try:
+            heard = read_logprobs(found)
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+            what = "sent log-probabilities that are none"
+            raise Fault(failed("broken", self._host, what)) from None
+        if heard:
+            self._lacks_logprobs = False
+            self._logprobs += heard
+
     def _take_usage(self, usage: Any) -> None:
         self.usage = count_usage(usage) or self.usage
 
@@ -98,6 +122,12 @@ class Answer:
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _has_words(choice: dict[str, Any]) -> bool:
+    """A call of a tool has no log-probabilities with everybody."""
+    delta = choice.get("delta") or choice.get("message")
+    return bool(choice.get("text") or (isinstance(delta, dict) and delta.get("content")))
 
 
 def count_usage(usage: Any) -> Usage | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from llmos.abi.events import Logprobs
 from llmos.abi.remote import Endpoint, Timeouts
 from llmos.drivers.openai import faults, limits
 from llmos.drivers.openai.answer import Answer
@@ -27,8 +28,9 @@ TAIL_S = 0.2
 class Attempt:
     """Asks, and tells each text that comes, while `flow` is set. Raises Fault.
 
-    `on_text(text)` is called in the loop; the first time is when the answer has begun. `num_items`:
-    that many vectors are asked for, and no text.
+    `on_text(text, logprobs)` is called in the loop; the first time is when the answer has begun.
+    `num_items`: that many vectors are asked for, and no text. `wants_logprobs`: an answer without
+    them is none.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class Attempt:
         *,
         timeouts: Timeouts,
         flow: asyncio.Event,
-        on_text: Callable[[str], None],
+        on_text: Callable[[str, list[Logprobs]], None],
         num_items: int = 0,
+        wants_logprobs: bool = False,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
@@ -50,12 +53,13 @@ class Attempt:
         self._flow = flow
         self._on_text = on_text
         self._num_items = num_items
+        self._wants_logprobs = wants_logprobs
         self._has_begun = False
         self._num_chars = 0
 
     async def run(self, path: str, body: dict[str, Any]) -> Reply:
         """To the end."""
-        answer: Reply = Answer(self._host, self._secrets)
+        answer: Reply = Answer(self._host, self._secrets, wants_logprobs=self._wants_logprobs)
         if self._num_items:
             answer = Vectors(self._host, self._secrets, self._num_items)
         clock = asyncio.timeout(self._timeouts.first_token_s)
@@ -96,7 +100,7 @@ class Attempt:
                 raise Fault(failed("broken", self._host, "answered a page of HTML"))
             if "json" in kind:
                 data = await self._read(response, limits.MAX_BODY_BYTES)
-                self._tell(answer.take_whole(data))
+                self._tell(answer.take_whole(data), answer.take_logprobs())
                 return
             await self._listen(response.aiter_bytes(), answer, clock)
 
@@ -108,7 +112,7 @@ class Attempt:
             if answer.has_ended():
                 continue
             for data in decoder.feed(chunk):
-                self._tell(answer.take(data))
+                self._tell(answer.take(data), answer.take_logprobs())
                 if answer.has_ended():
                     break
             if not self._flow.is_set():  # nobody reads: the remote is made to wait
@@ -119,13 +123,13 @@ class Attempt:
             elif self._has_begun:
                 clock.reschedule(loop.time() + self._timeouts.between_tokens_s)
 
-    def _tell(self, text: str) -> None:
-        if text:
+    def _tell(self, text: str, logprobs: list[Logprobs]) -> None:
+        if text or logprobs:
             self._has_begun = True
             self._num_chars += len(text)
             if self._num_chars > limits.MAX_ANSWER_CHARS:
                 raise Fault(failed("broken", self._host, "does not come to an end"))
-            self._on_text(text)
+            self._on_text(text, logprobs)
 
     async def _refusal(self, response: httpx.Response) -> Fault:
         body = await self._read(response, limits.MAX_ERROR_BYTES, is_cut=True)
@@ -133,11 +137,11 @@ class Attempt:
         return faults.of_status(response.status_code, body, self._host, held_s, self._secrets)
 
     async def _read(self, response: httpx.Response, most: int, *, is_cut: bool = False) -> bytes:
-        data = b""
+        data = bytearray()
         async for chunk in response.aiter_bytes():
             data += chunk
             if len(data) > most:
                 if is_cut:
-                    return data[:most]
+                    break
                 raise Fault(failed("broken", self._host, f"answered more than {most} bytes"))
-        return data
+        return bytes(data[:most])

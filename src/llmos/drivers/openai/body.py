@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos.abi.inference import UNBOUNDED, ChatPrompt, Prompt, Sampling, TextPrompt, TokensPrompt
+from llmos.abi.inference import (
+    UNBOUNDED,
+    ChatPrompt,
+    Grammar,
+    Prompt,
+    Sampling,
+    TextPrompt,
+    TokensPrompt,
+)
 from llmos.abi.remote import RemoteSpec
+from llmos.drivers.openai.wishes import grammar_fields, logit_fields, require, tool_fields
 from llmos.errors import UnsupportedParameter
 
 CHAT_PATH, TEXT_PATH = "/chat/completions", "/completions"
@@ -24,7 +33,13 @@ _EXTENSIONS: dict[str, Any] = {
 
 
 def make_body(
-    prompt: Prompt, sampling: Sampling, spec: RemoteSpec, generated: str, max_tokens: int
+    prompt: Prompt,
+    sampling: Sampling,
+    spec: RemoteSpec,
+    generated: str,
+    max_tokens: int,
+    *,
+    grammar: Grammar | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Path and body. Neutral values are left out: some models refuse a field however it is set.
 
@@ -32,19 +47,27 @@ def make_body(
     go on. Raises UnsupportedParameter for what the remote is not known to honour.
     """
     path, body = _begin(prompt, spec, generated)
+    if generated and grammar is not None:
+        raise UnsupportedParameter(
+            "a structured answer cannot go on elsewhere: its grammar would begin anew",
+            param="grammar",
+        )
+    is_chat = path == CHAT_PATH
+    body |= logit_fields(sampling, is_chat=is_chat)
+    body |= grammar_fields(grammar, spec, is_chat=is_chat)
     for name, neutral in _PLAIN.items():
         if getattr(sampling, name) != neutral:
             body[name] = getattr(sampling, name)
     for name, neutral in _EXTENSIONS.items():
         if getattr(sampling, name) != neutral:
-            _require(spec, name)
+            require(spec, name)
             body[name] = getattr(sampling, name)
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = sampling.stop
     if max_tokens != UNBOUNDED:
-        body[spec.tokens_field if path == CHAT_PATH else "max_tokens"] = max_tokens
+        body[spec.tokens_field if is_chat else "max_tokens"] = max_tokens
     body["stream"] = True
     if spec.usage_in_stream:
         body["stream_options"] = {"include_usage": True}
@@ -53,11 +76,9 @@ def make_body(
 
 def _begin(prompt: Prompt, spec: RemoteSpec, generated: str) -> tuple[str, dict[str, Any]]:
     if isinstance(prompt, ChatPrompt):
-        body: dict[str, Any] = {"messages": prompt.messages}
-        if prompt.tools:
-            body["tools"] = prompt.tools
+        body: dict[str, Any] = {"messages": prompt.messages, **tool_fields(prompt)}
         if prompt.template_kwargs:
-            _require(spec, "chat_template_kwargs")
+            require(spec, "chat_template_kwargs")
             body["chat_template_kwargs"] = prompt.template_kwargs
         if generated:
             body["messages"] = [*prompt.messages, {"role": "assistant", "content": generated}]
@@ -72,12 +93,3 @@ def _begin(prompt: Prompt, spec: RemoteSpec, generated: str) -> tuple[str, dict[
         )
     assert isinstance(prompt, TokensPrompt)
     return TEXT_PATH, {"prompt": prompt.token_ids}
-
-
-def _require(spec: RemoteSpec, name: str) -> None:
-    if not spec.extensions:
-        raise UnsupportedParameter(
-            f"{name} is no field of OpenAI's, and this remote model is not said to know it "
-            "(`extensions: true`)",
-            param=name,
-        )

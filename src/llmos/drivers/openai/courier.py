@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from llmos.abi.events import Logprobs
 from llmos.abi.remote import RemoteSpec
 from llmos.drivers.openai import limits
 from llmos.drivers.openai.attempt import Attempt, Reply
@@ -32,6 +33,7 @@ class Call:
     path: str
     body: dict[str, Any]
     num_items: int = 0
+    wants_logprobs: bool = False
     flow: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: int = 0
     has_begun: bool = False
@@ -40,10 +42,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Text that has come."""
+    """Text that has come, with the log-probabilities of its tokens where they were asked for."""
 
     call: Call
     text: str
+    logprobs: list[Logprobs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ News = Said | Over | Lost
 
 
 class Courier:
-    """Made, used and closed in the loop. `tell` is called with what happens; after `Over` or `Lost`
+    """Used and closed in one loop. `tell` is called with what happens; after `Over` or `Lost`
     with nothing more of that call. `secrets` are by name."""
 
     def __init__(
@@ -187,14 +190,14 @@ class Courier:
         call.endpoint = number
         is_probe: bool | None = breaker.begin(loop.time())
 
-        def on_text(text: str) -> None:
+        def on_text(text: str, logprobs: list[Logprobs]) -> None:
             nonlocal is_probe
             if not call.has_begun:
                 call.has_begun = True
                 breaker.succeeded(bool(is_probe))
                 is_probe = False
                 self._learn()
-            self._tell(Said(call, text))
+            self._tell(Said(call, text, logprobs))
 
         attempt = Attempt(
             self._client,
@@ -204,6 +207,7 @@ class Courier:
             flow=call.flow,
             on_text=on_text,
             num_items=call.num_items,
+            wants_logprobs=call.wants_logprobs,
         )
         try:
             answer = await attempt.run(call.path, call.body)

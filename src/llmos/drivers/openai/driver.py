@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Aborted, Event, Failed
@@ -20,7 +22,12 @@ from llmos.drivers.openai.row import Row, make_row
 from llmos.drivers.resident import read_resident
 from llmos.errors import EngineFailed, LoadFailed
 
-_CAPABILITIES = Capabilities(driver="openai", kinds=["generate", "embeddings"], formats=["openai"])
+_CAPABILITIES = Capabilities(
+    driver="openai",
+    kinds=["generate", "embeddings"],
+    formats=["openai"],
+    features=["grammar", "logit_bias", "logprobs"],
+)
 
 
 class OpenAIDriver:
@@ -53,12 +60,8 @@ class OpenAIDriver:
             if key not in spec.secrets:
                 raise LoadFailed(f"the secret {key} is not set: see `docs/drivers.md`")
         self._spec = remote
-        self.capabilities = Capabilities(
-            driver="openai",
-            kinds=[*remote.kinds],
-            formats=["openai"],
-            egress=remote.hosts,
-            secrets=remote.keys,
+        self.capabilities = msgspec.structs.replace(
+            _CAPABILITIES, kinds=[*remote.kinds], egress=remote.hosts, secrets=remote.keys
         )
         self._num_slots = min(spec.num_slots, remote.max_concurrency)
         self._context_length = min(spec.context_length, remote.context_length)

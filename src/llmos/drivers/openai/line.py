@@ -11,6 +11,7 @@ from collections import deque
 from llmos.abi.remote import RemoteSpec
 from llmos.drivers.openai import limits
 from llmos.drivers.openai.courier import Call, Courier, News
+from llmos.errors import LoadFailed
 
 
 class Line:
@@ -40,7 +41,12 @@ class Line:
         return self._thread.is_alive()
 
     def open(self) -> None:
-        """Returns when requests can be taken."""
+        """Returns when requests can be taken. Raises LoadFailed."""
+        try:
+            self._courier = Courier(self._spec, self._secrets, self._tell)
+        except OSError as error:  # certificates that cannot be read
+            self.close()
+            raise LoadFailed(f"no client for it can be made: {error.strerror or error}") from error
         self._thread.start()
         self._is_up.wait()
 
@@ -94,6 +100,8 @@ class Line:
         if self.is_alive:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(limits.STOP_TIMEOUT_S)
+        elif not self._loop.is_closed():  # it never ran
+            self._loop.close()
         self._bell.close()
         self._ringer.close()
 
@@ -101,14 +109,10 @@ class Line:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._courier = self._loop.run_until_complete(self._make())
         self._loop.call_soon(self._is_up.set)
         self._loop.run_forever()
         self._loop.run_until_complete(self._finish())
         self._loop.close()
-
-    async def _make(self) -> Courier:
-        return Courier(self._spec, self._secrets, self._tell)
 
     async def _finish(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -7,26 +7,33 @@ from pathlib import Path
 import msgspec
 
 from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, Prompt
+from llmos.abi.remote import RemoteSpec
 from llmos.drivers.openai.folder import read_folder
 from llmos.drivers.openai.prompt import encode, estimate, estimate_chars
 from llmos.drivers.openai.vectors import num_chars, read_wanted
+from llmos.drivers.openai.wishes import grammar_fields
 
 
 class RemotePreparer:
-    """Knows no tokenizer."""
+    """Knows no tokenizer, and compiles no grammar: whether one can be had is the remote's to say,
+    whether it can be asked for one is known here."""
 
-    def __init__(self, chars_per_token: float) -> None:
-        self._chars_per_token = chars_per_token
+    def __init__(self, spec: RemoteSpec) -> None:
+        self._spec = spec
+        self._chars_per_token = spec.chars_per_token
 
     def prepare(self, item: PrepareItem) -> Prepared:
-        """Raises InvalidRequest."""
+        """Raises InvalidRequest, UnsupportedParameter."""
         if isinstance(item.prompt, ItemsPrompt):
             wanted = read_wanted(item.prompt)
             cost = estimate_chars(num_chars(wanted), self._chars_per_token)
             return Prepared(item.request_id, b"", cost, payload=msgspec.json.encode(wanted))
         tokens = encode(item.prompt)
+        grammar_fields(item.grammar, self._spec, is_chat=isinstance(item.prompt, ChatPrompt))
         num_tokens = estimate(item.prompt, self._chars_per_token)
-        return Prepared(item.request_id, tokens, num_tokens, tool_format=_tool_format(item.prompt))
+        return Prepared(
+            item.request_id, tokens, num_tokens, item.grammar, _tool_format(item.prompt)
+        )
 
 
 def _tool_format(prompt: Prompt) -> str:
@@ -37,4 +44,4 @@ def _tool_format(prompt: Prompt) -> str:
 
 def make(folder: str) -> RemotePreparer:
     """The Preparer's entry. Raises LoadFailed."""
-    return RemotePreparer(read_folder(Path(folder)).chars_per_token)
+    return RemotePreparer(read_folder(Path(folder)))

@@ -34,6 +34,8 @@ def encode(prompt: Prompt) -> bytes:
             "messages": prompt.messages,
             "tools": prompt.tools,
             "kwargs": prompt.template_kwargs,
+            "choice": prompt.tool_choice,
+            "parallel": prompt.parallel_tools,
         }
         return CHAT + _pack(json.dumps(chat, ensure_ascii=False))
     if isinstance(prompt, TextPrompt):
@@ -59,7 +61,13 @@ def decode(tokens: bytes) -> Prompt:
         found = json.loads(unpack(rest, "prompt"))
         if mark == IDS:
             return TokensPrompt([int(i) for i in found])
-        return ChatPrompt(found["messages"], found["tools"], found["kwargs"])
+        return ChatPrompt(
+            found["messages"],
+            found["tools"],
+            found["kwargs"],
+            tool_choice=str(found["choice"]),
+            parallel_tools=bool(found["parallel"]),
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidRequest("the prompt is not what `prepare` makes", param="prompt") from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from llmos.abi.driver import FEATURES
 from llmos.abi.events import Finished, FinishReason, Outputs, Tokens
 from llmos.abi.inference import UNBOUNDED, Usage, WorkItem
 from llmos.abi.remote import RemoteSpec
@@ -43,10 +44,15 @@ class Row:
         return msgspec.structs.replace(usage, cost=self._cost(asked))
 
     def tokens(self, said: list[Said]) -> Tokens:
-        """Of what came in one step: each piece is counted as a token."""
-        self.num_said += len(said)
+        """Of what came in one step: each piece is counted as a token, where it does not tell of
+        several."""
+        counted = sum(max(1, len(piece.logprobs)) for piece in said)
+        self.num_said += counted
         text = "".join(piece.text for piece in said)
-        return Tokens(self.item.request_id, list(map(ord, text)), text, counted=len(said))
+        logprobs = [one for piece in said for one in piece.logprobs]
+        return Tokens(
+            self.item.request_id, list(map(ord, text)), text, logprobs or None, counted=counted
+        )
 
     def finished(self, over: Over) -> Finished:
         """What the remote counted, where it did; what it is paid for is what it counted."""
@@ -86,7 +92,7 @@ def make_row(item: WorkItem, spec: RemoteSpec, context_length: int) -> Row:
         raise UnsupportedParameter(f"kind {item.kind!r} is not supported", param="kind")
     if item.kind == KIND:
         return _make_vectors(item, spec)
-    check_plain(item, [])
+    check_plain(item, FEATURES)
     prompt, generated = decode(item.tokens), unpack(item.generated, "generated")
     num_prompt = estimate(prompt, spec.chars_per_token)
     num_before = estimate_chars(len(generated), spec.chars_per_token)
@@ -97,8 +103,9 @@ def make_row(item: WorkItem, spec: RemoteSpec, context_length: int) -> Row:
         raise InvalidRequest(f"{num_before} tokens generated of {most}", param="generated")
     left = most if most == UNBOUNDED else most - num_before
     is_over = bool(generated) and most != UNBOUNDED and not left
-    path, body = make_body(prompt, item.sampling, spec, generated, left)
-    return Row(item, spec, Call(path, body), num_prompt, num_before, is_over)
+    path, body = make_body(prompt, item.sampling, spec, generated, left, grammar=item.grammar)
+    call = Call(path, body, wants_logprobs=item.sampling.logprobs is not None)
+    return Row(item, spec, call, num_prompt, num_before, is_over)
 
 
 def _make_vectors(item: WorkItem, spec: RemoteSpec) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from llmos.abi.events import FinishReason, ItemOutput
+from llmos.abi.events import FinishReason, ItemOutput, Logprobs
 from llmos.abi.inference import ItemsPrompt, Usage
 from llmos.drivers.openai.answer import count_usage
 from llmos.drivers.openai.faults import Fault, failed, of_event
@@ -79,6 +79,10 @@ class Vectors:
     def has_ended(self) -> bool:
         """As of `Answer`."""
         return self.reason is not None
+
+    def take_logprobs(self) -> list[Logprobs]:
+        """Of vectors there are none."""
+        return []
 
     def take(self, data: bytes) -> str:
         """Not: see `take_whole`. Raises Fault."""

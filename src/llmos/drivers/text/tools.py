@@ -7,12 +7,13 @@ and calls are written as Hermes models do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llmos.abi.inference import ChatPrompt, Grammar
 from llmos.drivers.text.grammar import in_lark
-from llmos.errors import UnsupportedParameter
+from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.shapes.toolcalls.formats import FORMATS, find_format
 
 MAX_CALLS = 16
@@ -135,16 +136,25 @@ def _answer(answer: Grammar) -> str:
     if answer.kind == "json_schema":
         return "answer: " + in_lark(json.loads(answer.text), lenient=answer.lenient)
     if answer.kind == "regex":
-        slashed = answer.text.replace("/", "\\/")
-        return f"answer: /{slashed}/"
+        return f"answer: /{_AS_IT_IS.sub(_escaped, answer.text)}/"
     raise UnsupportedParameter("a grammar does not go together with tools", param="llmos.grammar")
+
+
+_AS_IT_IS = re.compile(r"\\.|[/\n]", re.DOTALL)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """What would end a regular expression of Lark's; what is escaped already stays so."""
+    return "\\" + {"\n": "n"}.get(found[0][-1], found[0][-1])
 
 
 def _python_call(number: int, name: str, schema: dict[str, Any]) -> list[str]:
     """`name(key=value, ...)`, required keys first and all of them; values are JSON, whose words
     the reader takes as well."""
-    properties = schema.get("properties") or {}
-    required = [key for key in properties if key in (schema.get("required") or ())]
+    properties, wanted = schema.get("properties") or {}, schema.get("required") or []
+    if not isinstance(properties, dict) or not isinstance(wanted, list):
+        raise InvalidRequest(f"the parameters of {name} are no schema of an object", param="tools")
+    required = [key for key in properties if key in wanted]
     optional = [key for key in properties if key not in required]
     lines, parts = [], []
     for i, key in enumerate([*required, *optional]):

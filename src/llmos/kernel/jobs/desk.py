@@ -202,6 +202,7 @@ class Desk:
             error=error,
             tool_format=accepted.tool_format if accepted else "",
             logprobs=call.logprobs,
+            kind=accepted.kind if accepted else "",
             prompt_logprobs=done.prompt_logprobs if done else None,
         )
         self._answer(call.number, answer)

@@ -79,7 +79,7 @@ def _task(spec: EvalSpec, version: ModelVersion, labels: list[str]) -> Work:
     )
     if prompted:
         return Prompting(task)
-    return Itemwise(task, _distribution if kind is TaskKind.CLASSIFY else None)
+    return Itemwise(task, "", _distribution if kind is TaskKind.CLASSIFY else None)
 
 
 def _distribution(output: ItemOutput) -> dict[str, Any]:

@@ -11,9 +11,14 @@ from llmos.abi.inference import ItemsPrompt, Options
 from llmos.abi.program import Answer, Generate
 from llmos.abi.tasks import TaskKind, TaskSpec
 from llmos.errors import AnswerRejected, InvalidRequest, from_info
+from llmos.programs.task.media import read_media, to_files
 
 PACK = 32
 """Inputs in one call."""
+
+MEDIA = frozenset({TaskKind.CAPTION, TaskKind.TRANSCRIBE})
+MEDIA_PACK = 8
+"""Images or recordings in one call."""
 
 MAX_DOCUMENTS = 1000
 _TEXTS = ("text", "summary_text", "translation_text", "generated_text")
@@ -21,14 +26,22 @@ _TEXTS = ("text", "summary_text", "translation_text", "generated_text")
 NEEDS: dict[TaskKind, list[str]] = {
     TaskKind.QA: ["question", "context"],
     TaskKind.RERANK: ["query", "documents"],
+    TaskKind.CAPTION: ["image"],
+    TaskKind.TRANSCRIBE: ["audio"],
 }
 """Columns that a kind reads; `text` where nothing is said."""
 
 
 class Itemwise:
-    """Of one task. Raises InvalidRequest for what a model made for it has no use for."""
+    """Of one task; what is no text goes to files in `folder`, which are the caller's to remove.
+    Raises InvalidRequest for what a model made for it has no use for."""
 
-    def __init__(self, spec: TaskSpec, read: Callable[[ItemOutput], Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        folder: str,
+        read: Callable[[ItemOutput], Any] | None = None,
+    ) -> None:
         """`read`: what of an output is the result, in place of the kind's own."""
         if spec.prompt or spec.system or spec.schema is not None:
             text = f"a prompt or a schema is for a model that generates; {spec.model} does not"
@@ -36,6 +49,9 @@ class Itemwise:
         self._spec = spec
         self.needs = NEEDS.get(spec.kind, ["text"])
         self.pack = 1 if spec.kind is TaskKind.RERANK else PACK
+        if spec.kind in MEDIA:
+            self.pack = MEDIA_PACK
+        self._folder = folder
         self._params = dict(spec.params)
         if spec.kind is TaskKind.CLASSIFY and spec.labels:
             self._params["candidate_labels"] = spec.labels
@@ -48,6 +64,8 @@ class Itemwise:
         kind = self._spec.kind
         if kind is TaskKind.QA:
             return {name: _text(values[name], name) for name in self.needs}
+        if kind in MEDIA:
+            return read_media(values[self.needs[0]], self.needs[0])
         if kind is not TaskKind.RERANK:
             return _text(values["text"], "text")
         query, documents = _text(values["query"], "query"), values["documents"]
@@ -60,7 +78,11 @@ class Itemwise:
         """One call for all of them."""
         spec = self._spec
         items = list(pieces[0]) if spec.kind is TaskKind.RERANK else list(pieces)
-        prompt = ItemsPrompt(spec.work, items, self._params)
+        blobs = []
+        if spec.kind in MEDIA:
+            blobs = to_files(pieces, self._folder)
+            items = [{"blob": number} for number in range(len(blobs))]
+        prompt = ItemsPrompt(spec.work, items, self._params, blobs)
         return Generate(spec.model, prompt, spec.sampling, options, spec.work)
 
     def read(self, answer: Answer, num_rows: int) -> list[Any]:
@@ -139,4 +161,6 @@ _READ: dict[TaskKind, Callable[[ItemOutput], Any]] = {
     TaskKind.SUMMARIZE: _written,
     TaskKind.TRANSLATE: _written,
     TaskKind.RERANK: lambda output: output.value,
+    TaskKind.CAPTION: _written,
+    TaskKind.TRANSCRIBE: _written,
 }

@@ -41,7 +41,7 @@ class _Run:
         self._ctx = ctx
         self._spec = spec
         self._path = ctx.files.get(INPUT)
-        self._work: Work = Prompting(spec) if spec.work == GENERATE else Itemwise(spec)
+        self._work: Work = Prompting(spec) if spec.work == GENERATE else Itemwise(spec, ctx.scratch)
         self._total = 0
         self._columns = Columns({}, [])
         self._rounds = Rounds(

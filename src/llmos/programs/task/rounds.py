@@ -22,7 +22,7 @@ from llmos.errors import (
     ShuttingDown,
     from_info,
 )
-from llmos.programs.task import rows
+from llmos.programs.task import media, rows
 from llmos.programs.task.source import Row
 from llmos.programs.task.spending import Spending
 
@@ -40,10 +40,12 @@ LAST_MS = 900_000.0
 
 
 class Key(NamedTuple):
-    """What is kept of a call on its way: the rows it is for, and whether the task's end is its."""
+    """What is kept of a call on its way: the rows it is for, whether the task's end is its, and
+    files that are there for it."""
 
     rows: list[int]
     is_timed: bool
+    files: list[str] = []  # noqa: RUF012 - of a tuple, never changed
 
 
 class Work(Protocol):
@@ -174,7 +176,8 @@ class Rounds:
                 self._fail(number, error.to_info())
             return
         options, is_timed = self._options()
-        yield Key(numbers, is_timed), self._work.request(pieces, options)
+        request = self._work.request(pieces, options)
+        yield Key(numbers, is_timed, media.files_of(request)), request
 
     def _pause(self) -> None:
         while time.monotonic() < self._resume_s and not self._ctx.should_yield:
@@ -190,6 +193,7 @@ class Rounds:
         return Options(deadline_ms=deadline_ms), is_timed
 
     def _take(self, key: Key, answer: Answer) -> None:
+        media.remove(key.files)
         if answer.error is not None:
             self._take_error(key, answer.error, answer)
             return

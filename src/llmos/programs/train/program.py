@@ -15,10 +15,6 @@ from llmos.abi.program import Context, Yielded
 from llmos.errors import OutOfMemory, PluginError
 from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
 
-SPINS = "1000"
-"""How long OpenMP's threads wait awake, some 30 µs: on a machine that is busy with others, longer
-is what one waits for a thread that has no processor (measured: 14 x as long a step)."""
-
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
@@ -38,7 +34,6 @@ class TrainProgram:
         """Raises InvalidRequest for a recipe or data that are none, OutOfMemory, ProgramFailed for
         a run that diverged, PluginError without the extra `train`."""
         recipe = parse(ctx.inputs.get(RECIPE))
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
         require_extra()
         try:
             with warnings.catch_warnings():
@@ -127,6 +122,7 @@ class _Run:
         recipe, examples = self._recipe, work.examples[TRAIN]
         steps = plan_steps(recipe, math.ceil(len(examples) / recipe.training.batch_size))
         apply_method(recipe, work, steps.total)
+        self._ctx.emit("run", self._about(work, steps.total))
         watch = Watch(self._ctx, recipe, work, steps, kept)
         trainer: Any
         if recipe.objective in preference.OBJECTIVES:
@@ -153,6 +149,21 @@ class _Run:
                 return {"status": "cancelled", "steps": num_steps}
             watch.save(work.model, trainer.state, is_finished=True)
         return self._finish(work, watch, num_steps)
+
+    def _about(self, work: Any, total_steps: int) -> dict[str, Any]:
+        """What this attempt goes by: code, data, sizes."""
+        from llmos.programs.train.saving import file_facts, versions
+
+        parameters = list(work.model.parameters())
+        return {
+            "attempt": self._ctx.attempt,
+            "versions": versions(),
+            "data": {n: file_facts(Path(p)) for n, p in sorted(self._ctx.files.items())},
+            "examples": {split: len(part) for split, part in work.examples.items()},
+            "num_parameters": sum(p.numel() for p in parameters),
+            "num_learned": sum(p.numel() for p in parameters if p.requires_grad),
+            "total_steps": total_steps,
+        }
 
     def _finish(self, work: Any, watch: Any, num_steps: int) -> Mapping[str, Any]:
         from llmos.programs.train.methods import merge

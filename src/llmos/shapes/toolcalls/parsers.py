@@ -36,7 +36,7 @@ def _after(marker: str, inner: Callable[[Reader], Parse[bool]]) -> Parser:
 def _marked(
     reader: Reader, markers: tuple[str, ...], inner: Callable[[Reader], Parse[bool]]
 ) -> Parse[None]:
-    while (found := (yield from reader.say_until(markers))) is not None:
+    while (found := (yield from reader.say_until(() if reader.is_tired else markers))) is not None:
         marker, space = found
         reader.mark()
         if (yield from inner(reader)):

@@ -15,6 +15,11 @@ T = TypeVar("T")
 
 MAX_NAME_CHARS = 256
 
+MAX_REREAD_CHARS = 1 << 18
+"""Characters that were read as a call which was none, and had to be read again. A text that makes
+more of them, by one marker after the other, is no answer with calls: its rest is text.
+"""
+
 
 class Text(NamedTuple):
     """Part of the answer itself."""
@@ -49,6 +54,7 @@ class Reader:
         self.at = 0
         self.is_closed = False
         self._mark: int | None = None
+        self._num_reread = 0
 
     def push(self, text: str) -> None:
         """More has arrived."""
@@ -66,7 +72,13 @@ class Reader:
     def back(self) -> None:
         """To where the mark is."""
         assert self._mark is not None
+        self._num_reread += self.at - self._mark
         self.at = self._mark
+
+    @property
+    def is_tired(self) -> bool:
+        """It has begun again for long enough."""
+        return self._num_reread > MAX_REREAD_CHARS
 
     def keep(self) -> None:
         """It will not have to."""
@@ -137,7 +149,7 @@ class Reader:
                     yield Text(rest)
                 self.at = len(self.text)
                 return None
-            kept = max(_overlap(rest, marker) for marker in markers)
+            kept = max((_overlap(rest, marker) for marker in markers), default=0)
             said = rest[: len(rest) - kept].rstrip(_SPACE)
             if said:
                 self.at += len(said)

@@ -89,10 +89,14 @@ class ToolReader:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request says about its tools, as far as its answer is concerned."""
+    """What a request says about its tools, as far as its answer is concerned.
+
+    `as_function`: its one call is told as `function_call`, as calls were before there were tools.
+    """
 
     names: tuple[str, ...] = ()
     most: int | None = None
+    as_function: bool = False
 
     def reader(self, form: str) -> ToolReader | None:
         """None where no calls are looked for."""

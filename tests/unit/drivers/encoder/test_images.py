@@ -13,7 +13,9 @@ import transformers
 from PIL import Image
 
 from llmos.abi.events import ItemOutput
+from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.driver import EncoderDriver
+from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.prepare import EncoderPreparer
 from llmos.drivers.encoder.spill import read_row
 from tests.unit.drivers.encoder.folders import load, outputs, prepared, work_item
@@ -214,8 +216,6 @@ def test_pixels_pass_beside_the_messages(yolos: Path, tmp_path: Path) -> None:
     assert len(made.payload) < 500
     assert made.spill == str(spill)
     assert spill.stat().st_size == 2 * 4 * 3 * 48 * 64
-    from llmos.drivers.encoder import payload
-
     rows = [one.rows[0] for one in payload.decode(made.payload).items]
     assert np.array_equal(read_row(made.spill, rows[0]), read_row(made.spill, rows[1]))
     assert made.num_tokens == 2 * (48 * 64 // 256)
@@ -225,3 +225,51 @@ def test_pixels_pass_beside_the_messages(yolos: Path, tmp_path: Path) -> None:
     found = outputs(drive(driver)["req_1"])
     assert [one.error.code for one in found if one.error] == ["engine_failed"] * 2
     assert EncoderPreparer(yolos) is not None
+
+
+def _limit(monkeypatch: pytest.MonkeyPatch, **bounds: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, **bounds)
+    for module in ("images", "rows", "spill", "texts", "prepare"):
+        monkeypatch.setattr(f"llmos.drivers.encoder.{module}.LIMITS", limits)
+
+
+def _errors(folder: Path, tmp_path: Path, files: list[bytes], spill: Path) -> list[str]:
+    blobs = [blob(tmp_path, str(i), data) for i, data in enumerate(files)]
+    items = [{"blob": i} for i in range(len(files))]
+    made = prepared(folder, "object-detection", items, blobs=blobs, spill=str(spill))
+    return [one.error.code if one.error else "" for one in payload.decode(made.payload).items]
+
+
+def test_a_narrow_image_does_not_grow_without_bound(
+    yolos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its short side made 48 high, one of 4000 x 1 would be 192,000 wide."""
+    settings = {"image_processor_type": "YolosImageProcessor", "size": {"shortest_edge": 48}}
+    write_json(yolos / "preprocessor_config.json", settings)
+    _limit(monkeypatch, image_pixels=1_000_000)
+    files = [png(4000, 1), png(64, 48)]
+    assert _errors(yolos, tmp_path, files, tmp_path / "spill") == ["payload_too_large", ""]
+
+
+def test_only_files_that_people_send_are_read(yolos: Path, tmp_path: Path) -> None:
+    """PostScript is a program, and Pillow would have it run."""
+    image, files = Image.new("RGB", (64, 48)), []
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "EPS", "PPM"):
+        out = io.BytesIO()
+        image.save(out, kind)
+        files.append(out.getvalue())
+    expected = [""] * 6 + ["invalid_request"] * 2
+    assert _errors(yolos, tmp_path, files, tmp_path / "spill") == expected
+
+
+def test_many_images_are_bounded_together(
+    yolos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [png(64, 48)] * 4
+    size = 4 * 3 * 48 * 64
+    _limit(monkeypatch, spill_bytes=2 * size + 1)
+    full = ["", "", "payload_too_large", "payload_too_large"]
+    assert _errors(yolos, tmp_path, files, tmp_path / "a") == full
+    assert (tmp_path / "a").stat().st_size == 2 * size
+    _limit(monkeypatch, request_pixels=3 * 64 * 48)
+    assert _errors(yolos, tmp_path, files, tmp_path / "b") == ["", "", "", "payload_too_large"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from tokenizers import Tokenizer
 
 from llmos.abi.inference import PrepareItem, TextPrompt
 from llmos.drivers.encoder import payload
+from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.payload import Item
 from llmos.drivers.encoder.prepare import make
-from llmos.errors import InvalidRequest, ModelRejected
+from llmos.drivers.encoder.texts import CHARS_PER_TOKEN, Encoded, TextEncoder, Wanted
+from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
 from tests.unit.drivers.encoder.conftest import MakeFolder
 from tests.unit.drivers.encoder.folders import PIECES, SIZES, bert_tokenizer, prepared
 
@@ -155,3 +160,85 @@ def test_how_much_a_model_reads(
     (one,) = _items(tmp_path, "embeddings", ["cat " * 600], params={"overflow": "truncate"})
     assert one.rows[0].length == room
     assert SIZES["vocab_size"] == len(PIECES)
+
+
+def _limit(monkeypatch: pytest.MonkeyPatch, **bounds: int) -> None:
+    limits = msgspec.structs.replace(LIMITS, **bounds)
+    for module in ("rows", "texts", "prepare"):
+        monkeypatch.setattr(f"llmos.drivers.encoder.{module}.LIMITS", limits)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kind", "params"),
+    [
+        ({"request_chars": 100}, "embeddings", {}),
+        ({"request_chars": 100}, "embeddings", {"overflow": "truncate"}),
+        ({"num_rows": 3}, "embeddings", {}),
+        ({"payload_bytes": 1000}, "embeddings", {}),
+        ({"request_chars": 1000}, "zero-shot-classification", {"candidate_labels": ["a", "b"]}),
+        ({"num_rows": 3}, "zero-shot-classification", {"candidate_labels": ["a", "b"]}),
+    ],
+)
+def test_inputs_are_bounded_together(
+    folder_of: MakeFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    bounds: dict[str, int],
+    kind: str,
+    params: dict[str, Any],
+) -> None:
+    """One worker prepares for everybody, and one message carries what it makes."""
+    folder = folder_of("vectors" if kind == "embeddings" else "entailment")
+    assert len(_items(folder, kind, [LONG, LONG], params=params)) == 2
+    _limit(monkeypatch, **bounds)
+    with pytest.raises(PayloadTooLarge) as refusal:
+        _items(folder, kind, [LONG, LONG], params=params)
+    assert refusal.value.param == "inputs"
+
+
+def test_a_text_that_is_far_too_long_fails_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _limit(monkeypatch, text_chars=100)
+    long, short = _items(folder, "embeddings", [LONG, "cat"])
+    assert long.error is not None
+    assert long.error.code == "payload_too_large"
+    assert short.error is None
+
+
+@pytest.mark.parametrize("start", ["", " " * 10_000])
+def test_of_a_text_that_is_cut_only_its_beginning_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """Unless hardly any tokens come of that."""
+    text = start + "cat who " * 3000
+    cut = {"overflow": "truncate"}
+    (soon,) = _items(folder, "embeddings", [text], params=cut)
+    read: list[int] = []
+    batch = Tokenizer.encode_batch
+
+    class Counted:
+        def __init__(self, inner: Tokenizer) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def encode_batch(self, texts: list[str]) -> Any:
+            read.extend(map(len, texts))
+            return batch(self._inner, texts)
+
+        def encode(self, text: str) -> Any:
+            read.append(len(text))
+            return self._inner.encode(text)
+
+    settings = json.loads((folder / "config.json").read_text())
+    encoder = TextEncoder(folder, settings)
+    encoder.tokenizer = Counted(encoder.tokenizer)  # type: ignore[assignment]
+    (made,) = encoder.encode([text], 64, Wanted("truncate", 0))
+    assert isinstance(made, Encoded)
+    assert read == [64 * CHARS_PER_TOKEN, *([len(text)] if start else [])]
+    monkeypatch.setattr("llmos.drivers.encoder.texts.CHARS_PER_TOKEN", len(text))
+    (whole,) = _items(folder, "embeddings", [text], params=cut)
+    assert soon == whole
+    assert soon.rows == made.rows
+    assert soon.note == "cut to 64 tokens"

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from llmos.abi.events import ItemOutput
-from llmos.drivers.encoder.sounds import log_mel, read_wav, resample
+from llmos.drivers.encoder.sounds import MAX_PHASES, log_mel, read_wav, resample
 from llmos.errors import InvalidRequest
 from tests.unit.drivers.encoder.folders import (
     PIECES,
@@ -46,7 +46,7 @@ def test_channels_are_averaged() -> None:
     assert read_wav(wav(both, channels=2), 16_000) == pytest.approx((left + right) / 2, abs=1e-4)
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 44_101, 48_000, 383_999])
 def test_other_rates_are_resampled(rate: int) -> None:
     """A tone stays itself, but for the ends; what is too high is gone."""
     ours = resample(tone(0.5, 440, rate), rate, 16_000)
@@ -58,6 +58,15 @@ def test_other_rates_are_resampled(rate: int) -> None:
         t = np.arange(rate // 2) / rate
         high = resample(np.sin(2 * np.pi * 9_500 * t), rate, 16_000)
         assert np.abs(high[inside]).max() < 0.1
+
+
+def test_an_odd_rate_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that shares no divisor with ours has 16,000 places between samples, each with a sine."""
+    sines = []
+    sinc = np.sinc
+    monkeypatch.setattr(np, "sinc", lambda x: sines.append(len(x)) or sinc(x))
+    resample(np.zeros(2 * 44_101), 44_101, 16_000)
+    assert 0 < len(sines) <= MAX_PHASES
 
 
 def test_the_spectrogram_is_whispers() -> None:

@@ -469,6 +469,45 @@ def test_what_it_costs(serve: Serve, rig: Make) -> None:
     assert one.end("a").usage.cost == pytest.approx((5 * 1.0 + 4 * 4.0) / 1e6)  # type: ignore[union-attr]
 
 
+def priced(letter: str) -> dict[str, Any]:
+    one = {"token": letter, "logprob": -0.5, "bytes": list(letter.encode())}
+    return {**one, "top_logprobs": [one]}
+
+
+def test_log_probabilities_come_with_the_text(serve: Serve, rig: Make) -> None:
+    async def tell(exchange: Exchange) -> None:
+        await exchange.head()
+        for letters in ("go", "od"):
+            delta = {"index": 0, "delta": {"content": letters}, "finish_reason": None}
+            found = {"content": [priced(letter) for letter in letters]}
+            await exchange.event({"choices": [delta | {"logprobs": found}]})
+        await exchange.end("stop", 4, has_usage=False)
+
+    silent, telling = serve(at_once), serve(tell)
+    one = rig(silent.url, telling.url)
+    one.ask("a", logprobs=1)
+    one.run()
+    assert one.text("a") == "good"
+    assert telling.seen[0].body["top_logprobs"] == 1
+    told = [one for e in one.events["a"] if isinstance(e, Tokens) for one in e.logprobs or ()]
+    assert [one.drawn.piece for one in told] == [b"g", b"o", b"o", b"d"]
+    last = one.end("a")
+    assert isinstance(last, Finished)
+    assert last.usage.completion_tokens == 4  # a piece is as many tokens as it tells of
+    assert len(silent.seen) == 1
+
+
+def test_nobody_tells_log_probabilities(serve: Serve, rig: Make) -> None:
+    remote = serve(at_once)
+    one = rig(remote.url)
+    one.ask("a", logprobs=0)
+    one.run()
+    last = one.end("a")
+    assert isinstance(last, Failed)
+    assert (last.error.code, last.error.param) == ("unsupported_parameter", "logprobs")
+    assert len(remote.seen) == 1
+
+
 def test_a_secret_that_is_not_set(tmp_path: Path, serve: Serve) -> None:
     rig = Rig(tmp_path, serve(at_once).url)
     rig.driver.unload()

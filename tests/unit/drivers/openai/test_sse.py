@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmos.drivers.openai import sse
 from llmos.drivers.openai.sse import DataDecoder, TooLong
 
 LINES = st.sampled_from([b"", b"data: a", b"data:b", b"data", b": comment", b"event: x", b"id: 1"])
@@ -55,3 +57,19 @@ def test_what_never_ends_is_not_kept(piece: bytes) -> None:
     with pytest.raises(TooLong):
         for _ in range(100):
             decoder.feed(piece)
+
+
+def test_a_line_in_many_pieces_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    class Counted:
+        def split(self, text: bytes) -> list[bytes]:
+            looked.append(len(text))
+            return re.split(rb"\r\n|\n|\r", text)
+
+    monkeypatch.setattr(sse, "_LINE_END", Counted())
+    decoder = DataDecoder(1 << 20)
+    pieces = [b"data: ", *[b"x" * 50] * 1000, b"\r", b"\n", b"\n"]
+    found = [event for piece in pieces for event in decoder.feed(piece)]
+    assert found == [b"x" * 50_000]
+    assert sum(looked) < 3 * 50_000

@@ -1,0 +1,1 @@
+"""OpenVINO models through OpenVINO GenAI's pipeline of continuous batching."""

@@ -1,0 +1,1 @@
+"""Safetensors models through vLLM's AsyncLLM, in an environment of its own."""
