@@ -1,7 +1,7 @@
 """Write the generated pages of `docs/`: `python tools/docs.py [--check]`.
 
 `docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results,
-`docs/recipe.md` from the fields of a recipe, `docs/metrics.md` from the metrics, Grafana's
+`docs/metrics.md` from the metrics, `docs/recipe.md` from the fields of a recipe, Grafana's
 dashboard from `tools/dashboard.py`. With `--check` nothing is written; a page that is not fresh is
 a failure.
 """
@@ -146,6 +146,20 @@ def benchmarks() -> str:
     return NOTE + "\n".join(lines).rstrip() + "\n"
 
 
+def metrics() -> str:
+    """The page of every metric."""
+    from tools.metrics_page import page
+
+    return NOTE + page()
+
+
+def grafana() -> str:
+    """The dashboard."""
+    from tools.dashboard import dashboard
+
+    return dashboard()
+
+
 def recipe() -> str:
     """The page of every field of a recipe."""
     from llmos.programs.train.help import as_markdown
@@ -161,26 +175,12 @@ def recipe() -> str:
     return NOTE + "\n".join(lines) + "\n"
 
 
-def metrics() -> str:
-    """The page of every metric."""
-    from tools.metrics_page import page
-
-    return NOTE + page()
-
-
-def grafana() -> str:
-    """The dashboard."""
-    from tools.dashboard import dashboard
-
-    return dashboard()
-
-
 PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration,
     "docs/benchmarks.md": benchmarks,
-    "docs/recipe.md": recipe,
     "docs/metrics.md": metrics,
     "deploy/telemetry/grafana.json": grafana,
+    "docs/recipe.md": recipe,
 }
 
 

@@ -145,7 +145,7 @@ class JobEvent(msgspec.Struct, frozen=True, tag="jobevent"):
     """One line of a job's log. `number` counts within the job from 1, without gaps.
 
     `kind`: `log`, `metric`, `output`, `progress` (the program's), `state` (the kernel's decisions,
-    with the reason) or a program's own word.
+    with the reason), `spent` (the kernel's, see `SPENT`) or a program's own word.
     """
 
     job_id: str

@@ -80,8 +80,8 @@ def build_app(
     authorizer: Authorizer,
     source: BlobSource,
     allowed_uid: int | None = None,
-    settings: Sequence[SettingInfo] = (),
     tracer: Tracer | None = None,
+    settings: Sequence[SettingInfo] = (),
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
@@ -96,8 +96,8 @@ def build_app(
         render_metrics,
         config,
         allowed_uid,
-        settings=settings,
         tracer=tracer,
+        settings=settings,
     )
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(
