@@ -181,24 +181,33 @@ async def system(
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
         await kernel.start(settings.preload)
-        gate, source = GateClient(kernel.connect()), BlobReader(disk.blobs)
-        app = build_app(
-            *(gate, keys, disk.uploads, metrics.render, settings.api),
-            authorizer=authorizer,
-            allowed_uid=os.geteuid(),
-            tracer=tracer,
-            source=source,
-            settings=told,
-        )
+        app = _build_edge(kernel, keys, disk, settings, told)
         front = Front(app, SEGMENTS, settings.console)
         stack.push_async_callback(front.close)
         _calm_collector()
         yield kernel, home, front
 
 
+def _build_edge(
+    kernel: Kernel, keys: Keys, disk: Disk, settings: Settings, told: Sequence[SettingInfo]
+) -> ASGIApp:
+    return build_app(
+        GateClient(kernel.connect()),
+        keys,
+        disk.uploads,
+        kernel.metrics.render,
+        settings.api,
+        authorizer=kernel.authorizer,
+        allowed_uid=os.geteuid(),
+        tracer=kernel.tracer,
+        source=BlobReader(disk.blobs),
+        settings=told,
+    )
+
+
 def _setup_logs(settings: Settings, home: Home) -> None:
     config = settings.telemetry
-    setup_logs(home.logs, config.log_level, config.log_format)
+    setup_logs(home.logs, config.log_level, config.log_format, requests=config.log_requests)
 
 
 def _open_tracer(

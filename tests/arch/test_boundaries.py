@@ -22,7 +22,8 @@ BOUNDARIES = {
     "llmos.worker.tokenizer.TokenizerLoop._prepare",
     "llmos.worker.program.ProgramLoop._attempt",
     "llmos.worker.program.ProgramLoop._run_program",
-    "llmos.api.call.Endpoint.__call__",
+    "llmos.api.call.Endpoint._answer",
+    "llmos.telemetry.export.Exporter._drain",
     "llmos.cli.main.main",
     # errors of an engine or a library, mapped in one place each
     "llmos.drivers.text.folder.read_decoding",

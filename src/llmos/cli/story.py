@@ -102,7 +102,7 @@ def logs(
     ] = LogLevel.DEBUG,
     json: Json = False,
 ) -> None:
-    """Print the server's log, or the decisions about one process as log lines.
+    """Print the server's log, or the decisions about one process.
 
     The server's log is a file of its home: it is there also when no server runs.
     """

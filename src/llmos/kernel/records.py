@@ -7,8 +7,9 @@ import logging
 from llmos.abi.events import Failed, Finished, Terminal
 from llmos.abi.requests import RequestRow
 from llmos.kernel.process import Process
+from llmos.telemetry.logs import REQUESTS
 
-log = logging.getLogger("llmos.requests")
+log = logging.getLogger(REQUESTS)
 
 
 def log_end(process: Process, event: Terminal) -> None:

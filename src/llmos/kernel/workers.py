@@ -211,10 +211,8 @@ class Workers:
 
     def program_use(self, job_id: str) -> tuple[float, int]:
         """What its worker has used of the processors so far, and of memory now."""
-        worker = self._jobs.get(job_id)
-        if worker is None or worker.handle is None:
-            return 0.0, 0
-        return worker.handle.cpu_s(), worker.handle.rss_bytes()
+        handle = worker.handle if (worker := self._jobs.get(job_id)) else None
+        return (handle.cpu_s(), handle.rss_bytes()) if handle else (0.0, 0)
 
     def resident_bytes(self) -> dict[str, int]:
         """What each replica's worker takes now, in bytes."""

@@ -50,6 +50,8 @@ COMMANDS = [
         "key revoke",
         "config show",
         "config path",
+        "debug bundle",
+        "debug doctor",
     ),
 ]
 

@@ -441,10 +441,8 @@ class Runner:
             self._take(again)
         self.wake()
 
-    # watching
-
     async def _measure(self) -> None:
-        """Workers' memory against what they may have."""
+        """What workers have used, and their memory against what they may have."""
         while True:
             for job_id, rss_bytes in self._workers.program_rss():
                 if (entry := self.entries.get(job_id)) is not None:
