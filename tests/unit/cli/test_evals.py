@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmos.cli.evalrun import plan, text_of
-from llmos.cli.harness import _environment, _figures, run_harness
+from llmos.cli.harness import _figures, run_harness
 from llmos.cli.main import main
 from llmos.errors import InvalidRequest, PluginError
 
@@ -130,17 +130,6 @@ def test_the_harness_wants_tasks_and_a_folder_that_is_there(tmp_path: Path) -> N
         harness(include=tmp_path / "nowhere")
     with pytest.raises(InvalidRequest, match="name a task"):
         harness(tasks=[])
-
-
-def test_the_harness_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    monkeypatch.setenv("OPENAI_API_KEY", "mine")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with _environment({"OPENAI_API_KEY": "other", "HF_HUB_OFFLINE": "1"}):
-        assert os.environ["OPENAI_API_KEY"] == "other"
-    assert os.environ["OPENAI_API_KEY"] == "mine"
-    assert "HF_HUB_OFFLINE" not in os.environ
 
 
 def test_its_figures_are_plain() -> None:
