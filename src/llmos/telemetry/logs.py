@@ -47,8 +47,9 @@ class LogFile(logging.handlers.RotatingFileHandler):
         try:
             if self.stream is None or self.stream.tell() >= self.maxBytes:
                 self.doRollover()
-            self.stream.write("\n".join(lines) + "\n")
-            self.flush()
+            if self.stream is not None:
+                self.stream.write("\n".join(lines) + "\n")
+                self.flush()
         except (OSError, ValueError):  # a full disk, or closed: as logging does, go on without
             pass
         finally:
