@@ -127,10 +127,8 @@ def _interrupted(stop: asyncio.Event) -> None:
 async def system(
     settings: Settings, told: Sequence[SettingInfo] = ()
 ) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
-    """Everything but the listening sockets, started in order and stopped in reverse.
-
-    `told` are the settings as clients may read them.
-    """
+    """Everything but the listening sockets, started in order and stopped in reverse. `told`: the
+    settings as clients may read them."""
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
@@ -147,9 +145,7 @@ async def system(
         stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
-        if settings.tracking.sinks:
-            tracker = _open_tracker(settings, home, disk)
-            stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
+        _start_tracking(settings, home, disk, stack)
         authorizer = RoleAuthorizer()
         node = _open_node(home)
         snapshots, footprints = await _open_memory(settings, home, database, node, stack)
@@ -306,13 +302,16 @@ async def _open_registry(
     return registry
 
 
-def _open_tracker(settings: Settings, home: Home, disk: Disk) -> Tracker:
+def _start_tracking(settings: Settings, home: Home, disk: Disk, stack: AsyncExitStack) -> None:
     """Raises PluginError for a sink whose extra is missing."""
+    if not settings.tracking.sinks:
+        return
     folder = home.path / "tracking"
     sinks: dict[str, Sink] = {
         name: open_sink(name, folder / name) for name in settings.tracking.sinks
     }
-    return Tracker(disk.jobs, folder, sinks, settings.tracking)
+    tracker = Tracker(disk.jobs, folder, sinks, settings.tracking)
+    stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
 
 
 async def _end(task: asyncio.Task[None]) -> None:

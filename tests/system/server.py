@@ -37,6 +37,7 @@ class Server:
         env: dict[str, str] | None = None,
         launcher: Sequence[str] = (),
         served: Path | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.served = served or home
@@ -46,6 +47,7 @@ class Server:
         self.url = ""
         self.token = ""
         self._env = env or {}
+        self._ready_timeout_s = ready_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,10 +80,10 @@ class Server:
                 env={**inherited, "OMP_NUM_THREADS": "1", **self._env},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        deadline = time.monotonic() + self._ready_timeout_s
         while not self._is_ready():
             self._pause()
-            assert time.monotonic() < deadline, f"not ready in {READY_TIMEOUT_S} s:\n{self.log}"
+            assert time.monotonic() < deadline, f"not ready in time:\n{self.log}"
         return self
 
     def _is_ready(self) -> bool:

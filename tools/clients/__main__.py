@@ -29,6 +29,10 @@ SUITES = ("suite_llm.py", "suite_langchain.py")
 PACKAGES = ("langchain-openai", "langchain-tests", "llm", "openai")
 EMBEDDER = "embedding"
 TIMEOUT_S = 120
+"""Of a test."""
+
+PATIENCE_S = 300.0
+"""Until the server is ready, on a machine that has other things to do."""
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +71,7 @@ def command(arguments: list[str]) -> list[str]:
 def run(arguments: list[str]) -> dict[str, str]:
     """What became of each test, by its name."""
     with tempfile.TemporaryDirectory(prefix="llmos-clients-") as scratch:
-        server = Server(Path(scratch) / "home", "--preload", "pilot", "--preload", "echo")
+        server = Server(Path(scratch) / "home", ready_timeout_s=PATIENCE_S)
         outcomes = Path(scratch) / "outcomes.json"
         try:
             subprocess.run(

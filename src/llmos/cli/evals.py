@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmos.cli import evaloptions as opt
 from llmos.cli.options import ClassName, Json, examples
 
 app = typer.Typer(
@@ -16,11 +17,6 @@ app = typer.Typer(
 EvalID = Annotated[
     str, typer.Argument(metavar="ID", help="As `llmos job ls` shows it, or its beginning or end.")
 ]
-Out = Annotated[
-    list[Path] | None,
-    typer.Option("--out", "-o", help="A report: .html, .json, or .jsonl (by example). Repeatable."),
-]
-Pairs = Annotated[list[str] | None, typer.Option(help="SCORE=NUMBER. Repeatable.")]
 
 
 @app.command(
@@ -33,59 +29,30 @@ Pairs = Annotated[list[str] | None, typer.Option(help="SCORE=NUMBER. Repeatable.
     )
 )
 def run(
-    file: Annotated[
-        Path | None, typer.Argument(help="An evaluation's file: YAML, see docs/evaluate.md.")
-    ] = None,
+    file: opt.File = None,
     *,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="classify, ner, qa, generate, summarize, translate, perplexity, choice, retrieve, "
-            "judge."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Who is measured.")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Another model, asked the same; REF? if it may be missing.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="The file with the examples.")] = None,
-    data_format: Annotated[
-        str | None,
-        typer.Option("--format", help="csv, tsv, jsonl, json, parquet, conll, squad, lines, text."),
-    ] = None,
-    columns: Annotated[
-        list[str] | None, typer.Option("--map", help="NAME=COLUMN of the data. Repeatable.")
-    ] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option("--label", help="One of all labels. Repeatable.")
-    ] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(help="MODEL'S=DATA'S name of a label. Repeatable."),
-    ] = None,
-    slices: Annotated[
-        list[str] | None, typer.Option("--slice", help="A column to part scores by. Repeatable.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many examples, drawn.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is drawn.")] = None,
-    language: Annotated[str | None, typer.Option(help="Of the texts: zh, de ...")] = None,
-    judge: Annotated[str | None, typer.Option(help="Of judge: the model that judges.")] = None,
-    by: Annotated[str | None, typer.Option(help="Of choice: letter or logprobs.")] = None,
-    at_least: Annotated[
-        list[str] | None, typer.Option("--min", help="A gate: SCORE=NUMBER. Repeatable.")
-    ] = None,
-    at_most: Annotated[
-        list[str] | None, typer.Option("--max", help="A gate: SCORE=NUMBER. Repeatable.")
-    ] = None,
-    worse: Annotated[
-        list[str] | None,
-        typer.Option(help="A gate: SCORE=NUMBER, by which --against may be better. Repeatable."),
-    ] = None,
+    kind: opt.Kind = None,
+    model: opt.Model = None,
+    against: opt.Against = None,
+    data: opt.Data = None,
+    data_format: opt.Format = None,
+    columns: opt.Columns = None,
+    labels: opt.Labels = None,
+    rename: opt.Rename = None,
+    slices: opt.Slices = None,
+    limit: opt.Limit = None,
+    seed: opt.Seed = None,
+    language: opt.Language = None,
+    judge: opt.Judge = None,
+    by: opt.By = None,
+    at_least: opt.AtLeast = None,
+    at_most: opt.AtMost = None,
+    worse: opt.Worse = None,
     service_class: Annotated[
         ClassName, typer.Option("--class", help="Service class.")
     ] = ClassName.BATCH,
-    out: Out = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it.")] = False,
+    out: opt.Out = None,
+    detach: opt.Detach = False,
     json: Json = False,
 ) -> None:
     """Measure a model on examples that are answered already.
@@ -108,17 +75,22 @@ def run(
         "language": language,
         "judge": None if judge is None else {"model": judge},
         "by": by,
+        "gate": _gate(at_least, at_most, worse),
     }
+    given = {name: value for name, value in flags.items() if value not in (None, [], {})}
+    planned = plan(file, given, data)
+    run_evaluation(planned, service_class.value, out or [], detach=detach, as_json=json)
+
+
+def _gate(
+    at_least: list[str] | None, at_most: list[str] | None, worse: list[str] | None
+) -> dict[str, Any] | None:
     bounds: dict[str, dict[str, float]] = {}
     for name, pairs in (("min", at_least), ("max", at_most)):
         for score, number in _numbers(pairs, f"--{name}").items():
             bounds.setdefault(score, {})[name] = number
-    gate: dict[str, Any] = {"bounds": bounds, "worse": _numbers(worse, "--worse")}
-    given = {name: value for name, value in flags.items() if value not in (None, [], {})}
-    if any(gate.values()):
-        given["gate"] = gate
-    planned = plan(file, given, data)
-    run_evaluation(planned, service_class.value, out or [], detach=detach, as_json=json)
+    margins = _numbers(worse, "--worse")
+    return {"bounds": bounds, "worse": margins} if bounds or margins else None
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
@@ -155,7 +127,7 @@ def show(job_id: EvalID, json: Json = False) -> None:
         "llmos eval result 7f3a9c01 -o report.html", "llmos eval result 7f3a9c01 -o out.jsonl"
     )
 )
-def result(job_id: EvalID, out: Out = None, json: Json = False) -> None:
+def result(job_id: EvalID, out: opt.Out = None, json: Json = False) -> None:
     """Fetch an evaluation's report, or with --json write it to stdout."""
     from llmos.cli.evalrun import save
     from llmos.cli.find import find_job

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-"""Where tasks of one's own are run, nothing is to be fetched."""
 
 BOOTSTRAPS = 1000
 
@@ -32,9 +27,9 @@ def run_harness(
     from llmos.cli.output import emit_json, emit_table
     from llmos.cli.session import connect
 
-    offline = {} if include is None else OFFLINE
-    with _environment(offline):
-        evaluate, manager = _load(tasks, include)
+    evaluate, manager = _load(tasks, include)
+    if include is not None:
+        _keep_offline()
     with connect() as client:
         version = client.models.show(model)
     base, key = _address()
@@ -46,18 +41,18 @@ def run_harness(
         "tokenizer_backend": "none" if chat else "huggingface",
         "tokenized_requests": not chat,
         "max_length": version.context_length,
+        "header": {"Authorization": f"Bearer {key}"},
     }
-    with _environment({**offline, "OPENAI_API_KEY": key}):
-        found = evaluate(
-            model="local-chat-completions" if chat else "local-completions",
-            model_args=args,
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=limit,
-            num_fewshot=shots,
-            apply_chat_template=chat,
-            bootstrap_iters=BOOTSTRAPS,
-        )
+    found = evaluate(
+        model="local-chat-completions" if chat else "local-completions",
+        model_args=args,
+        tasks=list(tasks),
+        task_manager=manager,
+        limit=limit,
+        num_fewshot=shots,
+        apply_chat_template=chat,
+        bootstrap_iters=BOOTSTRAPS,
+    )
     results = {task: _figures(row) for task, row in found["results"].items()}
     if out is not None:
         _write(out, found)
@@ -112,19 +107,15 @@ def _address() -> tuple[str, str]:
     return url, endpoint.api_key or ""
 
 
-@contextlib.contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    """Variables that the harness reads, and only as long as it runs."""
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _keep_offline() -> None:
+    """Nothing is fetched from now on, whatever a task names."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    modules: list[Any] = [datasets.config, huggingface_hub.constants]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
+    datasets.config.HF_DATASETS_OFFLINE = True
 
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:

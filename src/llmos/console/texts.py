@@ -283,6 +283,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "kind.qa": ("answer questions", "问答"),
     "kind.embed": ("embed", "向量化"),
     "kind.rerank": ("rerank", "重排"),
+    "kind.caption": ("describe images", "图像描述"),
+    "kind.transcribe": ("transcribe", "语音转写"),
     # training
     "run.name": ("Run", "运行"),
     "run.state": ("State", "状态"),

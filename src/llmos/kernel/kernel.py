@@ -46,7 +46,8 @@ from llmos.kernel.front import Call
 from llmos.kernel.gauges import Gauges
 from llmos.kernel.jobs import made
 from llmos.kernel.jobs.config import JobsConfig
-from llmos.kernel.jobs.runner import JobServices, Runner
+from llmos.kernel.jobs.runner import Runner
+from llmos.kernel.jobs.services import JobServices
 from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import ChooseDtype, Placement

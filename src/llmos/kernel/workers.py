@@ -463,17 +463,8 @@ class Workers:
 
 
 _OF_PROGRAMS = (
-    msg.Told,
-    msg.Results,
-    msg.Calls,
-    msg.Asks,
-    msg.Waits,
-    msg.Checkpoint,
-    msg.Gather,
-    msg.Register,
-    msg.Returned,
-    msg.Raised,
-    msg.GaveWay,
+    *(msg.Told, msg.Results, msg.Calls, msg.Asks, msg.Waits, msg.Checkpoint, msg.Gather),
+    *(msg.Register, msg.Returned, msg.Raised, msg.GaveWay),
 )
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 import llmos.console
+from llmos.abi.jobs import JobState
+from llmos.abi.principal import ServiceClass
+from llmos.abi.tasks import TaskKind
+from llmos.console.found import find_pages
 from llmos.console.texts import TEXTS, Texts
 from llmos.errors import Conflict
 
 SOURCE = Path(llmos.console.__file__).parent
 CALL = re.compile(r"""(?:texts|markup|find)\(\s*f?["']([a-z_]+\.[a-z_.0-9]+)["']\s*[,)]""")
 PREFIX = re.compile(r"""(?:texts|markup|find)\(\s*["']([a-z_]+\.(?:[a-z]+\.)?)["'] \+""")
-SAME = {"param.top_p", "run.hint"}
 
 
 def _fields(text: str) -> set[str]:
@@ -53,3 +56,16 @@ def test_fields_are_filled_and_markup_is_escaped() -> None:
 def test_a_text_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(KeyError):
         Texts("en")("no.such.text")
+
+
+def test_what_other_packages_name_has_a_text() -> None:
+    named = {f"kind.{kind}" for kind in TaskKind} | {f"state.{state}" for state in JobState}
+    named |= {f"class.{one.name.lower()}" for one in ServiceClass}
+    named |= {f"nav.{page.name}" for page in find_pages()}
+    assert named - set(TEXTS) == set()
+
+
+def test_no_two_pages_have_one_place() -> None:
+    pages = find_pages()
+    for field in ("path", "name", "key", "order"):
+        assert len({getattr(page, field) for page in pages}) == len(pages)

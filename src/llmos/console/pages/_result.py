@@ -73,7 +73,8 @@ class ResultPane:
 
     def _show(self, reply: JobReply) -> None:
         job, texts = reply.job, self._visit.texts
-        self._pane.title.say(job.spec.name or texts("kind." + view.kind_of(job)))
+        kind = view.kind_of(job)
+        self._pane.title.say(job.spec.name or texts.find("kind." + kind, kind))
         self._bar.set_value(round(view.done_share(job) or 0.0, 3))
         self._cancel.set_visibility(job.state not in ENDED)
         self._facts.clear()

@@ -55,7 +55,7 @@ class Tasks:
         with Tag("section", classes="panel form"):
             Tag("h2", texts("task.new"))
             with Tag("div", classes="toolbar"):
-                kinds = {kind: texts("kind." + kind) for kind in view.KINDS}
+                kinds = {kind: texts.find("kind." + kind, kind) for kind in view.KINDS}
                 kind = ui.select(kinds, label=texts("task.type"), value="classify")
                 self._keep("type", kind.props("outlined dense options-dense").classes("middle"))
                 names = {view.AUTO: texts("task.auto"), **{name: name for name in models}}

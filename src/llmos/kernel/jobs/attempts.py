@@ -25,7 +25,7 @@ from llmos.kernel.jobs.writer import Writer
 from llmos.kernel.workers import Workers
 
 if TYPE_CHECKING:
-    from llmos.kernel.jobs.runner import JobServices
+    from llmos.kernel.jobs.services import JobServices
 
 LOST = WorkerLost("the attempt is not the job's any more")
 

@@ -8,15 +8,11 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from llmos.abi.channel import Channel
-from llmos.abi.files import FileStore
-from llmos.abi.jobs import ENDED, JobRecord, JobState, JobStore
+from llmos.abi.jobs import ENDED, JobRecord, JobState
 from llmos.abi.program import ProgramEntry
-from llmos.abi.registry import ModelVersion
 from llmos.errors import LLMOSError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
@@ -30,6 +26,7 @@ from llmos.kernel.jobs.entry import Entry, facts_of
 from llmos.kernel.jobs.hub import Hub
 from llmos.kernel.jobs.notes import Notes
 from llmos.kernel.jobs.schedules import end_revoked
+from llmos.kernel.jobs.services import JobServices
 from llmos.kernel.jobs.settle import Settler
 from llmos.kernel.spending import Spending
 from llmos.kernel.workers import Workers
@@ -45,23 +42,6 @@ RELEASE_TIMEOUT_S = 2.0
 
 MADE_WAY = 16
 """So many of the least urgent claimed jobs go back when more urgent ones find the window full."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobServices:
-    """What jobs need that the kernel is given. `program_of` raises PluginError for a name that is
-    nobody's; `find_model` finds a version, raising ModelNotFound; `register` makes a folder that
-    lies within another a version of a model, in the name of a job's owner; `connect` opens a front
-    end whose requests are the job's children; `is_revoked` tells of a principal whether its key is.
-    """
-
-    store: JobStore
-    files: FileStore
-    program_of: Callable[[str], ProgramEntry]
-    find_model: Callable[[str], ModelVersion]
-    register: Callable[[JobRecord, str, str, str], Awaitable[str]]
-    connect: Callable[[str], Channel]
-    is_revoked: Callable[[str], bool]
 
 
 class Runner:
