@@ -191,7 +191,8 @@ def test_nice_lets_one_run_that_waited_and_why_tells_it(
         for word in ("accepted, queued behind 0", "set to class interactive, nice -5 by admin"):
             assert word in told
         assert "runs on rep_" in told
-        assert "predicted" in told.splitlines()[-2]  # beside what it took
+        assert "predicted" in told.splitlines()[-3]  # beside what it took
+        assert told.splitlines()[-1].startswith("used ")
         assert "gave up its row: its slice is over" in story(client, first)[1]
     as_json = json.loads(server.cli("why", second, "--json").stdout)
     times_s = [d["after_s"] for d in as_json["decisions"]]

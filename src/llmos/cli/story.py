@@ -20,7 +20,8 @@ NS = 1_000_000_000
 def why(process_id: ProcessID, json: Json = False) -> None:
     """Explain a process: each decision about it, with its reason.
 
-    Times count from its arrival. At the end stands what was predicted beside what it took.
+    Times count from its arrival. At the end stands what was predicted beside what it took, and what
+    it has used of the machine.
     """
     from llmos.cli.find import find_process
     from llmos.cli.output import emit, emit_json
