@@ -43,6 +43,10 @@ test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) i
 	@$(BIN)/python tools/engine_venv.py gguf
 	@LLMOS_REQUIRE_DRIVERS=gguf .venv-gguf/bin/python -m pytest -q tests/contract/drivers tests/system/test_gguf.py $(ARGS)
 
+.PHONY: test-browser
+test-browser: setup ## the console in Chromium: every page, chat, compare, suspend, pull; needs chromium
+	@$(BIN)/pytest -q tests/browser $(ARGS)
+
 .PHONY: test-openvino
 test-openvino: setup ## the drivers' suite with OpenVINO GenAI, in .venv-openvino
 	@$(BIN)/python tools/engine_venv.py openvino

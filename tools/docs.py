@@ -1,7 +1,9 @@
 """Write the generated pages of `docs/`: `python tools/docs.py [--check]`.
 
-`docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results. With
-`--check` nothing is written; a page that is not fresh is a failure.
+`docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results,
+`docs/metrics.md` from the metrics, `docs/recipe.md` from the fields of a recipe, Grafana's
+dashboard from `tools/dashboard.py`. With `--check` nothing is written; a page that is not fresh is
+a failure.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import pydantic
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # it is run as a file
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n\n"
 
 
@@ -143,9 +146,41 @@ def benchmarks() -> str:
     return NOTE + "\n".join(lines).rstrip() + "\n"
 
 
+def metrics() -> str:
+    """The page of every metric."""
+    from tools.metrics_page import page
+
+    return NOTE + page()
+
+
+def grafana() -> str:
+    """The dashboard."""
+    from tools.dashboard import dashboard
+
+    return dashboard()
+
+
+def recipe() -> str:
+    """The page of every field of a recipe."""
+    from llmos.programs.train.help import as_markdown
+
+    lines = [
+        "# Recipes",
+        "",
+        "Every field of a recipe, as `llmos train --help-recipe` has them. How it all works is in",
+        "[train.md](train.md).",
+        "",
+        as_markdown(),
+    ]
+    return NOTE + "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration,
     "docs/benchmarks.md": benchmarks,
+    "docs/metrics.md": metrics,
+    "deploy/telemetry/grafana.json": grafana,
+    "docs/recipe.md": recipe,
 }
 
 

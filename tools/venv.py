@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "setup.log"
 OLDEST, NEWEST = (3, 11), (3, 13)
-TARGETS = {"run": ".", "dev": ".[dev]"}
+TARGETS = {"run": ".[console]", "dev": ".[dev]"}
 
 
 def digest() -> str:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,12 @@ from llmos import __version__
 from llmos.abi.driver import DriverEntry
 from llmos.abi.policy import MakePolicy
 from llmos.abi.program import ProgramEntry
-from llmos.api.app import build_app
+from llmos.abi.settings import SettingInfo
+from llmos.api.app import SEGMENTS, build_app
 from llmos.api.gate import GateClient
 from llmos.api.server import serve
 from llmos.cluster.local import LocalNode
+from llmos.console.front import Front
 from llmos.drivers.catalog import DRIVERS, choose, place
 from llmos.drivers.environments import find_version
 from llmos.errors import ConfigError, PluginError
@@ -38,9 +40,10 @@ from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
 from llmos.security.secrets import Secrets
-from llmos.settings import Settings, secret_variables, worker_env
+from llmos.settings import Settings, secret_variables, tell, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
+from llmos.storage.feedback import SqlFeedbackStore
 from llmos.storage.files import Files
 from llmos.storage.footprints import SqlFootprintLog, open_footprints
 from llmos.storage.home import Home, open_home
@@ -51,6 +54,11 @@ from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
 from llmos.telemetry.logs import setup_logs
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.setup import open_tracer
+from llmos.telemetry.tracer import Tracer
+from llmos.tracking.opening import open_sink
+from llmos.tracking.sink import Sink
+from llmos.tracking.tracker import Tracker
 from llmos.weights.processor import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -74,18 +82,22 @@ BUILTINS = (
 )
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start."""
+def run(settings: Settings, flags: Mapping[str, Any] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after a graceful stop. Raises LLMOSError for a bad start.
+
+    `flags` are those the settings were loaded with: they are told to whoever asks where a value is
+    from.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings))
+        return runner.run(_run(settings, tell(settings, flags)))
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, told: Sequence[SettingInfo]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _interrupted, stop)
-    async with system(settings) as (kernel, home, app):
+    async with system(settings, told) as (kernel, home, app):
         closed = asyncio.Event()
         socket = home.path / "api.sock"
         serving = asyncio.create_task(
@@ -112,23 +124,28 @@ def _interrupted(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
-    """Everything but the listening sockets, started in order and stopped in reverse."""
+async def system(
+    settings: Settings, told: Sequence[SettingInfo] = ()
+) -> AsyncIterator[tuple[Kernel, Home, ASGIApp]]:
+    """Everything but the listening sockets, started in order and stopped in reverse. `told`: the
+    settings as clients may read them."""
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
-        setup_logs(home.logs, settings.telemetry.log_level)
+        _setup_logs(settings, home)
         place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
         keys = Keys(home, database, settings.security)
         await keys.open()
         metrics = Metrics()
+        tracer = _open_tracer(settings, home, metrics, stack)
         disk = await _open_disk(settings, home, database, metrics)
         stack.push_async_callback(close_job_store, disk.jobs)
         stack.push_async_callback(disk.requests.close)
         registry = await _open_registry(settings, home, database, disk, stack)
         stack.push_async_callback(_end, asyncio.create_task(disk.keeper.run(), name="sweeping"))
+        _start_tracking(settings, home, disk, stack)
         authorizer = RoleAuthorizer()
         node = _open_node(home)
         snapshots, footprints = await _open_memory(settings, home, database, node, stack)
@@ -149,28 +166,60 @@ async def system(settings: Settings) -> AsyncIterator[tuple[Kernel, Home, ASGIAp
             housekeeping=disk.keeper,
             program_of=program_named,
             programs=installed_programs,
+            plan_of=entry_points.named,
             snapshots=snapshots,
             footprints=footprints,
+            feedback=SqlFeedbackStore(database, settings.storage),
             choose_dtype=choose_dtype,
             cache=home.cache,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
+            tracer=tracer,
+            watts_per_core=settings.telemetry.watts_per_core,
+            log_requests=settings.telemetry.log_requests,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
         await kernel.start(settings.preload)
-        app = build_app(
-            GateClient(kernel.connect()),
-            keys,
-            disk.uploads,
-            metrics.render,
-            settings.api,
-            authorizer=authorizer,
-            allowed_uid=os.geteuid(),
-            source=BlobReader(disk.blobs),
-        )
+        app = _build_edge(kernel, keys, disk, settings, told)
+        front = Front(app, SEGMENTS, settings.console)
+        stack.push_async_callback(front.close)
         _calm_collector()
-        yield kernel, home, app
+        yield kernel, home, front
+
+
+def _build_edge(
+    kernel: Kernel, keys: Keys, disk: Disk, settings: Settings, told: Sequence[SettingInfo]
+) -> ASGIApp:
+    return build_app(
+        GateClient(kernel.connect()),
+        keys,
+        disk.uploads,
+        kernel.metrics.render,
+        settings.api,
+        authorizer=kernel.authorizer,
+        allowed_uid=os.geteuid(),
+        tracer=kernel.tracer,
+        source=BlobReader(disk.blobs),
+        settings=told,
+    )
+
+
+def _setup_logs(settings: Settings, home: Home) -> None:
+    config = settings.telemetry
+    setup_logs(home.logs, config.log_level, config.log_format, requests=config.log_requests)
+
+
+def _open_tracer(
+    settings: Settings, home: Home, metrics: Metrics, stack: AsyncExitStack
+) -> Tracer | None:
+    """Raises ConfigError."""
+    opened = open_tracer(settings.telemetry, home.logs, __version__, metrics.spans_dropped.inc)
+    if opened is None:
+        return None
+    tracer, exporter = opened
+    stack.push_async_callback(asyncio.to_thread, exporter.close)
+    return tracer
 
 
 def _prover(database: Database, jobs: SqlJobStore) -> Callable[[], Awaitable[None]]:
@@ -251,6 +300,18 @@ async def _open_registry(
     for builtin in BUILTINS:
         await registry.register_builtin(builtin)
     return registry
+
+
+def _start_tracking(settings: Settings, home: Home, disk: Disk, stack: AsyncExitStack) -> None:
+    """Raises PluginError for a sink whose extra is missing."""
+    if not settings.tracking.sinks:
+        return
+    folder = home.path / "tracking"
+    sinks: dict[str, Sink] = {
+        name: open_sink(name, folder / name) for name in settings.tracking.sinks
+    }
+    tracker = Tracker(disk.jobs, folder, sinks, settings.tracking)
+    stack.push_async_callback(_end, asyncio.create_task(tracker.run(), name="tracking"))
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -342,6 +403,7 @@ def _welcome(url: str, home: Home) -> str:
     return (
         f"\nLLMOS {__version__} answers on {url}\n"
         f"Token: {home.token}\n"
+        f"Console: {url}/login#key={home.token}\n"
         f"Try:\n\n"
         f"  curl {url}/v1/chat/completions \\\n"
         f"    -H 'Authorization: Bearer {home.token}' \\\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmos.abi.settings import SettingInfo
 from llmos.api.config import ApiConfig
+from llmos.console.config import ConsoleConfig
 from llmos.drivers.config import DriversConfig
 from llmos.errors import ConfigError
 from llmos.kernel.config import KernelConfig
@@ -25,12 +28,15 @@ from llmos.registry.config import RegistryConfig
 from llmos.security.config import SecurityConfig
 from llmos.storage.config import StorageConfig
 from llmos.telemetry.config import TelemetryConfig
+from llmos.telemetry.redact import is_secret_name
+from llmos.tracking.config import TrackingConfig
 
 PREFIX = "LLMOS_"
 CLIENT_VARIABLES = frozenset({"LLMOS_URL", "LLMOS_API_KEY"})
 """Read by the sdk, not settings of the server."""
 TEST_VARIABLES = frozenset({"LLMOS_TEST_DATA", "LLMOS_REQUIRE_DATA"})
-_LISTS = frozenset({"preload", "registry.egress"})
+_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
+_LISTS = frozenset({"preload", "registry.egress", "tracking.programs", "tracking.sinks"})
 """Settings that are several values, with commas between them in the environment and in flags."""
 
 SECRET_SUFFIX = "_API_KEY"  # noqa: S105  a name's ending
@@ -51,11 +57,13 @@ class Settings(BaseModel):
     kernel: KernelConfig = KernelConfig()
     jobs: JobsConfig = JobsConfig()
     api: ApiConfig = ApiConfig()
+    console: ConsoleConfig = ConsoleConfig()
     storage: StorageConfig = StorageConfig()
     registry: RegistryConfig = RegistryConfig()
     security: SecurityConfig = SecurityConfig()
     drivers: DriversConfig = DriversConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 class Origin(NamedTuple):
@@ -94,6 +102,25 @@ def origins(
     ]
 
 
+def tell(
+    settings: Settings,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    folders: tuple[Path, ...] | None = None,
+) -> list[SettingInfo]:
+    """`origins` for those who ask a server: values as JSON says them, without passwords."""
+    return [
+        SettingInfo(key, _plain(value), origin, description)
+        for key, value, origin, description in origins(settings, flags, environ, folders)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | list):
+        return value
+    return _PASSWORD.sub(r"\1…@", str(value))
+
+
 def worker_env(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a worker may know of our environment: where programs are, and the locale. No secrets."""
     environ = os.environ if environ is None else environ
@@ -111,6 +138,12 @@ def secret_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]
     Whoever may register a remote model could else read any variable."""
     environ = os.environ if environ is None else environ
     return {name: value for name, value in environ.items() if name.endswith(SECRET_SUFFIX)}
+
+
+def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Values of our environment that by their names are secrets: what no bundle may hold."""
+    environ = os.environ if environ is None else environ
+    return [value for name, value in environ.items() if is_secret_name(name)]
 
 
 Layer = tuple[str, dict[str, Any]]

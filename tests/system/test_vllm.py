@@ -6,6 +6,7 @@ be installed there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -137,6 +138,23 @@ def test_nothing_of_a_dead_worker_stays(stories: httpx.Client, golden: dict[str,
         time.sleep(0.05)
     answer = stories.post("/v1/completions", json={"model": "wide", "prompt": [1]})
     if answer.status_code != 200:  # it was on its way into the dead one
+        assert answer.json()["error"]["code"] == "worker_lost"
+    expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+    assert complete(stories)["choices"][0]["token_ids"] == expected
+
+
+@needs_vllm
+@pytest.mark.timeout(900)
+def test_an_engine_that_dies_is_started_again(
+    stories: httpx.Client, golden: dict[str, Any]
+) -> None:
+    """vLLM's own process, with the worker still there: nobody waits for ever."""
+    complete(stories, max_tokens=5)
+    for pid in descendants(worker_of(stories, "wide")):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    answer = stories.post("/v1/completions", json={"model": "wide", "prompt": [1]})
+    if answer.status_code != 200:
         assert answer.json()["error"]["code"] == "worker_lost"
     expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
     assert complete(stories)["choices"][0]["token_ids"] == expected

@@ -40,7 +40,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     features: list[str] = []
 
 
-FEATURES = ("grammar", "logit_bias", "logprobs")
+FEATURES = ("grammar", "logit_bias", "logprobs", "prompt_logprobs")
 """What a request may ask for that not every driver can do; fields of `Sampling`."""
 
 

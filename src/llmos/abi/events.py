@@ -113,7 +113,8 @@ class Finished(msgspec.Struct, frozen=True, tag="fin"):
     """Terminal: done. `stop` is the stop string or token id that ended it, if one did.
 
     `deterministic` says in which mode every step of it ran; None from a driver without modes.
-    `served` is the kernel's to say, never a driver's.
+    `served` is the kernel's to say, never a driver's. `prompt_logprobs` of each token of the
+    prompt, where they were asked for; the first follows nothing, so its own is 0.
     """
 
     request_id: str
@@ -122,6 +123,7 @@ class Finished(msgspec.Struct, frozen=True, tag="fin"):
     stop: str | int | None = None
     deterministic: bool | None = None
     served: Served | None = None
+    prompt_logprobs: list[Logprobs] | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="err"):

@@ -33,9 +33,9 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     `top_k` 0 is off. `seed` None draws one from the system. Penalties: frequency and presence as
     OpenAI defines them (over generated tokens), repetition as CTRL does (prompt and generated).
     `logprobs`: with each token its log-probability and those of so many likeliest ones (0: its own
-    alone); None: not wanted. `logit_bias`: token ids, and what is added to
-    their logits. `grammar` binds the
-    answer; with tools, what is not a call of one.
+    alone); None: not wanted. `prompt_logprobs`: the same of the prompt's tokens. `logit_bias`:
+    token ids, and what is added to their logits. `grammar` binds the answer; with tools, what is
+    not a call of one.
     """
 
     temperature: float = 1.0
@@ -51,6 +51,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     stop_token_ids: list[int] = []
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logit_bias: list[tuple[int, float]] = []
     grammar: Grammar | None = None
 

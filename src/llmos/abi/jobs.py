@@ -37,6 +37,11 @@ that is no batch fails the job with an error whose `details["errors"]` is OpenAI
 `batch.errors`."""
 
 
+SPENT = "spent"
+"""Events of this kind end each attempt of a program: `value` is a `spent.Spent`, its calls' use
+included."""
+
+
 class JobState(enum.StrEnum):
     """BLOCKED (others must end) → PENDING ⇄ RUNNING → one of the last four.
 
@@ -61,7 +66,8 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked for. `inputs` is the program's own JSON.
 
     `files`: a name the program knows, and the file's id; the program finds each as a read-only
-    path. `needs` are jobs that must succeed first. `memory_bytes` 0: the program's own estimate.
+    path. `models`: a name the program knows, and the version whose folder it is to find by it.
+    `needs` are jobs that must succeed first. `memory_bytes` 0: the program's own estimate.
     `timeout_s` bounds one attempt's run, `expires_ns` the whole job. `max_attempts` bounds starts
     after failures that may pass; worker deaths are counted apart. Files that its results become
     are kept for `exports_expire_s` (None: until they are removed).
@@ -71,6 +77,7 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: dict[str, Any] = {}
     name: str = ""
     files: dict[str, str] = {}
+    models: dict[str, str] = {}
     service_class: ServiceClass = ServiceClass.BATCH
     nice: int = 0
     needs: list[str] = []
@@ -138,7 +145,7 @@ class JobEvent(msgspec.Struct, frozen=True, tag="jobevent"):
     """One line of a job's log. `number` counts within the job from 1, without gaps.
 
     `kind`: `log`, `metric`, `output`, `progress` (the program's), `state` (the kernel's decisions,
-    with the reason) or a program's own word.
+    with the reason), `spent` (the kernel's, see `SPENT`) or a program's own word.
     """
 
     job_id: str

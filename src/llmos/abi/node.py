@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from llmos.abi.channel import Channel
+from llmos.abi.spent import NodeEnergy
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
@@ -76,6 +77,10 @@ class WorkerHandle(Protocol):
         """Resident memory of it and its children now; 0 when it is gone or cannot be measured."""
         ...
 
+    def cpu_s(self) -> float:
+        """Processor seconds of it and of its children so far; 0 when it is gone or nobody knows."""
+        ...
+
     def trim(self) -> None:
         """Keep its stderr within its bound. Called every few seconds."""
         ...
@@ -94,6 +99,10 @@ class NodeAgent(Protocol):
 
     def measure(self) -> NodeMemory:
         """Its memory now. Reads a few small files; never raises."""
+        ...
+
+    def energy(self) -> NodeEnergy:
+        """Its counters now. Reads a few small files; never raises."""
         ...
 
     def memory_bytes(self) -> tuple[int, int]:

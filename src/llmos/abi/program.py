@@ -9,6 +9,7 @@ import msgspec
 
 from llmos.abi.events import ItemOutput, Logprobs, Served
 from llmos.abi.inference import Options, Prompt, Sampling, Usage
+from llmos.abi.registry import ModelVersion
 from llmos.errors import ErrorInfo
 
 RAW = "raw:"
@@ -24,6 +25,8 @@ class ProgramEntry(msgspec.Struct, frozen=True):
     `exports`: streams of keyed results that become files at the job's end, and their names: a row
     is a line, but those of a stream that begins with `RAW` are joined as they are.
     `about` is a line for people; `inputs` names each input with a line about it.
+    `plan`: entry string of a `Plan`, if it has one; the server imports it, so it is light.
+    `registers`: it makes models, so whoever submits it must have the right to.
     """
 
     name: str
@@ -35,6 +38,26 @@ class ProgramEntry(msgspec.Struct, frozen=True):
     exports: dict[str, str] = {}
     about: str = ""
     inputs: dict[str, str] = {}
+    plan: str = ""
+    registers: bool = False
+
+
+class Plan(Protocol):
+    """Looks at a job before it is accepted."""
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any],
+        files: Mapping[str, int],
+        models: Mapping[str, ModelVersion],
+        budget_bytes: int,
+    ) -> int:
+        """The memory it needs at most. `files` are sizes in bytes of those it was given, by
+        name, as `models` are.
+
+        Raises InvalidRequest for inputs that are none, ModelTooLarge naming what would fit.
+        """
+        ...
 
 
 class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,7 +72,7 @@ class Generate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The whole of one generation, or why there is none. `created_ns` is UTC; `tool_format` as in
-    `Prepared`, `logprobs` as in `Tokens`.
+    `Prepared`, `logprobs` as in `Tokens`, `prompt_logprobs` as in `Finished`.
 
     `outputs`: of an `ItemsPrompt`, one for each item, by index; `kind` is what was done with them.
     """
@@ -70,6 +93,7 @@ class Answer(msgspec.Struct, frozen=True):
     tool_format: str = ""
     logprobs: list[Logprobs] | None = None
     kind: str = ""
+    prompt_logprobs: list[Logprobs] | None = None
 
 
 class Context(Protocol):
@@ -88,6 +112,11 @@ class Context(Protocol):
     @property
     def files(self) -> Mapping[str, str]:
         """Read-only paths by the names of `JobSpec.files`."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """Read-only folders of model versions by the names of `JobSpec.models`."""
         ...
 
     @property
@@ -141,9 +170,24 @@ class Context(Protocol):
         with the key it was given; a failed one has `error` set."""
         ...
 
+    def ask(self, call: msgspec.Struct) -> Any:
+        """A system call of `abi.syscall` with the owner's rights, answered by its result. While
+        it waits, its place among running jobs is another's.
+
+        Those there are: ListModels, ShowModel, AliasModel, SubmitJob (the job is then this one's
+        child, its class at most this one's), ShowJob, RetryJob, WaitProcess. Raises what it failed
+        with.
+        """
+        ...
+
     def checkpoint(self, path: str) -> None:
         """Make a file of the scratch folder what the next attempt continues from. Durable when it
         returns."""
+        ...
+
+    def register(self, folder: str, name: str) -> str:
+        """Make a folder of the scratch folder a version of the model `name`; its reference. Once
+        it returns the version is there for everybody; equal contents are the version they were."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -117,6 +118,25 @@ class Registry(Protocol):
 
         Visible only when it is whole. Raises ModelNotFound, InvalidRequest (`to`), Conflict (it is
         quantized), ModelRejected (it cannot be), DiskFull, StorageError.
+        """
+        ...
+
+    async def set_alias(self, ref: str, alias: str, reason: str, set_by: str) -> ModelVersion:
+        """Let `name:alias` be this version from now on, whatever it was; the version as it stands.
+
+        Raises ModelNotFound, InvalidRequest (`alias`), StorageError.
+        """
+        ...
+
+    async def drop_alias(self, ref: str) -> ModelVersion:
+        """`name:alias` is nothing any more. Raises ModelNotFound, InvalidRequest (it is
+        no alias that was given)."""
+        ...
+
+    async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
+        """A folder that was made here, as a version of `name`. It is copied; checked as a pull's.
+
+        Raises InvalidRequest (a name that is none), ModelRejected, DiskFull, StorageError.
         """
         ...
 

@@ -12,11 +12,13 @@ import msgspec
 
 from llmos.abi.driver import MemoryReport
 from llmos.abi.events import Event
+from llmos.abi.feedback import FeedbackBody, FeedbackResult
 from llmos.abi.inference import GENERATE, Options, Prompt, Sampling
 from llmos.abi.jobs import JobEvent
 from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Principal, Role, ServiceClass
 from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
+from llmos.abi.spent import Spent
 from llmos.abi.syscall_jobs import JobBody, JobResult
 from llmos.errors import ErrorInfo
 
@@ -60,6 +62,20 @@ class QuantizeModel(msgspec.Struct, frozen=True, tag="models.quantize"):
 
 
 class RemoveModel(msgspec.Struct, frozen=True, tag="models.remove"):
+    ref: str
+
+
+class AliasModel(msgspec.Struct, frozen=True, tag="models.alias"):
+    """Let `name:alias` be this version from now on; answered by a `Model`, as it then stands."""
+
+    ref: str
+    alias: str
+    reason: str = ""
+
+
+class UnaliasModel(msgspec.Struct, frozen=True, tag="models.unalias"):
+    """`ref` is `name:alias`, which is nothing any more; answered by the `Model` it was."""
+
     ref: str
 
 
@@ -189,6 +205,8 @@ Body = (
     | PullModel
     | QuantizeModel
     | RemoveModel
+    | AliasModel
+    | UnaliasModel
     | LoadModel
     | UnloadModel
     | PinModel
@@ -204,6 +222,7 @@ Body = (
     | ResumeProcess
     | AttachStream
     | JobBody
+    | FeedbackBody
     | Status
     | Health
     | AddKey
@@ -301,7 +320,8 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     """A line of `ps`. `reason` says why it is in this state. `cached_tokens` of the prompt were
     found in a prefix cache, which is known when it has ended. `driver` serves the model, and why.
 
-    Of a job, `model` is its program, `progress` in 0..1 what it has done of all it knows of.
+    `spent` is known of a request that has ended. Of a job, `model` is its program, `progress` in
+    0..1 what it has done of all it knows of.
     """
 
     process_id: str
@@ -324,6 +344,7 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     progress: float | None = None
     cached_tokens: int = 0
     driver: str = ""
+    spent: Spent | None = None
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -411,6 +432,7 @@ Result = (
     | NewKey
     | RevokedKey
     | JobResult
+    | FeedbackResult
     | Done
 )
 

@@ -13,7 +13,12 @@ from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
 from llmos.abi.jobs import JobProgress, NewEvent, ResultRow
 from llmos.abi.program import Answer, Generate
+from llmos.abi.syscall import AliasModel, ListModels, Result, ShowModel, WaitProcess
+from llmos.abi.syscall_jobs import RetryJob, ShowJob, SubmitJob
 from llmos.errors import ErrorInfo
+
+Askable = ListModels | ShowModel | AliasModel | SubmitJob | ShowJob | RetryJob | WaitProcess
+"""System calls that a program may make."""
 
 
 class WorkerRole(enum.StrEnum):
@@ -96,8 +101,9 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
 class Run(msgspec.Struct, frozen=True, tag="run"):
     """To a program worker, once. Answered at the end by `Returned`, `Raised` or `GaveWay`.
 
-    `files` are read-only paths by name, `checkpoint` the path of the newest one, `done_keys` the
-    (stream, key) of results that are kept already. Bounds: results on their way, log lines/s.
+    `files` and `models` are read-only paths by name, `checkpoint` the path of the newest one,
+    `done_keys` the (stream, key) of results that are kept already. Bounds: results on their way,
+    log lines/s.
     """
 
     job_id: str
@@ -110,6 +116,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     max_results_in_flight: int
     max_log_lines_per_s: float
     max_calls_in_flight: int
+    models: dict[str, str] = {}
 
 
 class GiveWay(msgspec.Struct, frozen=True, tag="giveway"):
@@ -125,6 +132,14 @@ class Answers(msgspec.Struct, frozen=True, tag="answers"):
     answers: list[tuple[int, Answer]]
 
 
+class Replied(msgspec.Struct, frozen=True, tag="replied"):
+    """Of a system call, by the number the worker gave it: its result, or why there is none."""
+
+    number: int
+    result: Result | None = None
+    error: ErrorInfo | None = None
+
+
 class Kept(msgspec.Struct, frozen=True, tag="kept"):
     """So many more results are durable; `checkpoint`: the one asked for is, or why not."""
 
@@ -137,6 +152,13 @@ class Gathered(msgspec.Struct, frozen=True, tag="gathered"):
     """The file that was asked for, or why there is none."""
 
     path: str = ""
+    error: ErrorInfo | None = None
+
+
+class Registered(msgspec.Struct, frozen=True, tag="registered"):
+    """The version that was asked for, or why there is none."""
+
+    ref: str = ""
     error: ErrorInfo | None = None
 
 
@@ -160,8 +182,10 @@ ToWorker = (
     | Run
     | GiveWay
     | Answers
+    | Replied
     | Kept
     | Gathered
+    | Registered
     | Shutdown
 )
 
@@ -192,11 +216,13 @@ class LoadError(msgspec.Struct, frozen=True, tag="loaderr"):
 class Step(msgspec.Struct, frozen=True, tag="step"):
     """Everything one engine step produced: one message per step, not per token.
 
-    `step_s` is the wall time of the step in seconds.
+    `step_s` is the wall time of the step in seconds, `cpu_s` what the worker used of the processors
+    since the message before.
     """
 
     events: list[Event]
     step_s: float
+    cpu_s: float = 0.0
 
 
 class Suspended(msgspec.Struct, frozen=True, tag="suspended"):
@@ -254,6 +280,13 @@ class Calls(msgspec.Struct, frozen=True, tag="calls"):
     calls: list[tuple[int, Generate]]
 
 
+class Asks(msgspec.Struct, frozen=True, tag="asks"):
+    """A system call of a program; answered by one `Replied`."""
+
+    number: int
+    body: Askable
+
+
 class Waits(msgspec.Struct, frozen=True, tag="waits"):
     """The program does nothing but wait for its calls (`idle`), or works again."""
 
@@ -271,6 +304,14 @@ class Gather(msgspec.Struct, frozen=True, tag="gather"):
     durable. One at a time."""
 
     stream: str
+
+
+class Register(msgspec.Struct, frozen=True, tag="register"):
+    """A folder of the scratch folder becomes a version of the model `name`; answered by
+    `Registered`. One at a time."""
+
+    path: str
+    name: str
 
 
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
@@ -308,9 +349,11 @@ FromWorker = (
     | Told
     | Results
     | Calls
+    | Asks
     | Waits
     | Checkpoint
     | Gather
+    | Register
     | Returned
     | Raised
     | GaveWay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,6 +14,7 @@ from llmos.abi.blob import BlobSink
 from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer
+from llmos.abi.settings import SettingInfo
 from llmos.api.call import Edge, Endpoint, encode_json
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
@@ -23,6 +24,7 @@ from llmos.api.routes import (
     batches,
     chat,
     completions,
+    feedback,
     files,
     health,
     home,
@@ -40,6 +42,7 @@ from llmos.api.routes import (
 )
 from llmos.api.routes.spec import RouteSpec
 from llmos.shapes.status import INVALID
+from llmos.telemetry.tracer import Tracer
 
 ROUTES: list[RouteSpec] = [
     *chat.ROUTES,  # first: routes are tried in order
@@ -58,9 +61,13 @@ ROUTES: list[RouteSpec] = [
     *tasks.ROUTES,
     *home.ROUTES,
     *keys.ROUTES,
+    *feedback.ROUTES,
     *uploads.ROUTES,
     *health.ROUTES,
 ]
+
+SEGMENTS = frozenset(spec.path.split("/")[1] for spec in ROUTES) | {"openapi.json"}
+"""First segments of every path of the API."""
 
 
 def build_app(
@@ -73,16 +80,30 @@ def build_app(
     authorizer: Authorizer,
     source: BlobSource,
     allowed_uid: int | None = None,
+    tracer: Tracer | None = None,
+    settings: Sequence[SettingInfo] = (),
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
-    `authorizer` is asked for what does not pass the gate: uploads and metrics.
+    `authorizer` is asked for what does not pass the gate: uploads, metrics, `settings`.
     """
-    edge = Edge(gate, authenticator, authorizer, sink, source, render_metrics, config, allowed_uid)
+    edge = Edge(
+        gate,
+        authenticator,
+        authorizer,
+        sink,
+        source,
+        render_metrics,
+        config,
+        allowed_uid,
+        tracer=tracer,
+        settings=settings,
+    )
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(
         routes=[
-            Route(s.path, Endpoint(edge, s.handler, s.needs_key), methods=[s.method]) for s in specs
+            Route(s.path, Endpoint(edge, s.handler, s.needs_key, s.path), methods=[s.method])
+            for s in specs
         ]
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body in many clients

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from llmos.abi.events import Aborted, Event, Failed
 from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
 from llmos.abi.principal import Authenticator, Authorizer, Principal
+from llmos.abi.settings import SettingInfo
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.status import encode_envelope, error_headers
@@ -31,13 +32,15 @@ from llmos.errors import (
     ShuttingDown,
 )
 from llmos.shapes.status import http_error
+from llmos.telemetry.spans import Context, Kind, Span, Value
+from llmos.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
 CONNECTION = "llmos.connection"
 """Key of the `Connection` in an ASGI scope's extensions."""
 
-_TRACE_PARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_PARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -68,8 +71,10 @@ class Edge:
     render_metrics: Callable[[], tuple[bytes, str]]
     config: ApiConfig
     allowed_uid: int | None
+    settings: Sequence[SettingInfo] = ()
     num_uploads: Counter[str] = field(default_factory=Counter)
     """Under way, by tenant."""
+    tracer: Tracer | None = None
 
     @contextmanager
     def uploading(self, tenant_id: str) -> Iterator[None]:
@@ -101,6 +106,8 @@ class Call:
         "receive",
         "request_id",
         "scope",
+        "status",
+        "trace",
         "written_s",
     )
 
@@ -116,6 +123,8 @@ class Call:
         self.is_started = False
         self.is_sse = False
         self.error_prefix = b"data: "
+        self.status = 0
+        self.trace: Context | None = None
         self._principal: Principal | None = None
 
     @property
@@ -127,7 +136,15 @@ class Call:
 
     @property
     def trace_parent(self) -> str | None:
-        """The W3C trace context of the caller, if it is well-formed."""
+        """The W3C trace context that what is called becomes part of: of the answer's own span, or
+        the caller's if it is well-formed."""
+        if self.trace is not None:
+            return self.trace.header
+        return self.given_trace_parent
+
+    @property
+    def given_trace_parent(self) -> str | None:
+        """The caller's."""
         given = self.headers.get(b"traceparent")
         return given.decode() if given and _TRACE_PARENT.fullmatch(given) else None
 
@@ -149,7 +166,7 @@ class Call:
         """Send status and headers."""
         if not self.request_id:
             self.request_id = new_id("req")
-        self.is_started = True
+        self.is_started, self.status = True, status
         await self._send(
             {
                 "type": "http.response.start",
@@ -229,6 +246,36 @@ def watching(call: Call, on_gone: Callable[[], object]) -> Iterator[None]:
         watcher.cancel()
 
 
+@contextmanager
+def answering(tracer: Tracer, call: Call, method: str, route: str) -> Iterator[None]:
+    """A span around an answer: of whoever sends a trace context, and of whatever is no GET, for
+    those are asked all the time by what watches us."""
+    given, begun_ns = call.given_trace_parent, time.time_ns()
+    context = tracer.begin(given) if given is not None or method != "GET" else None
+    call.trace = context
+    try:
+        yield
+    finally:
+        if context is not None and context.is_sampled:
+            attributes: dict[str, Value] = {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": call.status,
+                "llmos.request_id": call.request_id,
+            }
+            failed = f"status {call.status}" if call.status >= 500 else ""
+            span = Span(
+                context,
+                f"{method} {route}",
+                begun_ns,
+                time.time_ns(),
+                kind=Kind.SERVER,
+                attributes=attributes,
+                error=failed,
+            )
+            tracer.give(lambda: [span])
+
+
 def _let_go(error: Exception) -> None:
     """A stream keeps the error it raised, whose frames keep the stream and the request's body: a
     cycle of megabytes that only a full collection, a rare thing here, would free.
@@ -242,13 +289,25 @@ Handler = Callable[[Call], Awaitable[None]]
 class Endpoint:
     """An ASGI app: authenticates, runs one handler, turns whatever it raises into an answer."""
 
-    def __init__(self, edge: Edge, handler: Handler, needs_key: bool = True) -> None:
+    def __init__(
+        self, edge: Edge, handler: Handler, needs_key: bool = True, path: str = ""
+    ) -> None:
         self._edge = edge
         self._handler = handler
         self._needs_key = needs_key
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self._edge, scope, receive, send)
+        tracer = self._edge.tracer
+        if tracer is None:
+            await self._answer(call)
+            return
+        with answering(tracer, call, scope["method"], self._path):
+            await self._answer(call)
+
+    async def _answer(self, call: Call) -> None:
+        scope = call.scope
         try:
             if self._needs_key:
                 call.authenticate()
@@ -262,5 +321,7 @@ class Endpoint:
             call.abort_if_blocked()
             await call.fail(ShuttingDown("The server is shutting down."))
         except Exception:
-            log.exception("a route failed on %s %s", scope["method"], scope["path"])
+            call.request_id = call.request_id or new_id("req")
+            extra = {"request_id": call.request_id}
+            log.exception("a route failed on %s %s", scope["method"], scope["path"], extra=extra)
             await call.fail(LLMOSError("An error inside the server; its log has more."))

@@ -49,7 +49,9 @@ class Outcome:
         """As an answer has it. Raises as `end` does."""
         end, text, form = self.end, "".join(self.texts), accepted.tool_format
         ids = self.token_ids if with_ids else None
-        choice = Choice(text, end.reason, end.stop, end.usage, ids, self.logprobs)
+        choice = Choice(
+            text, end.reason, end.stop, end.usage, ids, self.logprobs, end.prompt_logprobs
+        )
         if not form:
             return choice
         heard = hear(text, form, wanted)

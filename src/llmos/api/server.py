@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -24,6 +26,8 @@ LAST_WORDS_S = 1.0
 POLL_PERIOD_S = 0.01
 DATE_PERIOD_S = 1.0
 SWEEP_PERIOD_S = 0.5
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+"""One message of a websocket, which only pages of the console open."""
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7), without its final null."""
 
@@ -147,7 +151,9 @@ def _uvicorn_config(app: ASGIApp, config: ApiConfig) -> uvicorn.Config:
         app,
         http=protocol,
         loop="none",
-        ws="none",
+        ws=_websockets(),
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,  # pages are near or behind a proxy; it costs on every update
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -156,6 +162,11 @@ def _uvicorn_config(app: ASGIApp, config: ApiConfig) -> uvicorn.Config:
         backlog=BACKLOG,
         timeout_keep_alive=int(config.keepalive_timeout_s) + 1,
     )
+
+
+def _websockets() -> Literal["websockets-sansio", "none"]:
+    """The console's pages need them and bring the library; the API has none."""
+    return "websockets-sansio" if importlib.util.find_spec("websockets") else "none"
 
 
 class _Server(uvicorn.Server):
@@ -194,7 +205,7 @@ class _Server(uvicorn.Server):
         state = self.server_state
         for server in self.servers:
             server.close()
-        for connection in self._connections():
+        for connection in self._open():
             connection.shutdown()
         try:
             async with asyncio.timeout(self._graceful_s):
@@ -211,10 +222,10 @@ class _Server(uvicorn.Server):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS_S)
-        for connection in self._connections():
+        for connection in self._open():
             connection.transport.close()
         await asyncio.sleep(POLL_PERIOD_S)
-        for connection in self._connections():
+        for connection in self._open():
             connection.transport.abort()
 
     async def _sweep(self) -> None:
@@ -224,6 +235,10 @@ class _Server(uvicorn.Server):
             for connection in self._connections():
                 connection.sweep(loop.time())
             await asyncio.sleep(SWEEP_PERIOD_S)
+
+    def _open(self) -> list[Any]:
+        """Every connection: those that speak HTTP, and websockets, which are of another class."""
+        return list(self.server_state.connections)
 
     def _connections(self) -> list[EdgeProtocol]:
         return [c for c in self.server_state.connections if isinstance(c, EdgeProtocol)]

@@ -31,7 +31,7 @@ def show(
     entries = llmos.settings.origins(llmos.settings.load({}))
     if json:
         names = ("key", "value", "origin", "description")
-        told = [(key, _plain(value), where, about) for key, value, where, about in entries]
+        told = [(key, plain(value), where, about) for key, value, where, about in entries]
         emit_json({"settings": [dict(zip(names, entry, strict=True)) for entry in told]})
         return
     headers = ("KEY", "VALUE", "ORIGIN", "MEANING")
@@ -40,7 +40,7 @@ def show(
     emit_table(headers[:num_columns], rows, "no settings")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON can say it: a path is its text."""
     return value if value is None or isinstance(value, bool | int | float | list) else str(value)
 

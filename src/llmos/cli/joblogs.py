@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from llmos.abi.jobs import JobEvent
+    from llmos.abi.jobs import JobEvent, JobRecord
+    from llmos.abi.spent import Spent
     from llmos.sdk import Client
 
 NS = 1_000_000_000
@@ -67,6 +68,48 @@ def show_event(event: JobEvent, *, as_json: bool) -> None:
         emit_json(event)
     else:
         emit(event_line(event))
+
+
+def use_of(client: Client, job: JobRecord) -> list[tuple[str, str]]:
+    """Of one that has ended, what all its attempts have used: a line of a table, or none."""
+    from llmos.abi.jobs import ENDED, SPENT
+    from llmos.errors import OffsetLost
+
+    if job.state not in ENDED:
+        return []
+    try:
+        events = client.jobs.events(job.job_id, kinds=[SPENT])
+    except OffsetLost:  # the beginning of a very long log is gone
+        return []
+    attempts = [spent for event in events if (spent := _spent(event)) is not None]
+    return [("used", _sum(attempts))] if attempts else []
+
+
+def _spent(event: JobEvent) -> Spent | None:
+    """None of what a program says under the kernel's word."""
+    import msgspec
+
+    from llmos.abi.spent import Spent
+
+    try:
+        return msgspec.convert(event.value, Spent)
+    except msgspec.ValidationError:
+        return None
+
+
+def _sum(attempts: list[Spent]) -> str:
+    from llmos.abi.spent import Spent
+    from llmos.cli.story import used
+
+    told = [spent.joules for spent in attempts if spent.joules is not None]
+    whole = Spent(
+        cpu_s=sum(spent.cpu_s for spent in attempts),
+        engine_s=sum(spent.engine_s for spent in attempts),
+        memory_bytes=max(spent.memory_bytes for spent in attempts),
+        joules=sum(told) if told else None,
+        basis=attempts[-1].basis,
+    )
+    return used(whole).removeprefix("used ")
 
 
 def event_line(event: JobEvent) -> str:

@@ -255,16 +255,18 @@ def progress_text(job: JobRecord) -> str:
 def show(job_id: JobID, json: Json = False) -> None:
     """Show everything known of a job."""
     from llmos.cli.find import find_job
+    from llmos.cli.joblogs import use_of
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
     from llmos.cli.text import table
 
     with connect() as client:
         reply = client.jobs.show(find_job(client, job_id))
-    if json:
-        emit_json(reply)
-    else:
-        emit(table(("job", reply.job.job_id), list(_facts(reply))))
+        if json:
+            emit_json(reply)
+        else:
+            facts = [*_facts(reply), *use_of(client, reply.job)]
+            emit(table(("job", reply.job.job_id), facts))
 
 
 def _facts(reply: JobReply) -> list[tuple[str, str]]:

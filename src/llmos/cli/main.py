@@ -15,21 +15,26 @@ from llmos import __version__
 from llmos.cli import (
     backup,
     configure,
+    debug,
     disk,
+    evals,
     files,
     infer,
     jobs,
     keys,
     library,
     models,
+    pipelines,
     processes,
     run,
+    runs,
     serve,
     sim,
     story,
     system,
     tasks,
     top,
+    train,
 )
 from llmos.cli.options import examples
 
@@ -95,6 +100,14 @@ _COMMANDS = (
     ),
     (models.rm, ("llmos rm pilot:1", "llmos rm pilot:1 --yes")),
     (
+        models.promote,
+        (
+            "llmos promote mine:3",
+            "llmos promote mine:3 staging",
+            "llmos promote mine staging --off",
+        ),
+    ),
+    (
         models.load,
         (
             "llmos load pilot",
@@ -105,6 +118,14 @@ _COMMANDS = (
     ),
     (models.pin, ("llmos pin pilot", "llmos pin pilot --off")),
     (models.unload, ("llmos unload pilot",)),
+    (
+        train.train,
+        (
+            "llmos train --name sentiment --train train.csv --validation val.csv --test test.csv",
+            "llmos train recipe.yaml --set training.epochs=5",
+            "llmos train --help-recipe",
+        ),
+    ),
     (processes.ps, ("llmos ps", "llmos ps --all --model pilot", "llmos ps --memory --wide")),
     (top.top, ("llmos top", "llmos top --once", "llmos top --json --interval 5")),
     (
@@ -115,7 +136,15 @@ _COMMANDS = (
     (processes.suspend, ("llmos suspend 7f3a9c01",)),
     (processes.resume, ("llmos resume 7f3a9c01",)),
     (processes.wait, ("llmos wait 7f3a9c01", "llmos wait 7f3a9c01 --timeout 10")),
-    (story.logs, ("llmos logs 7f3a9c01", "llmos logs 7f3a9c01 --follow")),
+    (
+        story.logs,
+        (
+            "llmos logs -f",
+            "llmos logs -n 100 --level warning",
+            "llmos logs 7f3a9c01",
+            "llmos logs 7f3a9c01 --follow",
+        ),
+    ),
     (story.why, ("llmos why 7f3a9c01", "llmos why 7f3a9c01 --json")),
     (
         sim.sim,
@@ -141,10 +170,14 @@ for _command, _examples in _COMMANDS:
     app.command(epilog=examples(*_examples), context_settings=_context)(_command)
 app.add_typer(jobs.app, name="job")
 app.add_typer(tasks.app, name="task")
+app.add_typer(runs.app, name="runs")
+app.add_typer(evals.app, name="eval")
+app.add_typer(pipelines.app, name="pipeline")
 app.add_typer(library.app, name="models")
 app.add_typer(files.app, name="file")
 app.add_typer(keys.app, name="key")
 app.add_typer(configure.app, name="config")
+app.add_typer(debug.app, name="debug")
 
 
 @functools.cache

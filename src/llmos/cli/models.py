@@ -1,4 +1,4 @@
-"""`pull ls show quantize rm load pin unload`: the models of a server."""
+"""`pull ls show quantize rm promote load pin unload`: the models of a server."""
 
 from __future__ import annotations
 
@@ -233,6 +233,37 @@ def rm(
         emit_json(removed)
     else:
         emit(f"removed {removed.ref}")
+
+
+def promote(
+    ref: Ref,
+    alias: Annotated[
+        str, typer.Argument(help="Its other name, such as production: NAME:production is it then.")
+    ] = "production",
+    off: Annotated[
+        bool, typer.Option("--off", help="Take the alias away from the version that has it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept with it.")] = "",
+    json: Json = False,
+) -> None:
+    """Give a model version an alias, such as production.
+
+    Whoever asks for NAME:ALIAS is answered by this version from now on. `llmos pipeline` does it
+    once a gate has been passed.
+    """
+    from llmos.cli.output import emit, emit_json
+    from llmos.cli.session import connect
+
+    with connect() as client:
+        if off:
+            name = ref.partition(":")[0]
+            version = client.models.unalias(f"{name}:{alias}")
+        else:
+            version = client.models.alias(ref, alias, reason=reason)
+    if json:
+        emit_json(version)
+    else:
+        emit(f"{version.name}:{alias} is {'nothing now' if off else version.ref}")
 
 
 def load(

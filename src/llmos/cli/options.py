@@ -41,6 +41,15 @@ class QuantizedType(enum.StrEnum):
     INT4 = "int4"
 
 
+class LogLevel(enum.StrEnum):
+    """Least to most severe."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def examples(*lines: str) -> str:
     """The end of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -45,7 +45,7 @@ def serve(
     import llmos.boot
     import llmos.settings
 
-    code = llmos.boot.run(llmos.settings.load(flags))
+    code = llmos.boot.run(llmos.settings.load(flags), flags)
     if code != OK:
         raise typer.Exit(code)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmos.cli.options import Json, ProcessID
+from llmos.cli.options import Json, LogLevel, ProcessID
 
 if TYPE_CHECKING:
+    from llmos.abi.spent import Spent
     from llmos.abi.syscall import Decided, ProcessInfo, ProcessStory
     from llmos.sdk import Client
 
@@ -56,6 +57,19 @@ def timeline(story: ProcessStory) -> Iterator[str]:
         after_s = (decided.at_ns - info.created_ns) / NS
         yield one_line(f"{after_s:+10.3f} s  {decided.state:<10}  {decided.reason}")
     yield _sums(info)
+    if info.spent is not None:
+        yield used(info.spent)
+
+
+def used(spent: Spent) -> str:
+    """What it cost the machine, in one line; where the energy is from stands beside it."""
+    from llmos.cli.text import size
+
+    made = f"used {spent.cpu_s:.3f} s of processors, {spent.engine_s:.3f} s of its engine"
+    made += f", {size(spent.memory_bytes)}"
+    if spent.joules is not None:
+        made += f", {spent.joules:.3g} J ({spent.basis})"
+    return made
 
 
 def _sums(info: ProcessInfo) -> str:
@@ -72,13 +86,29 @@ def _sums(info: ProcessInfo) -> str:
 
 
 def logs(
-    process_id: ProcessID,
+    process_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Of a process; without it, the server's own log."),
+    ] = None,
+    *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the process has ended.")
+        bool, typer.Option("--follow", "-f", help="Go on until the process has ended, or for ever.")
     ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many last lines of the server's log.")
+    ] = 20,
+    level: Annotated[
+        LogLevel, typer.Option(help="Of the server's log, only what is as severe.")
+    ] = LogLevel.DEBUG,
     json: Json = False,
 ) -> None:
-    """Print the decisions about a process as log lines."""
+    """Print the server's log, or the decisions about one process.
+
+    The server's log is a file of its home: it is there also when no server runs.
+    """
+    if process_id is None:
+        _server_logs(lines, level, follow=follow, json=json)
+        return
     from llmos.cli.find import find_process
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
@@ -91,6 +121,19 @@ def logs(
                 emit_json({"process_id": name, **to_wire(decided)})
             else:
                 emit(log_line(name, decided))
+
+
+def _server_logs(lines: int, level: LogLevel, *, follow: bool, json: bool) -> None:
+    from llmos.cli import serverlog
+    from llmos.cli.output import emit, emit_json
+
+    for entry in serverlog.entries(serverlog.log_path(), lines, follow=follow):
+        if not serverlog.is_at_least(entry, level.value):
+            continue
+        if json:
+            emit_json(entry)
+        else:
+            emit(serverlog.text_of(entry))
 
 
 def log_line(process_id: str, decided: Decided) -> str:

@@ -34,7 +34,7 @@ def read_task_file(path: Path) -> Planned:
     """Raises InvalidRequest for what is no task file."""
     from llmos.errors import InvalidRequest
 
-    body = _read_yaml(path)
+    body = read_yaml(path, "task")
     source, targets = None, {}
     given = body.get("input")
     if isinstance(given, dict) and "path" in given:
@@ -54,14 +54,15 @@ def read_task_file(path: Path) -> Planned:
     return Planned(body, source, targets)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a file; `what` it holds is for the error. Raises InvalidRequest."""
     import yaml
 
     from llmos.errors import InvalidRequest
 
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidRequest(f"{path} is over {MAX_FILE_BYTES} bytes: no task file")
+            raise InvalidRequest(f"{path} is over {MAX_FILE_BYTES} bytes: no {what} file")
         body = yaml.load(path.read_text("utf-8"), _loader())  # noqa: S506 - a safe one
     except OSError as error:
         raise InvalidRequest(f"{path}: {error.strerror}", param="FILE") from error
@@ -69,7 +70,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         text = " ".join(str(error).split())
         raise InvalidRequest(f"{path} is not YAML: {text}", param="FILE") from error
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
-        raise InvalidRequest(f"{path} holds no task: fields with values", param="FILE")
+        raise InvalidRequest(f"{path} holds no {what}: fields with values", param="FILE")
     return body
 
 

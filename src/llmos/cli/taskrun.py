@@ -34,7 +34,7 @@ def run_task(planned: Planned, *, detach: bool, as_json: bool) -> None:
         if (reason := reply.job.spec.inputs["task"].get("reason")) and not as_json:
             note(f"{reply.job.spec.inputs['task']['model']}: {reason}")
         try:
-            job = _wait(client, task_id)
+            job = wait(client.tasks.show, task_id)
         except KeyboardInterrupt:
             note(f"{task_id} goes on; `llmos task show {task_id[-8:]}` tells how far it is")
             raise
@@ -111,7 +111,7 @@ def _summary(outputs: dict[str, object]) -> str:
     return "; ".join(parts)
 
 
-def _wait(client: Client, task_id: str) -> JobRecord:
+def wait(show_job: Callable[[str], JobReply], job_id: str) -> JobRecord:
     """Until it has ended, however often the server is started again meanwhile."""
     from llmos.abi.jobs import ENDED
     from llmos.cli.config import LIMITS
@@ -121,7 +121,7 @@ def _wait(client: Client, task_id: str) -> JobRecord:
     with _bar() as show:
         while True:
             try:
-                reply = client.tasks.show(task_id)
+                reply = show_job(job_id)
             except (ServerUnreachable, ShuttingDown):
                 if time.monotonic() >= give_up_s:
                     raise

@@ -255,6 +255,7 @@ def ls(
 def show(task_id: TaskID, json: Json = False) -> None:
     """Show what is known of a task."""
     from llmos.cli.find import find_job
+    from llmos.cli.joblogs import use_of
     from llmos.cli.output import emit, emit_json
     from llmos.cli.session import connect
     from llmos.cli.taskshow import facts
@@ -262,10 +263,11 @@ def show(task_id: TaskID, json: Json = False) -> None:
 
     with connect() as client:
         reply = client.tasks.show(find_job(client, task_id))
-    if json:
-        emit_json(reply)
-    else:
-        emit(table(("task", reply.job.job_id), facts(reply)))
+        if json:
+            emit_json(reply)
+        else:
+            told = [*facts(reply), *use_of(client, reply.job)]
+            emit(table(("task", reply.job.job_id), told))
 
 
 @app.command(epilog=examples("llmos task cancel 7f3a9c01"))

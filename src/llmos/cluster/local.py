@@ -12,8 +12,10 @@ from pathlib import Path
 
 import llmos
 from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
+from llmos.abi.spent import NodeEnergy
 from llmos.cluster import memory, proc
 from llmos.cluster.devices import Devices
+from llmos.cluster.energy import Energy
 from llmos.cluster.leftovers import Notebook
 from llmos.errors import WorkerError
 from llmos.ipc.codec import kernel_codec
@@ -85,6 +87,11 @@ class LocalWorker:
             return 0
         return proc.tree_rss_bytes(self._process.pid)
 
+    def cpu_s(self) -> float:
+        if self._process.returncode is not None:
+            return 0.0
+        return proc.tree_cpu_s(self._process.pid)
+
     def trim(self) -> None:
         with contextlib.suppress(OSError):
             # what it takes, not how long it is: a program worker makes holes in it
@@ -111,6 +118,7 @@ class LocalNode:
     def __init__(self, env: dict[str, str], run: Path | None = None) -> None:
         self._env = env
         self._devices = Devices(env)
+        self._energy = Energy(env)
         self._notebook = None if run is None else Notebook(run / "workers")
 
     def reap(self) -> int:
@@ -158,6 +166,10 @@ class LocalNode:
     def measure(self) -> NodeMemory:
         """From /proc and the container's own limits."""
         return memory.measure()
+
+    def energy(self) -> NodeEnergy:
+        """From RAPL and NVML where they answer."""
+        return self._energy.read()
 
     def memory_bytes(self) -> tuple[int, int]:
         """See `abi.NodeAgent`."""

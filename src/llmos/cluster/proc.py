@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Stat(NamedTuple):
@@ -38,6 +39,26 @@ def members_of(group: int) -> list[Stat]:
         return []
     found = (find_stat(pid) for pid in pids)
     return [stat for stat in found if stat is not None and stat.group == group]
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Processor seconds of a process, of its descendants, and of children that it has waited for; 0
+    when it is gone."""
+    total, rest, seen = 0.0, [pid], set[int]()
+    while rest:
+        child = rest.pop()
+        if child not in seen:
+            seen.add(child)
+            total += _cpu_s(child)
+            rest += _children(child)
+    return total
+
+
+def _cpu_s(pid: int) -> float:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        fields = (PROC / str(pid) / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / _TICKS_PER_S
+    return 0.0
 
 
 def tree_rss_bytes(pid: int) -> int:

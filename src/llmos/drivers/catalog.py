@@ -65,7 +65,7 @@ DRIVERS: dict[str, DriverSpec] = {
         snapshots=True,
         parks=True,
         drafts=True,
-        features=["grammar", "logit_bias", "logprobs"],
+        features=["grammar", "logit_bias", "logprobs", "prompt_logprobs"],
     ),
     "gguf": DriverSpec(
         entry="llmos.drivers.gguf.driver:GGUFDriver",

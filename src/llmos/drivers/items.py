@@ -17,7 +17,7 @@ def check_plain(item: WorkItem, features: Sequence[str]) -> None:
     for name in ("adapter", "grammar"):
         if name not in features and getattr(item, name) is not None:
             raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
-    for name, neutral in (("logit_bias", []), ("logprobs", None)):
+    for name, neutral in (("logit_bias", []), ("logprobs", None), ("prompt_logprobs", None)):
         if name not in features and getattr(item.sampling, name) != neutral:
             raise UnsupportedParameter(f"{name} is not supported by this model", param=name)
 

@@ -18,9 +18,11 @@ from llmos.errors import ErrorInfo, ProtocolViolation
 from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import State
+from llmos.kernel.counting import count_end
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement, held_bytes
 from llmos.kernel.process import Phase, Process, ProcessTable
+from llmos.kernel.spending import Spending
 from llmos.kernel.switch import Switch
 from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
@@ -63,6 +65,7 @@ class Effects:
         metrics: Metrics,
         *,
         switch: Switch,
+        spending: Spending,
         record: Callable[[Process, Terminal], None],
     ) -> None:
         self._state = state
@@ -72,6 +75,7 @@ class Effects:
         self._placement = placement
         self._metrics = metrics
         self._switch = switch
+        self.spending = spending
         self.loads: dict[str, LoadReport] = {}
         self._guesses: dict[str, tuple[int, int]] = {}
         self.closing = False
@@ -130,6 +134,8 @@ class Effects:
             process.started_ns, process.started_mono = time.time_ns(), time.monotonic_ns()
             waited_s = (process.started_mono - process.created_mono) / 1e9
             self._metrics.queue_time.labels(process.version.ref).observe(waited_s)
+        if (load := self.loads.get(decision.replica_id)) is not None:
+            process.device = load.device
         try:
             message = self._switch.submission(process, decision)
             self.workers.send(decision.replica_id, message)
@@ -164,7 +170,9 @@ class Effects:
         if isinstance(event, Finished):
             event = msgspec.structs.replace(event, served=process.served())
         process.stream.close(event)
-        self._count(process, event)
+        cost = self._state.costs.get(process.version.model_id)
+        count_end(self._metrics, process, event, cost.error.value if cost else 0.0)
+        process.spent = self.spending.ended(process, process.device)
         self._record(process, event)
         self._table.retire(process)
         self._switch.closed(process)
@@ -258,25 +266,38 @@ class Effects:
         live = self._table.live
         made: list[tuple[str, int]] = []
         ends: list[Terminal] = []
+        num_tokens = 0
+        share = 1 / max(1, len(step.events))
+        cpu_s, engine_s = step.cpu_s * share, step.step_s * share
         for event in step.events:
+            process = live.get(event.request_id)
+            if process is not None:
+                process.cpu_s += cpu_s
+                process.engine_s += engine_s
             if isinstance(event, Tokens):
-                process = live.get(event.request_id)
                 if process is not None:
                     made.append((event.request_id, event.num_tokens))
-                    self._tokens(process, event, now_mono)
+                    num_tokens += self._tokens(process, event, now_mono, step.step_s)
             elif isinstance(event, Outputs):
-                process = live.get(event.request_id)
                 if process is not None:
                     made.append((event.request_id, len(event.items)))
-                    self._outputs(process, event, now_mono)
+                    self._outputs(process, event, now_mono, step.step_s)
             else:
                 ends.append(event)
         if made:
             self.loop.post(ev.Progressed(replica_id, made))
         for end in ends:
             self._ended(end)
+        self._stepped(replica_id, step, num_tokens)
+
+    def _stepped(self, replica_id: str, step: msg.Step, num_tokens: int) -> None:
         if replica := self._state.replicas.get(replica_id):
-            self._metrics.step_time.labels(replica.model.ref).observe(step.step_s)
+            ref = replica.model.ref
+            self._metrics.step_time.labels(ref).observe(step.step_s)
+            if num_tokens:
+                self._metrics.step_tokens.labels(ref).observe(num_tokens)
+        if (load := self.loads.get(replica_id)) is not None:
+            self.spending.stepped(load.device, step.step_s)
 
     def _ended(self, event: Terminal) -> None:
         """Through the core, but for what is no end: a request that is off to go on elsewhere."""
@@ -288,7 +309,9 @@ class Effects:
         ):
             self.loop.post(ev.Ended(event.request_id, event))
 
-    def _outputs(self, process: Process, event: Outputs, now_mono: int) -> None:
+    def _outputs(self, process: Process, event: Outputs, now_mono: int, step_s: float) -> None:
+        if process.trace is not None:
+            process.trace.step(now_mono, step_s, len(event.items))
         if process.first_token_mono == 0:
             process.first_token_mono = now_mono
             first_s = (now_mono - process.created_mono) / 1e9
@@ -296,11 +319,15 @@ class Effects:
         process.generated.extend([item.index for item in event.items])
         process.stream.deliver(event)
 
-    def _tokens(self, process: Process, event: Tokens, now_mono: int) -> None:
-        name = process.version.ref
+    def _tokens(self, process: Process, event: Tokens, now_mono: int, step_s: float) -> int:
+        """How many its step had of it: with its first token, the prompt's as well."""
+        name, num_tokens = process.version.ref, event.num_tokens
+        if process.trace is not None:
+            process.trace.step(now_mono, step_s, num_tokens)
         if process.first_token_mono == 0:
             process.first_token_mono = now_mono
             self._metrics.ttft.labels(name).observe((now_mono - process.created_mono) / 1e9)
+            num_tokens += process.prepared.num_tokens if process.prepared else 0
         else:
             self._metrics.itl.labels(name).observe((now_mono - process.last_token_mono) / 1e9)
         process.last_token_mono = now_mono
@@ -308,6 +335,7 @@ class Effects:
         process.generated.extend(event.token_ids)
         self.num_tokens += event.num_tokens
         process.stream.deliver(event)
+        return num_tokens
 
     def on_prepared(self, results: msg.PrepareResults) -> None:
         self._tokenizer.answered(results)
@@ -326,26 +354,3 @@ class Effects:
     def _restart_tokenizer(self) -> None:
         if not self.closing:
             self.workers.start_tokenizer()
-
-    # counting
-
-    def _count(self, process: Process, event: Terminal) -> None:
-        name, metrics, usage = process.version.ref, self._metrics, event.usage
-        lived_s = (time.monotonic_ns() - process.created_mono) / 1e9
-        metrics.e2e.labels(name).observe(lived_s)
-        prompt = process.prepared.num_tokens if process.prepared else 0
-        metrics.prompt_tokens.labels(name).inc(prompt)
-        metrics.generation_tokens.labels(name).inc(process.num_tokens)
-        # a driver counts what it was given: one that no worker had is not counted as a miss
-        metrics.prefix_queries.labels(name).inc(usage.prompt_tokens)
-        metrics.prefix_hits.labels(name).inc(usage.cached_tokens)
-        if isinstance(event, Finished):
-            metrics.prompt_size.labels(name).observe(usage.prompt_tokens)
-            metrics.answer_size.labels(name).observe(usage.completion_tokens)
-            metrics.success.labels(name, event.reason).inc()
-            model_id = process.version.model_id
-            metrics.cost_error.labels(name).set(self._state.costs[model_id].error.value)
-        elif isinstance(event, Failed):
-            metrics.failures.labels(name, event.error.code).inc()
-        else:
-            metrics.success.labels(name, "abort").inc()

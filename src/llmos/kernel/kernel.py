@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ import msgspec
 from llmos.abi.channel import Channel
 from llmos.abi.driver import DriverEntry, Secret
 from llmos.abi.events import Aborted, Event, Failed, Terminal
+from llmos.abi.feedback import FeedbackStore
 from llmos.abi.files import FileStore
 from llmos.abi.footprint import FootprintLog
 from llmos.abi.home import Housekeeping
@@ -24,7 +26,7 @@ from llmos.abi.jobs import JobStore
 from llmos.abi.node import NodeAgent
 from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
-from llmos.abi.program import ProgramEntry
+from llmos.abi.program import Plan, ProgramEntry
 from llmos.abi.registry import Registry
 from llmos.abi.requests import RequestLog
 from llmos.abi.suspended import SnapshotStore, Tier
@@ -38,28 +40,35 @@ from llmos.kernel.core.ledger import Ledger
 from llmos.kernel.core.limits import JobLimits, Limits
 from llmos.kernel.core.replica import HOST, ReplicaState
 from llmos.kernel.core.state import State, initial
+from llmos.kernel.counting import count_refusal
 from llmos.kernel.effects import Effects
 from llmos.kernel.front import Call
+from llmos.kernel.gauges import Gauges
+from llmos.kernel.jobs import made
 from llmos.kernel.jobs.config import JobsConfig
-from llmos.kernel.jobs.runner import JobServices, Runner
+from llmos.kernel.jobs.runner import Runner
+from llmos.kernel.jobs.services import JobServices
 from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import ChooseDtype, Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
-from llmos.kernel.records import row_of
+from llmos.kernel.records import log_end, row_of
 from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
+from llmos.kernel.spending import Spending
 from llmos.kernel.spills import Spills
 from llmos.kernel.stream import Bounds, Kept, Stream
 from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
 from llmos.kernel.tokenizer import Tokenizer
+from llmos.kernel.tracing import ended
 from llmos.kernel.vitals import Vitals
 from llmos.kernel.watch import Watch
 from llmos.kernel.worker import Worker
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +78,7 @@ class Services:
     """What the kernel needs and does not know how to make.
 
     `probe_store` proves that the store can write; it raises StorageError when it cannot.
-    `program_of` raises PluginError for a name nobody has.
+    `program_of` raises PluginError for a name nobody has, `plan_of` for an entry string.
     """
 
     registry: Registry
@@ -88,12 +97,17 @@ class Services:
     housekeeping: Housekeeping
     program_of: Callable[[str], ProgramEntry]
     programs: Callable[[], list[ProgramEntry]]
+    plan_of: Callable[[str], Plan]
     snapshots: SnapshotStore
     footprints: FootprintLog
     choose_dtype: ChooseDtype
+    feedback: FeedbackStore | None = None
     cache: Path | None = None
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
+    tracer: Tracer | None = None
+    log_requests: bool = False
+    watts_per_core: float = 0.0
 
 
 class Kernel:
@@ -110,15 +124,19 @@ class Kernel:
         self.housekeeping = services.housekeeping
         self.program_of = services.program_of
         self.programs = services.programs
+        self.plan_of = services.plan_of
         self.node = services.node
         self.version = services.version
         self.epoch = services.epoch
         self.metrics = metrics
+        self.tracer = services.tracer
         self.started_ns = time.time_ns()
         self.draining = False
         self.fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.snapshots = services.snapshots
+        self.feedback = services.feedback
         self._requests = services.requests
+        self._log_requests = services.log_requests
         self._budgets = {HOST: self._budget_bytes()}
         self._num_arrivals = 0
         self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -158,6 +176,7 @@ class Kernel:
             find_secret=services.find_secret,
             may_reach=services.may_reach,
         )
+        self.spending = Spending(services.node, metrics, services.watts_per_core)
         self.switch = Switch(
             services.snapshots,
             self.table,
@@ -171,6 +190,7 @@ class Kernel:
             self.placement,
             metrics,
             switch=self.switch,
+            spending=self.spending,
             record=self._record,
         )
         self.loop = Loop(self.state, self.effects.apply, self._die, metrics)
@@ -185,6 +205,7 @@ class Kernel:
         self.memory = MemoryWatch(
             node, self.workers, self.state, self.loop.post, config=config, metrics=metrics
         )
+        self._gauges = Gauges(self.state, self.workers, metrics)
         self.effects.freed = self.memory.look_soon
         self.effects.connect(self.loop, self.workers, self)
         self.watch = Watch(self.workers.everyone, self.workers.kill, config)
@@ -201,6 +222,8 @@ class Kernel:
                 services.jobs,
                 services.files,
                 services.program_of,
+                self.registry.resolve,
+                functools.partial(made.register, self),
                 self.connect,
                 services.keys.is_revoked,
             ),
@@ -209,6 +232,7 @@ class Kernel:
             workers=self.workers,
             config=jobs,
             metrics=self.metrics,
+            spending=self.spending,
         )
         self.effects.also(self.jobs.appliers)
 
@@ -333,6 +357,7 @@ class Kernel:
         request_id = process.request_id
         event = Aborted(request_id, "not accepted") if error is None else Failed(request_id, error)
         process.end(event, time.time_ns(), "" if error is None else "never accepted")
+        self._trace(process, event)
         self.table.retire(process)
         self.switch.closed(process)
         self.spills.discard(request_id)
@@ -378,7 +403,7 @@ class Kernel:
         call = process.stream.call
         assert call is not None, "only an accepted stream loses its reader"
         call.front.streams.pop(call.number, None)
-        self.metrics.refusals.labels(error.code).inc()
+        count_refusal(self.metrics, process, error)
         self.abandon(process, error)
         # the caller has no other name for it to ask `why` about
         error = msgspec.structs.replace(
@@ -423,6 +448,13 @@ class Kernel:
 
     def _record(self, process: Process, event: Terminal) -> None:
         self._requests.record([row_of(process, event, self.epoch)])
+        self._trace(process, event)
+        if self._log_requests:
+            log_end(process, event)
+
+    def _trace(self, process: Process, event: Terminal) -> None:
+        if self.tracer is not None and process.trace is not None:
+            self.tracer.give(ended(process, process.trace, event).spans)
 
     def _die(self, error: Exception) -> None:
         if not self.fatal.done():
@@ -432,7 +464,9 @@ class Kernel:
         """Probes and gauges, for as long as the kernel lives."""
         while True:
             self.watch.look(time.monotonic())
-            self._gauge()
+            self.jobs.gauge()
+            self._gauges.set()
+            self.spending.look()
             await asyncio.sleep(self.config.probe_interval_s)
 
     async def _live(self) -> None:
@@ -442,29 +476,6 @@ class Kernel:
                 self.jobs.disk.works()
             await self.switch.measure()
             await asyncio.sleep(self.config.probe_interval_s)
-
-    def _gauge(self) -> None:
-        state, metrics = self.state, self.metrics
-        self.jobs.gauge()
-        metrics.reserved_bytes.set(state.ledger.reserved_bytes)
-        for replica_state in ReplicaState:
-            count = sum(r.state is replica_state for r in state.replicas.values())
-            metrics.replicas.labels(replica_state).set(count)
-        for model_id, model in state.models.items():
-            running = sum(len(r.running) for r in state.replicas_of(model_id))
-            metrics.running.labels(model.ref).set(running)
-            metrics.waiting.labels(model.ref).set(len(state.queue(model_id)))
-            self._gauge_kv(model.ref, [r.replica_id for r in state.replicas_of(model_id)])
-
-    def _gauge_kv(self, ref: str, replica_ids: Sequence[str]) -> None:
-        """Of all replicas of a model together, as they last reported."""
-        reports = [self.workers.report_of(replica_id)[1] for replica_id in replica_ids]
-        found = [report for report in reports if report is not None]
-        reserved_bytes = sum(report.kv_reserved_bytes for report in found)
-        used_bytes = sum(report.kv_used_bytes for report in found)
-        self.metrics.kv_usage.labels(ref).set(used_bytes / max(1, reserved_bytes))
-        cached_bytes = sum(report.kv_cached_bytes for report in found)
-        self.metrics.kv_cached_bytes.labels(ref).set(cached_bytes)
 
 
 def _limits(config: KernelConfig, budget_bytes: int, jobs: JobLimits) -> Limits:

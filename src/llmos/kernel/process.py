@@ -14,9 +14,11 @@ from llmos.abi.events import Aborted, Failed, Finished, Served, Terminal
 from llmos.abi.inference import GENERATE, Prepared, Usage, WorkItem
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.registry import ModelVersion
+from llmos.abi.spent import Spent
 from llmos.abi.suspended import Tier
 from llmos.abi.syscall import Decided, Infer, ProcessInfo, ProcessStory
 from llmos.kernel.stream import Stream
+from llmos.telemetry.tracer import Trace
 
 HISTORY_KEPT = 200
 
@@ -52,7 +54,8 @@ class Process:
     computed again. `snapshot` is the file it can go on from, `snapshot_tier` where it was written;
     `is_recorded`: the next server would go on with it, `is_filed`: there may be a record.
     `is_forgotten`: its worker was told to drop it without one. `is_recomputing`: its snapshot was
-    refused. `filing` is held while its files change.
+    refused. `filing` is held while its files change. `trace` is there when it is traced. `cpu_s`
+    and `engine_s` are as in `Spent`; `device` is that of its last replica.
     """
 
     request_id: str
@@ -65,6 +68,7 @@ class Process:
     created_mono: int
     nice: int = 0
     trace_parent: str | None = None
+    trace: Trace | None = None
     parent_id: str | None = None
     kind: str = GENERATE
     prepared: Prepared | None = None
@@ -94,6 +98,10 @@ class Process:
     expected_start_ns: int | None = None
     history: list[Decided] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    cpu_s: float = 0.0
+    engine_s: float = 0.0
+    device: str = ""
+    spent: Spent | None = None
 
     def note(self, reason: str) -> None:
         """One more decision about it, for `why`. Of very many, the first and the last are kept."""
@@ -180,6 +188,7 @@ class Process:
             parent_id=self.parent_id,
             cached_tokens=self.usage.cached_tokens,
             driver=self._driver(),
+            spent=self.spent,
         )
 
     def _driver(self) -> str:

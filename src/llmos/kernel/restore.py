@@ -13,6 +13,7 @@ from llmos.abi.suspended import SuspendedRequest
 from llmos.abi.syscall import Accepted
 from llmos.kernel.core import events as ev
 from llmos.kernel.process import Phase, Process
+from llmos.telemetry.tracer import begin
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -27,7 +28,8 @@ async def restore(kernel: Kernel) -> None:
         version = versions.get(record.model_id)
         why = _why_not(kernel, record, version)
         if why or version is None:
-            log.warning("%s is not taken up again: %s", record.request_id, why)
+            extra = {"request_id": record.request_id}
+            log.warning("%s is not taken up again: %s", record.request_id, why, extra=extra)
             await kernel.snapshots.forget(record.request_id)
             if record.snapshot is not None:
                 kernel.snapshots.discard(record.snapshot)
@@ -65,6 +67,7 @@ def _take_up(kernel: Kernel, record: SuspendedRequest, version: ModelVersion) ->
 
 def _process(kernel: Kernel, record: SuspendedRequest, version: ModelVersion) -> Process:
     stream = kernel.old_stream(record.request_id, record.events, record.num_events)
+    trace = begin(kernel.tracer, record.trace_parent)
     age_ns = max(0, time.time_ns() - record.created_ns)
     process = Process(
         request_id=record.request_id,
@@ -76,7 +79,8 @@ def _process(kernel: Kernel, record: SuspendedRequest, version: ModelVersion) ->
         created_ns=record.created_ns,
         created_mono=time.monotonic_ns() - age_ns,
         nice=record.nice,
-        trace_parent=record.trace_parent,
+        trace_parent=trace.context.header if trace else record.trace_parent,
+        trace=trace,
         prepared=record.prepared,
         phase=Phase.SUSPENDED,
         generated=array("i", record.generated),

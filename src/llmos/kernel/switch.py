@@ -92,13 +92,15 @@ class Switch:
         if process.snapshot is not None and not process.is_recomputing:
             process.num_suspensions += 1
             self._metrics.resumes.labels("snapshot").inc()
-            log.info("%s goes on from its snapshot: %s", process.request_id, decision.reason)
+            _tell_log(
+                logging.INFO, process.request_id, f"goes on from its snapshot: {decision.reason}"
+            )
             return msg.Resume(process.item(), process.snapshot)
         process.num_suspensions += not process.is_recomputing
         process.num_recomputed += 1
         process.is_recomputing = False
         self._metrics.resumes.labels("recomputed").inc()
-        log.info("%s is computed again: %s", process.request_id, decision.reason)
+        _tell_log(logging.INFO, process.request_id, f"is computed again: {decision.reason}")
         return msg.Submit([process.recomputed()])
 
     def _suspend(self, decision: do.SuspendRow) -> None:
@@ -234,7 +236,8 @@ class Switch:
         is_workers = isinstance(from_info(event.error), WorkerError)
         if process.snapshot is None or process.is_recomputing or not is_workers:
             return False
-        log.warning("%s cannot go on from its snapshot: %s", event.request_id, event.error.message)
+        why = event.error.message
+        _tell_log(logging.WARNING, event.request_id, f"cannot go on from its snapshot: {why}")
         process.is_recomputing = True
         process.note(f"it cannot go on from its snapshot: {event.error.message}")
         self._post(ev.SnapshotLost(event.request_id, event.error.message))
@@ -263,7 +266,8 @@ class Switch:
                     await self._store.keep(record_of(process, None))
                 process.is_recorded = True
             except LLMOSError as error:
-                log.warning("%s would not outlive this server: %s", process.request_id, error)
+                why = f"would not outlive this server: {error}"
+                _tell_log(logging.WARNING, process.request_id, why)
             finally:
                 self._tell(process.request_id, None)
 
@@ -346,3 +350,7 @@ def record_of(process: Process, snapshot: SnapshotRef | None) -> SuspendedReques
         trace_parent=process.trace_parent,
         resubmitted=process.resubmitted,
     )
+
+
+def _tell_log(level: int, request_id: str, what: str) -> None:
+    log.log(level, "%s %s", request_id, what, extra={"request_id": request_id})

@@ -25,6 +25,7 @@ from llmos.errors import (
 from llmos.kernel.core import events as ev
 from llmos.kernel.front import Call
 from llmos.kernel.process import Process
+from llmos.telemetry.tracer import begin
 
 if TYPE_CHECKING:
     from llmos.kernel.kernel import Kernel
@@ -66,6 +67,7 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
     kind = _kind(version, body)
     service_class = _service_class(call, body)
     request_id = new_id("req")
+    trace = begin(kernel.tracer, call.trace_parent)
     process = Process(
         request_id=request_id,
         principal=call.principal,
@@ -76,7 +78,8 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         created_ns=time.time_ns(),
         created_mono=time.monotonic_ns(),
         nice=body.options.nice,
-        trace_parent=call.trace_parent,
+        trace_parent=trace.context.header if trace else call.trace_parent,
+        trace=trace,
         parent_id=call.front.parent_id,
         kind=kind,
     )
@@ -158,6 +161,8 @@ async def _prepare(kernel: Kernel, process: Process) -> None:
             param=_PROMPT_FIELD.get(body.route, "prompt"),
         )
     process.prepared = prepared
+    if process.trace is not None:
+        process.trace.prepared_ns = time.time_ns()
 
 
 def _most_steps(process: Process) -> int:

@@ -16,6 +16,7 @@ from llmos.abi.syscall import Emit
 from llmos.errors import InvalidRequest, LLMOSError, NotFound, PluginError, QueueFull, ShuttingDown
 from llmos.kernel.front import Call
 from llmos.kernel.jobs.checks import check_call, check_scheduled, check_spec
+from llmos.kernel.jobs.made import pin_models, plan_job
 from llmos.kernel.resume import half_of
 
 if TYPE_CHECKING:
@@ -40,15 +41,15 @@ async def submit_job(kernel: Kernel, call: Call, body: sj.SubmitJob) -> sj.JobRe
     if kernel.draining:
         raise ShuttingDown("the server is stopping")
     check_call(body.spec)
-    await _check(kernel, call, body.spec)
+    spec = await plan_job(kernel, call, await _check(kernel, call, body.spec))
     record = JobRecord(
         job_id=new_id("job"),
         principal=call.principal,
-        spec=body.spec,
+        spec=spec,
         state=JobState.PENDING,
         created_ns=time.time_ns(),
         epoch=kernel.epoch,
-        due_ns=body.spec.start_at_ns or 0,
+        due_ns=spec.start_at_ns or 0,
     )
     jobs = kernel.jobs
     jobs.disk.check()
@@ -84,8 +85,8 @@ async def record_job(kernel: Kernel, call: Call, body: sj.RecordJob) -> sj.JobRe
     return _reply(kernel, added)
 
 
-async def _check(kernel: Kernel, call: Call, spec: JobSpec) -> None:
-    """Whatever it names must be the caller's own."""
+async def _check(kernel: Kernel, call: Call, spec: JobSpec) -> JobSpec:
+    """Whatever it names must be the caller's own. Its models are named by their versions then."""
     check_spec(spec, call.principal, kernel.state.ledger.budget_bytes)
     if spec.program != INFER:
         try:
@@ -99,6 +100,7 @@ async def _check(kernel: Kernel, call: Call, spec: JobSpec) -> None:
             raise NotFound(f"no file {file_id}", param=f"files.{name}")
     for job_id in (*spec.needs, *([spec.parent_id] if spec.parent_id else [])):
         await find_job(kernel, call, job_id)
+    return pin_models(kernel, call, spec)
 
 
 async def list_jobs(kernel: Kernel, call: Call, body: sj.ListJobs) -> sj.JobList:
@@ -202,12 +204,12 @@ async def add_schedule(kernel: Kernel, call: Call, body: sj.AddSchedule) -> sj.S
         raise ShuttingDown("the server is stopping")
     check_call(body.spec)
     check_scheduled(body.spec)
-    await _check(kernel, call, body.spec)
+    spec = await plan_job(kernel, call, await _check(kernel, call, body.spec))
     schedule = Schedule(
         schedule_id=new_id("sch"),
         principal=call.principal,
         cron=body.cron,
-        spec=body.spec,
+        spec=spec,
         created_ns=time.time_ns(),
         next_ns=0,
         timezone=body.timezone,

@@ -1,4 +1,4 @@
-"""System calls on models: list, show, pull, remove, load, pin, unload."""
+"""System calls on models: list, show, pull, remove, alias, load, pin, unload."""
 
 from __future__ import annotations
 
@@ -68,6 +68,18 @@ async def remove_model(kernel: Kernel, call: Call, body: sc.RemoveModel) -> sc.M
         other = kernel.placement.ref_of(drafted[0])
         raise Conflict(f"{version.ref} guesses ahead for {other}: `llmos unload {other}` first")
     return sc.Model(await kernel.registry.remove(body.ref))
+
+
+async def alias_model(kernel: Kernel, call: Call, body: sc.AliasModel) -> sc.Model:
+    """Promotion: who asks for the alias is answered by this version from now on; requests that run
+    stay with theirs. Raises ModelNotFound, InvalidRequest."""
+    by = call.principal.name
+    return sc.Model(await kernel.registry.set_alias(body.ref, body.alias, body.reason, by))
+
+
+async def unalias_model(kernel: Kernel, call: Call, body: sc.UnaliasModel) -> sc.Model:
+    """Raises ModelNotFound, InvalidRequest (it is no alias that was given)."""
+    return sc.Model(await kernel.registry.drop_alias(body.ref))
 
 
 async def load_model(kernel: Kernel, call: Call, body: sc.LoadModel) -> sc.Done:

@@ -34,7 +34,7 @@ async def list_processes(kernel: Kernel, call: Call, body: sc.ListProcesses) -> 
 
 async def show_process(kernel: Kernel, call: Call, body: sc.ShowProcess) -> sc.ProcessStory:
     """Every decision about it. Raises NotFound, also for what one may not see."""
-    return await (await _find(kernel, call, body.process_id)).story()
+    return await (await find_visible(kernel, call, body.process_id)).story()
 
 
 async def nice_process(kernel: Kernel, call: Call, body: sc.NiceProcess) -> sc.Done:
@@ -55,7 +55,7 @@ async def wait_process(kernel: Kernel, call: Call, body: sc.WaitProcess) -> sc.P
     """Until it has ended, or `timeout_s` have passed. Raises NotFound, InvalidRequest."""
     if not 0 <= body.timeout_s <= MAX_WAIT_S:
         raise InvalidRequest(f"timeout_s is between 0 and {MAX_WAIT_S:g}", param="timeout_s")
-    return await (await _find(kernel, call, body.process_id)).ended(body.timeout_s)
+    return await (await find_visible(kernel, call, body.process_id)).ended(body.timeout_s)
 
 
 async def kill_process(kernel: Kernel, call: Call, body: sc.KillProcess) -> sc.Done:
@@ -76,7 +76,7 @@ async def resume_process(kernel: Kernel, call: Call, body: sc.ResumeProcess) -> 
     return sc.Done(f"{process.process_id} {await process.resume(call.principal.name)}")
 
 
-async def _find(kernel: Kernel, call: Call, process_id: str) -> Control:
+async def find_visible(kernel: Kernel, call: Call, process_id: str) -> Control:
     """Raises NotFound, in the same words for what one may not see."""
     unknown = NotFound(f"no process {process_id} is known", param="process_id")
     try:
@@ -91,7 +91,7 @@ async def _find(kernel: Kernel, call: Call, process_id: str) -> Control:
 async def _control(kernel: Kernel, call: Call, process_id: str) -> Control:
     """One that the caller may change."""
     try:
-        process = await _find(kernel, call, process_id)
+        process = await find_visible(kernel, call, process_id)
     except NotFound:
         raise NotFound(f"no live process {process_id}", param="process_id") from None
     owner = Resource("process", process.process_id, process.tenant_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from llmos.abi import feedback as fb
 from llmos.abi import syscall as sc
 from llmos.abi import syscall_jobs as sj
 from llmos.abi.principal import Action, Resource
 from llmos.kernel import (
+    sys_feedback,
     sys_files,
     sys_infer,
     sys_jobs,
@@ -47,6 +49,12 @@ SYSCALLS: dict[type, Entry] = {
     sc.RemoveModel: Entry(
         sys_models.remove_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),
+    sc.AliasModel: Entry(
+        sys_models.alias_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
+    sc.UnaliasModel: Entry(
+        sys_models.unalias_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
+    ),
     sc.LoadModel: Entry(
         sys_models.load_model, Action.WRITE_MODELS, lambda b: Resource("model", b.ref)
     ),
@@ -85,6 +93,8 @@ SYSCALLS: dict[type, Entry] = {
     sj.BackUp: Entry(sys_files.back_up, Action.BACK_UP, lambda b: _SYSTEM),
     sj.CollectBlobs: Entry(sys_files.collect_blobs, Action.BACK_UP, lambda b: _SYSTEM),
     sj.ShowDisk: Entry(sys_files.show_disk, Action.READ_SYSTEM, lambda b: _SYSTEM),
+    fb.AddFeedback: Entry(sys_feedback.add_feedback, Action.INFER, _process),
+    fb.ListFeedback: Entry(sys_feedback.list_feedback, Action.READ_PROCESSES, _process),
     sc.AttachStream: Entry(sys_streams.attach_stream, Action.INFER, _process),
     sc.ListReplicas: Entry(sys_system.list_replicas, Action.READ_SYSTEM, lambda b: _SYSTEM),
     sc.ListWorkers: Entry(sys_system.list_workers, Action.READ_SYSTEM, lambda b: _SYSTEM),

@@ -11,6 +11,9 @@ from llmos.abi.tasks import TaskKind
 from llmos.errors import InvalidRequest, ModelNotFound
 from llmos.library.catalogue import Entry, entry_of, speaks
 
+NEWEST = "latest"
+"""The alias of the newest version of a name."""
+
 WORK: dict[TaskKind, tuple[str, ...]] = {
     TaskKind.GENERATE: (GENERATE,),
     TaskKind.SUMMARIZE: ("summarization", GENERATE),
@@ -61,7 +64,7 @@ def choose(
     models: Sequence[ModelVersion], kind: TaskKind, works: Sequence[str], language: str | None
 ) -> Choice:
     """The best of the newest versions; test doubles never. Raises ModelNotFound."""
-    newest = [m for m in models if m.num_parameters and m.aliases] or [
+    newest = [m for m in models if m.num_parameters and NEWEST in m.aliases] or [
         m for m in models if m.num_parameters
     ]
     ranked = []

@@ -28,6 +28,14 @@ def names(group: str) -> list[str]:
     return sorted({point.name for point in _points(group)})
 
 
+def named(entry: str) -> Any:
+    """The object of an entry string, `module:name`. Raises PluginError."""
+    try:
+        return EntryPoint("", entry, "").load()
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"{entry} cannot be loaded: {error}") from error
+
+
 def load(group: str, name: str) -> Any:
     """The object a plugin names. Raises PluginError naming what there is, or why it cannot load."""
     found = next((point for point in _points(group) if point.name == name), None)

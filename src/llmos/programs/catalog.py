@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from llmos.abi.evals import EVAL, EVALUATE
 from llmos.abi.jobs import BATCH
+from llmos.abi.pipelines import PIPELINE
 from llmos.abi.program import RAW, ProgramEntry
 from llmos.abi.tasks import TASK, OutputFormat
 
@@ -32,6 +34,43 @@ TASKS = ProgramEntry(
     inputs={"task": "an abi.tasks.TaskSpec, as POST /os/v1/tasks makes it"},
 )
 
+EVALUATIONS = ProgramEntry(
+    name=EVALUATE,
+    entry="llmos.programs.evaluate.program:EvaluateProgram",
+    memory_bytes=1 << 30,
+    checkpoints=True,
+    exports={
+        "examples": "examples.jsonl",
+        f"{RAW}html": "report.html",
+        f"{RAW}json": "report.json",
+    },
+    about="How good a model's answers are: scores, intervals, a comparison, a gate's verdict",
+    inputs={EVAL: "what is measured, of which model: see docs/evaluate.md"},
+)
+
+PIPELINES = ProgramEntry(
+    name=PIPELINE,
+    entry="llmos.programs.pipeline.program:PipelineProgram",
+    memory_bytes=96 << 20,
+    checkpoints=True,
+    exports={"steps": "steps.jsonl"},
+    about="Steps that are jobs of their own, gates and promotions, in the order they need",
+    inputs={PIPELINE: "`steps` by name: see docs/evaluate.md"},
+)
+
+TRAINING = ProgramEntry(
+    name="train",
+    entry="llmos.programs.train.program:TrainProgram",
+    memory_bytes=2 << 30,
+    compute=True,
+    checkpoints=True,
+    exports={f"{RAW}adapter": "adapter.tar"},
+    about="Trains a model by a recipe and registers it: see docs/train.md",
+    inputs={"recipe": "all that is trained, on what and how; `llmos train --help-recipe`"},
+    plan="llmos.programs.train.plan:plan",
+    registers=True,
+)
+
 _STEPS = {"steps": "what to do, in order: objects with `do` and its fields (see programs/drill.py)"}
 
 DRILL = ProgramEntry(
@@ -56,6 +95,7 @@ DRILL_COMPUTE = ProgramEntry(
 )
 
 PROGRAMS: dict[str, ProgramEntry] = {
-    entry.name: entry for entry in (BATCHES, TASKS, DRILL, DRILL_COMPUTE)
+    entry.name: entry
+    for entry in (BATCHES, TASKS, EVALUATIONS, PIPELINES, TRAINING, DRILL, DRILL_COMPUTE)
 }
 """Every built-in program by its name."""

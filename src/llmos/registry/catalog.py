@@ -14,7 +14,10 @@ from llmos.abi.blob import BlobRef
 from llmos.abi.registry import ModelVersion
 from llmos.errors import ModelNotFound
 from llmos.registry.names import LATEST, near_matches
-from llmos.storage.tables import DEFAULT_TENANT, blobs, model_files, models
+from llmos.storage.tables import DEFAULT_TENANT, blobs, model_aliases, model_files, models
+
+Aliases = dict[tuple[str, str], str]
+"""Of (name, alias): the model's id."""
 
 
 class Index:
@@ -23,18 +26,40 @@ class Index:
     def __init__(self) -> None:
         self._versions: dict[str, list[ModelVersion]] = {}
         self._by_ref: dict[str, ModelVersion] = {}
+        self._aliases: Aliases = {}
 
-    def replace(self, versions: list[ModelVersion]) -> None:
-        """Everything there is, in any order."""
+    def replace(self, versions: list[ModelVersion], aliases: Aliases | None = None) -> None:
+        """Everything there is, in any order; `aliases` None: as they were."""
+        self._aliases = dict(self._aliases if aliases is None else aliases)
         self._versions = {}
         for version in sorted(versions, key=lambda v: (v.name, int(v.version))):
             self._versions.setdefault(version.name, []).append(version)
         self._by_ref = {}
         for name, of_name in self._versions.items():
-            newest = msgspec.structs.replace(of_name[-1], aliases=[LATEST])
-            of_name[-1] = newest
+            of_name[:] = [self._named(version, version is of_name[-1]) for version in of_name]
             self._by_ref |= {version.ref: version for version in of_name}
-            self._by_ref |= {name: newest, f"{name}:{LATEST}": newest}
+            self._by_ref |= {f"{name}:{alias}": v for v in of_name for alias in v.aliases}
+            self._by_ref[name] = of_name[-1]
+
+    def _named(self, version: ModelVersion, is_newest: bool) -> ModelVersion:
+        given = sorted(
+            alias
+            for (name, alias), model_id in self._aliases.items()
+            if name == version.name and model_id == version.model_id
+        )
+        return msgspec.structs.replace(version, aliases=[LATEST, *given] if is_newest else given)
+
+    def set_alias(self, name: str, alias: str, model_id: str | None) -> None:
+        """None: it is nothing any more."""
+        aliases = {key: held for key, held in self._aliases.items() if key != (name, alias)}
+        if model_id is not None:
+            aliases[name, alias] = model_id
+        self.replace(_without_aliases(self.all()), aliases)
+
+    def find_alias(self, ref: str) -> tuple[str, str] | None:
+        """Name and alias, where the reference is one that was given."""
+        name, _, alias = ref.lower().partition(":")
+        return (name, alias) if (name, alias) in self._aliases else None
 
     def add(self, version: ModelVersion) -> ModelVersion:
         """The version as it now stands, aliases included."""
@@ -42,6 +67,7 @@ class Index:
         return self._by_ref[version.ref]
 
     def remove(self, model_id: str) -> None:
+        """A version that has no alias of its own."""
         self.replace([v for v in _without_aliases(self.all()) if v.model_id != model_id])
 
     def all(self) -> list[ModelVersion]:
@@ -79,6 +105,43 @@ def load_versions(connection: Connection, models_folder: Path) -> list[ModelVers
         msgspec.convert(record | {"folder": str(models_folder / record["model_id"])}, ModelVersion)
         for (record,) in rows
     ]
+
+
+def load_aliases(connection: Connection) -> Aliases:
+    """Those that were given; `latest` is none of them."""
+    table = model_aliases
+    rows = connection.execute(select(table.c.name, table.c.alias, table.c.model_id))
+    return {(name, alias): model_id for name, alias, model_id in rows}
+
+
+def store_alias(
+    connection: Connection,
+    version: ModelVersion,
+    alias: str,
+    *,
+    reason: str,
+    set_by: str,
+    epoch: int,
+) -> None:
+    """In place of what it was."""
+    said = {
+        "model_id": version.model_id,
+        "reason": reason,
+        "set_by": set_by,
+        "set_ns": time.time_ns(),
+        "epoch": epoch,
+    }
+    connection.execute(
+        upsert(model_aliases)
+        .values(name=version.name, alias=alias, **said)
+        .on_conflict_do_update(index_elements=["name", "alias"], set_=said)
+    )
+
+
+def forget_alias(connection: Connection, name: str, alias: str) -> None:
+    """Once and for all."""
+    table = model_aliases
+    connection.execute(delete(table).where(table.c.name == name, table.c.alias == alias))
 
 
 def load_files(connection: Connection) -> dict[str, dict[str, str]]:

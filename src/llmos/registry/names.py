@@ -18,6 +18,7 @@ _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._\-
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/\-]{0,199}")
 _GGUF = ".gguf"
 LATEST = "latest"
+_ALIAS = re.compile(r"[a-z][a-z0-9._\-]{0,62}")
 
 
 class HubSource(msgspec.Struct, frozen=True):
@@ -89,6 +90,16 @@ def normalise_name(name: str) -> str:
             "digit, optionally after an organisation and /",
             param="name",
         )
+    return lowered
+
+
+def normalise_alias(alias: str) -> str:
+    """Lower case, checked: it begins with a letter, so that it is no number. Raises
+    InvalidRequest."""
+    lowered = alias.lower()
+    if not _ALIAS.fullmatch(lowered) or lowered == LATEST:
+        text = f"bad alias {alias[:80]!r}: a letter, then letters, digits and ._-, not {LATEST!r}"
+        raise InvalidRequest(text, param="alias")
     return lowered
 
 

@@ -23,11 +23,13 @@ from llmos.registry.config import RegistryConfig
 from llmos.registry.flights import Flights, Watch
 from llmos.registry.intake import Intake, Intaker
 from llmos.registry.names import (
+    LATEST,
     FolderSource,
     HubSource,
     RemoteSource,
     Source,
     UploadSource,
+    normalise_alias,
     normalise_name,
     parse_source,
 )
@@ -41,6 +43,7 @@ from llmos.weights.digest import names_digest
 
 log = logging.getLogger("llmos.registry")
 BUILTIN = "builtin:"
+MAX_REASON_CHARS = 4096
 BARE_FOOTPRINT_BYTES = 96 << 20
 """Upper bound of a replica without weights: an interpreter and a driver."""
 
@@ -113,10 +116,10 @@ class ModelRegistry:
 
     async def open(self) -> None:
         """Read the index, and put right what a killed run left. Call once, before anything."""
-        versions, files = await self._database.read(self._load)
+        versions, files, aliases = await self._database.read(self._load)
         kept = await asyncio.to_thread(self._reconcile, versions, files)
         await asyncio.to_thread(drop_old, self._home.pulls, self._config.keep_partial_s)
-        self._index.replace(kept)
+        self._index.replace(kept, aliases)
 
     async def close(self) -> None:
         """Cancel pulls under way; they leave nothing but what the next pull goes on from."""
@@ -169,6 +172,12 @@ class ModelRegistry:
 
         return await self._flights.join((version.model_id, to, wanted), progress, run)
 
+    async def register(self, folder: Path, name: str, source: str) -> ModelVersion:
+        """See `abi.Registry`."""
+        wanted = normalise_name(name)
+        made = FolderSource(str(folder))
+        return await self._pull(made, source, wanted, lambda _: None)
+
     async def register_builtin(self, builtin: Builtin) -> ModelVersion:
         """Idempotent; new contents are a new version. Raises ModelRejected, StorageError."""
         name = normalise_name(builtin.name)
@@ -181,10 +190,50 @@ class ModelRegistry:
         source = FolderSource(str(builtin.folder))
         return await self._pull(source, f"{BUILTIN}{name}", name, lambda _: None)
 
+    async def set_alias(self, ref: str, alias: str, reason: str, set_by: str) -> ModelVersion:
+        """See `abi.Registry`."""
+        wanted = normalise_alias(alias)
+        if len(reason) > MAX_REASON_CHARS:
+            text = f"a reason has at most {MAX_REASON_CHARS} characters"
+            raise InvalidRequest(text, param="reason")
+        async with self._changing:
+            version = self._index.resolve(ref)
+            await self._database.write(
+                lambda connection: catalog.store_alias(
+                    connection,
+                    version,
+                    wanted,
+                    reason=reason,
+                    set_by=set_by,
+                    epoch=self._database.epoch,
+                )
+            )
+            self._index.set_alias(version.name, wanted, version.model_id)
+            return self._index.resolve(version.ref)
+
+    async def drop_alias(self, ref: str) -> ModelVersion:
+        """See `abi.Registry`."""
+        async with self._changing:
+            version = self._index.resolve(ref)
+            found = self._index.find_alias(ref)
+            if found is None:
+                text = f"{ref[:200]!r} is no alias that was given: NAME:ALIAS"
+                raise InvalidRequest(text, param="ref")
+            name, alias = found
+            await self._database.write(
+                lambda connection: catalog.forget_alias(connection, name, alias)
+            )
+            self._index.set_alias(name, alias, None)
+            return self._index.resolve(version.ref)
+
     async def remove(self, ref: str) -> ModelVersion:
         """See `abi.Registry`. A builtin's newest version stays: Conflict."""
         async with self._changing:
             version = self._index.resolve(ref)
+            given = [alias for alias in version.aliases if alias != LATEST]
+            if given:
+                names = " and ".join(f"{version.name}:{alias}" for alias in given)
+                raise Conflict(f"{version.ref} is {names}: give that to another version first")
             if version.source.startswith(BUILTIN) and version.aliases:
                 raise Conflict(
                     f"{version.ref} ships with this release and would be back at the next start"
@@ -329,9 +378,9 @@ class ModelRegistry:
 
     def _load(
         self, connection: Connection
-    ) -> tuple[builtins.list[ModelVersion], dict[str, dict[str, str]]]:
+    ) -> tuple[builtins.list[ModelVersion], dict[str, dict[str, str]], catalog.Aliases]:
         versions = catalog.load_versions(connection, self._home.models)
-        return versions, catalog.load_files(connection)
+        return versions, catalog.load_files(connection), catalog.load_aliases(connection)
 
     def _reconcile(
         self, versions: builtins.list[ModelVersion], files: dict[str, dict[str, str]]

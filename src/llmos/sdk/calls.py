@@ -11,6 +11,7 @@ import msgspec
 from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Role, ServiceClass
 from llmos.abi.registry import ModelVersion
+from llmos.abi.settings import SettingInfo, SettingList
 from llmos.abi.syscall import (
     Done,
     HealthReport,
@@ -71,6 +72,21 @@ def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
     return _call(config, request, lambda body: decode(body, ModelVersion))
 
 
+def alias_model(
+    config: ClientConfig, ref: str, alias: str, *, reason: str = ""
+) -> Call[ModelVersion]:
+    """Let `name:alias` be this version from now on. Raises ModelNotFound, InvalidRequest."""
+    body = encode({"alias": alias, "reason": reason})
+    request = Request("POST", model_path(ref, "/alias"), body)
+    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+
+
+def unalias_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+    """Take `name:alias` away; the version it was. Raises ModelNotFound, InvalidRequest."""
+    request = Request("DELETE", model_path(ref, "/alias"))
+    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+
+
 def load_model(
     config: ClientConfig,
     ref: str,
@@ -118,6 +134,11 @@ def list_replicas(config: ClientConfig) -> Call[list[ReplicaInfo]]:
 def show_memory(config: ClientConfig) -> Call[MemoryInfo]:
     """Every device's ledger, who waits for room, and the snapshots on the disk."""
     return _get(config, "/os/v1/memory", lambda body: decode(body, MemoryInfo))
+
+
+def list_settings(config: ClientConfig) -> Call[list[SettingInfo]]:
+    """Every setting of the server in force, and where each came from."""
+    return _get(config, "/os/v1/settings", lambda body: decode(body, SettingList).settings)
 
 
 def list_workers(config: ClientConfig) -> Call[list[WorkerInfo]]:

@@ -24,6 +24,7 @@ from llmos.abi.syscall import PullModel
 from llmos.abi.syscall_jobs import JobReply
 from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, tasks
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.feedback import AsyncFeedback, Feedback
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull, quantize_call
@@ -48,6 +49,8 @@ class Models(Group):
     list = Sync(calls.list_models)
     show = Sync(calls.show_model)
     remove = Sync(calls.remove_model)
+    alias = Sync(calls.alias_model)
+    unalias = Sync(calls.unalias_model)
     load = Sync(calls.load_model)
     pin = Sync(calls.pin_model)
     unpin = Sync(calls.unpin_model)
@@ -88,6 +91,8 @@ class AsyncModels(AsyncGroup):
     list = Async(calls.list_models)
     show = Async(calls.show_model)
     remove = Async(calls.remove_model)
+    alias = Async(calls.alias_model)
+    unalias = Async(calls.unalias_model)
     load = Async(calls.load_model)
     pin = Async(calls.pin_model)
     unpin = Async(calls.unpin_model)
@@ -300,6 +305,7 @@ class Client:
     replicas = Sync(calls.list_replicas)
     workers = Sync(calls.list_workers)
     memory = Sync(calls.show_memory)
+    settings = Sync(calls.list_settings)
     health = Sync(calls.health)
     ready = Sync(calls.ready)
     metrics = Sync(calls.metrics)
@@ -324,6 +330,7 @@ class Client:
         self.keys = Keys(self._transport)
         self.home = Home(self._transport)
         self.items = Items(self._transport)
+        self.feedback = Feedback(self._transport)
 
     @overload
     def chat(
@@ -392,6 +399,7 @@ class AsyncClient:
     replicas = Async(calls.list_replicas)
     workers = Async(calls.list_workers)
     memory = Async(calls.show_memory)
+    settings = Async(calls.list_settings)
     health = Async(calls.health)
     ready = Async(calls.ready)
     metrics = Async(calls.metrics)
@@ -416,6 +424,7 @@ class AsyncClient:
         self.keys = AsyncKeys(self._transport)
         self.home = AsyncHome(self._transport)
         self.items = AsyncItems(self._transport)
+        self.feedback = AsyncFeedback(self._transport)
 
     @overload
     async def chat(

@@ -10,7 +10,7 @@ import msgspec
 from llmos.abi.inference import Usage
 from llmos.errors import ProtocolViolation, ServerUnreachable
 from llmos.sdk.config import ClientConfig
-from llmos.sdk.results import Choice, Chunk, Completion
+from llmos.sdk.results import Choice, Chunk, Completion, ToolDelta
 from llmos.sdk.sse import SSEDecoder
 from llmos.sdk.wire import (
     Call,
@@ -38,8 +38,20 @@ class _Usage(msgspec.Struct):
     cost: float | None = None
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Text(msgspec.Struct):
     content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -130,9 +142,9 @@ def _chunks(data: str) -> list[Chunk]:
         raise error_from_envelope({"error": answer.error})
     usage = _usage(answer.usage)
     chunks = [
-        Chunk(_text(c), c.finish_reason, None, c.index, c.token_ids or [], answer.llmos)
+        Chunk(_text(c), c.finish_reason, None, c.index, c.token_ids or [], answer.llmos, _calls(c))
         for c in answer.choices
-        if _text(c) or c.finish_reason or c.token_ids
+        if _text(c) or c.finish_reason or c.token_ids or _calls(c)
     ]
     if usage is not None:
         chunks.append(Chunk(usage=usage))
@@ -142,6 +154,20 @@ def _chunks(data: str) -> list[Chunk]:
 def _text(choice: _Choice) -> str:
     holder = choice.message or choice.delta
     return (holder.content if holder else choice.text) or ""
+
+
+def _calls(choice: _Choice) -> list[ToolDelta]:
+    if choice.delta is None or not choice.delta.tool_calls:
+        return []
+    return [
+        ToolDelta(
+            call.index,
+            call.id or "",
+            (call.function.name if call.function else "") or "",
+            (call.function.arguments if call.function else "") or "",
+        )
+        for call in choice.delta.tool_calls
+    ]
 
 
 def _usage(usage: _Usage | None) -> Usage | None:

@@ -9,11 +9,21 @@ import msgspec
 from llmos.abi.inference import Usage
 
 
+class ToolDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A piece of the answer's call number `index` of a tool: its `id` and `name` come first, once;
+    `arguments` are pieces of JSON."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
 class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     """A piece of a streamed answer. `finish_reason`, `usage` and `llmos` come with the last ones.
 
     `token_ids` are there with `return_token_ids=True`. `llmos` is how the request ran (request id,
-    deterministic or not, class, timing).
+    deterministic or not, class, timing). `tool_calls` are there when tools were offered.
     """
 
     text: str = ""
@@ -22,6 +32,7 @@ class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     index: int = 0
     token_ids: list[int] = []
     llmos: dict[str, Any] | None = None
+    tool_calls: list[ToolDelta] = []
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
@@ -90,7 +91,7 @@ def _arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
         Patience.LONG: config.long_timeout_s,
         Patience.STREAM: config.stream_timeout_s,
     }[request.patience]
-    headers = dict(request.headers)
+    headers = trace_headers() | dict(request.headers)
     if isinstance(body := request.body, FileBody):
         headers["content-type"] = body.content_type
         headers["content-length"] = str(len(body.head) + body.size_bytes + len(body.tail))
@@ -102,6 +103,19 @@ def _arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
         "headers": headers,
         "timeout": httpx.Timeout(silence_s, connect=config.connect_timeout_s),
     }
+
+
+def trace_headers() -> dict[str, str]:
+    """What makes a request part of the caller's trace, if the caller's program traces with
+    OpenTelemetry: it has imported it then, and we never do."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return {}
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return {}
+    flags = int(context.trace_flags)
+    return {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"}
 
 
 def _refusal(response: httpx.Response, body: bytes) -> LLMOSError:

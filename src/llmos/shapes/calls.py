@@ -87,7 +87,7 @@ def answer_body(url: str, body: Mapping[str, Any], answer: Answer) -> dict[str, 
     ids = answer.token_ids if body.get("return_token_ids") else None
     choice = Choice(
         answer.text, answer.finish_reason, answer.stop, answer.usage, ids, answer.logprobs
-    )
+    )._replace(echoed=answer.prompt_logprobs)
     if url == CHAT:
         if answer.tool_format:
             wanted = _wanted(body)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.program import Generate
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.shapes.fields import MAX_INT32, fault
 from llmos.shapes.options import InferenceBody
 from llmos.shapes.outcomes import Choice, likelihood
@@ -63,6 +63,7 @@ class CompletionsBody(InferenceBody):
     best_of: Annotated[int, Field(ge=1, le=20, description="Answers to choose `n` of")] | None = (
         None
     )
+    echo: bool = Field(default=False, description="Begin with the prompt; not of a stream")
 
     @property
     def num_logprobs(self) -> int | None:
@@ -79,6 +80,11 @@ class CompletionsBody(InferenceBody):
         return max(self.n, self.best_of or 1)
 
     @property
+    def num_prompt_logprobs(self) -> int | None:
+        """Of the prompt's tokens, too, where it is part of the answer."""
+        return (self.logprobs or 0) if self.echo else None
+
+    @property
     def token_limit(self) -> int:
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
@@ -92,6 +98,9 @@ class CompletionsBody(InferenceBody):
             raise InvalidRequest("'best_of' is less than 'n'.", param="best_of")
         if self.chooses and self.stream:
             raise InvalidRequest("What is to be chosen cannot be streamed.", param="best_of")
+        if self.echo and self.stream:
+            text = "'echo' is for an answer that is no stream."
+            raise UnsupportedParameter(text, param="echo")
         wishes = [self.to_wish(p, self.token_limit, "completions") for p in self.to_prompts()]
         return [again for wish in wishes for again in self.repeated(wish)]
 

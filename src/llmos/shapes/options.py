@@ -185,6 +185,7 @@ class WishBody(Shape):
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
             logprobs=self.num_logprobs,
+            prompt_logprobs=self.num_prompt_logprobs,
             logit_bias=self.logit_bias,
             grammar=self.to_grammar(),
         )
@@ -192,6 +193,11 @@ class WishBody(Shape):
     @property
     def num_logprobs(self) -> int | None:
         """Of likeliest tokens to tell of each; None: of none."""
+        return None
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """The same of the prompt."""
         return None
 
     def grammars(self) -> dict[str, Grammar | None]:

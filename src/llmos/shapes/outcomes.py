@@ -32,7 +32,7 @@ class Head(Protocol):
 class Choice(NamedTuple):
     """One generation. `token_ids` where the caller asked for them; `heard`: what it came to where
     calls of tools were looked for, whose ids are made of `request_id`; `as_function`: as `Wanted`
-    has it.
+    has it. `echoed`: of the prompt, which the text then begins with.
     """
 
     text: str
@@ -41,6 +41,7 @@ class Choice(NamedTuple):
     usage: Usage
     token_ids: list[int] | None = None
     logprobs: list[Logprobs] | None = None
+    echoed: list[Logprobs] | None = None
     heard: Heard | None = None
     as_function: bool = False
     tool_format: str = ""
@@ -117,12 +118,27 @@ def completion_answer(
     return {
         **identity(head, is_chat=False, is_stream=False),
         "choices": [
-            {"index": i, "text": c.text, **_end(c, text_logprobs(c.logprobs))}
+            {"index": i, "text": _echo(c) + c.text, **_end(c, _text_logprobs(c))}
             for i, c in enumerate(choices)
         ],
         "usage": usage_object([c.usage for c in choices] if usages is None else usages, n),
         "llmos": reports[0] if len(reports) == 1 else list(reports),
     }
+
+
+def _echo(choice: Choice) -> str:
+    pieces = b"".join(one.drawn.piece for one in choice.echoed or ())
+    return pieces.decode("utf-8", "replace")
+
+
+def _text_logprobs(choice: Choice) -> dict[str, Any] | None:
+    """Those of an echoed prompt first; of its first token there are none."""
+    if choice.logprobs is None or choice.echoed is None:
+        return text_logprobs(choice.logprobs)
+    made = text_logprobs([*choice.echoed, *choice.logprobs])
+    assert made is not None
+    made["token_logprobs"][0] = made["top_logprobs"][0] = None
+    return made
 
 
 def _message(choice: Choice) -> dict[str, Any]:

@@ -43,7 +43,6 @@ CHAT: Table = _SHARED | {
 }
 
 COMPLETIONS: Table = _SHARED | {
-    "echo": _OFF,
     "suffix": (None, ""),
 }
 

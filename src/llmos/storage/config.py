@@ -67,6 +67,9 @@ class StorageConfig(BaseModel):
     max_tenant_file_bytes: int = Field(
         default=0, ge=0, description="Most bytes of one tenant's files; 0: no bound but the disk."
     )
+    max_feedback: int = Field(
+        default=100_000, gt=0, description="Words of people on answers kept; the oldest go."
+    )
     max_schedules: int = Field(default=100, gt=0, description="Most schedules of one tenant.")
     keep_jobs_s: float = Field(
         default=30 * 86_400.0, gt=0, description="Jobs that ended this long ago are forgotten."

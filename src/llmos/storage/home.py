@@ -11,6 +11,7 @@ cache/      one folder per model version: what makes its loads quicker; may be d
 pulls/      downloads to go on with
 uploads/    unfinished uploads       } emptied
 scratch/    of workers and pulls     } at open
+tracking/   what runs told, for other trackers
 logs/ run/
 """
 
@@ -35,7 +36,7 @@ FOLDERS = (
     *("uploads", "scratch", "logs", "run"),
 )
 VOLATILE = ("uploads", "scratch")
-KNOWN = {folder.split("/")[0] for folder in FOLDERS} | {"lock", "format", "token"}
+KNOWN = {folder.split("/")[0] for folder in FOLDERS} | {"lock", "format", "token", "tracking"}
 
 UPGRADES: dict[int, Callable[[Path], None]] = {}
 """From a layout's number: what turns it into the next one. Must be safe to run twice."""

@@ -125,6 +125,19 @@ model_files = Table(
     Column("digest", String(71), ForeignKey("blobs.digest"), nullable=False, index=True),
 )
 
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("model_id", String(40), ForeignKey("models.model_id"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("set_by", String(96), nullable=False),
+    Column("set_ns", BigInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
+)
+"""What `name:alias` is, besides `latest`, which needs no row; who said so, and why."""
+
 DEFAULT_TENANT = "default"
 """The tenant that exists in every database: name and id alike."""
 
@@ -353,3 +366,16 @@ footprints = Table(
     Column("measured_ns", BigInteger, nullable=False, index=True),
 )
 """What models were measured to take: one row for all that changes it."""
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("request_id", String(64), primary_key=True),
+    Column("principal", String(96), primary_key=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("model", String(240), nullable=False),
+    Column("rating", String(8), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False, index=True),
+)
+"""What people thought of answers: a person's last word on each."""

@@ -25,24 +25,30 @@ class Series:
 
 
 class FastHistogram(Collector):
-    """Exposed as any Prometheus histogram; `labels` gives the series to observe on."""
+    """Exposed as any Prometheus histogram; `labels` gives the series to observe on.
 
-    def __init__(self, name: str, doc: str, label: str, bounds: Sequence[float]) -> None:
-        self._name, self._doc, self._label = name, doc, label
+    A label whose value is empty is one that the series does not have, as Prometheus sees it.
+    """
+
+    def __init__(self, name: str, doc: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
+        self.name, self.doc, self.label_names = name, doc, tuple(labels)
         self._bounds = tuple(bounds)
-        self._series: dict[str, Series] = {}
+        self._series: dict[tuple[str, ...], Series] = {}
 
-    def labels(self, value: str) -> Series:
-        if value not in self._series:
-            self._series[value] = Series(self._bounds)
-        return self._series[value]
+    def labels(self, *values: str) -> Series:
+        """One value for each label, in order."""
+        series = self._series.get(values)
+        if series is None:
+            assert len(values) == len(self.label_names), self.name
+            series = self._series[values] = Series(self._bounds)
+        return series
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._name, self._doc, labels=[self._label])
-        for value, series in self._series.items():
+        family = HistogramMetricFamily(self.name, self.doc, labels=self.label_names)
+        for values, series in self._series.items():
             buckets, seen = [], 0
             for bound, count in zip((*self._bounds, float("inf")), series.counts, strict=True):
                 seen += count
                 buckets.append(("+Inf" if bound == float("inf") else str(bound), float(seen)))
-            family.add_metric([value], buckets, series.total)
+            family.add_metric(values, buckets, series.total)
         yield family

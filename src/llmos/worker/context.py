@@ -10,11 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from llmos.abi import worker as msg
 from llmos.abi.program import Answer, Generate
 from llmos.errors import ErrorInfo, InvalidRequest, from_info
 from llmos.worker.calls import CallWindow, IdleMeter
 from llmos.worker.outlet import Outlet
+from llmos.worker.questions import Questions
 from llmos.worker.results import ResultWindow
 from llmos.worker.signals import Signals
 from llmos.worker.telling import Teller, to_progress
@@ -30,16 +33,20 @@ class WorkerContext:
         self._signals = signals
         self._scratch = scratch
         self._files = MappingProxyType(run.files)
+        self._models = MappingProxyType(run.models)
         self._inputs = MappingProxyType(run.inputs)
         self._done_keys = frozenset(run.done_keys)
         self.teller = Teller(outlet.send, signals, run.max_log_lines_per_s)
         self._meter = IdleMeter(outlet.send)
         self._results = ResultWindow(outlet.send, signals, run.max_results_in_flight)
         self._calls = CallWindow(outlet.send, signals, run.max_calls_in_flight, self._meter)
+        self._questions = Questions(outlet.send, signals, self._meter)
         self._checkpointing = threading.Lock()
         self._kept: list[ErrorInfo | None] = []
         self._gathering = threading.Lock()
         self._gathered: list[msg.Gathered] = []
+        self._registering = threading.Lock()
+        self._registered: list[msg.Registered] = []
 
     # abi.Context
 
@@ -58,6 +65,10 @@ class WorkerContext:
     @property
     def files(self) -> Mapping[str, str]:
         return self._files
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        return self._models
 
     @property
     def scratch(self) -> str:
@@ -120,6 +131,9 @@ class WorkerContext:
     ) -> Iterator[tuple[Any, Answer]]:
         return self._calls.calls(requests, window)
 
+    def ask(self, call: msgspec.Struct) -> Any:
+        return self._questions.ask(call)
+
     def checkpoint(self, path: str) -> None:
         """What was put before it is durable before it. The file is the server's from now on."""
         file = self._own_file(path)
@@ -134,6 +148,29 @@ class WorkerContext:
                 error = self._kept.pop()
         if error is not None:
             raise from_info(error)
+
+    def register(self, folder: str, name: str) -> str:
+        """What was put before it is durable before it."""
+        path = self._own_folder(folder)
+        with self._registering:
+            self._results.drain()
+            self._outlet.send(msg.Register(str(path), name))
+            with self._signals.changed:
+                while not self._registered:
+                    self._signals.check_over()
+                    self._signals.changed.wait()
+                registered = self._registered.pop()
+        if registered.error is not None:
+            raise from_info(registered.error)
+        return registered.ref
+
+    def _own_folder(self, path: str) -> Path:
+        """Raises InvalidRequest for what is no folder below the scratch folder."""
+        scratch = self._scratch.resolve()
+        folder = (scratch / path).resolve()
+        if not folder.is_dir() or scratch not in folder.parents:
+            raise InvalidRequest("a model lies in a folder of the scratch folder", param="folder")
+        return folder
 
     def _own_file(self, path: str) -> Path:
         """Raises InvalidRequest for what is no file of the scratch folder."""
@@ -166,9 +203,17 @@ class WorkerContext:
     def on_answers(self, message: msg.Answers) -> None:
         self._calls.on_answers(message.answers)
 
+    def on_replied(self, message: msg.Replied) -> None:
+        self._questions.on_replied(message)
+
     def on_gathered(self, message: msg.Gathered) -> None:
         with self._signals.changed:
             self._gathered.append(message)
+            self._signals.changed.notify_all()
+
+    def on_registered(self, message: msg.Registered) -> None:
+        with self._signals.changed:
+            self._registered.append(message)
             self._signals.changed.notify_all()
 
     def on_kept(self, message: msg.Kept) -> None:

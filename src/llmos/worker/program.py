@@ -132,10 +132,14 @@ class ProgramLoop:
             self._outlet.report(report)
         elif isinstance(message, msg.Answers) and self._context is not None:
             self._context.on_answers(message)
+        elif isinstance(message, msg.Replied) and self._context is not None:
+            self._context.on_replied(message)
         elif isinstance(message, msg.Kept) and self._context is not None:
             self._context.on_kept(message)
         elif isinstance(message, msg.Gathered) and self._context is not None:
             self._context.on_gathered(message)
+        elif isinstance(message, msg.Registered) and self._context is not None:
+            self._context.on_registered(message)
         elif isinstance(message, msg.GiveWay):
             self._signals.give_way(message.reason, message.stop)
         elif isinstance(message, msg.Run) and self._run is None:

@@ -24,6 +24,7 @@ class ReplicaLoop:
         self._driver = driver
         self._refused: list[Event] = []
         self._loaded = False
+        self._cpu_s = 0.0
         self._parked = False
         self._running = True
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -64,7 +65,9 @@ class ReplicaLoop:
             events = self._refused + events
             self._refused = []
         if events:
-            self._channel.send(msg.Step(events, time.perf_counter() - begun))
+            before_s, self._cpu_s = self._cpu_s, time.process_time()
+            step_s = time.perf_counter() - begun
+            self._channel.send(msg.Step(events, step_s, self._cpu_s - before_s))
 
     def _load(self, message: msg.Load) -> None:
         def progress(fraction: float, what: str) -> None:
@@ -76,6 +79,7 @@ class ReplicaLoop:
             self._channel.send(msg.LoadError(error.to_info()))
         else:
             self._loaded = True
+            self._cpu_s = time.process_time()  # loading is nobody's
             if isinstance(self._driver, Waking):
                 self._channel.watch(self._driver.wake_fd())
             self._channel.send(msg.Loaded(report))

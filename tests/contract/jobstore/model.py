@@ -135,12 +135,14 @@ class Model:
 
     def retry(self, job_id: str) -> bool:
         job = self.jobs[job_id]
-        unmet = job.needs - job.met
         if job.state not in ENDED or job.state is OK:
             return False
+        # what it needs may have succeeded after it had ended itself
+        met = job.met | {need for need in job.needs if self.jobs[need].state is OK}
+        unmet = job.needs - met
         if any(self.jobs[need].state in ENDED for need in unmet):
             return False
-        job.state = B if unmet else P
+        job.state, job.met = B if unmet else P, met
         job.attempt = job.deaths = job.due = 0
         job.marked = False
         return True

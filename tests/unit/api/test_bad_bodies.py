@@ -199,7 +199,7 @@ def test_a_documented_field_we_do_not_honour(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True}, "echo"),
+        ({"echo": True, "stream": True}, "echo"),
         ({"suffix": "end"}, "suffix"),
     ],
 )

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -408,7 +409,7 @@ def test_a_request_whose_client_left_is_freed_without_a_collection() -> None:
         raise AssertionError
 
     async def main() -> None:
-        edge: Any = None
+        edge: Any = SimpleNamespace(tracer=None)
         await Endpoint(edge, handler, needs_key=False)({"headers": []}, nothing, nothing)
 
     gc.disable()

@@ -14,11 +14,14 @@ HEAVY = ("torch", "transformers", "sqlalchemy", "starlette", "httpx", "rich", "n
 BY_TYPER = "pydantic"  # Typer itself loads it to read any option's value, not for the list
 COMMANDS = [
     *("serve", "run", "pull", "ls", "show", "quantize", "rm", "load", "pin", "unload"),
+    "promote",
     *(
         "ps",
         "kill",
         "status",
         "top",
+        "train",
+        *("runs ls", "runs show", "runs compare"),
         "nice",
         "wait",
         "logs",
@@ -39,11 +42,16 @@ COMMANDS = [
         *(f"task {name}" for name in ("classify", "summarize", "translate", "extract")),
         *("task qa", "task embed", "task rerank", "models search", "models info"),
         *("file put", "file ls", "file get", "file rm"),
+        *(f"eval {name}" for name in ("run", "show", "result", "harness")),
+        "pipeline run",
+        "pipeline show",
         "key add",
         "key ls",
         "key revoke",
         "config show",
         "config path",
+        "debug bundle",
+        "debug doctor",
     ),
 ]
 

@@ -271,6 +271,22 @@ def test_an_unknown_model_is_told_with_its_hint(llmos: Run, tasks: Server) -> No
 
 def test_ls_show_cancel_result(llmos: Run, tasks: Server, tmp_path: Path) -> None:
     tasks.routes[f"GET /os/v1/jobs/{TASK_ID}"] = ok({"job": DONE})
+    spent = {
+        "cpu_s": 1.25,
+        "engine_s": 2,
+        "memory_bytes": 3_000_000,
+        "joules": 8.5,
+        "basis": "rapl",
+    }
+    more = {**spent, "memory_bytes": 5_000_000, "joules": None, "basis": "estimate: 7 W"}
+    tasks.routes[f"GET /os/v1/jobs/{TASK_ID}/events"] = ok(
+        {
+            "events": [
+                {"job_id": TASK_ID, "number": n, "at_ns": n, "kind": "spent", "value": value}
+                for n, value in enumerate((spent, {"cpu_s": "a program's own"}, more), 1)
+            ]
+        }
+    )
     tasks.routes["GET /os/v1/jobs"] = ok({"jobs": [LIVE], "has_more": False})
     tasks.routes[f"POST /os/v1/tasks/{TASK_ID}/cancel"] = ok({"job": DONE})
     listed = llmos("task", "ls")
@@ -287,6 +303,7 @@ def test_ls_show_cancel_result(llmos: Run, tasks: Server, tmp_path: Path) -> Non
         r"answered +half within 0.1 s, 95 % within 1.78 s",
         r"cost +\$0.2500",
         r"labels +2 good",
+        r"used +2\.500 s of processors, 4\.000 s of its engine, 5\.0 MB, 8\.5 J \(estimate: 7 W\)",
         r"results +rows, csv: llmos task result 00000001",
     ):
         assert re.search(line, shown), (line, shown)

@@ -13,6 +13,8 @@ from llmos.abi.inference import Sampling, TextPrompt, Usage
 from llmos.abi.jobs import JobRecord, JobSpec, JobState
 from llmos.abi.principal import Principal, ServiceClass
 from llmos.abi.program import Answer, Generate
+from llmos.abi.syscall_jobs import SubmitJob
+from llmos.abi.worker import Asks, Replied
 from llmos.errors import LLMOSError, QueueFull, WorkerLost
 from llmos.ipc import memory
 from llmos.kernel.jobs.desk import Desk
@@ -120,6 +122,31 @@ def test_items_that_were_answered_are_not_asked_again() -> None:
         answer = await world.heard()
         assert answer.error is not None
         assert [output.value for output in answer.outputs] == ["a"]
+        world.desk.close()
+
+    asyncio.run(main())
+
+
+def test_a_system_call_is_answered_once_and_a_submitted_job_is_a_child() -> None:
+    async def main() -> None:
+        world = World()
+        await world.asked()
+        heard: asyncio.Queue[Replied] = asyncio.Queue()
+        spec = JobSpec("task", parent_id="job_9", service_class=ServiceClass.INTERACTIVE)
+        world.desk.ask_system(Asks(7, SubmitJob(spec)), heard.put_nowait)
+        asked = await world.asked()
+        assert isinstance(asked.body, SubmitJob)
+        assert asked.principal == OWNER
+        assert asked.body.spec.parent_id == "job_1"
+        assert asked.body.spec.service_class == ServiceClass.BATCH
+        world.gate.send(sc.Reply(asked.call, sc.Done("x")))
+        world.desk.ask_system(Asks(8, sc.ShowModel("m")), heard.put_nowait)
+        asked = await world.asked()
+        world.gate.send(sc.Refused(asked.call, WorkerLost("no").to_info()))
+        assert await heard.get() == Replied(7, sc.Done("x"))
+        error = (await heard.get()).error
+        assert error is not None
+        assert error.code == WorkerLost.code
         world.desk.close()
 
     asyncio.run(main())

@@ -18,6 +18,7 @@ WISHES: dict[str, Any] = {
     "grammar": Grammar("regex", "a"),
     "logit_bias": [(1, 2.0)],
     "logprobs": 0,
+    "prompt_logprobs": 0,
 }
 
 

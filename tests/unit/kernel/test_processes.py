@@ -241,6 +241,7 @@ def test_a_prompt_over_the_bounds_on_numbers_is_refused_before_it_is_read() -> N
             await asyncio.Event().wait()
 
         kernel.config = KernelConfig(max_open_per_tenant=2, max_open_requests=3)
+        kernel.tracer = None
         kernel.draining, kernel.registry = False, SimpleNamespace(resolve=lambda _: VERSION)
         kernel.new_stream = lambda call, name, *_: process(name, call.principal).stream
         kernel.tokenizer = SimpleNamespace(prepare=prepare)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmos.abi.inference import ChatPrompt, TextPrompt, Usage
 from llmos.abi.program import Answer, Generate, Interrupted
 from llmos.errors import from_info
@@ -58,6 +60,7 @@ class FakeContext:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.told: list[tuple[float, float, str, dict[str, int]]] = []
         self.checkpoints: list[bytes] = []
+        self.asked: dict[type, Callable[[Any], Any]] = {}
         self.num_asked = 0
         self.num_gathered = 0
         self.most_open = 0
@@ -96,6 +99,10 @@ class FakeContext:
         if answer.error is not None:
             raise from_info(answer.error)
         return answer
+
+    def ask(self, call: msgspec.Struct) -> Any:
+        """By `asked`, a function for each type of call."""
+        return self.asked[type(call)](call)
 
     def calls(
         self, requests: Iterable[tuple[Any, Generate]], window: int

@@ -26,7 +26,7 @@ from llmos.errors import (
     ShuttingDown,
     UnsupportedParameter,
 )
-from llmos.programs.task import program
+from llmos.programs.task import rounds
 from llmos.programs.task.program import TaskProgram
 from tests.unit.programs.fake_context import FakeContext, echo
 
@@ -41,7 +41,7 @@ TEXTS = ["一 行", "two 🙂", 'three, "quoted"', "four\nlines"]
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(rounds, "PAUSES_S", (0.0,))
 
 
 def spec(kind: str = "generate", **fields: Any) -> TaskSpec:

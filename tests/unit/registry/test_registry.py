@@ -362,3 +362,43 @@ def test_errors_are_typed(world: MakeWorld, tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert issubclass(StorageError, LLMOSError)
+
+
+def test_an_alias_is_another_name_until_it_is_given_away(world: MakeWorld, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world() as w:
+            one = await _pull(w, make_model(tmp_path / "Tiny"))
+            await _pull(w, make_model(tmp_path / "Tiny", fill=1))
+            named = await w.registry.set_alias("tiny:1", "Production", "it passed", "me")
+            assert (named.model_id, named.aliases) == (one.model_id, ["production"])
+            assert w.registry.resolve("tiny:production") == named
+            assert w.registry.resolve("tiny").aliases == ["latest"]
+            with pytest.raises(Conflict, match="tiny:production"):
+                await w.registry.remove("tiny:1")
+        async with world() as w:
+            assert w.registry.resolve("tiny:production").ref == "tiny:1"
+            two = await w.registry.set_alias("tiny", "production", "", "me")
+            assert two.aliases == ["latest", "production"]
+            assert w.registry.resolve("tiny:1").aliases == []
+            await w.registry.remove("tiny:1")
+            dropped = await w.registry.drop_alias("tiny:production")
+            assert (dropped.ref, dropped.aliases) == ("tiny:2", ["latest"])
+            with pytest.raises(ModelNotFound):
+                w.registry.resolve("tiny:production")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("alias", ["latest", "7", "", "a b", "-x", "x" * 64])
+def test_what_is_no_alias_is_refused(world: MakeWorld, tmp_path: Path, alias: str) -> None:
+    async def main() -> None:
+        async with world() as w:
+            await _pull(w, make_model(tmp_path / "Tiny"))
+            with pytest.raises(InvalidRequest, match="bad alias"):
+                await w.registry.set_alias("tiny", alias, "", "me")
+            with pytest.raises(ModelNotFound):
+                await w.registry.set_alias("nobody", "production", "", "me")
+            with pytest.raises(InvalidRequest, match="no alias that was given"):
+                await w.registry.drop_alias("tiny:latest")
+
+    asyncio.run(main())

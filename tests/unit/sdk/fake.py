@@ -63,6 +63,7 @@ PROCESS: dict[str, Any] = {
     "name": "",
     "parent_id": None,
     "progress": None,
+    "spent": None,
 }
 
 STORY: dict[str, Any] = {

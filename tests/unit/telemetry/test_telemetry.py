@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmos.telemetry.logs import setup_logs
+from llmos.telemetry.logs import REQUESTS, setup_logs
 from llmos.telemetry.metrics import Metrics
 
 
@@ -63,6 +63,11 @@ def root_logger() -> Iterator[logging.Logger]:
     for handler in before:
         root.addHandler(handler)
     root.setLevel(level)
+    requests = logging.getLogger(REQUESTS)
+    requests.propagate = True
+    for handler in list(requests.handlers):
+        requests.removeHandler(handler)
+        handler.close()
 
 
 def test_a_log_line_is_json_with_its_extras(tmp_path: Path, root_logger: logging.Logger) -> None:
@@ -77,3 +82,41 @@ def test_a_log_line_is_json_with_its_extras(tmp_path: Path, root_logger: logging
     assert first["request_id"] == "req_1"
     assert first["level"] == "info"
     assert "ValueError: boom" in second["exception"]
+
+
+def test_a_full_log_is_turned_over(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.telemetry.logs.MAX_LOG_BYTES", 1000)
+    setup_logs(tmp_path, "info")
+    for number in range(30):
+        logging.getLogger("llmos.x").info("line %d %s", number, "x" * 60)
+    sizes = sorted(path.stat().st_size for path in tmp_path.iterdir())
+    assert len(sizes) == 4  # the current one and three old ones
+    assert all(size < 1300 for size in sizes)
+    lines = (tmp_path / "llmos.log").read_text("utf-8").splitlines()
+    assert json.loads(lines[-1])["message"].startswith("line 29 ")
+
+
+def test_stderr_may_be_json(
+    tmp_path: Path, root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup_logs(tmp_path, "info", "json")
+    logging.getLogger("llmos.x").warning("careful", extra={"request_id": "req_2"})
+    logging.getLogger("llmos.x").info("not shown there")
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(t["message"], t["request_id"]) for t in told] == [("careful", "req_2")]
+
+
+def test_lines_about_requests_are_gathered_and_none_is_lost_at_the_end(
+    tmp_path: Path, root_logger: logging.Logger
+) -> None:
+    setup_logs(tmp_path, "info", requests=True)
+    log = logging.getLogger(REQUESTS)
+    for number in range(200):
+        log.info("a request finished", extra={"request_id": f"req_{number}"})
+    (gathered,) = log.handlers
+    gathered.close()
+    log.removeHandler(gathered)
+    lines = [json.loads(x) for x in (tmp_path / "llmos.log").read_text("utf-8").splitlines()]
+    assert [line["request_id"] for line in lines] == [f"req_{n}" for n in range(200)]

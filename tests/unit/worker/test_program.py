@@ -10,12 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.abi import worker as msg
 from llmos.abi.inference import ChatPrompt, Sampling
 from llmos.abi.program import Answer, Context, Generate, Interrupted, Yielded
-from llmos.errors import DiskFull, EngineFailed, InvalidRequest, LLMOSError, QueueFull
+from llmos.abi.syscall import ListModels, ModelList, ShowModel, WaitProcess
+from llmos.errors import (
+    DiskFull,
+    EngineFailed,
+    InvalidRequest,
+    LLMOSError,
+    ModelNotFound,
+    QueueFull,
+)
 from tests.unit.worker.kernel_end import KernelEnd
 
 HERE = "tests.unit.worker.test_program"
@@ -636,3 +645,50 @@ def test_a_kernel_that_goes_away_takes_the_worker_with_it(end: KernelEnd) -> Non
     end.channel.close()
     end.thread.join(10)
     assert end.died == [1]
+
+
+class AsksTheKernel:
+    """A program that asks for a model, and is told that there is none of another."""
+
+    def run(self, ctx: Context) -> dict[str, Any]:
+        found = ctx.ask(ListModels())
+        with pytest.raises(ModelNotFound):
+            ctx.ask(ShowModel("nobody"))
+        with pytest.raises(InvalidRequest, match="does not make the call"):
+            ctx.ask(StopNobody())
+        return {"models": len(found.models)}
+
+
+class StopNobody(msgspec.Struct):
+    """No system call."""
+
+
+def test_system_calls_are_answered_by_their_results(end: KernelEnd) -> None:
+    def reply(message: Any) -> bool:
+        if not isinstance(message, msg.Asks):
+            return False
+        if isinstance(message.body, ListModels):
+            end.send(msg.Replied(message.number, ModelList([])))
+        else:
+            end.send(msg.Replied(message.number, error=ModelNotFound("no").to_info()))
+        return True
+
+    end.on_message = reply
+    assert end.run(entry=f"{HERE}:AsksTheKernel") == msg.Returned({"models": 0})
+
+
+class AsksForEver:
+    def run(self, ctx: Context) -> dict[str, Any]:
+        return {"x": str(ctx.ask(WaitProcess("job_2")))}
+
+
+def test_a_system_call_ends_with_the_job(end: KernelEnd) -> None:
+    def stop(message: Any) -> bool:
+        if isinstance(message, msg.Asks):
+            end.send(msg.GiveWay("cancelled", stop=True))
+        return isinstance(message, msg.Asks)
+
+    end.on_message = stop
+    ended = end.run(entry=f"{HERE}:AsksForEver")
+    assert isinstance(ended, msg.Raised)
+    assert ended.error.code == "cancelled"

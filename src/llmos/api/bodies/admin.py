@@ -6,10 +6,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from llmos.abi.feedback import MAX_COMMENT_CHARS, AddFeedback, Rating
 from llmos.abi.principal import MAX_WEIGHT, MIN_WEIGHT, Role, ServiceClass
 from llmos.abi.registry import PullOptions
 from llmos.abi.remote import read_spec
-from llmos.abi.syscall import AddKey, LoadModel, NiceProcess, PullModel, QuantizeModel
+from llmos.abi.syscall import AddKey, AliasModel, LoadModel, NiceProcess, PullModel, QuantizeModel
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import fault
 from llmos.shapes.options import CLASSES
@@ -42,6 +43,16 @@ class QuantizeBody(Shape):
 
     def to_call(self, ref: str) -> QuantizeModel:
         return QuantizeModel(ref, self.to, self.name)
+
+
+class AliasBody(Shape):
+    """`NAME:alias` is this version from now on; `reason` is kept with it."""
+
+    alias: str = Field(min_length=1, max_length=64)
+    reason: str = Field(default="", max_length=4096)
+
+    def to_call(self, ref: str) -> AliasModel:
+        return AliasModel(ref, self.alias, self.reason)
 
 
 class LoadBody(Shape):
@@ -87,3 +98,14 @@ class KeyBody(Shape):
     def to_call(self) -> AddKey:
         max_class: ServiceClass = CLASSES[self.max_class]
         return AddKey(self.name, self.tenant, Role(self.role), max_class, self.weight)
+
+
+class FeedbackForm(Shape):
+    """What an answer was worth. `request_id` is the one its `llmos` and `x-request-id` tell."""
+
+    request_id: str = Field(min_length=1, max_length=64)
+    rating: Literal["up", "down"]
+    comment: str = Field(default="", max_length=MAX_COMMENT_CHARS)
+
+    def to_call(self) -> AddFeedback:
+        return AddFeedback(self.request_id, Rating(self.rating), self.comment)

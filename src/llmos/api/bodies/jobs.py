@@ -20,6 +20,7 @@ MAX_TIMEOUT_S = 2_592_000.0
 MAX_NS = 2**63 - 1
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+ModelRef = Annotated[str, Field(min_length=1, max_length=256)]
 ThingId = Annotated[str, Field(min_length=1, max_length=64)]
 MomentNs = Annotated[int, Field(ge=0, le=MAX_NS, description="UTC, ns")]
 
@@ -31,6 +32,7 @@ class SpecBody(Shape):
     inputs: JsonObject = Field(default_factory=dict)
     name: str = Field(default="", max_length=128)
     files: dict[Name, ThingId] = Field(default_factory=dict, max_length=MAX_FILES)
+    models: dict[Name, ModelRef] = Field(default_factory=dict, max_length=MAX_FILES)
     service_class: Literal["batch", "default", "interactive"] = Field(
         default="batch", alias="class"
     )
@@ -57,6 +59,7 @@ class SpecBody(Shape):
             inputs=self.inputs,
             name=self.name,
             files=self.files,
+            models=self.models,
             service_class=CLASSES[self.service_class],
             nice=self.nice,
             needs=[job_of(name) for name in self.needs],

@@ -15,9 +15,10 @@ from llmos.abi.syscall import (
     QuantizeModel,
     RemoveModel,
     ShowModel,
+    UnaliasModel,
     UnloadModel,
 )
-from llmos.api.bodies.admin import LoadBody, PullBody, QuantizeBody
+from llmos.api.bodies.admin import AliasBody, LoadBody, PullBody, QuantizeBody
 from llmos.api.body import read_json, read_optional_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
@@ -45,6 +46,17 @@ async def show_model(call: Call) -> None:
 async def remove_model(call: Call) -> None:
     """Forget a version; the answer is its last record."""
     await call.send_json(to_wire((await ask(call, RemoveModel(ref_of(call)), Model)).model))
+
+
+async def alias_model(call: Call) -> None:
+    """From now on whoever asks for the alias is answered by this version."""
+    body = read_plain(AliasBody, await read_json(call)).to_call(ref_of(call))
+    await call.send_json(to_wire((await ask(call, body, Model)).model))
+
+
+async def unalias_model(call: Call) -> None:
+    """The alias, which the path names, is nothing any more; the answer is what it was."""
+    await call.send_json(to_wire((await ask(call, UnaliasModel(ref_of(call)), Model)).model))
 
 
 async def load_model(call: Call) -> None:
@@ -152,6 +164,8 @@ ROUTES = [
         body=QuantizeBody,
         answer_type="text/event-stream",
     ),
+    RouteSpec("POST", _ONE + "/alias", alias_model, "Give a version an alias.", body=AliasBody),
+    RouteSpec("DELETE", _ONE + "/alias", unalias_model, "Take an alias away."),
     RouteSpec("POST", _ONE + "/unload", unload_model, "Stop a model's replicas once idle."),
     RouteSpec("POST", _ONE + "/pin", pin_model, "Load a model and keep it resident."),
     RouteSpec("DELETE", _ONE + "/pin", unpin_model, "Keep a model no longer than any other."),

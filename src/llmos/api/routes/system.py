@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from llmos.abi.memory import MemoryInfo
+from llmos.abi.principal import Action, Resource
+from llmos.abi.settings import SettingList
 from llmos.abi.syscall import (
     ListReplicas,
     ListWorkers,
@@ -15,6 +17,7 @@ from llmos.abi.syscall import (
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import answer
+from llmos.api.wire import to_wire
 
 
 async def list_replicas(call: Call) -> None:
@@ -37,7 +40,14 @@ async def status(call: Call) -> None:
     await answer(call, Status(), StatusInfo)
 
 
+async def list_settings(call: Call) -> None:
+    """Values in force and where each came from. They do not pass the gate, which knows them not."""
+    call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
+    await call.send_json(to_wire(SettingList(list(call.edge.settings))))
+
+
 ROUTES = [
+    RouteSpec("GET", "/os/v1/settings", list_settings, "Settings: `config show --origin`."),
     RouteSpec("GET", "/os/v1/replicas", list_replicas, "Resident model versions."),
     RouteSpec("GET", "/os/v1/workers", list_workers, "Worker processes."),
     RouteSpec("GET", "/os/v1/memory", show_memory, "Who holds how much: `ps --memory`."),

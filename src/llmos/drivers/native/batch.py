@@ -54,11 +54,13 @@ class Batch:
         )
 
     @torch.inference_mode()
-    def prefill(self, slot: int, start: int, tokens: list[int]) -> torch.Tensor:
-        """Read a chunk of a prompt into a slot. Logits of its last token, 1V."""
+    def prefill(
+        self, slot: int, start: int, tokens: list[int], num_wanted: int = 1
+    ) -> torch.Tensor:
+        """Read a chunk of a prompt into a slot. Logits of its last `num_wanted` tokens, NV."""
         plan = PrefillPlan(self.kv, self._loaded.windows, slot, start, len(tokens))
         ids_T, positions_T = self._there(tokens, range(start, start + len(tokens)))
-        return self._forward(ids_T[None], positions_T[None], plan)
+        return self._forward(ids_T[None], positions_T[None], plan, num_wanted)[0]
 
     @torch.inference_mode()
     def decode(
@@ -75,17 +77,18 @@ class Batch:
         return self._fixed(slots, tokens, positions)
 
     def _forward(
-        self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan
+        self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan, num_wanted: int
     ) -> torch.Tensor:
+        """Logits of each row's last `num_wanted` tokens, BNV."""
         out = self._loaded.model(
             input_ids=ids_BT,
             position_ids=positions_BT,
             use_cache=False,
-            logits_to_keep=1,
+            logits_to_keep=num_wanted,
             llmos_plan=plan,
         )
-        logits_BV: torch.Tensor = out.logits[:, -1]
-        return logits_BV
+        logits_BNV: torch.Tensor = out.logits[:, -num_wanted:]
+        return logits_BNV
 
     def _packed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
         """Filled up to a width that is compiled, where there is one."""
@@ -102,7 +105,7 @@ class Batch:
             logits_BV = self.compiled.run(forward, *inputs, plan)
             if logits_BV is not None:
                 return logits_BV[:num_rows]
-        return self._forward(*inputs, plan)[:num_rows]
+        return self._forward(*inputs, plan, 1)[:num_rows, 0]
 
     def _groups(
         self, slots: list[int], positions: list[int], positions_B: torch.Tensor
@@ -155,7 +158,7 @@ class Batch:
     ) -> torch.Tensor:
         slots_B, ids_B, positions_B = self._there(slots, tokens, positions)
         plan = RowsPlan(self.kv, self._loaded.windows, slots_B, positions_B, places)
-        return self._forward(ids_B[:, None], positions_B[:, None], plan)
+        return self._forward(ids_B[:, None], positions_B[:, None], plan, 1)[:, 0]
 
     def _there(self, *lists: Sequence[int]) -> list[torch.Tensor]:
         return to_device(self._device, *lists)

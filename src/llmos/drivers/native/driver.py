@@ -52,7 +52,7 @@ class NativeDriver:
         parks=True,
         drafts=True,
         deterministic=True,
-        features=["grammar", "logit_bias", "logprobs"],
+        features=["grammar", "logit_bias", "logprobs", "prompt_logprobs"],
     )
 
     def __init__(self) -> None:
@@ -195,6 +195,8 @@ class NativeDriver:
             raise Conflict(f"{item.request_id} is in the batch already")
         with mapped():
             request = self._snapshots.read(item, snapshot, prompt, self._num_submitted + 1)
+        if request.scores_prompt:
+            request.reread()
         self._num_submitted += 1
         self._seats.add(request)
         self._snapshots.shelf.forget(item.request_id)

@@ -166,7 +166,7 @@ class EagerRunner:
                 assert request.slot is not None
                 try:
                     with mapped():
-                        last = self.batch.prefill(request.slot, start, request.to_read[start:end])
+                        last = self._read(request, request.to_read[start:end])
                         wait_for(self.loaded.device)  # else the clock sees nothing of it
                 except EngineFailed as error:
                     failed.append((request, error))
@@ -180,6 +180,16 @@ class EagerRunner:
             if time.monotonic() >= until:
                 break
         return ready, logits
+
+    def _read(self, request: Request, tokens: list[int]) -> torch.Tensor:
+        """Logits of the last of the tokens, 1V."""
+        assert request.slot is not None
+        start = request.num_cached
+        if not request.scores_prompt:
+            return self.batch.prefill(request.slot, start, tokens)
+        logits = self.batch.prefill(request.slot, start, tokens, len(tokens))
+        request.score(logits)
+        return logits[-1:]
 
     def _decode(self, requests: list[Request], failed: list[Drawn]) -> torch.Tensor | None:
         exact = any(request.exact for request in requests)

@@ -1,5 +1,6 @@
 """One request inside the native driver: all that a snapshot of it will have to hold."""
 
+# ruff: noqa: N803 (tensor names carry their shape)
 from __future__ import annotations
 
 import dataclasses
@@ -19,12 +20,14 @@ from llmos.abi.events import (
 )
 from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.native.limits import LIMITS
-from llmos.drivers.native.sampling import RowSampler
+from llmos.drivers.native.sampling import RowSampler, priced
 from llmos.drivers.text.detokenize import Detokenizer
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import InvalidRequest, LLMOSError
 
 if TYPE_CHECKING:
+    import torch
+
     from llmos.drivers.native.kv import KVCopy
     from llmos.drivers.native.paging import Lease
 
@@ -45,7 +48,8 @@ class Request:
     `slot` (its pages in `lease`, listed in `table`, where the runner has pages), or in `parked`.
     Neither: it has not begun. `num_found` tokens of the prompt had it from others. `to_read`:
     the prompt, and what was generated before where the request is recomputed; the first token is
-    drawn after it. `piece_of`: the bytes that a token stands for.
+    drawn after it. `piece_of`: the bytes that a token stands for. `scored`: of a request that wants
+    log-probabilities of its prompt, those of the tokens read so far but the first.
     """
 
     item: WorkItem
@@ -68,6 +72,7 @@ class Request:
     paused: bool = False
     only_exact: bool = True
     to_read: list[int] = dataclasses.field(init=False)
+    scored: list[Logprobs] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.to_read = self.prompt + tokens_of(self.item.generated)
@@ -84,6 +89,32 @@ class Request:
     @property
     def prefilling(self) -> bool:
         return self.num_cached < len(self.to_read)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether it reads all of its prompt itself, and wants to know how likely that is."""
+        return self.item.sampling.prompt_logprobs is not None
+
+    @property
+    def salt(self) -> str:
+        """What it shares what it reads by; one that scores its prompt shares nothing."""
+        own = f"{self.item.cache_salt}\0{self.request_id}"
+        return own if self.scores_prompt else self.item.cache_salt
+
+    def score(self, logits_NV: torch.Tensor) -> None:
+        """Rows are those after the tokens that are being read, from `num_cached` on."""
+        begin = self.num_cached + 1
+        tokens = self.prompt[begin : begin + len(logits_NV)]
+        most = self.item.sampling.prompt_logprobs or 0
+        self.scored += [
+            Logprobs(self._priced(token, logprob), [self._priced(*other) for other in top])
+            for token, logprob, top in priced(logits_NV, tokens, most)
+        ]
+
+    def reread(self) -> None:
+        """Forget what was read of it: scores of a prompt are not kept with its KV."""
+        self.num_cached, self.parked, self.scored = 0, None, []
+        self.to_read = self.prompt + self.generated
 
     @property
     def usage(self) -> Usage:
@@ -170,7 +201,12 @@ class Request:
         return text, None
 
     def _finish(self, reason: FinishReason, stop: str | int | None) -> Finished:
-        return Finished(self.request_id, reason, self.usage, stop, self.only_exact)
+        told = None
+        if self.scores_prompt:
+            told = [Logprobs(self._priced(self.prompt[0], 0.0), []), *self.scored]
+        return Finished(
+            self.request_id, reason, self.usage, stop, self.only_exact, prompt_logprobs=told
+        )
 
     def fail(self, error: LLMOSError) -> Failed:
         """The terminal event of a request that cannot go on."""

@@ -46,8 +46,10 @@ def check(sampling: Sampling) -> None:
         value = getattr(sampling, name)
         if not math.isfinite(value) or not low <= value <= high:
             raise InvalidRequest(f"{name} is {value}, out of range", param=name)
-    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= MAX_LOGPROBS:
-        raise InvalidRequest(f"logprobs is {sampling.logprobs}, out of range", param="logprobs")
+    for name in ("logprobs", "prompt_logprobs"):
+        most = getattr(sampling, name)
+        if most is not None and not 0 <= most <= MAX_LOGPROBS:
+            raise InvalidRequest(f"{name} is {most}, out of range", param=name)
     for name in ("top_p", "repetition_penalty"):
         if getattr(sampling, name) == 0:
             raise InvalidRequest(f"{name} must be above 0", param=name)
@@ -135,9 +137,7 @@ class RowSampler:
         if most is None:
             return
         for raw_V, token in zip(self._raw_NV, tokens, strict=False):
-            values, ids = raw_V.topk(most)
-            top = list(zip(ids.tolist(), values.tolist(), strict=True))
-            self.recorded.append((token, float(raw_V[token]), top))
+            self.recorded.append(_recorded(raw_V, token, most))
         self._raw_NV = []
 
     def penalize(self, logits_V: torch.Tensor) -> torch.Tensor:
@@ -157,6 +157,17 @@ class RowSampler:
 
 Recorded = tuple[int, float, list[tuple[int, float]]]
 """A drawn token, its log-probability, and the likeliest ones with theirs."""
+
+
+def _recorded(raw_V: torch.Tensor, token: int, most: int) -> Recorded:
+    values, ids = raw_V.topk(most)
+    return token, float(raw_V[token]), list(zip(ids.tolist(), values.tolist(), strict=True))
+
+
+def priced(logits_NV: torch.Tensor, tokens: Sequence[int], most: int) -> list[Recorded]:
+    """Of given tokens, one after each row: what log-probabilities they have there."""
+    raw_NV = torch.log_softmax(logits_NV[: len(tokens)].float(), dim=-1)
+    return [_recorded(raw_V, token, most) for raw_V, token in zip(raw_NV, tokens, strict=True)]
 
 
 def uniform(seed: int, index: int) -> float:

@@ -25,7 +25,7 @@ from llmos.kernel.jobs.writer import Writer
 from llmos.kernel.workers import Workers
 
 if TYPE_CHECKING:
-    from llmos.kernel.jobs.runner import JobServices
+    from llmos.kernel.jobs.services import JobServices
 
 LOST = WorkerLost("the attempt is not the job's any more")
 
@@ -56,7 +56,9 @@ class Attempts:
             msg.Results: lambda entry, message: _writer(entry).results(message),
             msg.Checkpoint: self._checkpoint,
             msg.Gather: self._gather,
+            msg.Register: self._register,
             msg.Calls: self._calls,
+            msg.Asks: self._asks,
             msg.Waits: lambda entry, m: self._post(ev.JobWaits(entry.job_id, m.idle)),
             msg.Returned: self._returned,
             msg.Raised: self._raised,
@@ -97,13 +99,15 @@ class Attempts:
         return entry.is_killed
 
     async def _run_message(self, entry: Entry, attempt: Attempt) -> msg.Run:
-        """Raises NotFound for a file that is gone."""
+        """Raises NotFound for a file that is gone, ModelNotFound for a model."""
         record, program, config = entry.record, entry.program, self._config
         assert program is not None
         paths: dict[str, str] = {}
         for name, file_id in record.spec.files.items():
             ref = await self._services.files.blob(file_id)
             paths[name] = ref.path or ""
+        find = self._services.find_model
+        models = {name: find(ref).folder for name, ref in record.spec.models.items()}
         job_id = record.job_id
         done = await self._disk.surely(
             "result_keys", lambda: self._services.store.result_keys(job_id)
@@ -119,6 +123,7 @@ class Attempts:
             max_results_in_flight=config.max_results_in_flight,
             max_log_lines_per_s=config.max_log_lines_per_s,
             max_calls_in_flight=config.max_calls_in_flight,
+            models=models,
         )
 
     def _open_writer(self, entry: Entry, attempt: Attempt) -> None:
@@ -141,6 +146,9 @@ class Attempts:
             reply=lambda kept: self._workers.send_program(job_id, kept),
             lost=lost,
             written=lambda: self._hub.tell(job_id),
+            register=lambda path, name, folder: self._services.register(
+                entry.record, path, name, folder
+            ),
         )
 
     # what the core wants of it
@@ -239,11 +247,26 @@ class Attempts:
     def _gather(self, entry: Entry, message: msg.Gather) -> None:
         _writer(entry).gather(message.stream, self._workers.program_folder(entry.job_id))
 
+    def _register(self, entry: Entry, message: msg.Register) -> None:
+        folder = self._workers.program_folder(entry.job_id)
+        _writer(entry).register(message.path, message.name, folder)
+
     def _calls(self, entry: Entry, message: msg.Calls) -> None:
+        desk = self._program_desk(entry)
+        for number, generate in message.calls:
+            desk.ask(number, generate)
+
+    def _asks(self, entry: Entry, message: msg.Asks) -> None:
+        def replied(reply: msg.Replied) -> None:
+            with contextlib.suppress(ChannelClosed):
+                self._workers.send_program(entry.job_id, reply)
+
+        self._program_desk(entry).ask_system(message, replied)
+
+    def _program_desk(self, entry: Entry) -> Desk:
         if entry.desk is None:
             entry.desk = self._open_desk(entry, self._program_answered)
-        for number, generate in message.calls:
-            entry.desk.ask(number, generate)
+        return entry.desk
 
     def _program_answered(self, entry: Entry, number: int, answer: Answer) -> None:
         with contextlib.suppress(ChannelClosed):
@@ -262,6 +285,7 @@ class Attempts:
 
     def _last_word(self, entry: Entry, outcome: Outcome, error: ErrorInfo | None) -> None:
         entry.outcome, entry.error = outcome, error
+        entry.see_use(*self._workers.program_use(entry.job_id))
         self._workers.end_program(entry.job_id, None)
 
     def _over(self, entry: Entry, outcome: Outcome, error: ErrorInfo | None) -> None:

@@ -86,7 +86,7 @@ def _check_numbers(spec: JobSpec) -> None:
 def _check_sizes(spec: JobSpec) -> None:
     if len(spec.name) > MAX_NAME_CHARS:
         raise InvalidRequest(f"a name has at most {MAX_NAME_CHARS} characters", param="name")
-    for part in ("files", "needs", "metadata"):
+    for part in ("files", "models", "needs", "metadata"):
         if len(getattr(spec, part)) > MAX_PARTS:
             raise InvalidRequest(f"{part} has at most {MAX_PARTS} entries", param=part)
     if any(len(k) + len(v) > MAX_METADATA_CHARS for k, v in spec.metadata.items()):

@@ -13,8 +13,10 @@ import msgspec
 from llmos.abi import syscall as sc
 from llmos.abi.channel import Channel, ChannelClosed
 from llmos.abi.events import Aborted, Failed, Finished, ItemOutput, Logprobs, Outputs, Tokens
-from llmos.abi.jobs import JobRecord
+from llmos.abi.jobs import JobRecord, JobSpec
 from llmos.abi.program import Answer, Generate
+from llmos.abi.syscall_jobs import SubmitJob
+from llmos.abi.worker import Asks, Replied
 from llmos.errors import (
     Cancelled,
     ErrorInfo,
@@ -64,6 +66,7 @@ class Desk:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._later: dict[int, asyncio.TimerHandle] = {}
+        self._asked: dict[int, Callable[[sc.Result | None, ErrorInfo | None], None]] = {}
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
     def ask(self, number: int, generate: Generate) -> None:
@@ -71,6 +74,33 @@ class Desk:
         if len(self._open) + len(self._later) >= self._max_open:
             raise ProtocolViolation("the worker has more calls open than it may")
         self._send(_Open(number, generate))
+
+    def ask_system(self, asks: Asks, answer: Callable[[Replied], None]) -> None:
+        """Answered once, as `ask` is. What it submits is the job's child.
+
+        Raises ProtocolViolation for more than may be open.
+        """
+        if len(self._asked) >= self._max_open:
+            raise ProtocolViolation("the worker has more calls open than it may")
+
+        def replied(result: sc.Result | None, error: ErrorInfo | None) -> None:
+            answer(Replied(asks.number, result, error))
+
+        body = asks.body
+        if isinstance(body, SubmitJob):
+            body = msgspec.structs.replace(body, spec=self._child(body.spec))
+        number = next(self._numbers)
+        self._asked[number] = replied
+        self._channel.send(sc.Syscall(number, self._job.principal, body))
+
+    def _child(self, spec: JobSpec) -> JobSpec:
+        """Never more urgent than its parent."""
+        highest = self._job.spec.service_class
+        return msgspec.structs.replace(
+            spec,
+            parent_id=self._job.job_id,
+            service_class=min(spec.service_class, highest),
+        )
 
     def close(self) -> None:
         """What is open is cancelled by the gate: its front end is gone."""
@@ -103,6 +133,9 @@ class Desk:
             return
 
     def _take(self, message: sc.FromGate) -> None:
+        if message.call in self._asked:
+            self._replied(message)
+            return
         call = self._open.get(message.call)
         if call is None:
             return
@@ -113,6 +146,14 @@ class Desk:
             self._refused(call, message.error)
         elif isinstance(message.result, sc.Accepted):
             call.accepted = message.result
+
+    def _replied(self, message: sc.FromGate) -> None:
+        if isinstance(message, sc.Reply):
+            self._asked.pop(message.call)(message.result, None)
+        elif isinstance(message, sc.Refused):
+            answer = self._asked.pop(message.call)
+            if message.error.code != ShuttingDown.code:
+                answer(None, message.error)
 
     def _events(self, message: sc.Emit, call: _Open) -> None:
         for event in message.events:
@@ -162,6 +203,7 @@ class Desk:
             tool_format=accepted.tool_format if accepted else "",
             logprobs=call.logprobs,
             kind=accepted.kind if accepted else "",
+            prompt_logprobs=done.prompt_logprobs if done else None,
         )
         self._answer(call.number, answer)
 

@@ -22,7 +22,8 @@ from llmos.kernel.jobs.writer import Writer
 class Entry:
     """`is_begun`: on its way to a worker, or further. `outcome` and what belongs to it are known
     before its worker is gone. `is_killed`: it was to end before its worker was there. `rates` are
-    (monotonic s, done) for the time left."""
+    (monotonic s, done) for the time left.
+    `cpu_s` and `peak_bytes` are its worker's, as last seen."""
 
     record: JobRecord
     program: ProgramEntry | None
@@ -40,6 +41,8 @@ class Entry:
     error: ErrorInfo | None = None
     traceback: str = ""
     frozen_s: float | None = None
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
     progress: JobProgress | None = None
     rates: list[tuple[float, float]] = field(default_factory=list)
 
@@ -61,6 +64,11 @@ class Entry:
             if len(self.rates) > RATES_KEPT:
                 del self.rates[0]
         self.progress = progress
+
+    def see_use(self, cpu_s: float, rss_bytes: int) -> None:
+        """Of its worker, now: one that is gone tells nothing, and takes nothing back."""
+        self.cpu_s = max(self.cpu_s, cpu_s)
+        self.peak_bytes = max(self.peak_bytes, rss_bytes)
 
     def eta_s(self) -> float | None:
         """Seconds left at the rate of late; None while there is no rate or no total."""

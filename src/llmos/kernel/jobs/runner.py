@@ -9,12 +9,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from llmos.abi.channel import Channel
-from llmos.abi.files import FileStore
-from llmos.abi.jobs import ENDED, JobRecord, JobState, JobStore
+from llmos.abi.jobs import ENDED, JobRecord, JobState
 from llmos.abi.program import ProgramEntry
 from llmos.errors import LLMOSError
 from llmos.kernel.core import decisions as do
@@ -29,7 +26,9 @@ from llmos.kernel.jobs.entry import Entry, facts_of
 from llmos.kernel.jobs.hub import Hub
 from llmos.kernel.jobs.notes import Notes
 from llmos.kernel.jobs.schedules import end_revoked
+from llmos.kernel.jobs.services import JobServices
 from llmos.kernel.jobs.settle import Settler
+from llmos.kernel.spending import Spending
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
@@ -45,19 +44,6 @@ MADE_WAY = 16
 """So many of the least urgent claimed jobs go back when more urgent ones find the window full."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobServices:
-    """What jobs need that the kernel is given. `program_of` raises PluginError for a name that is
-    nobody's; `connect` opens a front end whose requests are the job's children; `is_revoked` tells
-    of a principal whether its key is."""
-
-    store: JobStore
-    files: FileStore
-    program_of: Callable[[str], ProgramEntry]
-    connect: Callable[[str], Channel]
-    is_revoked: Callable[[str], bool]
-
-
 class Runner:
     """One per kernel. It decides nothing: the core does, and the store says what is true."""
 
@@ -70,6 +56,7 @@ class Runner:
         workers: Workers,
         config: JobsConfig,
         metrics: Metrics,
+        spending: Spending,
     ) -> None:
         self.config = config
         self.store = services.store
@@ -104,7 +91,9 @@ class Runner:
             config=config,
             hub=self.hub,
         )
-        self._settler = Settler(self.store, self.entries, self.disk, self.notes, metrics)
+        self._settler = Settler(
+            self.store, self.entries, self.disk, self.notes, metrics=metrics, spending=spending
+        )
         workers.programs = self.attempts
         self.appliers: dict[type, Callable[[Any], None]] = {
             do.StartJob: self._start,
@@ -452,12 +441,12 @@ class Runner:
             self._take(again)
         self.wake()
 
-    # watching
-
     async def _measure(self) -> None:
-        """Workers' memory against what they may have."""
+        """What workers have used, and their memory against what they may have."""
         while True:
             for job_id, rss_bytes in self._workers.program_rss():
+                if (entry := self.entries.get(job_id)) is not None:
+                    entry.see_use(*self._workers.program_use(job_id))
                 job = self._state.jobs.active.get(job_id)
                 if job is not None and rss_bytes > job.facts.memory_bytes:
                     self._post(ev.JobTooBig(job_id, rss_bytes))
@@ -471,7 +460,7 @@ class Runner:
                     pass
 
     def gauge(self) -> None:
-        """For `Kernel._gauge`."""
+        """Jobs by phase, as they are now."""
         phases = [job.phase for job in self._state.jobs.jobs.values()]
         for phase in JobPhase:
             self._metrics.jobs.labels(phase).set(phases.count(phase))

@@ -7,12 +7,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llmos.abi.jobs import Attempt, Ended, JobRecord, JobState, JobStore, NewEvent
+import msgspec
+
+from llmos.abi.jobs import SPENT, Attempt, Ended, JobRecord, JobState, JobStore, NewEvent
 from llmos.errors import ErrorInfo, LLMOSError
 from llmos.kernel.core import decisions as do
 from llmos.kernel.jobs.disk import PASSING, Disk
 from llmos.kernel.jobs.entry import Entry
 from llmos.kernel.jobs.notes import Notes
+from llmos.kernel.spending import Spending
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,13 +30,16 @@ class Settler:
         entries: dict[str, Entry],
         disk: Disk,
         notes: Notes,
+        *,
         metrics: Metrics,
+        spending: Spending,
     ) -> None:
         self._store = store
         self._entries = entries
         self._disk = disk
         self._notes = notes
         self._metrics = metrics
+        self._spending = spending
 
     async def finish(self, decision: do.FinishJob) -> Sequence[JobRecord]:
         """For good, with what it put out and what it left."""
@@ -146,10 +152,20 @@ class Settler:
         """All it told is on disk before its outcome is."""
         if entry.writer is not None:
             await entry.writer.drain()
-        if entry.traceback and entry.attempt is not None and not entry.is_lost:
-            attempt, text = entry.attempt, entry.traceback
-            event = NewEvent(time.time_ns(), "log", {"text": text, "way": "traceback"})
+        events, attempt, now_ns = self._used(entry), entry.attempt, time.time_ns()
+        if entry.traceback:
+            traceback = {"text": entry.traceback, "way": "traceback"}
+            events.append(NewEvent(now_ns, "log", traceback))
+        if events and attempt is not None and not entry.is_lost:
             try:
-                await self._disk.once("append", lambda: self._store.append(attempt, [event]))
+                await self._disk.once("append", lambda: self._store.append(attempt, events))
             except PASSING:
-                log.warning("the traceback of %s was not kept", entry.job_id)
+                log.warning("the last lines of the log of %s were not kept", entry.job_id)
+
+    def _used(self, entry: Entry) -> list[NewEvent]:
+        """What the attempt has used, for its log; a call's is in the story of its request."""
+        program = entry.record.spec.program
+        spent = self._spending.job_ended(entry.job_id, program, entry.cpu_s, entry.peak_bytes)
+        if entry.is_call:
+            return []
+        return [NewEvent(time.time_ns(), SPENT, msgspec.to_builtins(spent))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from llmos.abi import worker as msg
@@ -16,7 +17,8 @@ from llmos.kernel.jobs.disk import Disk
 
 class Writer:
     """Of one attempt; one task. `reply` goes to the program, `lost` is called when the store says
-    that the attempt is not the job's any more, `written` whenever its log has grown."""
+    that the attempt is not the job's any more, `written` whenever its log has grown. `register`
+    makes a folder that lies within another a version of a model, and tells its reference."""
 
     def __init__(
         self,
@@ -27,9 +29,10 @@ class Writer:
         *,
         max_events: int,
         max_rows: int,
-        reply: Callable[[msg.Kept | msg.Gathered], None],
+        reply: Callable[[msg.Kept | msg.Gathered | msg.Registered], None],
         lost: Callable[[], None],
         written: Callable[[], None],
+        register: Callable[[str, str, str], Awaitable[str]],
     ) -> None:
         self._attempt = attempt
         self._store = store
@@ -39,6 +42,7 @@ class Writer:
         self._reply = reply
         self._lost = lost
         self._written = written
+        self._register = register
         self._events: deque[NewEvent] = deque(maxlen=max_events)
         self._num_dropped = 0
         self._progress: JobProgress | None = None
@@ -46,6 +50,7 @@ class Writer:
         self._checkpoint: tuple[str, str] | None = None
         self._wanted: tuple[str, str] | None = None
         self._num_gathered = 0
+        self._made: tuple[str, str, str] | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_lost = False
 
@@ -79,6 +84,13 @@ class Writer:
         self._wanted = (stream, folder)
         self._go()
 
+    def register(self, path: str, name: str, folder: str) -> None:
+        """A folder within its worker's `folder`. Raises ProtocolViolation as `checkpoint`."""
+        if self._made is not None:
+            raise ProtocolViolation("the worker registers a second model before it has the first")
+        self._made = (path, name, folder)
+        self._go()
+
     async def drain(self) -> None:
         """Returns when all of it is durable, or no longer wanted."""
         while self._task is not None:
@@ -88,7 +100,7 @@ class Writer:
                 return
 
     def _is_empty(self) -> bool:
-        asked = self._progress, self._checkpoint, self._wanted
+        asked = self._progress, self._checkpoint, self._wanted, self._made
         return not (self._events or self._rows or any(asked))
 
     def _go(self) -> None:
@@ -102,9 +114,12 @@ class Writer:
                 await self._write_checkpoint(*self._checkpoint)
             if self._wanted is not None and not self._rows:
                 await self._write_gathered(*self._wanted)
+            if self._made is not None and not self._rows:
+                await self._write_made(*self._made)
         if self.is_lost:
             self._events.clear()
-            self._rows, self._progress, self._checkpoint, self._wanted = [], None, None, None
+            self._rows, self._progress = [], None
+            self._checkpoint, self._wanted, self._made = None, None, None
 
     async def _write_told(self) -> None:
         events, progress = self._take_events(), self._progress
@@ -164,6 +179,25 @@ class Writer:
         except LLMOSError as failure:
             answer = msg.Gathered(error=failure.to_info())
         self._wanted = None
+        if not self.is_lost:
+            self._reply(answer)
+
+    async def _write_made(self, path: str, name: str, folder: str) -> None:
+        """Of the job's current attempt only. Waits for a full disk, as a checkpoint does."""
+        answer = msg.Registered()
+        store, attempt, at_ns = self._store, self._attempt, time.time_ns()
+        begun = [NewEvent(at_ns, "log", {"text": f"registering a version of {name[:128]}"})]
+        last = await self._disk.surely("append", lambda: store.append(attempt, begun))
+        self._check(last is not None)
+        if not self.is_lost:
+            try:
+                register = self._register
+                answer = msg.Registered(
+                    await self._disk.with_room(lambda: register(path, name, folder))
+                )
+            except LLMOSError as failure:
+                answer = msg.Registered(error=failure.to_info())
+        self._made = None
         if not self.is_lost:
             self._reply(answer)
 

@@ -16,7 +16,7 @@ SHOWN_ROWS = 200
 SHOWN_LABELS = 20
 CELL_CHARS = 400
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #fff; --line: #d8dee4;
   --bar: #2f6feb; --bad: #b3261e; --card: #f6f8fa }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117;
@@ -37,17 +37,22 @@ th { color: var(--soft); white-space: nowrap } .bad { color: var(--bad) }
 """
 
 
+def page_head(title: str) -> str:
+    """The beginning of a page that loads nothing; the title is HTML."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+    )
+
+
 def write_html(path: Path, spec: TaskSpec, layout: Layout, every: Records, tally: Tally) -> None:
     """The report. Whatever comes from outside is escaped, and the page may load nothing."""
     title = escape(spec.title or f"{spec.kind.value} with {spec.model}")
     with path.open("w", encoding="utf-8") as file:
-        file.write(
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        )
+        file.write(page_head(title))
         file.write("<dl>\n")
         for name, value in summary(spec, tally):
             bad = ' class="bad"' if name.startswith("Failed") else ""

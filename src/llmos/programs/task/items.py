@@ -36,7 +36,13 @@ class Itemwise:
     """Of one task; what is no text goes to files in `folder`, which are the caller's to remove.
     Raises InvalidRequest for what a model made for it has no use for."""
 
-    def __init__(self, spec: TaskSpec, folder: str) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        folder: str,
+        read: Callable[[ItemOutput], Any] | None = None,
+    ) -> None:
+        """`read`: what of an output is the result, in place of the kind's own."""
         if spec.prompt or spec.system or spec.schema is not None:
             text = f"a prompt or a schema is for a model that generates; {spec.model} does not"
             raise InvalidRequest(text, param="prompt")
@@ -51,7 +57,7 @@ class Itemwise:
             self._params["candidate_labels"] = spec.labels
         if spec.kind is TaskKind.TRANSLATE and spec.language:
             self._params.setdefault("target_lang", spec.language)
-        self._read = _READ[spec.kind]
+        self._read = read or _READ[spec.kind]
 
     def piece(self, values: Mapping[str, Any]) -> Any:
         """What is sent of one row. Raises InvalidRequest."""

@@ -53,7 +53,7 @@ def write_outputs(
         ctx.progress(total, total, "rows", f"writing {wanted}", {"files": number})
         path = Path(ctx.scratch) / f"output.{wanted}"
         _WRITERS[wanted](path, spec, layout, every, tally)
-        _hand_out(ctx, STREAMS[wanted], path)
+        hand_out(ctx, STREAMS[wanted], path)
     status = "expired" if is_expired(tally, spec) else "completed"
     return {"status": status, **tally.to_dict(), "chosen": spec.reason}
 
@@ -69,7 +69,8 @@ def _every(ctx: Context, made: Records) -> Iterator[Record]:
         yield record
 
 
-def _hand_out(ctx: Context, stream: str, path: Path) -> None:
+def hand_out(ctx: Context, stream: str, path: Path) -> None:
+    """A file in pieces of a stream; the file is gone then."""
     with path.open("rb") as file:
         number = 0
         while piece := file.read(PIECE_BYTES):

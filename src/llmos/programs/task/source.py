@@ -43,11 +43,16 @@ def read_rows(spec: TaskSpec, path: str | None) -> Iterator[Row]:
     if path is None:
         rows = (_of_value(number, value) for number, value in enumerate(spec.items))
     else:
-        rows = _READERS[spec.format](Path(path))
+        rows = read_file(Path(path), spec.format)
     for row in rows:
         if row.number >= MAX_ROWS:
             raise InvalidRequest(f"a task has at most {MAX_ROWS} inputs", param="input")
         yield row
+
+
+def read_file(path: Path, file_format: InputFormat) -> Iterator[Row]:
+    """All rows of a file, however many. Raises as `read_rows`."""
+    return _READERS[file_format](path)
 
 
 def _of_value(number: int, value: Any) -> Row:

@@ -28,14 +28,14 @@ def rows_chart(title: str, bars: Sequence[Bar]) -> str:
     height = ROW_HEIGHT * len(bars) + 8
     room = WIDTH - NAME_WIDTH - VALUE_WIDTH
     most = max((bar.value for bar in bars), default=0) or 1
-    parts = [_head(title, height)]
+    parts = [head(title, height)]
     for number, bar in enumerate(bars):
         y = 4 + number * ROW_HEIGHT
         width = max(1.5, room * bar.value / most)
         middle = y + ROW_HEIGHT / 2 + 4
         parts.append(
             f'<text class="name" x="{NAME_WIDTH - 10}" y="{middle:g}" text-anchor="end">'
-            f"{escape(_short(bar.name))}<title>{escape(bar.name)}</title></text>"
+            f"{escape(short(bar.name))}<title>{escape(bar.name)}</title></text>"
             f'<rect class="bar" fill="#2f6feb" x="{NAME_WIDTH}" y="{y + 5:g}" width="{width:.1f}" '
             f'height="{ROW_HEIGHT - 10}" rx="3"/>'
             f'<text class="value" x="{NAME_WIDTH + width + 8:.1f}" y="{middle:g}">'
@@ -50,7 +50,7 @@ def columns_chart(title: str, bars: Sequence[Bar], axis: str) -> str:
     most = max((bar.value for bar in bars), default=0) or 1
     step = (WIDTH - 20) / max(1, len(bars))
     every = max(1, -(-len(bars) // 10))
-    parts = [_head(title, height)]
+    parts = [head(title, height)]
     for number, bar in enumerate(bars):
         x = 10 + number * step
         tall = (COLUMN_HEIGHT - 14) * bar.value / most
@@ -75,12 +75,14 @@ def columns_chart(title: str, bars: Sequence[Bar], axis: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _head(title: str, height: float) -> str:
+def head(title: str, height: float) -> str:
+    """The beginning of a picture; `</svg>` ends it."""
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}" '
         'xmlns="http://www.w3.org/2000/svg">'
     )
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as there is room for."""
     return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1] + "…"

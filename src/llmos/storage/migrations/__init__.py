@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect
 
 from llmos.errors import ConfigError
 
-HEAD = "0004"
+HEAD = "0006"
 """The newest revision under `versions/` (a test holds it to that)."""
 
 

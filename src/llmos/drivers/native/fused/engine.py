@@ -77,6 +77,7 @@ class Engine:
     ) -> None:
         self.vocab_size = decoder.vocab_size
         self.max_rows = max_rows
+        self.max_wanted = max_wanted
         self._library = library
         self._weights = weights  # what the structs point to
         item_bytes = 4 if kv_dtype == "float32" else 2

@@ -53,13 +53,16 @@ class PagesCopy:
 class _Work:
     """What a request does in a step: reads `tokens`, predicts after the last `num_wanted`.
 
-    `forced`: of them those after the first are what its grammar demands.
+    `forced`: of them those after the first are what its grammar demands. `scored`: its logits are
+    of a prompt's tokens that are there already, but for the last, if it `draws`.
     """
 
     request: Request
     tokens: list[int]
     num_wanted: int
     forced: bool = False
+    scored: bool = False
+    draws: bool = True
 
 
 class FusedRunner:
@@ -150,7 +153,7 @@ class FusedRunner:
     def seat(self, request: Request, slot: int) -> bool:
         known = request.known(max(request.num_cached + 1, len(request.to_read)))
         reserved = len(request.prompt) + request.max_new
-        salt = request.item.cache_salt
+        salt = request.salt
         lease = self._pages.open(salt, known[: max(1, len(known))], max(reserved, len(known)))
         if lease is None:
             return False
@@ -176,7 +179,8 @@ class FusedRunner:
         if self._guesser is not None:
             self._guesser.forget(request)
         if request.lease is not None:
-            tokens = [] if broken else request.known(request.num_cached)
+            keeps_none = broken or request.scores_prompt
+            tokens = [] if keeps_none else request.known(request.num_cached)
             if broken:  # which page it was is not known: whoever asks again must read all anew
                 self._pages.distrust(request.lease)
             self._pages.close(request.lease, tokens, poisoned=broken)
@@ -217,15 +221,27 @@ class FusedRunner:
             room = budget - self._held_back(request, decoding, len(prefilling))
             if room <= 0:
                 break
-            self._look_again(request)
+            if request.scores_prompt:
+                room = min(room, self._room_to_score(works, prefilling))
+            else:
+                self._look_again(request)
             tokens = request.to_read[request.num_cached : request.num_cached + room]
             ends = request.num_cached + len(tokens) == len(request.to_read)
-            works.append(_Work(request, tokens, int(ends)))
+            num_wanted = len(tokens) if request.scores_prompt else int(ends)
+            scored = request.scores_prompt
+            works.append(_Work(request, tokens, num_wanted, scored=scored, draws=ends))
             budget -= len(tokens)
         try:
             return self._run(works)
         except EngineFailed as error:
             return [(work.request, error) for work in works]
+
+    def _room_to_score(self, works: list[_Work], prefilling: list[Request]) -> int:
+        """Rows of logits that are left when everybody else has one: at least one."""
+        asked = {work.request.request_id for work in works}
+        others = sum(request.request_id not in asked for request in prefilling) - 1
+        taken = sum(work.num_wanted for work in works)
+        return max(1, self.engine.max_wanted - taken - others)
 
     def _look_again(self, request: Request) -> None:
         """What others have read since a request was seated, before it reads anything itself."""
@@ -314,7 +330,11 @@ class FusedRunner:
         row = 0
         for work in works:
             sampler, index = work.request.sampler, len(work.request.generated)
-            if sampler.shaped and work.num_wanted:
+            if work.scored:
+                work.request.score(logits_NV[row : row + work.num_wanted])
+                if sampler.shaped and work.draws:
+                    sampler.shape(logits_NV[row + work.num_wanted - 1 : row + work.num_wanted])
+            elif sampler.shaped and work.num_wanted:
                 guessed = work.tokens[1:] if work.num_wanted > 1 else ()
                 sampler.shape(logits_NV[row : row + work.num_wanted], guessed)
             drawings += [drawing(sampler, index + ahead) for ahead in range(work.num_wanted)]
@@ -328,7 +348,9 @@ class FusedRunner:
             request = work.request
             mine = tokens[row : row + work.num_wanted]
             row += work.num_wanted
-            guessed = work.tokens[1:] if work.num_wanted > 1 else []
+            guessed = work.tokens[1:] if work.num_wanted > 1 and not work.scored else []
+            if work.scored and None not in mine:
+                mine = mine[-1:] if work.draws else []
             taken: list[int] = []
             for number, token in enumerate(mine):
                 if token is None:
@@ -345,12 +367,12 @@ class FusedRunner:
             was_reading = request.prefilling
             # a token is cached once it was read: of the drawn ones all but the last
             request.num_cached += len(work.tokens) - len(guessed) + max(0, len(taken) - 1)
-            if work.num_wanted and not taken:
+            if mine and not taken:
                 drawn.append((request, EngineFailed("the model's logits are not finite")))
                 continue
             if taken:
                 drawn.append((request, taken))
-            if was_reading and request.lease is not None:
+            if was_reading and request.lease is not None and not work.scored:
                 # whoever begins alike need not wait until this request has ended
                 self._pages.publish(request.lease, request.to_read[: request.num_cached])
         return drawn

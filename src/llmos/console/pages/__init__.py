@@ -1,0 +1,1 @@
+"""The pages: each file has one, as its `PAGE`."""

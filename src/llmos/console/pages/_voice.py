@@ -1,0 +1,111 @@
+"""One model's side of a chat: its conversation, and the answer under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from nicegui import ui
+
+from llmos.console.page import Visit
+from llmos.console.pages._bubble import Bubble
+from llmos.console.render import plain
+from llmos.console.views.talk import Speaker, conversation, finding
+from llmos.console.widgets import Tag, label
+from llmos.errors import LLMOSError
+
+
+class Voice:
+    """A model and what was said to it. While it is hidden it is not asked."""
+
+    def __init__(self, visit: Visit, speakers: dict[str, Speaker], name: str, title: str) -> None:
+        self._visit = visit
+        self._speakers = speakers
+        self._history: list[dict[str, Any]] = []
+        self._asking: asyncio.Task[None] | None = None
+        with Tag("section", classes="voice", aria_label=title) as self.box:
+            self.choice = ui.select(list(speakers), value=name, label=title).props(
+                "outlined dense options-dense"
+            )
+            self.choice.classes("model")
+            self._talk = Tag("div", classes="talk", data_follow="1", tabindex="0", role="log")
+            label(self._talk, aria_label=title)
+            with self._talk:
+                self._welcome = Tag("div", classes="welcome")
+
+    @property
+    def speaker(self) -> Speaker:
+        """The model that is chosen."""
+        return self._speakers[self.choice.value]
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.box.visible)
+
+    def show(self, visible: bool) -> None:
+        """Show it or not; what was said stays."""
+        self.box.set_visibility(visible)
+
+    def welcome(self) -> Tag:
+        """The place of what stands there before anything is said."""
+        return self._welcome
+
+    def forget(self) -> None:
+        """A new conversation."""
+        self.stop()
+        self._history.clear()
+        self._talk.clear()
+
+    def stop(self) -> None:
+        """End the answer under way; what there is of it stays."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def ask(self, words: str, image: bytes | None, system: str, how: dict[str, Any]) -> None:
+        """Say something and show the answer to its end."""
+        self._welcome.set_visibility(False)
+        with self._talk:
+            with Tag("article", classes="turn ours"):
+                if words:
+                    Tag("div", plain(words), "said")
+                if image is not None:
+                    Tag("div", self._visit.texts("chat.image_given"), "said quiet")
+            bubble = Bubble(self._visit, self.speaker.name)
+        self._asking = asyncio.current_task()
+        try:
+            if self.speaker.talks:
+                await self._talk_to(bubble, words, system, how)
+            else:
+                await self._try(bubble, words, image)
+        except LLMOSError as error:
+            bubble.finish(error)
+        except asyncio.CancelledError:
+            bubble.answer.is_stopped = True
+            with contextlib.suppress(RuntimeError):  # the page itself may be gone
+                bubble.finish()
+        finally:
+            self._asking = None
+
+    async def _talk_to(self, bubble: Bubble, words: str, system: str, how: dict[str, Any]) -> None:
+        self._history.append({"role": "user", "content": words})
+        messages = conversation(system, self._history)
+        try:
+            stream = await self._visit.client.chat(self.speaker.name, messages, stream=True, **how)
+            async with stream:
+                async for chunk in stream:
+                    bubble.take(chunk)
+        finally:
+            if bubble.answer.text or bubble.answer.calls:
+                self._history.append(bubble.answer.message())
+            else:
+                self._history.pop()  # it was not answered: no part of the conversation
+        bubble.finish()
+
+    async def _try(self, bubble: Bubble, words: str, image: bytes | None) -> None:
+        given = words if image is None else {"image": image}
+        made = await self._visit.client.items.infer(self.speaker.name, [given])
+        datum = made.data[0]
+        if datum.error is not None:
+            raise datum.error
+        bubble.show(finding(datum.output))

@@ -1,0 +1,125 @@
+"""What a chat sends: messages, parameters, and which models can be asked what."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmos.abi.inference import GENERATE
+from llmos.abi.registry import ModelVersion
+from llmos.errors import InvalidRequest
+
+MAX_LABELS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A model one can ask: in words where it generates, else for what its `kind` makes of one."""
+
+    name: str
+    kind: str
+
+    @property
+    def talks(self) -> bool:
+        """Whether it holds a conversation."""
+        return self.kind == GENERATE
+
+    @property
+    def looks(self) -> bool:
+        """Whether what it is asked about is an image."""
+        return self.kind.startswith("image")
+
+
+def speakers(models: Iterable[ModelVersion]) -> dict[str, Speaker]:
+    """By name, of each the newest version: those that talk first, the test driver last."""
+    newest: dict[str, ModelVersion] = {}
+    for model in models:
+        known = newest.get(model.name)
+        if model.kinds and (known is None or known.created_ns < model.created_ns):
+            newest[model.name] = model
+
+    def place(model: ModelVersion) -> tuple[object, ...]:
+        talks = GENERATE in model.kinds
+        return model.driver == "echo", not talks, model.name != "pilot", model.name
+
+    return {m.name: Speaker(m.name, m.kinds[0]) for m in sorted(newest.values(), key=place)}
+
+
+def read_tools(text: str) -> list[dict[str, Any]]:
+    """What a person wrote: OpenAI's tools, or bare functions. Raises InvalidRequest."""
+    if not text.strip():
+        return []
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"this is no JSON: {error}", param="tools") from None
+    entries = given if isinstance(given, list) else [given]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidRequest("tools are a list of objects", param="tools")
+    return [
+        entry if "function" in entry else {"type": "function", "function": entry}
+        for entry in entries
+    ]
+
+
+def sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the body that were filled in. Raises InvalidRequest."""
+    made = {
+        name: given[name]
+        for name in ("temperature", "top_p", "max_tokens", "seed")
+        if given.get(name) is not None
+    }
+    for name in ("max_tokens", "seed"):
+        if name in made:
+            made[name] = int(made[name])
+    if tools := read_tools(given.get("tools") or ""):
+        made["tools"] = tools
+    if given.get("class") and given["class"] != "default":
+        made["llmos"] = {"class": given["class"]}
+    return made
+
+
+def conversation(system: str, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a request."""
+    head = [{"role": "system", "content": system.strip()}] if system.strip() else []
+    return [*head, *history]
+
+
+def finding(output: Any) -> str:
+    """What a model made of one input, as markup: labels as bars, anything else as it is."""
+    if isinstance(output, dict) and "label" in output:
+        output = [output]
+    labels = _labels(output)
+    if labels:
+        return '<div class="labels">' + "".join(_bar(*pair) for pair in labels) + "</div>"
+    if isinstance(output, list) and len(output) > 16 and all(isinstance(x, float) for x in output):
+        return f"<p>{len(output)} numbers: {', '.join(f'{x:.3f}' for x in output[:8])}, …</p>"
+    text = json.dumps(output, ensure_ascii=False, indent=2, default=str)
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _labels(output: Any) -> list[tuple[str, float]]:
+    scores = output.get("scores", output.get("labels")) if isinstance(output, dict) else output
+    if isinstance(scores, dict):
+        scores = [{"label": name, "score": score} for name, score in scores.items()]
+    if not isinstance(scores, list):
+        return []
+    pairs = [
+        (str(one["label"]), float(one["score"]))
+        for one in scores
+        if isinstance(one, dict) and "label" in one and isinstance(one.get("score"), int | float)
+    ]
+    return (
+        sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS] if len(pairs) == len(scores) else []
+    )
+
+
+def _bar(name: str, score: float) -> str:
+    width = max(0.0, min(1.0, score)) * 100
+    return (
+        f'<div class="label"><span>{html.escape(name)}</span>'
+        f'<i><b style="width:{width:.1f}%"></b></i><em>{score:.3f}</em></div>'
+    )

@@ -1,0 +1,1 @@
+"""Evaluation: examples that are answered already, asked of models, scored and compared."""

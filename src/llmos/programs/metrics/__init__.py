@@ -1,0 +1,1 @@
+"""How good answers are: figures of many examples, each with what its own weight would change."""

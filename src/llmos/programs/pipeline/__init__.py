@@ -1,0 +1,1 @@
+"""Pipelines: declared steps, each a child job."""

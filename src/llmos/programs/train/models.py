@@ -1,0 +1,64 @@
+"""The model to learn with: a base's weights with a head that suits, or one from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llmos.errors import InvalidRequest
+from llmos.programs.train.recipe import family_of
+from llmos.programs.train.scratch import make_config
+from llmos.programs.train.work import Setting
+
+
+def load_or_make(setting: Setting, kind: str, tokenizer: Any, **fields: Any) -> Any:
+    """An Auto class of Transformers, by its name. Weights are float32, whatever they are stored in.
+
+    Raises InvalidRequest for a base that has no model of this kind.
+    """
+    import transformers
+
+    auto: Any = getattr(transformers, kind)
+    if setting.base is None:
+        config = make_config(family_of(setting.recipe), setting.recipe.model, tokenizer, **fields)
+        return auto.from_config(config)
+    try:
+        model = auto.from_pretrained(
+            setting.base,
+            local_files_only=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **quantized(setting),
+            **fields,
+        )
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{setting.recipe.base} cannot learn to {setting.recipe.objective}: {error}",
+            param="recipe.base",
+        ) from None
+    if model.config.pad_token_id is None and tokenizer is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def quantized(setting: Setting) -> dict[str, Any]:
+    """What makes the base's weights four bits wide, where the method wants that. Raises
+    PluginError without bitsandbytes."""
+    from llmos.programs.train.recipe import Method
+
+    if setting.recipe.method is not Method.QLORA:
+        return {}
+    from llmos.programs.train.methods import require_bitsandbytes
+
+    require_bitsandbytes()
+    from transformers import BitsAndBytesConfig
+
+    wide: Any = BitsAndBytesConfig
+    config = wide(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    return {"quantization_config": config}

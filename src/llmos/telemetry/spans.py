@@ -1,0 +1,62 @@
+"""Spans and their contexts, as W3C and OpenTelemetry mean them. Data only: no clock, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Value = str | bool | int | float | Sequence[str]
+Attributes = Mapping[str, Value]
+
+_SAMPLED = 1
+
+
+class Kind(enum.IntEnum):
+    """OTLP's numbers."""
+
+    INTERNAL = 1
+    SERVER = 2
+
+
+class Context(NamedTuple):
+    """Of one span: ids in hex, 32 and 16 digits. `parent_id` is empty at the root of a trace."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    is_sampled: bool = True
+
+    @property
+    def header(self) -> str:
+        """The `traceparent` that makes others this span's children."""
+        return f"00-{self.trace_id}-{self.span_id}-{int(self.is_sampled):02x}"
+
+
+def parent_of(header: str) -> Context:
+    """The span that a well-formed `traceparent` names (W3C Trace Context, level 1)."""
+    _, trace_id, span_id, flags = header.split("-")[:4]
+    return Context(trace_id, span_id, is_sampled=bool(int(flags, 16) & _SAMPLED))
+
+
+class Moment(NamedTuple):
+    """Something that happened within a span."""
+
+    at_ns: int
+    name: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Times are UTC in ns. `error` says why it failed; empty: it did not."""
+
+    context: Context
+    name: str
+    start_ns: int
+    end_ns: int
+    kind: Kind = Kind.INTERNAL
+    attributes: Attributes = field(default_factory=dict)
+    moments: Sequence[Moment] = ()
+    error: str = ""

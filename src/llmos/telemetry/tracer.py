@@ -1,0 +1,77 @@
+"""Who is traced, and where spans go. A server without traces has no Tracer at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from llmos.telemetry.spans import Context, Span, parent_of
+
+Batch = Callable[[], Sequence[Span]]
+"""Makes spans when they are wanted: off the path of whoever was traced."""
+
+
+class Tracer:
+    """`give` takes what is to be exported; it never waits and never fails.
+
+    A caller who sends a trace context has decided whether it is sampled; of the others, `ratio`
+    (0 to 1) are. `max_steps`: engine steps shown of one request.
+    """
+
+    def __init__(self, give: Callable[[Batch], None], *, ratio: float, max_steps: int) -> None:
+        self.give = give
+        self.max_steps = max_steps
+        self._ratio = ratio
+
+    def begin(self, trace_parent: str | None) -> Context:
+        """A new span's context: a child of `trace_parent`, which is well-formed, or a new root."""
+        if trace_parent is not None:
+            parent = parent_of(trace_parent)
+            return Context(parent.trace_id, new_span_id(), parent.span_id, parent.is_sampled)
+        trace_id = f"{random.getrandbits(128) or 1:032x}"
+        return Context(trace_id, new_span_id(), is_sampled=random.random() < self._ratio)
+
+
+def new_span_id() -> str:
+    """Random, not zero: that is no id."""
+    return f"{random.getrandbits(64) or 1:016x}"
+
+
+def child_of(context: Context) -> Context:
+    """For a span under another one of ours."""
+    return Context(context.trace_id, new_span_id(), context.span_id)
+
+
+class Step(NamedTuple):
+    """One step of its engine that made `num_tokens` of it. `end_mono`: monotonic, in ns."""
+
+    end_mono: int
+    step_s: float
+    num_tokens: int
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is noted of a traced request while it lives. `prepared_ns` is UTC."""
+
+    context: Context
+    max_steps: int
+    prepared_ns: int = 0
+    num_steps: int = 0
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, end_mono: int, step_s: float, num_tokens: int) -> None:
+        """Of very many steps, the first are kept and all are counted."""
+        self.num_steps += 1
+        if len(self.steps) < self.max_steps:
+            self.steps.append(Step(end_mono, step_s, num_tokens))
+
+
+def begin(tracer: Tracer | None, trace_parent: str | None) -> Trace | None:
+    """None for a request that is not traced."""
+    if tracer is None:
+        return None
+    context = tracer.begin(trace_parent)
+    return Trace(context, tracer.max_steps) if context.is_sampled else None

@@ -1,0 +1,1 @@
+"""Trackers of runs: one suite over every sink."""

@@ -1,0 +1,1 @@
+"""Training: objectives, methods, exact resume, in this process."""
