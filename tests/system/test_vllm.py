@@ -40,7 +40,7 @@ def golden(test_data: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    env = {"LLMOS_DRIVERS__VLLM_PYTHON": PYTHON, "LLMOS_KERNEL__LOAD_TIMEOUT_S": "600"}
+    env = {"LLMOS_DRIVERS__VLLM_PYTHON": PYTHON, "LLMOS_KERNEL__LOAD_TIMEOUT_S": "1200"}
     running = Server(tmp_path_factory.mktemp("vllm") / "home", env=env).start()
     try:
         yield running
@@ -56,7 +56,7 @@ def stories(
     folder = make_wide(test_data / "models" / "stories260k", tmp_path_factory.mktemp("wide"), HEAD)
     pulled = vllm_server.cli("pull", str(folder), "--name", "wide", "--driver", "vllm")
     assert pulled.returncode == 0, pulled.stderr
-    with vllm_server.client(timeout=600) as client:
+    with vllm_server.client(timeout=1500) as client:
         yield client
 
 
@@ -87,7 +87,7 @@ def test_an_interpreter_that_is_not_there(own_server: Server, test_data: Path) -
 
 
 @needs_vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_golden_text(stories: httpx.Client, golden: dict[str, Any]) -> None:
     expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
     (choice,) = complete(stories)["choices"]
@@ -114,18 +114,18 @@ def test_why_it_serves_is_said(vllm_server: Server, stories: httpx.Client) -> No
 
 
 @needs_vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_heads_it_has_no_kernel_for(vllm_server: Server, test_data: Path) -> None:
     source = str(test_data / "models" / "stories260k")
     assert vllm_server.cli("pull", source, "--name", "s", "--driver", "vllm").returncode == 0
-    with vllm_server.client(timeout=600) as client:
+    with vllm_server.client(timeout=1500) as client:
         answer = client.post("/v1/completions", json={"model": "s", "prompt": "a"})
     assert answer.status_code != 200
     assert "heads of 8; on a CPU vLLM computes with heads of 32" in answer.text
 
 
 @needs_vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_nothing_of_a_dead_worker_stays(stories: httpx.Client, golden: dict[str, Any]) -> None:
     complete(stories, max_tokens=5)
     worker = worker_of(stories, "wide")
@@ -144,7 +144,7 @@ def test_nothing_of_a_dead_worker_stays(stories: httpx.Client, golden: dict[str,
 
 
 @needs_vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_an_engine_that_dies_is_started_again(
     stories: httpx.Client, golden: dict[str, Any]
 ) -> None:
