@@ -81,9 +81,8 @@ class Runs:
 
     def worker_pid(self) -> int:
         """Of the one process that runs programs."""
-        workers = self.client.workers().workers
+        workers = self.client.workers()
         (pid,) = [w.pid for w in workers if w.role == "program" and w.state == "serving"]
-        assert pid is not None
         return pid
 
     def kill_worker(self) -> None:

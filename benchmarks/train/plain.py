@@ -56,7 +56,8 @@ class Layer(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BLH = x_BLH + self.out(y.transpose(1, 2).reshape(batch, length, hidden))
         inner = F.gelu(self.up(self.norm_2(x_BLH)), approximate="tanh")
-        return x_BLH + self.down(inner)
+        x_BLH = x_BLH + self.down(inner)
+        return x_BLH
 
 
 class Gpt(nn.Module):
@@ -81,7 +82,8 @@ class Gpt(nn.Module):
         for layer in self.layers:
             x = layer(x)
         logits = F.linear(self.norm(x[:, :-1]), self.tokens.weight)
-        return F.cross_entropy(logits.flatten(0, 1), ids_BL[:, 1:].flatten())
+        loss: torch.Tensor = F.cross_entropy(logits.flatten(0, 1), ids_BL[:, 1:].flatten())
+        return loss
 
 
 def batches(blocks: Any, sizes: Sizes) -> Iterator[torch.Tensor]:
