@@ -56,8 +56,8 @@ class Layer(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BLH = x_BLH + self.out(y.transpose(1, 2).reshape(batch, length, hidden))
         inner = F.gelu(self.up(self.norm_2(x_BLH)), approximate="tanh")
-        x_BLH = x_BLH + self.down(inner)
-        return x_BLH
+        made_BLH: torch.Tensor = x_BLH + self.down(inner)
+        return made_BLH
 
 
 class Gpt(nn.Module):
