@@ -21,9 +21,9 @@ def write_rows(data: Path, path: Path, num_rows: int) -> None:
             if row["review"].strip()
         ]
     draw = random.Random(SEED)
-    films = _films(data)
-    draw.shuffle(films)
-    found += films[: max(0, num_rows - len(found))]
+    english = films(data)
+    draw.shuffle(english)
+    found += english[: max(0, num_rows - len(found))]
     if len(found) < num_rows:
         raise ValueError(f"there are {len(found)} rows, not {num_rows}")
     draw.shuffle(found)
@@ -33,7 +33,8 @@ def write_rows(data: Path, path: Path, num_rows: int) -> None:
         writer.writerows((number, *row) for number, row in enumerate(found[:num_rows]))
 
 
-def _films(data: Path) -> list[tuple[str, str, str]]:
+def films(data: Path) -> list[tuple[str, str, str]]:
+    """Source, label and text of every English sentence on films."""
     found = []
     for suffix, gold in (("neg", "negative"), ("pos", "positive")):
         raw = (data / "classify" / f"rt-polarity.{suffix}").read_bytes()

@@ -1,0 +1,152 @@
+"""A small GPT learns tinyshakespeare: here, in a plain loop, and in Transformers' Trainer alone.
+
+Tokens per processor second of the process that learns, so that other work on the machine changes
+little; all three with the same tokens, sizes, batches, threads and schedule.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import harness
+from benchmarks.serving import Server, serving
+from benchmarks.train.jobs import DATA, OPTIONS, Runs, cpu_s
+from benchmarks.train.plain import Sizes
+
+ARMS = {"loop": "plain PyTorch loop", "trainer": "Transformers' Trainer"}
+VOCAB, HIDDEN, LAYERS, HEADS, LENGTH, BATCH = 2000, 160, 4, 4, 128, 8
+SKIPPED = 20
+HELD_CHARS = 40_000
+RATE = 1e-3
+THREADS = 1
+
+
+def recipe(name: str, steps: int) -> dict[str, Any]:
+    """A GPT-2 of 1.6 million weights."""
+    return {
+        "name": name,
+        "objective": "causal",
+        "model": {
+            "family": "gpt2",
+            "vocab_size": VOCAB,
+            "hidden_size": HIDDEN,
+            "num_layers": LAYERS,
+            "num_heads": HEADS,
+            "max_length": LENGTH,
+            "dropout": 0.0,
+        },
+        "training": {
+            "steps": steps,
+            "batch_size": BATCH,
+            "learning_rate": RATE,
+            "threads": THREADS,
+        },
+        "watch": {"evaluate_every": steps, "log_every": 10, "samples": 0, "keep_best": False},
+    }
+
+
+def corpus(folder: Path) -> dict[str, Path]:
+    """The end is held out."""
+    text = (DATA / "text" / "tinyshakespeare.txt").read_text("utf-8")
+    files = {"train": folder / "train.txt", "validation": folder / "validation.txt"}
+    files["train"].write_text(text[:-HELD_CHARS], "utf-8")
+    files["validation"].write_text(text[-HELD_CHARS:], "utf-8")
+    return files
+
+
+def measure(result: harness.Result, folder: Path, steps: int, repetitions: int) -> None:
+    files = corpus(folder)
+    found: dict[str, list[dict[str, float]]] = {"ours": [], **{arm: [] for arm in ARMS}}
+    with serving(*OPTIONS) as (server, _):
+        for _ in range(repetitions):
+            found["ours"].append(_ours(server, files, steps, folder))
+            for arm in ARMS:
+                found[arm].append(_peer(arm, folder / "blocks.npz", steps))
+    for arm, said in ARMS.items():
+        for key, unit, figure in (
+            ("tokens_per_cpu_s", "tokens/s", "causal, 1.6M weights: per processor second"),
+            ("loss", "nats", f"causal, {steps} steps: loss of held-out text"),
+        ):
+            ours = [one[key] for one in found["ours"]]
+            result.add(harness.paired(figure, unit, ours, said, [o[key] for o in found[arm]]))
+    ours = [one["tokens_per_s"] for one in found["ours"]]
+    result.add(harness.single("causal, 1.6M weights: per second", "tokens/s", ours))
+
+
+def _ours(server: Server, files: dict[str, Path], steps: int, folder: Path) -> dict[str, float]:
+    runs = Runs(server)
+    job_id = runs.submit(recipe("shakespeare", steps), files)
+    marks: list[tuple[int, float]] = []
+    for event in runs.metrics(job_id):
+        step = int(event.value.get("step", 0))
+        if "loss" in event.value and "split" not in event.value and SKIPPED <= step < steps:
+            marks.append((step, cpu_s(runs.worker_pid())))
+    outputs = runs.end(job_id).outputs
+    assert outputs is not None
+    shown = runs.client.models.show(outputs["model"])
+    if not (folder / "blocks.npz").exists():
+        _write_blocks(Path(shown.folder), files, folder / "blocks.npz")
+    (first, begun_s), (last, ended_s) = marks[0], marks[-1]
+    return {
+        "tokens_per_cpu_s": (last - first) * BATCH * LENGTH / (ended_s - begun_s),
+        "tokens_per_s": outputs["tokens_per_s"],
+        "loss": outputs["metrics"]["validation"]["loss"],
+    }
+
+
+def _write_blocks(model: Path, files: dict[str, Path], path: Path) -> None:
+    """The tokens of ours, for the peers."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    made: dict[str, Any] = {}
+    for split, file in files.items():
+        ids = tokenizer.encode(file.read_text("utf-8"), add_special_tokens=False).ids
+        count = len(ids) // LENGTH
+        made[split] = np.asarray(ids[: count * LENGTH], dtype=np.int32).reshape(count, LENGTH)
+    np.savez(path, **made)
+
+
+def sizes(steps: int) -> Sizes:
+    return Sizes(
+        vocab_size=VOCAB,
+        hidden_size=HIDDEN,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        max_length=LENGTH,
+        batch_size=BATCH,
+        steps=steps,
+        learning_rate=RATE,
+        threads=THREADS,
+        skipped=SKIPPED,
+    )
+
+
+def _peer(arm: str, blocks: Path, steps: int) -> dict[str, float]:
+    said = msgspec.json.encode(sizes(steps)).decode()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.train.plain", arm, str(blocks), said],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=harness.ROOT,
+            env=_environment(elsewhere),
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    read: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return read
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "TMPDIR": folder}
