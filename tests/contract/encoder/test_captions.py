@@ -74,7 +74,7 @@ def make_captioner(folder: Path, family: str) -> Path:
     return folder
 
 
-def _expected(
+def expected(
     folder: Path, family: str, image: bytes, prompt: str = "", **how: Any
 ) -> tuple[str, int]:
     """The text, and how many tokens of it the model has made."""
@@ -119,7 +119,7 @@ def test_it_writes_what_generate_writes(family: str, num_beams: int, tmp_path: P
     )
     for image, output in zip(images, made, strict=True):
         assert output.error is None, output.error
-        wanted = _expected(folder, family, image, max_new_tokens=10, num_beams=num_beams)
+        wanted = expected(folder, family, image, max_new_tokens=10, num_beams=num_beams)
         assert (output.value["text"], output.value["num_tokens"]) == wanted
     assert len({output.value["text"] for output in made}) > 1
 
@@ -157,7 +157,7 @@ def test_it_goes_on_from_a_text_as_generate_does(
     )
     for text, output in zip(PROMPTS, made, strict=True):
         assert output.error is None, output.error
-        wanted = _expected(folder, family, image, text, num_beams=num_beams, **rules, **own)
+        wanted = expected(folder, family, image, text, num_beams=num_beams, **rules, **own)
         assert (output.value["text"], output.value["num_tokens"]) == wanted, text
         assert output.value["text"].startswith(text.split(",")[0])
 
