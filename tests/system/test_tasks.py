@@ -21,7 +21,7 @@ from tests.system.server import POLL_S, Server
 from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pid_of
 from tests.unit.drivers.encoder.folders import make_folder
 
-NUM_ROWS = 600
+NUM_ROWS = 3000
 TEXTS = [f'第 {i} 行, "quoted" 🙂\nsecond' for i in range(NUM_ROWS)]
 
 
@@ -113,8 +113,8 @@ def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
     path = csv_file(tmp_path)
     with Client(own.url, own.token) as client:
         task_id = client.tasks.create(paced(client.files.put(path).id)).job.job_id
-        until_done(client, task_id, NUM_ROWS // 6)
-    for share in (3, 2):
+        until_done(client, task_id, NUM_ROWS // 8)
+    for share in (5, 4):
         own.kill()
         own.start()
         with Client(own.url, own.token) as client:
