@@ -107,7 +107,7 @@ def test_why_it_serves_is_said(vllm_server: Server, stories: httpx.Client) -> No
     shown = vllm_server.cli("show", "wide").stdout
     assert "is read by vLLM" in shown
     assert "it was asked for" in shown
-    process_id = complete(stories, max_tokens=2)["id"]
+    process_id = complete(stories, max_tokens=2)["id"].replace("cmpl-", "req_")
     told = vllm_server.cli("why", process_id)
     assert told.returncode == 0, told.stderr
     assert "read by vLLM" in told.stdout
