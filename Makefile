@@ -38,6 +38,10 @@ run: setup-run ## start the server: PORT=8400 HOST=127.0.0.1 HOME_DIR=~/.llmos P
 test: setup ## the whole test suite: ARGS are for pytest, WORKERS=0 runs it in one process
 	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
+.PHONY: test-deep
+test-deep: setup ## what takes minutes more: every method and preference of training, exactly
+	@$(BIN)/pytest -q $(PARALLEL) -m deep $(ARGS)
+
 .PHONY: test-gguf
 test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) into .venv-gguf
 	@$(BIN)/python tools/engine_venv.py gguf

@@ -10,6 +10,7 @@ from llmos.abi.jobs import JobSpec
 from llmos.sdk import Client
 from tests.browser.conftest import Visitor
 from tests.system.server import Server
+from tests.system.test_faults import until
 
 
 def test_a_task_runs_on_a_file_and_shows_what_it_found(me: Visitor, tmp_path: Path) -> None:
@@ -60,7 +61,9 @@ def test_a_model_that_was_pulled_is_there_and_loads(
     pane.get_by_role("button", name="Load").first.click()
     me.page.get_by_text("tiny:1 is loaded.").wait_for(timeout=60_000)
     pane.get_by_role("button", name="Unload").click()
-    me.page.get_by_text("tiny:1 is unloaded.").wait_for()
+    me.page.get_by_text("tiny:1 is being unloaded.").wait_for()
+    with Client(home=server.home) as client:  # what runs in it ends first
+        until(lambda: all(each.model != "tiny:1" for each in client.replicas()))
     pane.get_by_role("button", name="Remove").click()
     me.page.get_by_role("row").filter(has_text="tiny:1").wait_for(state="detached")
 

@@ -139,7 +139,7 @@ async def machine(
     flags |= {key.replace("__", "."): value for key, value in settings.items()}
     with monkeypatch.context() as patch:
         patch.setattr(boot, "Services", services)
-        patch.setattr(boot, "setup_logs", lambda *_: None)  # the log is pytest's
+        patch.setattr(boot, "setup_logs", lambda *_, **__: None)  # the log is pytest's
         async with boot.system(load(flags, environ={}, folders=())) as (kernel, _, _):
             try:
                 await until(lambda: not kernel.problems())

@@ -213,7 +213,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "model.license": ("License", "许可证"),
     "model.about": ("About", "简介"),
     "model.done.load": ("{model} is loaded.", "{model} 已加载。"),
-    "model.done.unload": ("{model} is unloaded.", "{model} 已卸载。"),
+    "model.done.unload": ("{model} is being unloaded.", "{model} 正在卸载。"),
     "model.done.pin": ("{model} stays loaded.", "{model} 将保持驻留。"),
     "model.done.unpin": ("{model} stays no longer than others.", "{model} 不再固定。"),
     "model.done.remove": ("{model} is removed.", "{model} 已删除。"),

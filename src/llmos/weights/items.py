@@ -17,7 +17,7 @@ from llmos.errors import ModelRejected
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
 from llmos.weights.footprint import LIBRARY_BYTES, TABLE_BYTES, TABLES_PER_TOKENIZER_BYTE
-from llmos.weights.itemscratch import DECODED_TOKENS, item_scratch_bytes
+from llmos.weights.itemscratch import DECODED_TOKENS, VOICE_BYTES, item_scratch_bytes
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.labels import find_labels
 from llmos.weights.limits import MAX_CONFIG_BYTES
@@ -110,6 +110,8 @@ def _with_costs(facts: ModelFacts, folder: Path, tensors: Sequence[Tensor]) -> M
         loaded = sum(t.num_elements * size for t in tensors)
         cast = sum(t.end - t.begin for t in tensors if FLOATS.get(t.dtype) != dtype)
         scratch = item_scratch_bytes(facts.hidden_size, facts.vocab_size, size)
+        if facts.architecture in SPELLERS:
+            scratch += VOICE_BYTES
         if facts.is_encoder_decoder:
             per_token = 2 * facts.num_layers * facts.num_heads * facts.head_dim * size
             scratch += 2 * DECODED_TOKENS * per_token

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 BATCH_TOKENS = 4096
 HEAD_BYTES = 128 << 20
+VOICE_BYTES = 192 << 20
+"""What speech passes through on its way from letters to samples, at its widest; measured."""
+
 DECODED_TOKENS = 16_384
 """Of texts that are being made and what they are made of, together: keys and values are kept."""
 

@@ -172,7 +172,7 @@ def test_unequal_rows_are_noticed(tiny: Path, load: Load, monkeypatch: pytest.Mo
     @torch.inference_mode()
     def uneven(*args: Any) -> torch.Tensor:
         logits = forward(*args).clone()
-        logits[-1, 3] = torch.nextafter(logits[-1, 3], torch.tensor(1e9))
+        logits[-1, ..., 3] = torch.nextafter(logits[-1, ..., 3], torch.tensor(1e9))
         return logits
 
     monkeypatch.setattr(batch, "_forward", uneven)

@@ -47,7 +47,16 @@ def wanted_by(method: str, **training: Any) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize("method", [*MERGED, *ADDED])
+ALWAYS = {"lora", "adalora", "prefix"}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(each, marks=[] if each in ALWAYS else pytest.mark.deep)
+        for each in (*MERGED, *ADDED)
+    ],
+)
 def test_a_few_weights_are_learned_exactly(tmp_path: Path, base: Path, method: str) -> None:
     files, wanted, models = sentiment(tmp_path / "data"), wanted_by(method), {"base": base}
     whole, seen = run(tmp_path / "whole", wanted, files, models)

@@ -168,7 +168,9 @@ def test_it_learns_and_is_whole(tmp_path: Path, name: str) -> None:
     assert facts.architecture == architecture
 
 
-@pytest.mark.parametrize("name", ["masked", "denoise", "causal"])
+@pytest.mark.parametrize(
+    "name", ["masked", *(pytest.param(n, marks=pytest.mark.deep) for n in ("denoise", "causal"))]
+)
 def test_what_is_drawn_for_a_batch_is_drawn_again(tmp_path: Path, name: str) -> None:
     given, files = CASES[name][0](tmp_path)
     wanted = {"name": name, "training": {"steps": 20, "batch_size": 8, "threads": 1}} | given

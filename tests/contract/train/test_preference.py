@@ -61,7 +61,10 @@ def recipe_of(objective: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo", "kto", "reward", "grpo"])
+@pytest.mark.parametrize(
+    "objective",
+    ["sft", *(pytest.param(o, marks=pytest.mark.deep) for o in ("dpo", "kto", "reward", "grpo"))],
+)
 def test_it_learns_and_goes_on_exactly(tmp_path: Path, base: Path, objective: str) -> None:
     files = {"train": write_jsonl(tmp_path / "train.jsonl", rows(objective))}
     wanted, models = recipe_of(objective), {"base": base}
