@@ -21,9 +21,11 @@ from tests.system.server import POLL_S, Server
 from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pid_of
 from tests.unit.drivers.encoder.folders import make_folder
 
-NUM_ROWS = 600
 LOAD_TIMEOUT_S = 240.0
 """A worker that loads an engine takes its time where others are at work."""
+
+NUM_ROWS = 3000
+"""So many that there is time to kill somebody in the middle, however fast the machine."""
 
 TEXTS = [f'第 {i} 行, "quoted" 🙂\nsecond' for i in range(NUM_ROWS)]
 
@@ -109,6 +111,13 @@ def check_each_once(client: Client, task_id: str) -> None:
     assert b"<svg" in result(client, task_id, "html")
 
 
+def has_program(server: Server) -> bool:
+    """Progress outlives the server, so it tells nothing of whether the next attempt has begun."""
+    with server.client() as client:
+        workers = client.get("/os/v1/workers").json()["workers"]
+    return any(w["role"] == "program" and w["state"] == "serving" for w in workers)
+
+
 def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
     own: Server, tmp_path: Path
 ) -> None:
@@ -122,6 +131,8 @@ def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
         own.start()
         with Client(own.url, own.token) as client:
             until_done(client, task_id, NUM_ROWS // share)
+    with Client(own.url, own.token) as client:
+        until(client, task_id, lambda _: has_program(own))
     os.kill(pid_of(own, "program"), signal.SIGKILL)
     with Client(own.url, own.token) as client:
         check_each_once(client, task_id)
