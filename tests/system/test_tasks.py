@@ -125,8 +125,8 @@ def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
     path = csv_file(tmp_path)
     with Client(own.url, own.token) as client:
         task_id = client.tasks.create(paced(client.files.put(path).id)).job.job_id
-        until_done(client, task_id, NUM_ROWS // 6)
-    for share in (3, 2):
+        until_done(client, task_id, NUM_ROWS // 8)
+    for share in (5, 4):
         own.kill()
         own.start()
         with Client(own.url, own.token) as client:

@@ -20,16 +20,14 @@ from llmos.api.call import Call
 from llmos.errors import InvalidRequest, PayloadTooLarge
 
 KEYS = ("image", "audio")
-"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them; a `text` may
-stand beside one."""
+"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them."""
 
 _DATA_URL = re.compile(r"data:[A-Za-z0-9.+/-]{0,100}(?:;[A-Za-z0-9=._-]{1,100})*;base64,")
 
 
 @asynccontextmanager
-async def with_files(call: Call, wish: Generate, where: str = "") -> AsyncIterator[Generate]:
-    """The same wish with every image and recording in a file, until the block ends. `where`: what
-    the one there is is called in the body; else it is named by its number.
+async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
+    """The same wish with every image and recording in a file, until the block ends.
 
     Raises InvalidRequest, PayloadTooLarge, DiskFull.
     """
@@ -45,11 +43,9 @@ async def with_files(call: Call, wish: Generate, where: str = "") -> AsyncIterat
         items, blobs = list(prompt.items), list[BlobRef]()
         with call.edge.uploading(call.principal.tenant_id):
             for at, key, text in found:
-                name = where or f"inputs.{at}.{key}"
-                data = _decode(text, name, call.edge.config.max_media_bytes)
+                data = _decode(text, f"inputs.{at}.{key}", call.edge.config.max_media_bytes)
                 blobs.append(await call.edge.sink.write(upload_id, str(at), _once(data)))
-                rest = {name: value for name, value in items[at].items() if name != key}
-                items[at] = rest | {"blob": len(blobs) - 1}
+                items[at] = {"blob": len(blobs) - 1}
         changed = msgspec.structs.replace(prompt, items=items, blobs=blobs)
         yield msgspec.structs.replace(wish, prompt=changed)
     finally:
@@ -71,9 +67,8 @@ def _media(items: list[Any]) -> Iterator[tuple[int, str, str]]:
             continue
         if "blob" in item:
             raise InvalidRequest("An input names no file here.", param=f"inputs.{at}.blob")
-        found = [key for key in KEYS if item.keys() - {"text"} == {key}]
-        if found and isinstance(item[found[0]], str):
-            yield at, found[0], item[found[0]]
+        if len(item) == 1 and (key := next(iter(item))) in KEYS and isinstance(item[key], str):
+            yield at, key, item[key]
 
 
 def _decode(text: str, where: str, max_bytes: int) -> bytes:
