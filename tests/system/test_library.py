@@ -21,6 +21,9 @@ NAME, REPO, WEIGHTS = "qwen3-0.6b", "Qwen/Qwen3-0.6B", "model.safetensors"
 PIECE_BYTES = 10 << 20
 """What the hub's client writes at once."""
 
+LOAD_TIMEOUT_S = 240.0
+"""A worker that loads an engine takes its time where others are at work."""
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
@@ -43,6 +46,7 @@ def _ranges(hub: Hub) -> list[str | None]:
     return [h.get("Range") for m, p, h in hub.requests if m == "GET" and p.endswith(WEIGHTS)]
 
 
+@pytest.mark.timeout(600)
 def test_run_pulls_what_it_names_and_a_killed_pull_goes_on(own_server: Server, hub: Hub) -> None:
     own_server.options = ("--set", f"registry.hub_endpoint={hub.url}")
     own_server.start()
@@ -61,7 +65,7 @@ def test_run_pulls_what_it_names_and_a_killed_pull_goes_on(own_server: Server, h
     hub.requests.clear()
 
     own_server.start()
-    done = own_server.cli("run", NAME, "hello", "--max-tokens", "4")
+    done = own_server.cli("run", NAME, "hello", "--max-tokens", "4", timeout_s=LOAD_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     asked = [start for start in _ranges(hub) if start is not None]
@@ -70,5 +74,10 @@ def test_run_pulls_what_it_names_and_a_killed_pull_goes_on(own_server: Server, h
     assert f"{NAME}:1" in own_server.cli("ls").stdout
 
     hub.requests.clear()
-    assert own_server.cli("run", NAME, "hello", "--max-tokens", "4").returncode == 0
+    assert (
+        own_server.cli(
+            "run", NAME, "hello", "--max-tokens", "4", timeout_s=LOAD_TIMEOUT_S
+        ).returncode
+        == 0
+    )
     assert not hub.requests, "what is here is not asked for again"

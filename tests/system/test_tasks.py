@@ -21,7 +21,12 @@ from tests.system.server import POLL_S, Server
 from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pid_of
 from tests.unit.drivers.encoder.folders import make_folder
 
+LOAD_TIMEOUT_S = 240.0
+"""A worker that loads an engine takes its time where others are at work."""
+
 NUM_ROWS = 3000
+"""So many that there is time to kill somebody in the middle, however fast the machine."""
+
 TEXTS = [f'第 {i} 行, "quoted" 🙂\nsecond' for i in range(NUM_ROWS)]
 
 
@@ -106,6 +111,13 @@ def check_each_once(client: Client, task_id: str) -> None:
     assert b"<svg" in result(client, task_id, "html")
 
 
+def has_program(server: Server) -> bool:
+    """Progress outlives the server, so it tells nothing of whether the next attempt has begun."""
+    with server.client() as client:
+        workers = client.get("/os/v1/workers").json()["workers"]
+    return any(w["role"] == "program" and w["state"] == "serving" for w in workers)
+
+
 def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
     own: Server, tmp_path: Path
 ) -> None:
@@ -119,6 +131,8 @@ def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
         own.start()
         with Client(own.url, own.token) as client:
             until_done(client, task_id, NUM_ROWS // share)
+    with Client(own.url, own.token) as client:
+        until(client, task_id, lambda _: has_program(own))
     os.kill(pid_of(own, "program"), signal.SIGKILL)
     with Client(own.url, own.token) as client:
         check_each_once(client, task_id)
@@ -212,6 +226,7 @@ def test_nobody_classifies_without_labels_or_a_classifier(server: Server) -> Non
     assert "is for generate" in done.stderr
 
 
+@pytest.mark.timeout(600)
 def test_a_classifier_and_an_embedder_do_many_rows_a_call(server: Server, tmp_path: Path) -> None:
     classifier = make_folder(
         tmp_path / "judge",
@@ -226,7 +241,8 @@ def test_a_classifier_and_an_embedder_do_many_rows_a_call(server: Server, tmp_pa
         assert server.cli("pull", str(folder)).returncode == 0
     source = ("--csv", str(tmp_path / "rows.csv"), "--column", "text")
     out = tmp_path / "out.csv"
-    done = server.cli("task", "classify", "-m", "judge", *source, "-o", str(out))
+    task = ("task", "classify", "-m", "judge", *source, "-o", str(out))
+    done = server.cli(*task, timeout_s=LOAD_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     made = list(csv.DictReader(io.StringIO(out.read_text("utf-8"), newline="")))
     assert len(made) == 101
@@ -234,7 +250,8 @@ def test_a_classifier_and_an_embedder_do_many_rows_a_call(server: Server, tmp_pa
     assert all(0.5 <= float(row["score"]) <= 1 for row in made[:100])
     assert "empty" in made[100]["error"]
     vectors = tmp_path / "v.jsonl"
-    done = server.cli("task", "embed", "-m", "vectors", *source, "-o", str(vectors))
+    task = ("task", "embed", "-m", "vectors", *source, "-o", str(vectors))
+    done = server.cli(*task, timeout_s=LOAD_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     first = json.loads(vectors.read_text().splitlines()[0])["output"]
     assert len(first) == 32
