@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from llmos.abi.tasks import InputFormat
 from llmos.errors import InvalidRequest
+from llmos.programs.task.conll import read_conll
 from llmos.programs.task.source import read_file
 from llmos.programs.train.recipe import SPLITS, TEST, TRAIN, VALIDATION, Data, Format
 
@@ -21,6 +23,8 @@ TYPE_OF = {
     ".json": Format.JSON,
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
+    ".conll": Format.CONLL,
+    ".bio": Format.CONLL,
     ".txt": Format.TEXT,
     ".md": Format.TEXT,
     ".tar": Format.FOLDER,
@@ -47,7 +51,7 @@ def read_splits(data: Data, files: Mapping[str, str], seed: int) -> dict[str, Ro
     if TRAIN not in files:
         raise InvalidRequest("there is nothing to learn from: data.train", param="files.train")
     found = {
-        name: read_table(Path(files[name]), _format(data, name), name, data.limit)
+        name: read_table(Path(files[name]), _format(data, name), name, data)
         for name in SPLITS
         if name in files
     }
@@ -68,14 +72,18 @@ def _format(data: Data, split: str) -> Format:
     return TYPE_OF[suffix]
 
 
-def read_table(path: Path, file_format: Format, split: str, limit: int | None = None) -> Rows:
+def read_table(path: Path, file_format: Format, split: str, data: Data) -> Rows:
     """All rows of a file. Raises InvalidRequest: for a row that is none, for no rows at all."""
+    limit = data.limit
     if file_format is Format.TEXT:
         rows = _pieces(path, split)
     elif file_format is Format.FOLDER:
         from llmos.programs.train.folders import read_folder
 
         rows = read_folder(path, split)
+    elif file_format is Format.CONLL:
+        read = itertools.islice(read_conll(path, f"files.{split}"), limit)
+        rows = [{data.text: one.tokens, data.label: one.tags} for one in read]
     else:
         rows = _table(path, file_format, split, limit)
     if not rows:
