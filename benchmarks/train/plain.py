@@ -187,6 +187,7 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",
         bos_token_id=0,
         eos_token_id=0,
     )

@@ -23,12 +23,17 @@ TAGGED = "WNUT17"
 NUM_COMMON = 4
 
 MODELS: dict[str, dict[str, Any]] = {
-    "rt-polarity": {"max_length": 64, "hidden_size": 128, "num_layers": 1},
+    "rt-polarity": {"max_length": 64, "hidden_size": 128, "num_layers": 1, "dropout": 0.3},
     "ChnSentiCorp": {"max_length": 128, "hidden_size": 128, "num_layers": 1},
     "banking77": {"max_length": 48, "hidden_size": 128, "num_layers": 1},
     TAGGED: {"max_length": 96, "hidden_size": 128, "num_layers": 2, "lowercase": False},
 }
-EPOCHS = {"rt-polarity": 4, "ChnSentiCorp": 3, "banking77": 12, TAGGED: 10}
+TRAINING: dict[str, dict[str, Any]] = {
+    "rt-polarity": {"epochs": 8, "batch_size": 64, "learning_rate": 5e-4},
+    "ChnSentiCorp": {"epochs": 4},
+    "banking77": {"epochs": 16},
+    TAGGED: {"epochs": 12},
+}
 
 
 def rows_of(name: str) -> list[Any]:
@@ -93,8 +98,8 @@ def recipe(name: str) -> dict[str, Any]:
         "name": name.lower(),
         "objective": "tag" if is_tagged else "classify",
         "data": {"validation": 0.05},
-        "model": {**MODELS[name], "vocab_size": 8000, "dropout": 0.2},
-        "training": {"epochs": EPOCHS[name], "batch_size": 32, "learning_rate": 1e-3, "threads": 1},
+        "model": {"vocab_size": 8000, "dropout": 0.2, **MODELS[name]},
+        "training": {"learning_rate": 1e-3, "threads": 1, **TRAINING[name]},
         "watch": {"samples": 0, "metric": "f1" if is_tagged else "accuracy"},
     }
 

@@ -31,7 +31,7 @@ def test_it_is_the_models_own() -> None:
     model = BertForMaskedLM(BertConfig(vocab_size=50, max_position_embeddings=16, **sizes)).eval()
     given = batch(0.3)
     ours, theirs = _told_loss(model, given), model(**given).loss
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     ours.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

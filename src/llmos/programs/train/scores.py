@@ -34,7 +34,7 @@ def entities(truth: Sequence[Sequence[str]], guess: Sequence[Sequence[str]]) -> 
     """Words that are right, and whole entities over all types, as seqeval counts by default."""
     pairs = [(entities_of(a), entities_of(b)) for a, b in zip(truth, guess, strict=True)]
     right, there, said = (
-        np.float64(sum(map(len, found)))
+        np.asarray(sum(map(len, found)), np.float64)
         for found in ((a & b for a, b in pairs), (a for a, _ in pairs), (b for _, b in pairs))
     )
     figures = {name: float(figure_of(name, right, there, said)) for name in FIGURES}
