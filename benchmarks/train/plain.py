@@ -1,6 +1,6 @@
 """The peers of causal pre-training, each in a process of its own: `python -m benchmarks.train.plain
-ARM TOKENS SIZES`. Prints a JSON object every LOG_STEPS steps (`step`, mean `loss` of them), and one
-at the end: tokens per processor second and per second, final `loss` of what was held out.
+ARM TOKENS SIZES`. Prints a JSON object every `log_steps` steps (`step`, mean `loss` of them), and
+one at the end: tokens per processor second and per second, final `loss` of what was held out.
 
 `loop` is a GPT and a loop as nanoGPT has them (no compiler), `trainer` Transformers' Trainer over
 the same GPT-2 that ours makes.
@@ -40,6 +40,7 @@ class Sizes(msgspec.Struct, frozen=True):
     skipped: int
     """Steps that are not timed."""
     seed: int = 0
+    log_steps: int = LOG_STEPS
 
 
 class Layer(nn.Module):
@@ -150,8 +151,8 @@ def loop(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if (step + 1) % LOG_STEPS == 0:
-            tell(step + 1, float(total) / LOG_STEPS)
+        if (step + 1) % sizes.log_steps == 0:
+            tell(step + 1, float(total) / sizes.log_steps)
             total.zero_()
         clock.step_done(step + 1)
     return clock.read() | {"loss": mean_loss(model, held)}
@@ -202,7 +203,7 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         optim="adamw_torch_fused",
         use_cpu=True,
         save_strategy="no",
-        logging_steps=LOG_STEPS,
+        logging_steps=sizes.log_steps,
         seed=sizes.seed,
         report_to=[],
         disable_tqdm=True,

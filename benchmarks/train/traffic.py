@@ -130,7 +130,8 @@ def _plain(folder: Path) -> Iterator[Step]:
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, causal.VOCAB, (1024, causal.LENGTH), dtype=np.int32)
     np.savez(path, train=blocks, validation=blocks[:1])
-    said = msgspec.json.encode(causal.sizes(LONG)).decode()
+    wanted = msgspec.structs.replace(causal.sizes(LONG), log_steps=1)
+    said = msgspec.json.encode(wanted).decode()
     command = [sys.executable, "-m", "benchmarks.train.plain", "loop", str(path), said]
     with told.open("wb") as out:
         process = subprocess.Popen(command, cwd=harness.ROOT, stdout=out)

@@ -27,4 +27,5 @@ def keep_freed() -> bool:
         (TOP_PAD, AHEAD_BYTES),
         (MMAP_THRESHOLD, LARGEST_BYTES),
     )
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    taken = [mallopt(name, value) for name, value in settings]
+    return all(taken)
