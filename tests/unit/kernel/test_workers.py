@@ -23,6 +23,7 @@ from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
 from llmos.errors import ErrorInfo, WorkerError
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.lanes import Lane
 from llmos.kernel.watch import Watch
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
@@ -125,9 +126,11 @@ class Seen:
 
     def on_report(self, replica_id: str, memory: MemoryReport) -> None: ...
 
-    def on_prepared(self, results: msg.PrepareResults) -> None: ...
+    def on_prepared(self, lane: Lane, results: msg.PrepareResults) -> None: ...
 
-    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
+    def on_tokenizer(
+        self, lane: Lane, channel: Channel | None, error: ErrorInfo | None
+    ) -> None: ...
 
 
 async def greet(channel: memory.MemoryChannel) -> None:
