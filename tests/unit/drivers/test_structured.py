@@ -268,6 +268,11 @@ def test_hostile_grammars_are_refused_at_once(grammars: Grammars, hostile: Gramm
     assert time.process_time() - began < 2  # it is far less; others share the machine
 
 
+def test_a_schema_that_is_only_itself_is_told_so_in_words(grammars: Grammars) -> None:
+    with pytest.raises(InvalidRequest, match="leads only back to itself"):
+        grammars.check(schema({"$ref": "#"}))
+
+
 EXPLODING: list[Grammar] = [
     Grammar("regex", "(a{1,1000}){1,1000}"),
     Grammar("regex", "(.*a.{40}b){1,40}"),

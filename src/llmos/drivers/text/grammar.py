@@ -206,8 +206,13 @@ def refused(grammar: Grammar, why: str) -> InvalidRequest:
     return InvalidRequest(f"the {name} cannot be used: {_first_line(why)}", param="grammar")
 
 
+_PLAIN = {"NoExtensionBias": "a reference in it leads only back to itself"}
+"""What llguidance says in words of its own."""
+
+
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [_PLAIN.get(line, line) for line in lines]
     return (lines[0] if lines else "it is contradictory or too complex")[:300]
 
 
