@@ -324,11 +324,11 @@ def test_compiled_ones_are_kept_but_not_all(grammars: Grammars) -> None:
 
 def test_states_are_apart(grammars: Grammars) -> None:
     one, other = (grammars.start(Grammar("regex", "ab")) for _ in range(2))
-    before = other.barred().copy()
+    before = other.allowed().copy()
     tokenizer = byte_level_tokenizer()
     assert one.accept(tokenizer.token_to_id("a"))
-    assert (other.barred() == before).all()
-    assert not (one.barred() == before).all()
+    assert (other.allowed() == before).all()
+    assert not (one.allowed() == before).all()
 
 
 def test_without_llguidance_the_error_says_what_to_install(
