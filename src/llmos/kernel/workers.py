@@ -326,11 +326,12 @@ class Workers:
 
     def _arm_load(self, worker: Worker) -> None:
         """It is killed when it takes longer than its size allows."""
-        assert worker.load is not None
-        spec = worker.load
+        assert worker.load is not None and worker.driver is not None
+        config, spec = self._config, worker.load
         folders = [spec.folder, *([spec.draft.folder] if spec.draft else [])]
         size_gib = sum(map(_folder_bytes, folders)) / (1 << 30)
-        timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
+        timeout_s = config.load_timeout_s + size_gib * config.load_timeout_per_gib_s
+        timeout_s += worker.driver.load_s
         late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
         loop = asyncio.get_running_loop()
         worker.load_timer = loop.call_later(timeout_s, self.kill, worker, late)
