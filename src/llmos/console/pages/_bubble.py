@@ -8,11 +8,12 @@ from nicegui import ui
 
 from llmos.console.frame import fail
 from llmos.console.page import Visit
-from llmos.console.render import plain, to_html
-from llmos.console.views import amounts
-from llmos.console.views.answer import Answer
+from llmos.console.render import to_html
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
+from llmos.sdk.answer import Answer
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.words import plain
 from llmos.sdk.results import Chunk
 
 

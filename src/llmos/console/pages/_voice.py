@@ -10,10 +10,10 @@ from nicegui import ui
 
 from llmos.console.page import Visit
 from llmos.console.pages._bubble import Bubble
-from llmos.console.render import plain
 from llmos.console.views.talk import Speaker, conversation, finding
 from llmos.console.widgets import Tag, label
 from llmos.errors import LLMOSError
+from llmos.sdk.draw.words import plain
 
 
 class Voice:
