@@ -21,7 +21,7 @@ from typing import (
 
 from llmos.abi.registry import PullOptions
 from llmos.abi.syscall import PullModel
-from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs
+from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, logs
 from llmos.sdk.bar import PullBar, make_bar
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.feedback import AsyncFeedback, Feedback
@@ -246,6 +246,7 @@ class Client:
     health = Sync(calls.health)
     ready = Sync(calls.ready)
     metrics = Sync(calls.metrics)
+    logs = Sync(logs.show_logs)
 
     def __init__(
         self,
@@ -320,6 +321,11 @@ class Client:
             return self._transport.open(call)
         return self._transport.run(call)
 
+    def follow_logs(self, lines: int = 50) -> Stream[logs.Entry]:
+        """Its last lines, and each that comes, until one leaves. Raises PermissionDenied,
+        QuotaExceeded."""
+        return self._transport.open(logs.follow_logs(self._transport.config, lines))
+
     def close(self) -> None:
         """Close the connections. Idempotent."""
         self._transport.close()
@@ -342,6 +348,7 @@ class AsyncClient:
     health = Async(calls.health)
     ready = Async(calls.ready)
     metrics = Async(calls.metrics)
+    logs = Async(logs.show_logs)
 
     def __init__(
         self,
@@ -419,6 +426,10 @@ class AsyncClient:
         if isinstance(call, StreamCall):
             return await self._transport.open(call)
         return await self._transport.run(call)
+
+    async def follow_logs(self, lines: int = 50) -> AsyncStream[logs.Entry]:
+        """As `Client.follow_logs`."""
+        return await self._transport.open(logs.follow_logs(self._transport.config, lines))
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""

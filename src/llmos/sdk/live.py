@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Protocol, TextIO
 
@@ -12,11 +13,15 @@ from llmos.errors import ServerUnreachable
 from llmos.sdk.answer import Answer
 from llmos.sdk.draw.columns import one_line, visible
 from llmos.sdk.draw.curves import RunLog
-from llmos.sdk.draw.sheet import sheet
+from llmos.sdk.draw.sheet import said, sheet
+from llmos.sdk.draw.words import plain
 from llmos.sdk.look import Run, charts_of
 from llmos.sdk.notebook import Cell, is_notebook
 from llmos.sdk.results import Chunk
 from llmos.sdk.shown import Job
+
+MAX_LINES = 50
+"""Of a log that has no end."""
 
 
 class View(Protocol):
@@ -81,9 +86,34 @@ class LogView:
         return self._run
 
 
+class LinesView:
+    """Of the server's own log: its newest lines."""
+
+    def __init__(self) -> None:
+        self._entries: deque[dict[str, Any]] = deque(maxlen=MAX_LINES)
+
+    def feed(self, item: dict[str, Any]) -> str:
+        self._entries.append(item)
+        return f"{one_line(plain(self._line(item)))}\n"
+
+    def _line(self, entry: dict[str, Any]) -> str:
+        return "  ".join(str(entry.get(name, "")) for name in ("time", "level", "message"))
+
+    def html(self) -> str:
+        return sheet(*(said(self._line(entry)) for entry in self._entries))
+
+    def text(self) -> str:
+        return "\n".join(map(self._line, self._entries))
+
+    def result(self) -> list[dict[str, Any]]:
+        return list(self._entries)
+
+
 def view_of(item: Any) -> View:
     """By what comes first."""
-    return AnswerView() if isinstance(item, Chunk) else LogView()
+    if isinstance(item, Chunk):
+        return AnswerView()
+    return LinesView() if isinstance(item, dict) else LogView()
 
 
 class Screen:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from llmos.abi.registry import PullProgress
-from llmos.errors import InvalidRequest, ServerUnreachable
+from llmos.errors import InvalidRequest, ServerUnreachable, ShuttingDown
 from llmos.sdk import live
 from llmos.sdk.bar import LineBar, PullBar, make_bar, text_of
 from llmos.sdk.notebook import Place, place_of
@@ -306,3 +306,30 @@ def test_studies_without_blocking(tmp_path: Any) -> None:
             assert (await client.evaluations.show("job_1")).labels == ["negative", "positive"]
 
     asyncio.run(main())
+
+
+def test_a_log_of_lines_is_followed_until_the_server_stops(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = [{"level": "info", "message": HOSTILE}, {"level": "error", "message": "m2"}]
+    body = sse(*told) + sse({"error": {"code": "shutting_down", "message": "over"}}, event="error")
+    server = Server(
+        {
+            "GET /os/v1/logs": lambda request: (
+                httpx.Response(200, stream=Pieces(body))
+                if "follow" in request.url.params
+                else httpx.Response(200, json={"entries": told})
+            )
+        }
+    )
+    with server.client() as client:
+        assert client.logs(2) == told
+        stream = client.follow_logs(2)
+        assert [next(stream), next(stream)] == told
+        with pytest.raises(ShuttingDown):
+            next(stream)
+        with pytest.raises(ShuttingDown):
+            client.follow_logs(2).show()
+    out = capsys.readouterr().out
+    assert "m2" in out
+    assert "\x1b" not in out

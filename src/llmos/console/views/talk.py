@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,29 @@ class Speaker:
     def looks(self) -> bool:
         """Whether what it is asked about is an image."""
         return self.kind.startswith("image")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that goes with a message; `kind` is its media type, as the browser says."""
+
+    data: bytes
+    kind: str
+    name: str = ""
+
+    @property
+    def url(self) -> str:
+        """The image itself, as a data URL."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
+
+
+def spoken(words: str, picture: Picture | None) -> dict[str, Any]:
+    """A message of the user: text, or with an image in parts."""
+    if picture is None:
+        return {"role": "user", "content": words}
+    parts: list[dict[str, Any]] = [{"type": "text", "text": words}] if words else []
+    parts.append({"type": "image_url", "image_url": {"url": picture.url}})
+    return {"role": "user", "content": parts}
 
 
 def speakers(models: Iterable[ModelVersion]) -> dict[str, Speaker]:
