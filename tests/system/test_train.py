@@ -200,25 +200,20 @@ def test_runs_are_listed_shown_and_compared(server: Server, jobs: Jobs, tmp_path
     )
 
 
-def test_processes_of_a_run_are_stopped_and_go_on_together(
+def test_processes_of_a_run_are_its_workers_and_end_with_it(
     server: Server, jobs: Jobs, tmp_path: Path
 ) -> None:
-    """The worker is killed, then one of its children: neither leaves anybody behind."""
-    fields = {"training": {**WANTED["training"], "processes": 2, "epochs": 30}}
+    fields = {"training": {**WANTED["training"], "processes": 2, "epochs": 16}}
     job_id = submit(jobs, WANTED | fields, sentiment(tmp_path, 400))
-    seen = _step_after(jobs, job_id, 0)
+    _step_after(jobs, job_id, 0)
     worker = worker_pid(server)
     (child,) = _children(worker)
     assert os.getpgid(child) == os.getpgid(worker)
     os.kill(worker, signal.SIGKILL)
-    seen = _step_after(jobs, job_id, seen)
-    assert not is_alive(child)
-    worker = worker_pid(server)
-    (child,) = _children(worker)
-    os.kill(child, signal.SIGKILL)
     again = end(jobs, job_id)
+    assert not is_alive(child)
     assert again["state"] == "succeeded", again
-    assert (again["num_deaths"], again["num_failures"]) == (1, 1)
+    assert again["num_deaths"] == 1
     assert again["outputs"]["metrics"]["test"]["accuracy"] > 0.8
 
 

@@ -16,7 +16,11 @@ from llmos.errors import InvalidRequest, ProgramFailed, WorkerLost
 from llmos.programs.train import crew
 from llmos.programs.train.program import TrainProgram
 from tests.contract.train.context import FakeContext, run
-from tests.contract.train.data import TINY, recipe, sentiment
+from tests.contract.train.data import TINY, recipe, sentiment, write_jsonl
+from tests.contract.train.test_objectives import embed
+from tests.contract.train.test_preference import base, recipe_of, rows
+
+__all__ = ["base"]  # the fixture
 
 BETWEEN = 2e-5
 """Weights of two processes and of one differ by how sums are rounded, step after step; weights
@@ -133,3 +137,22 @@ def test_one_that_cannot_even_begin_is_named(
     with pytest.raises(ProgramFailed, match="process 1 of 2 exited with 1"):
         run(tmp_path / "run", wanted_by(2, 8), files)
     assert time.monotonic() - began_s < 30
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("objective", ["sft", "grpo"])
+def test_trainers_of_trl_in_two_processes(tmp_path: Path, base: Path, objective: str) -> None:
+    wanted = recipe_of(objective, watch={"checkpoint_s": 1e-6, "log_every": 1, "evaluate_every": 4})
+    wanted["training"] |= {"processes": 2, "batch_size": 4}
+    files = {"train": write_jsonl(tmp_path / "train.jsonl", rows(objective))}
+    drill(tmp_path, wanted, files, models={"base": base})
+
+
+@pytest.mark.deep
+def test_vectors_in_two_processes(tmp_path: Path) -> None:
+    """A model that is called twice a step, with weights that learn nothing."""
+    given, files = embed(tmp_path)
+    training = {"steps": 12, "batch_size": 8, "processes": 2, "threads": 1}
+    watch = {"checkpoint_s": 1e-6, "log_every": 1, "evaluate_every": 6}
+    wanted = {"name": "e", "model": dict(TINY), "training": training, "watch": watch} | given
+    drill(tmp_path, wanted, files)
