@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 import yaml
 
+from llmos.cli.main import main
 from tests.system.server import Server
 
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -45,50 +46,59 @@ def task(folder: Path) -> Path:
     return folder
 
 
-def harness(server: Server, folder: Path, *args: str, stand_in: bool) -> Any:
-    env = {
-        **os.environ,
-        "LLMOS_URL": server.url,
-        "LLMOS_API_KEY": server.token,
-        "HF_HOME": str(folder / "hf"),
-    }
-    if stand_in:
-        env["PYTHONPATH"] = os.pathsep.join((str(STAND_IN), *sys.path))
-    command = ("llmos.cli.main", "eval", "harness", "-m", "pilot", "--include", str(folder))
-    return subprocess.run(
-        [sys.executable, "-m", *command, *args],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Asked(NamedTuple):
+    """`llmos eval harness` in this process, with a harness that stands in."""
+
+    capsys: pytest.CaptureFixture[str]
+    folder: Path
+
+    def run(self, *args: str) -> int:
+        return main(["eval", "harness", "-m", "pilot", "--include", str(self.folder), *args])
+
+    def figures(self, *args: str) -> dict[str, float]:
+        assert self.run(*args, "--json") == 0
+        results: dict[str, float] = json.loads(self.capsys.readouterr().out)["results"]["mine"]
+        return results
 
 
-def figures(done: Any) -> dict[str, float]:
-    assert done.returncode == 0, done.stdout + done.stderr
-    results: dict[str, float] = json.loads(done.stdout)["results"]["mine"]
-    return results
+@pytest.fixture
+def asked(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Asked:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    monkeypatch.setenv("LLMOS_URL", server.url)
+    monkeypatch.setenv("LLMOS_API_KEY", server.token)
+    return Asked(capsys, task(tmp_path))
 
 
-def test_a_task_of_ones_own_is_asked_and_told(server: Server, tmp_path: Path) -> None:
-    folder, args = task(tmp_path), ("--tasks", "mine", "--json")
+def test_a_task_of_ones_own_is_asked_and_told(asked: Asked, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    done = harness(server, folder, *args, "-o", str(out), stand_in=True)
-    told = figures(done)["acc"]
+    told = asked.figures("--tasks", "mine", "-o", str(out))["acc"]
     assert told in (0.0, 0.25, 0.5, 0.75, 1.0)
     assert json.loads(out.read_text())["results"]["mine"]["acc,none"] == told
-    few = harness(server, folder, *args, "--limit", "1", stand_in=True)
-    assert figures(few)["acc"] == 1.0
-    refused = harness(server, folder, "--tasks", "other", stand_in=True)
-    assert refused.returncode != 0
-    assert "has no task 'other'" in refused.stderr
+    assert asked.figures("--tasks", "mine", "--limit", "1")["acc"] == 1.0
+    assert asked.run("--tasks", "other") != 0
+    assert "has no task 'other'" in asked.capsys.readouterr().err
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="needs pip install 'llmos[harness]'"
 )
-def test_the_harness_itself_comes_to_the_same(server: Server, tmp_path: Path) -> None:
-    folder, args = task(tmp_path), ("--tasks", "mine", "--json")
-    ours = figures(harness(server, folder, *args, stand_in=True))
-    theirs = figures(harness(server, folder, *args, stand_in=False))
-    assert theirs["acc"] == ours["acc"]
+@pytest.mark.timeout(600)
+def test_the_harness_itself_comes_to_the_same(server: Server, asked: Asked, tmp_path: Path) -> None:
+    command = ("llmos.cli.main", "eval", "harness", "-m", "pilot", "--include", str(asked.folder))
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--tasks", "mine", "--json"],
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    theirs = json.loads(done.stdout)["results"]["mine"]
+    assert theirs["acc"] == asked.figures("--tasks", "mine")["acc"]

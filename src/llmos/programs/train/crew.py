@@ -88,7 +88,6 @@ class Others:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "llmos.programs.train.rank", str(file)],
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
 
     def look(self) -> None:

@@ -84,16 +84,13 @@ def _take_gpu(rank: int, size: int) -> None:
 
 @contextlib.contextmanager
 def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in wanted}
+    """Where Accelerate and Gloo look; gone afterwards, when there is one process again."""
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in wanted:
+            del os.environ[name]
 
 
 def _leave() -> None:

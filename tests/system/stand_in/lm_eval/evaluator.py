@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
 
 from lm_eval.tasks import TaskManager
 
@@ -23,7 +24,7 @@ def simple_evaluate(
     assert model == "local-completions"
     assert not apply_chat_template
     assert task_manager is not None
-    tokenizer = AutoTokenizer.from_pretrained(model_args["tokenizer"])
+    tokenizer = Tokenizer.from_file(str(Path(model_args["tokenizer"]) / "tokenizer.json"))
     results: dict[str, Any] = {}
     for task in tasks:
         config, right = task_manager.configs[task], []
@@ -39,9 +40,9 @@ def simple_evaluate(
     return {"results": results}
 
 
-def _loglikelihood(tokenizer: Any, args: dict[str, Any], context: str, choice: str) -> float:
-    context_ids = tokenizer.encode(context, add_special_tokens=False)
-    ids = tokenizer.encode(context + choice, add_special_tokens=False)
+def _loglikelihood(tokenizer: Tokenizer, args: dict[str, Any], context: str, choice: str) -> float:
+    context_ids = tokenizer.encode(context, add_special_tokens=False).ids
+    ids = tokenizer.encode(context + choice, add_special_tokens=False).ids
     answer = httpx.post(
         args["base_url"],
         json={
