@@ -20,6 +20,7 @@ import msgspec
 from llmos.abi.program import Context
 from llmos.errors import ErrorInfo, LLMOSError, ProgramFailed, WorkerLost, from_info
 from llmos.programs.train import joining
+from llmos.programs.train.libraries import import_all
 from llmos.programs.train.post import LOST, Post
 from llmos.programs.train.ranks import Ranks
 
@@ -37,6 +38,7 @@ def crew(ctx: Context, num_processes: int, threads: int) -> Iterator[Ranks]:
         return
     others = Others(ctx, num_processes, threads)
     try:
+        import_all()  # as the others do meanwhile
         with joining.joined(0, num_processes, threads, others.meeting, others.look) as ranks:
             yield ranks
         others.leave()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import time
 import warnings
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from llmos.abi.program import Context, Yielded
-from llmos.errors import OutOfMemory, PluginError
+from llmos.errors import OutOfMemory
 from llmos.programs.train.crew import crew
+from llmos.programs.train.libraries import import_all, require_extra
 from llmos.programs.train.ranks import Ranks
 from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
 
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
-HEAVY = ("llmos.programs.train.trainer", "llmos.programs.train.objectives.choose")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 
 
@@ -62,14 +61,6 @@ def learn(ctx: Context, ranks: Ranks) -> Mapping[str, Any]:
         raise
 
 
-def require_extra() -> None:
-    """Raises PluginError."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise PluginError("training needs an extra: pip install 'llmos[train]'") from None
-
-
 def threads_of(recipe: Recipe, num_cpus: int) -> int:
     """Of each process. One where a step is so small that threads would wait for each other most of
     the time. By the recipe alone: another number of threads adds in another order."""
@@ -97,9 +88,7 @@ class _Run:
 
         from llmos.programs.train import checkpoint
 
-        for name in HEAVY:
-            importlib.import_module(name)
-        gc.freeze()  # what imports made never becomes garbage: collections need not walk it
+        import_all()
         quiet: Any = library_logging
         quiet.set_verbosity_error()
         quiet.disable_progress_bar()

@@ -24,8 +24,10 @@ def main() -> int:
     post = msgspec.json.decode(file.read_bytes(), type=Post)
     die_with_parent(post.parent_pid)
     from llmos.programs.train.joining import is_lost, joined
+    from llmos.programs.train.libraries import import_all
     from llmos.programs.train.program import learn
 
+    import_all()
     try:
         with joined(post.rank, post.size, post.threads, Path(post.meeting)) as ranks:
             learn(MuteContext(post), ranks)
