@@ -90,6 +90,11 @@ check: quick wheel ## quick, the wheel and what it must carry, the generated doc
 docs: setup ## write the generated pages of docs/
 	@$(BIN)/python tools/docs.py
 
+.PHONY: site
+site: docs ## the site of the documents, in English and Chinese: build/site/index.html
+	@$(BIN)/python tools/docsite.py
+	@echo build/site/index.html
+
 .PHONY: format
 format: setup ## rewrite the sources in the house's format
 	@$(BIN)/ruff check -q --fix $(LINTED)
