@@ -82,9 +82,10 @@ quick: setup ## lint, arch and unit side by side: at each commit, within 90 s
 	@$(MAKE) -j2 --output-sync=target arch unit
 
 .PHONY: check
-check: quick wheel ## quick, the wheel and what it must carry, the generated docs
+check: quick wheel ## quick, the wheel and what it must carry, the generated docs and their site
 	@$(BIN)/python tools/check_wheel.py dist
 	@$(BIN)/python tools/docs.py --check
+	@$(BIN)/python tools/docsite.py
 
 .PHONY: docs
 docs: setup ## write the generated pages of docs/

@@ -1,4 +1,4 @@
-"""The site of the documents, in both languages: `python tools/docsite.py [FOLDER]`, by default build/site.
+"""The site of the documents in both languages: `python tools/docsite.py [FOLDER]` (build/site).
 
 Pages link to files beside `docs/`: pictures and models' cards are taken along; of source code the
 site keeps the name alone. A Chinese page stands beside its English one, as NAME.zh.md. MkDocs calls
@@ -19,10 +19,15 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
-NAMES = {"en": "English", "zh": "中文"}
+FOLDERS = {"en": "", "zh": "zh/"}
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<to>\.\./[^)\s]+)\)")
-FENCE = re.compile(r"(^```.*?^```)", re.M | re.S)
-FRONT = re.compile(r"\A---\n.*?^---\n", re.M | re.S)
+FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+BROKEN = re.compile(
+    "(?<=[\u3001-\u303f\u4e00-\u9fff\uff00-\uffef])\n(?=[\u4e00-\u9fff\uff00-\uffef])"
+)
+"""The end of a line between Chinese characters, which a browser would show as a space."""
+
+FRONT = re.compile(r"\A---\n.*?^---\n", re.MULTILINE | re.DOTALL)
 PICTURES = frozenset({".png", ".svg"})
 
 
@@ -61,7 +66,7 @@ def on_page_read_source(page: Any, *, config: Any, **_: Any) -> str | None:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Links to what was taken along, and names of what was not."""
+    """Links to what was taken along, and names of what was not; Chinese lines without gaps."""
     here = page.file.src_uri
 
     def one(match: re.Match[str]) -> str:
@@ -73,22 +78,30 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         to = posixpath.relpath(_uri(path), posixpath.dirname(here))
         return f"{match['picture']}[{match['text']}]({to})"
 
-    parts = FENCE.split(markdown)
-    return "".join(part if part.startswith("```") else LINK.sub(one, part) for part in parts)
+    return "".join(
+        part.replace("```console", "```bash", 1)  # ours have no prompt, which Pygments waits for
+        if part.startswith("```")
+        else BROKEN.sub("", LINK.sub(one, part))
+        for part in FENCE.split(markdown)
+    )
 
 
-def on_page_context(context: Any, *, page: Any, config: Any, **_: Any) -> Any:
+def on_post_page(output: str, *, page: Any, config: Any, **_: Any) -> str:
     """The same page in the other language, by a path that holds wherever the site lies."""
-    here = "zh/" if config.theme["language"] == "zh" else ""
-    config.extra["alternate"] = [
-        {
-            "name": NAMES[language],
-            "lang": language,
-            "link": posixpath.relpath(there + page.url, here or "."),
-        }
-        for language, there in (("en", ""), ("zh", "zh/"))
-    ]
-    return context
+    return _switched(output, page.url, config.theme["language"])
+
+
+def on_post_template(output_content: str, *, template_name: str, config: Any, **_: Any) -> str:
+    """Of a page that is none, such as `404.html`, the first page in the other language."""
+    return _switched(output_content, "index.html", config.theme["language"])
+
+
+def _switched(output: str, url: str, language: str) -> str:
+    """The theme leaves a link with a scheme of its own as it is; here it gets its path."""
+    folder = posixpath.dirname(FOLDERS[language] + url)
+    for other, there in FOLDERS.items():
+        output = output.replace(f"alternate:{other}", posixpath.relpath(there + url, folder or "."))
+    return output
 
 
 def _taken(config: Any, path: str) -> File:

@@ -7,6 +7,28 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+CLI = """# The command line
+
+Every command as `--help` has it. What is meant for programs is printed with `--json`; the exit
+code is 0 when all went well, 1 when something failed, 2 when the command was not understood.
+"""
+
+API = """# The HTTP API
+
+Every route of the server. The same as a document of OpenAPI 3.1, with the shape of each body and
+answer, is at `/openapi.json` of a running server. A route wants a key, `Authorization: Bearer KEY`,
+unless it is marked *open*. [openai.md](openai.md) says which of OpenAI's fields are honoured;
+errors have OpenAI's shape.
+"""
+
+PYTHON = """# The Python client
+
+`llmos.Client` and `llmos.AsyncClient` have the same calls; those of the second are awaited. The
+package `llmos.sdk` can be used without a server on the machine.
+
+## Client
+"""
+
 TITLES = {"os": "LLMOS's own", "v1": "OpenAI's", "": "Health and metrics"}
 
 
@@ -18,13 +40,7 @@ def cli() -> str:
 
     root = get_command(app)
     context = root.make_context("llmos", [], resilient_parsing=True)
-    lines = [
-        "# The command line",
-        "",
-        "Every command as `--help` has it. What is meant for programs is printed with `--json`; the exit",
-        "code is 0 when all went well, 1 when something failed, 2 when the command was not understood.",
-        "",
-    ]
+    lines = [CLI]
     for path, command, inner in _commands(root, context):
         lines += _command(path, command, inner)
     return "\n".join(lines).rstrip() + "\n"
@@ -51,7 +67,7 @@ def _command(path: str, command: Any, context: Any) -> list[str]:
     records = [p.get_help_record(context) for p in command.get_params(context)]
     rows = [r for r in records if r is not None and not r[0].startswith("--help")]
     if rows:
-        lines += ["| | |", "|---|---|"]
+        lines += ["| argument, option | what |", "|---|---|"]
         lines += [f"| `{_cell(left)}` | {_cell(right)} |" for left, right in rows]
         lines.append("")
     if command.epilog:
@@ -80,15 +96,7 @@ def api() -> str:
         first = path.split("/")[1]
         for method, operation in operations.items():
             parts[first if first in parts else ""].append(_route(method, path, operation))
-    lines = [
-        "# The HTTP API",
-        "",
-        "Every route of the server. The same as a document of OpenAPI 3.1, with the shape of each body and",
-        "answer, is at `/openapi.json` of a running server. A route wants a key, `Authorization: Bearer",
-        "KEY`, unless it is marked *open*. [openai.md](openai.md) says which of OpenAI's fields are honoured;",
-        "errors have OpenAI's shape.",
-        "",
-    ]
+    lines = [API]
     for part, rows in parts.items():
         lines += [f"## {TITLES[part]}", "", "| route | what | body, query |", "|---|---|---|"]
         lines += [*rows, ""]
@@ -119,13 +127,7 @@ def python() -> str:
     with Client("http://127.0.0.1:8400", "key") as client:
         groups = {name: value for name, value in vars(client).items() if isinstance(value, Group)}
         lines = [
-            "# The Python client",
-            "",
-            "`llmos.Client` and `llmos.AsyncClient` have the same calls; those of the second are awaited. The",
-            "package `llmos.sdk` can be used without a server on the machine.",
-            "",
-            "## Client",
-            "",
+            PYTHON,
             *_callable("Client", Client.__init__, inspect.getdoc(Client)),
             *_methods("client", client),
         ]

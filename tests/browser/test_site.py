@@ -1,4 +1,4 @@
-"""The site of the documents in a browser: it asks nobody, its search finds, its languages change."""
+"""The site of the documents in a browser: it asks no other host, and its search finds."""
 
 from __future__ import annotations
 
@@ -56,11 +56,13 @@ def test_a_page_asks_nobody(visit: Any, site: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("start", "asked", "found"),
-    [("index", "suspend", "memory.html"), ("zh/index", "评测", "zh/tutorial.html")],
+    [("index", "suspend", "memory.html"), ("zh/index", "服务器", "zh/tutorial.html")],
 )
 def test_the_search_finds(visit: Any, site: str, start: str, asked: str, found: str) -> None:
     visit.goto(f"{site}/{start}.html")
-    visit.locator(".md-search__input").fill(asked)
+    visit.locator(".md-search__input").click()
+    visit.keyboard.insert_text(asked)
+    visit.keyboard.press("End")
     visit.locator(f'.md-search-result__link[href*="{found}"]').first.wait_for()
 
 
@@ -70,13 +72,3 @@ def test_the_other_language_is_one_click_away(visit: Any, site: str) -> None:
     visit.locator('a[hreflang="zh"]').click()
     visit.wait_for_url("**/zh/tutorial.html")
     assert visit.locator("h1").inner_text().startswith("十分钟学会 LLMOS")
-
-
-def test_it_can_be_read_from_a_folder(browser: Any, tmp_path: Path) -> None:
-    docsite.build(tmp_path)
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto((tmp_path / "tutorial.html").as_uri())
-    page.locator(".md-search__input").fill("suspend")
-    page.locator(".md-search-result__link").first.wait_for(timeout=WAIT_MS)
-    context.close()

@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")
 SHELLS = frozenset({"bash", "console", "sh", "shell"})
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```", re.M | re.S)
-_COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.S)
-_ABOVE = re.compile(r"(?:<!--(?:(?!-->).)*-->\s*)+\Z", re.S)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<body>.*?)^ *```", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
+_ABOVE = re.compile(r"(?:<!--(?:(?!-->).)*-->\s*)+\Z", re.DOTALL)
 _FILE = re.compile(r"# (\S+\.(?:ya?ml|toml|py|csv|jsonl))\n")
 
 
@@ -105,7 +107,7 @@ def _block(text: str, page: str, match: re.Match[str]) -> Block:
 
 
 def _excuse(said: str, place: str) -> tuple[str, str]:
-    made = re.fullmatch(r"not run(?:, (?P<command>.+?))?: (?P<reason>\S.*)", said, re.S)
+    made = re.fullmatch(r"not run(?:, (?P<command>.+?))?: (?P<reason>\S.*)", said, re.DOTALL)
     if made is None:
         raise BadMarker(f"{place}: {said}")
     return made["command"] or "", " ".join(made["reason"].split())

@@ -23,6 +23,7 @@ from tests.system.docs.blocks import ROOT, Block, Command, blocks, pages
 from tests.system.docs.files import PILOT, furnish
 from tests.system.docs.subjects import Subjects
 from tests.system.server import Server
+from tests.system.test_jobs import QUICK
 from tests.unit.registry.hub_server import Hub, serve
 
 PATIENCE_S = 100.0
@@ -32,7 +33,9 @@ STAYS = re.compile(r"llmos (?:serve|logs -f)\b")
 TALKS = re.compile(r"llmos run \S+\s*(?:#.*)?\Z")
 """A chat: it wants a terminal, and ends with Ctrl-D."""
 
-SETS = re.compile(r"(?:export )?[A-Z_]+=(?:\S+|\"[^\"]*\"|\$\([^)]*\))(?: [A-Z_]+=\S+)*\s*(?:#.*)?\Z")
+SETS = re.compile(
+    r"(?:export )?[A-Z_]+=(?:\S+|\"[^\"]*\"|\$\([^)]*\))(?: [A-Z_]+=\S+)*\s*(?:#.*)?\Z"
+)
 REPOSITORIES = ("org/name", "Qwen/Qwen3-0.6B")
 SECRETS = ("FAR_KEY", "THEIR_API_KEY")
 
@@ -146,7 +149,9 @@ class Desk:
         return said
 
     def _env(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("LANG", "LLMOS_TEST_DATA") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("LANG", "LLMOS_TEST_DATA") if name in os.environ
+        }
         return kept | {
             "HOME": str(self.user),
             "PATH": f"{self.user / 'bin'}:{os.environ['PATH']}",
@@ -201,8 +206,8 @@ def opened(root: Path) -> Iterator[Desk]:
         hub = stack.enter_context(contextmanager(_hub)())
         far = Server(user / "far", "--preload", "echo").start()
         stack.callback(far.kill)
-        options = ("--preload", "pilot", "--set", f"registry.hub_endpoint={hub.url}")
-        env = {name: far.token for name in SECRETS}
+        options = ("--preload", "pilot", *QUICK, "--set", f"registry.hub_endpoint={hub.url}")
+        env = dict.fromkeys(SECRETS, far.token)
         server = Server(user / ".llmos", *options, env=env).start()
         stack.callback(server.kill)
         client = stack.enter_context(Client(server.url, server.token))

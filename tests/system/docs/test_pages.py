@@ -21,12 +21,14 @@ MAX_EXCUSED = 100
 """Commands and programs that are not run. Only ever made smaller."""
 
 ONCE = re.compile(r"llmos (?:train|pipeline run|eval run|task|quantize|backup|restore|key add)\b")
-"""What takes seconds, or can be done once: the same words on another page prove nothing more. Nor do
-those of a translation, wherever they are."""
+"""What takes seconds, or can be done once: the same words on another page prove nothing more. Nor
+do those of a translation, wherever they are."""
 
 TRANSLATED = re.compile(r"\.zh(?:-CN)?\.md\Z")
 
-SHOWN = [page for page in pages() if any(b.is_shell or b.language == "python" for b in blocks(page))]
+SHOWN = [
+    page for page in pages() if any(b.is_shell or b.language == "python" for b in blocks(page))
+]
 
 
 def _name(page: Path) -> str:
@@ -61,6 +63,9 @@ def _typed(desk: Desk, block: Block) -> Iterator[str]:
         is_enough = ONCE.match(bare) or TRANSLATED.search(block.page)
         if command.excuse or (is_enough and bare in desk.done):
             continue
+        import time
+
+        began = time.monotonic()
         yield desk.run(command)
         desk.done.add(bare)
 
@@ -71,7 +76,9 @@ def _compare(block: Block, printed: str) -> None:
     pattern = re.escape(wanted).replace(re.escape("..."), ".*?")
     got = "\n".join(_plain(line) for line in printed.splitlines())
     place = f"{block.page}:{block.line}"
-    assert re.fullmatch(pattern, got, re.S), f"{place} has\n{block.body}\nit printed\n{printed}"
+    assert re.fullmatch(pattern, got, re.DOTALL), (
+        f"{place} has\n{block.body}\nit printed\n{printed}"
+    )
 
 
 def _plain(line: str) -> str:
