@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from llmos.programs.train import nexttoken
+from llmos.programs.train.objectives.language import _own_loss
 from llmos.programs.train.recipe import parse
 
 SIZES: dict[str, Any] = {"vocab_size": 60, "bos_token_id": 0, "eos_token_id": 0}
@@ -27,7 +29,7 @@ CONFIGS: dict[str, Any] = {
 
 def made(family: str) -> Any:
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+    return AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family])).eval()
 
 
 def recipe(**fields: Any) -> Any:
@@ -66,3 +68,9 @@ def test_where_it_is_not_known_to_be_the_models_own_it_is_left_to_the_model() ->
     assert not nexttoken.suits(recipe(base="b", method="lora"), model)
     model.config.model_type = "gemma"
     assert not nexttoken.suits(recipe(), model)
+
+
+def test_several_processes_learn_by_the_whole_model() -> None:
+    model = made("gpt2")
+    assert _own_loss(recipe(), model) is nexttoken.loss
+    assert _own_loss(recipe(training={"processes": 2}), model) is None

@@ -71,7 +71,10 @@ def prepare(setting: Setting) -> Work:
 
 
 def _own_loss(recipe: Recipe, model: Any) -> Any:
-    """The model's loss made cheaper, where it is known how; else None."""
+    """The model's loss made cheaper, where it is known how; else None. What several processes learn
+    together goes through the model as a whole."""
+    if recipe.training.processes > 1:
+        return None
     if nexttoken.suits(recipe, model):
         return nexttoken.loss
     is_masked = recipe.objective is Objective.MASKED and recipe.method is Method.FULL
