@@ -28,6 +28,10 @@ SPAN_TOKENS = 3.0
 
 SAMPLE_TOKENS = 40
 
+TOLD_AT_ONCE = 128
+"""Hidden words are told in multiples of this: for every new size of a matrix, libraries make and
+keep something."""
+
 IGNORED = -100
 """The label of a token that is not to be told."""
 
@@ -84,11 +88,16 @@ def _own_loss(recipe: Recipe, model: Any) -> Any:
 def _told_loss(model: Any, batch: Batch) -> torch.Tensor:
     """BERT's own loss, with logits for the words alone that are to be told: those of the others are
     most of a small model's work, and count for nothing."""
-    labels_BL = batch["labels"]
-    is_told_BL = labels_BL != IGNORED
+    labels_M = batch["labels"].flatten()
+    told_N = (labels_M != IGNORED).nonzero().flatten()
+    num_more = -len(told_N) % TOLD_AT_ONCE
+    told_N = torch.cat([told_N, told_N.new_zeros(num_more)])
+    labels_N = torch.cat(
+        [labels_M[told_N[: len(told_N) - num_more]], labels_M.new_full((num_more,), IGNORED)]
+    )
     hidden_BLH = model.bert(input_ids=batch["input_ids"]).last_hidden_state
-    logits_NV = model.cls(hidden_BLH[is_told_BL])
-    return torch.nn.functional.cross_entropy(logits_NV.float(), labels_BL[is_told_BL])
+    logits_NV = model.cls(hidden_BLH.flatten(0, 1)[told_N])
+    return torch.nn.functional.cross_entropy(logits_NV.float(), labels_N)
 
 
 def _blocks(tokenizer: Any, texts: list[str], size: int, split: str) -> Any:
