@@ -21,17 +21,17 @@ class Writers:
     def __init__(self, computer: Computer, decoder: Decoder) -> None:
         self._computer = computer
         self._decoder = decoder
-        self._groups: list[Group] = []
+        self.groups: list[Group] = []
 
     @property
     def has_room(self) -> bool:
         """One more group may begin."""
-        return len(self._groups) < LIMITS.groups
+        return len(self.groups) < LIMITS.groups
 
     @property
     def can_advance(self) -> bool:
         """Somebody would write a token now."""
-        return any(not group.is_paused for group in self._groups)
+        return any(not group.is_paused for group in self.groups)
 
     def limits(self, first: Work) -> EncoderLimits:
         """Of a new group that begins with this row."""
@@ -41,12 +41,12 @@ class Writers:
     def begin(self, batch: list[Work]) -> None:
         """Read the rows; they write from the next step on. Raises EngineFailed."""
         states, mask = self._computer.encode(batch)
-        self._groups.append(self._decoder.begin(batch, states, mask))
+        self.groups.append(self._decoder.begin(batch, states, mask))
 
     def advance(self) -> list[tuple[Work, Any]]:
         """A token for every group; of rows that have ended, their tokens and why, or an error."""
         found: list[tuple[Work, Any]] = []
-        for group in self._groups:
+        for group in self.groups:
             if group.is_paused:
                 continue
             try:
@@ -57,7 +57,7 @@ class Writers:
                 group.rows = []
             else:
                 found += [(row.work, self._result(row)) for row in ended]
-        self._groups = [group for group in self._groups if group.rows]
+        self.groups = [group for group in self.groups if group.rows]
         return found
 
     def _result(self, row: Writing) -> tuple[list[int], str]:
@@ -67,8 +67,8 @@ class Writers:
 
     def forget(self, request: Request) -> None:
         """Its rows leave the groups they are in."""
-        for group in self._groups:
+        for group in self.groups:
             gone = [row for row in group.rows if row.work.request is request]
             if gone:
                 self._decoder.leave(group, gone)
-        self._groups = [group for group in self._groups if group.rows]
+        self.groups = [group for group in self.groups if group.rows]
