@@ -36,11 +36,13 @@ UNSAID_TOKENS = 256
 @dataclasses.dataclass(slots=True, eq=False)
 class Writing:
     """One row of a group. `forced` are tokens that it begins with, whatever is likely; of `tokens`,
-    that many are not the model's own. `most`: tokens in all; `is_cut`: it would have gone on."""
+    that many are not the model's own, and `num_given` of them are a prompt that was sent. `most`:
+    tokens in all; `is_cut`: it would have gone on."""
 
     work: Work
     forced: list[int]
     most: int
+    num_given: int = 0
     tokens: list[int] = dataclasses.field(default_factory=list)
     is_cut: bool = False
 
@@ -96,11 +98,13 @@ class Decoder:
             config.early_stopping or False,
         )
 
-    def most_tokens(self, asked: int | None) -> int:
-        """That one text may have. `asked` None: as the folder says."""
-        config = self.config
-        own = config.max_new_tokens or (config.max_length - 1 if config.max_length else 0)
-        most = min(asked or own or UNSAID_TOKENS, LIMITS.new_tokens)
+    def most_tokens(self, asked: int | None, num_given: int = 0) -> int:
+        """That one text may have, a prompt of `num_given` among them. `asked` None: as the folder
+        says."""
+        new = asked or self.config.max_new_tokens
+        if not new and self.config.max_length:
+            new = max(1, self.config.max_length - 1 - num_given)  # which counts a prompt as well
+        most = num_given + min(new or UNSAID_TOKENS, LIMITS.new_tokens)
         return max(1, min(most, self._most - 1) if self._most else most)
 
     def most_rows(self, length: int, num_beams: int) -> int:
@@ -113,7 +117,7 @@ class Decoder:
         """A group whose encoder has run. All have the same number of beams."""
         rows = [self._row(work) for work in works]
         count = num_beams_of(works[0])
-        beams = [Beams(count, self._search) for _ in rows] if count > 1 else []
+        beams = [Beams(count, self._search, row.num_given) for row in rows] if count > 1 else []
         if count > 1:
             states = states.repeat_interleave(count, dim=0)
             mask_BL = None if mask_BL is None else mask_BL.repeat_interleave(count, dim=0)
@@ -125,12 +129,14 @@ class Decoder:
 
     def _row(self, work: Work) -> Writing:
         params = work.request.params
-        forced = (work.open.item.about or {}).get("forced")
+        about = work.open.item.about or {}
+        prompt = about.get("prompt", ())
+        forced = prompt or about.get("forced")
         if forced is None:
             bos = self.config.forced_bos_token_id
             forced = [bos] if isinstance(bos, int) else []
-        most = self.most_tokens(params["max_new_tokens"])
-        return Writing(work, list(forced), max(most, len(forced) + 1))
+        most = self.most_tokens(params["max_new_tokens"], len(prompt))
+        return Writing(work, list(forced), max(most, len(forced) + 1), len(prompt))
 
     def advance(self, group: Group) -> list[Writing]:
         """One token for every row; those that have ended, which are in the group no more."""
@@ -174,9 +180,11 @@ class Decoder:
         return logits
 
     def _ruled(self, group: Group, scores_BV: torch.Tensor) -> torch.Tensor:
+        places = len(group.ids_BT) // len(group.rows)
         for rule in self._rules:
-            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
-                rule.begin = 1 + len(group.rows[0].forced)
+            if isinstance(rule, _OwnTokens):
+                own = (row for row in group.rows for _ in range(places))
+                rule.begins = [rule.begin_of(row) for row in own]
             scores_BV = rule(group.ids_BT, scores_BV)
         return scores_BV
 
@@ -239,18 +247,28 @@ def num_beams_of(work: Work) -> int:
     return work.request.params.get("num_beams") or 1
 
 
-class _AtBegin:
-    """Tokens that the first one of the model's own must not be; `begin` is set for each step."""
+class _OwnTokens:
+    """Tokens that the first `count` ones of the model's own must not be; `begins`, where they begin
+    in each row, is set for each step. `of_prompt`: what is forced without being a prompt counts as
+    the model's own."""
 
-    begin = -1
-
-    def __init__(self, tokens: list[int]) -> None:
+    def __init__(self, tokens: list[int], count: int, *, of_prompt: bool) -> None:
         self._tokens = tokens
+        self._count = count
+        self._of_prompt = of_prompt
+        self.begins: list[int] = []
+
+    def begin_of(self, row: Writing) -> int:
+        """The place of its first own token."""
+        return 1 + (row.num_given if self._of_prompt else len(row.forced))
 
     def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        if ids_BT.shape[1] == self.begin:
+        at = ids_BT.shape[1]
+        bound = [i for i, begin in enumerate(self.begins) if 0 <= at - begin < self._count]
+        if bound:
             scores_BV = scores_BV.clone()
-            scores_BV[:, self._tokens] = -float("inf")
+            for token in self._tokens:
+                scores_BV[bound, token] = -float("inf")
         return scores_BV
 
 
@@ -264,13 +282,9 @@ def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
     if config.min_length and eos:
         found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=str(device)))
     if config.min_new_tokens and eos:
-        found.append(
-            rules.MinNewTokensLengthLogitsProcessor(
-                1, config.min_new_tokens, eos, device=str(device)
-            )
-        )
+        found.append(_OwnTokens(eos, config.min_new_tokens, of_prompt=True))
     if getattr(config, "begin_suppress_tokens", None):
-        found.append(_AtBegin(config.begin_suppress_tokens))
+        found.append(_OwnTokens(config.begin_suppress_tokens, 1, of_prompt=False))
     if config.suppress_tokens:
         found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
     return found

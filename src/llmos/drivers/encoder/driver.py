@@ -25,7 +25,15 @@ from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.load import load_model
 from llmos.drivers.encoder.memory import Accounts
 from llmos.drivers.encoder.words import Words
-from llmos.drivers.encoder.work import Request, Work, answer, drop_item, in_turns, open_request
+from llmos.drivers.encoder.work import (
+    Request,
+    Work,
+    answer,
+    drop_item,
+    in_turns,
+    num_given,
+    open_request,
+)
 from llmos.drivers.encoder.writers import Writers
 from llmos.drivers.native.machine import num_cores
 from llmos.errors import (
@@ -208,7 +216,7 @@ class EncoderDriver:
             if isinstance(result, EngineFailed):
                 self._fail(work, result)
             else:
-                work.request.num_made += len(result[0])
+                work.request.num_made += len(result[0]) - num_given(work.open)
                 self._take(work, result)
 
     def _begin(self, writers: Writers, batch: list[Work]) -> None:
