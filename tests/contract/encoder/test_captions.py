@@ -127,7 +127,7 @@ def test_it_writes_what_generate_writes(family: str, num_beams: int, tmp_path: P
 RULES: list[dict[str, Any]] = [
     {},
     {"min_new_tokens": 4, "no_repeat_ngram_size": 2},
-    {"length_penalty": 2.0, "min_length": 9},
+    {"length_penalty": 2.0, "min_length": 6},
     {"max_length": 9, "early_stopping": True},
 ]
 PROMPTS = ["a cat", "", "the mat is good, and", "where"]

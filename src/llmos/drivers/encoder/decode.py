@@ -12,8 +12,10 @@ Shapes: B rows, L tokens read, T tokens made, V vocabulary.
 # ruff: noqa: N803, N806, N815 (tensor names carry their shape)
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +30,9 @@ from llmos.drivers.encoder.load import Loaded
 from llmos.drivers.encoder.work import Work
 from llmos.errors import ModelRejected
 from llmos.weights.itemscratch import DECODED_TOKENS
+
+Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of tokens so far and their scores: what is left of them."""
 
 UNSAID_TOKENS = 256
 """Of a text where neither the request nor the folder says how long it may be."""
@@ -75,7 +80,7 @@ class Decoder:
         self._model = loaded.model
         self._is_captioner = loaded.purpose.head is Head.CAPTIONER
         writer = loaded.model.text_decoder if self._is_captioner else loaded.model
-        self.config = config = writer.generation_config
+        self.config = config = _config_of(loaded.model, writer)
         own, eos = loaded.config, config.eos_token_id
         start = config.decoder_start_token_id
         if start is None:
@@ -182,7 +187,7 @@ class Decoder:
     def _ruled(self, group: Group, scores_BV: torch.Tensor) -> torch.Tensor:
         places = len(group.ids_BT) // len(group.rows)
         for rule in self._rules:
-            if isinstance(rule, _OwnTokens):
+            if isinstance(rule, _FromOwn):
                 own = (row for row in group.rows for _ in range(places))
                 rule.begins = [rule.begin_of(row) for row in own]
             scores_BV = rule(group.ids_BT, scores_BV)
@@ -242,19 +247,27 @@ class Decoder:
             group.cache.batch_select_indices(places)
 
 
+def _config_of(model: Any, writer: Any) -> Any:
+    """A folder's, with what it leaves unsaid of the part that writes: as where a captioner's is
+    handed to its `generate`."""
+    config = copy.deepcopy(model.generation_config)
+    if writer is not model:
+        config.update(**writer.generation_config.to_dict(), defaults_only=True)
+    return config
+
+
 def num_beams_of(work: Work) -> int:
     """That were asked for; 1 of a kind that knows none."""
     return work.request.params.get("num_beams") or 1
 
 
-class _OwnTokens:
-    """Tokens that the first `count` ones of the model's own must not be; `begins`, where they begin
-    in each row, is set for each step. `of_prompt`: what is forced without being a prompt counts as
-    the model's own."""
+class _FromOwn:
+    """A rule of Transformers' that counts from where a row's own tokens begin, `make` of that
+    place. `begins`, those of the rows, are set for each step. `of_prompt`: what is forced without
+    being a prompt counts as the model's own."""
 
-    def __init__(self, tokens: list[int], count: int, *, of_prompt: bool) -> None:
-        self._tokens = tokens
-        self._count = count
+    def __init__(self, make: Callable[[int], Rule], *, of_prompt: bool) -> None:
+        self._make = functools.cache(make)
         self._of_prompt = of_prompt
         self.begins: list[int] = []
 
@@ -263,28 +276,38 @@ class _OwnTokens:
         return 1 + (row.num_given if self._of_prompt else len(row.forced))
 
     def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        at = ids_BT.shape[1]
-        bound = [i for i, begin in enumerate(self.begins) if 0 <= at - begin < self._count]
-        if bound:
-            scores_BV = scores_BV.clone()
-            for token in self._tokens:
-                scores_BV[bound, token] = -float("inf")
+        found = set(self.begins)
+        if len(found) == 1:
+            return self._make(self.begins[0])(ids_BT, scores_BV)
+        scores_BV = scores_BV.clone()
+        for begin in found:
+            at = [i for i, one in enumerate(self.begins) if one == begin]
+            scores_BV[at] = self._make(begin)(ids_BT[at], scores_BV[at])
         return scores_BV
 
 
 def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
     """What a folder forbids, in the order in which Transformers asks."""
     found: list[Any] = []
+    there = str(device)
     if config.repetition_penalty not in (None, 1.0):
         found.append(rules.RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
     if config.no_repeat_ngram_size:
         found.append(rules.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
-    if config.min_length and eos:
-        found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=str(device)))
-    if config.min_new_tokens and eos:
-        found.append(_OwnTokens(eos, config.min_new_tokens, of_prompt=True))
-    if getattr(config, "begin_suppress_tokens", None):
-        found.append(_OwnTokens(config.begin_suppress_tokens, 1, of_prompt=False))
+    if config.min_length and eos and not config.min_new_tokens:  # which takes its place
+        found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=there))
+    if least := eos and config.min_new_tokens:
+
+        def after(begin: int) -> Rule:
+            return rules.MinNewTokensLengthLogitsProcessor(begin, least, eos, device=there)
+
+        found.append(_FromOwn(after, of_prompt=True))
+    if first := getattr(config, "begin_suppress_tokens", None):
+
+        def at(begin: int) -> Rule:
+            return rules.SuppressTokensAtBeginLogitsProcessor(first, begin, device=there)
+
+        found.append(_FromOwn(at, of_prompt=False))
     if config.suppress_tokens:
-        found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
+        found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, there))
     return found
