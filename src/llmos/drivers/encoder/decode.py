@@ -12,8 +12,10 @@ Shapes: B rows, L tokens read, T tokens made, V vocabulary.
 # ruff: noqa: N803, N806, N815 (tensor names carry their shape)
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +31,9 @@ from llmos.drivers.encoder.work import Work
 from llmos.errors import ModelRejected
 from llmos.weights.itemscratch import DECODED_TOKENS
 
+Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of tokens so far and their scores: what is left of them."""
+
 UNSAID_TOKENS = 256
 """Of a text where neither the request nor the folder says how long it may be."""
 
@@ -36,11 +41,13 @@ UNSAID_TOKENS = 256
 @dataclasses.dataclass(slots=True, eq=False)
 class Writing:
     """One row of a group. `forced` are tokens that it begins with, whatever is likely; of `tokens`,
-    that many are not the model's own. `most`: tokens in all; `is_cut`: it would have gone on."""
+    that many are not the model's own, and `num_given` of them are a prompt that was sent. `most`:
+    tokens in all; `is_cut`: it would have gone on."""
 
     work: Work
     forced: list[int]
     most: int
+    num_given: int = 0
     tokens: list[int] = dataclasses.field(default_factory=list)
     is_cut: bool = False
 
@@ -73,7 +80,7 @@ class Decoder:
         self._model = loaded.model
         self._is_captioner = loaded.purpose.head is Head.CAPTIONER
         writer = loaded.model.text_decoder if self._is_captioner else loaded.model
-        self.config = config = writer.generation_config
+        self.config = config = _config_of(loaded.model, writer)
         own, eos = loaded.config, config.eos_token_id
         start = config.decoder_start_token_id
         if start is None:
@@ -96,11 +103,13 @@ class Decoder:
             config.early_stopping or False,
         )
 
-    def most_tokens(self, asked: int | None) -> int:
-        """That one text may have. `asked` None: as the folder says."""
-        config = self.config
-        own = config.max_new_tokens or (config.max_length - 1 if config.max_length else 0)
-        most = min(asked or own or UNSAID_TOKENS, LIMITS.new_tokens)
+    def most_tokens(self, asked: int | None, num_given: int = 0) -> int:
+        """That one text may have, a prompt of `num_given` among them. `asked` None: as the folder
+        says."""
+        new = asked or self.config.max_new_tokens
+        if not new and self.config.max_length:
+            new = max(1, self.config.max_length - 1 - num_given)  # which counts a prompt as well
+        most = num_given + min(new or UNSAID_TOKENS, LIMITS.new_tokens)
         return max(1, min(most, self._most - 1) if self._most else most)
 
     def most_rows(self, length: int, num_beams: int) -> int:
@@ -113,7 +122,7 @@ class Decoder:
         """A group whose encoder has run. All have the same number of beams."""
         rows = [self._row(work) for work in works]
         count = num_beams_of(works[0])
-        beams = [Beams(count, self._search) for _ in rows] if count > 1 else []
+        beams = [Beams(count, self._search, row.num_given) for row in rows] if count > 1 else []
         if count > 1:
             states = states.repeat_interleave(count, dim=0)
             mask_BL = None if mask_BL is None else mask_BL.repeat_interleave(count, dim=0)
@@ -125,12 +134,14 @@ class Decoder:
 
     def _row(self, work: Work) -> Writing:
         params = work.request.params
-        forced = (work.open.item.about or {}).get("forced")
+        about = work.open.item.about or {}
+        prompt = about.get("prompt", ())
+        forced = prompt or about.get("forced")
         if forced is None:
             bos = self.config.forced_bos_token_id
             forced = [bos] if isinstance(bos, int) else []
-        most = self.most_tokens(params["max_new_tokens"])
-        return Writing(work, list(forced), max(most, len(forced) + 1))
+        most = self.most_tokens(params["max_new_tokens"], len(prompt))
+        return Writing(work, list(forced), max(most, len(forced) + 1), len(prompt))
 
     def advance(self, group: Group) -> list[Writing]:
         """One token for every row; those that have ended, which are in the group no more."""
@@ -174,9 +185,11 @@ class Decoder:
         return logits
 
     def _ruled(self, group: Group, scores_BV: torch.Tensor) -> torch.Tensor:
+        places = len(group.ids_BT) // len(group.rows)
         for rule in self._rules:
-            if isinstance(rule, _AtBegin):  # rows of a group have equally many forced tokens
-                rule.begin = 1 + len(group.rows[0].forced)
+            if isinstance(rule, _FromOwn):
+                own = (row for row in group.rows for _ in range(places))
+                rule.begins = [rule.begin_of(row) for row in own]
             scores_BV = rule(group.ids_BT, scores_BV)
         return scores_BV
 
@@ -234,43 +247,67 @@ class Decoder:
             group.cache.batch_select_indices(places)
 
 
+def _config_of(model: Any, writer: Any) -> Any:
+    """A folder's, with what it leaves unsaid of the part that writes: as where a captioner's is
+    handed to its `generate`."""
+    config = copy.deepcopy(model.generation_config)
+    if writer is not model:
+        config.update(**writer.generation_config.to_dict(), defaults_only=True)
+    return config
+
+
 def num_beams_of(work: Work) -> int:
     """That were asked for; 1 of a kind that knows none."""
     return work.request.params.get("num_beams") or 1
 
 
-class _AtBegin:
-    """Tokens that the first one of the model's own must not be; `begin` is set for each step."""
+class _FromOwn:
+    """A rule of Transformers' that counts from where a row's own tokens begin, `make` of that
+    place. `begins`, those of the rows, are set for each step. `of_prompt`: what is forced without
+    being a prompt counts as the model's own."""
 
-    begin = -1
+    def __init__(self, make: Callable[[int], Rule], *, of_prompt: bool) -> None:
+        self._make = functools.cache(make)
+        self._of_prompt = of_prompt
+        self.begins: list[int] = []
 
-    def __init__(self, tokens: list[int]) -> None:
-        self._tokens = tokens
+    def begin_of(self, row: Writing) -> int:
+        """The place of its first own token."""
+        return 1 + (row.num_given if self._of_prompt else len(row.forced))
 
     def __call__(self, ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
-        if ids_BT.shape[1] == self.begin:
-            scores_BV = scores_BV.clone()
-            scores_BV[:, self._tokens] = -float("inf")
+        found = set(self.begins)
+        if len(found) == 1:
+            return self._make(self.begins[0])(ids_BT, scores_BV)
+        scores_BV = scores_BV.clone()
+        for begin in found:
+            at = [i for i, one in enumerate(self.begins) if one == begin]
+            scores_BV[at] = self._make(begin)(ids_BT[at], scores_BV[at])
         return scores_BV
 
 
 def _rules(config: Any, eos: list[int], device: torch.device) -> list[Any]:
     """What a folder forbids, in the order in which Transformers asks."""
     found: list[Any] = []
+    there = str(device)
     if config.repetition_penalty not in (None, 1.0):
         found.append(rules.RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
     if config.no_repeat_ngram_size:
         found.append(rules.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
-    if config.min_length and eos:
-        found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=str(device)))
-    if config.min_new_tokens and eos:
-        found.append(
-            rules.MinNewTokensLengthLogitsProcessor(
-                1, config.min_new_tokens, eos, device=str(device)
-            )
-        )
-    if getattr(config, "begin_suppress_tokens", None):
-        found.append(_AtBegin(config.begin_suppress_tokens))
+    if config.min_length and eos and not config.min_new_tokens:  # which takes its place
+        found.append(rules.MinLengthLogitsProcessor(config.min_length, eos, device=there))
+    if least := eos and config.min_new_tokens:
+
+        def after(begin: int) -> Rule:
+            return rules.MinNewTokensLengthLogitsProcessor(begin, least, eos, device=there)
+
+        found.append(_FromOwn(after, of_prompt=True))
+    if first := getattr(config, "begin_suppress_tokens", None):
+
+        def at(begin: int) -> Rule:
+            return rules.SuppressTokensAtBeginLogitsProcessor(first, begin, device=there)
+
+        found.append(_FromOwn(at, of_prompt=False))
     if config.suppress_tokens:
-        found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
+        found.append(rules.SuppressTokensLogitsProcessor(config.suppress_tokens, there))
     return found

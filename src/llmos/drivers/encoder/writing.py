@@ -9,7 +9,7 @@ from llmos.drivers.encoder.compute import Computer
 from llmos.drivers.encoder.decode import Decoder, num_beams_of
 from llmos.drivers.encoder.limits import EncoderLimits
 from llmos.drivers.encoder.loop import Finish, ItemLoop
-from llmos.drivers.encoder.work import Request, Work
+from llmos.drivers.encoder.work import Request, Work, num_given
 from llmos.drivers.encoder.writers import Writers
 from llmos.errors import EngineFailed
 
@@ -35,7 +35,7 @@ class WritingLoop(ItemLoop):
             if isinstance(result, EngineFailed):
                 self._fail(work, result)
             else:
-                work.request.num_made += len(result[0])
+                work.request.num_made += len(result[0]) - num_given(work.open)
                 self._take(work, result)
 
     def _limits(self, first: Work) -> EncoderLimits:
