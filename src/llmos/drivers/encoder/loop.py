@@ -117,7 +117,7 @@ class ItemLoop:
             self._isolate(self._compute, batch)
 
     def _limits(self, first: Work) -> EncoderLimits:
-        """Of a batch that begins with this row."""
+        """Of a batch that begins with this row; `batch_rows` 0: none may begin now."""
         return self._engine.limits
 
     def _likeness(self, work: Work) -> Any:
@@ -134,10 +134,12 @@ class ItemLoop:
         works = in_turns(self._requests.values(), LIMITS.look_rows)
         if not works:
             return []
+        limits = self._limits(works[0])
+        if not limits.batch_rows:
+            return []
         likeness = self._likeness(works[0])
-        works = [work for work in works if self._likeness(work) == likeness]
-        chosen = pick([work.row.length for work in works], self._limits(works[0]))
-        batch = [works[i] for i in chosen]
+        chosen = [works[i] for i in pick([work.row.length for work in works], limits)]
+        batch = [work for work in chosen if self._likeness(work) == likeness]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
             waiting = request.waiting  # what is taken lies among the first: the rest stays

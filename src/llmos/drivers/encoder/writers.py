@@ -1,22 +1,26 @@
-"""The groups of texts that are being made, and what happens to them in a step."""
+"""Groups of texts that are being made: who may begin, who joins whom, and what a step brings."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
-import msgspec
 import torch
 
+from llmos.drivers.encoder.columns import ROOM
 from llmos.drivers.encoder.compute import Computer
-from llmos.drivers.encoder.decode import Decoder, Group, Writing, num_beams_of
-from llmos.drivers.encoder.limits import LIMITS, EncoderLimits
+from llmos.drivers.encoder.decode import Decoder, num_beams_of
+from llmos.drivers.encoder.groups import Group, Writing
+from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.work import Request, Work
 from llmos.drivers.native.failures import mapped
 from llmos.errors import EngineFailed
+from llmos.weights.itemscratch import DECODED_TOKENS
 
 
 class Writers:
-    """At most `LIMITS.groups` of them, each of rows that began together."""
+    """Of one model. At most `LIMITS.groups`, of texts that are alike enough to be made side by
+    side: as many beams, not much unlike in what they read and have written."""
 
     def __init__(self, computer: Computer, decoder: Decoder) -> None:
         self._computer = computer
@@ -24,28 +28,62 @@ class Writers:
         self.groups: list[Group] = []
 
     @property
-    def has_room(self) -> bool:
-        """One more group may begin."""
-        return len(self.groups) < LIMITS.groups
-
-    @property
     def can_advance(self) -> bool:
         """Somebody would write a token now."""
         return any(not group.is_paused for group in self.groups)
 
-    def limits(self, first: Work) -> EncoderLimits:
-        """Of a new group that begins with this row."""
-        most = self._decoder.most_rows(first.row.length, num_beams_of(first))
-        return msgspec.structs.replace(LIMITS, batch_rows=most)
+    @property
+    def num_writing(self) -> int:
+        """Texts that a step brings a token."""
+        return sum(len(group.rows) for group in self.groups if not group.is_paused)
+
+    def most_of(self, work: Work) -> int:
+        """Tokens that its text may have, or twice as many less one: texts of about one length."""
+        return 1 << (self._decoder.most_of(work) - 1).bit_length()
+
+    def room(self, first: Work) -> int:
+        """Rows like this one that may begin now, with what is reserved for all of them."""
+        count, shape = num_beams_of(first), first.row.shape
+        read = max(LIMITS.free_tokens, int(first.row.length * LIMITS.most_padding))
+        most = self.most_of(first)
+        into = [
+            group
+            for group in self.groups
+            if group.num_beams == count
+            and group.shape == shape
+            and (self._decoder.can_join or not group.has_begun)
+            and not group.is_paused
+            and _is_near(group.num_read, first.row.length)
+        ]
+        if not into:
+            if len(self.groups) >= LIMITS.groups:
+                return 0
+            room = self._room_beside(*self.groups) // (count * (read + most + ROOM))
+            return max(min(room, LIMITS.batch_rows), not self.groups)
+        group = min(into, key=lambda one: one.num_columns)
+        others = [one for one in self.groups if one is not group]
+        each = count * (max(read, group.num_read) + max(most, group.most) + ROOM)
+        room = min(self._room_beside(*others) // each, LIMITS.batch_rows) - len(group.rows)
+        return max(0, min(room, LIMITS.batch_tokens // group.num_columns))
+
+    def _room_beside(self, *groups: Group) -> int:
+        return DECODED_TOKENS - sum(_cost(group, group) for group in groups)
 
     def begin(self, batch: list[Work]) -> None:
         """Read the rows; they write from the next step on. Raises EngineFailed."""
         states, mask = self._computer.encode(batch)
-        self.groups.append(self._decoder.begin(batch, states, mask))
+        with mapped(), torch.inference_mode():
+            fresh = self._decoder.begin(batch, states, mask)
+            for group in self.groups:
+                if not group.has_begun and self._go_together(group, fresh):
+                    group.absorb(fresh)
+                    return
+        self.groups.append(fresh)
 
     def advance(self) -> list[tuple[Work, Any]]:
-        """A token for every group; of rows that have ended, their tokens and why, or an error."""
+        """A token for everybody; of rows that have ended, their tokens and why, or an error."""
         found: list[tuple[Work, Any]] = []
+        self._part()
         for group in self.groups:
             if group.is_paused:
                 continue
@@ -58,6 +96,7 @@ class Writers:
             else:
                 found += [(row.work, self._result(row)) for row in ended]
         self.groups = [group for group in self.groups if group.rows]
+        self._join()
         return found
 
     def _result(self, row: Writing) -> tuple[list[int], str]:
@@ -70,5 +109,50 @@ class Writers:
         for group in self.groups:
             gone = [row for row in group.rows if row.work.request is request]
             if gone:
-                self._decoder.leave(group, gone)
+                with torch.inference_mode():
+                    group.leave(gone)
         self.groups = [group for group in self.groups if group.rows]
+
+    def _part(self) -> None:
+        """Who is paused stands aside, with what it has written."""
+        for group in [*self.groups]:
+            paused = [row for row in group.rows if row.work.request.is_paused]
+            if paused and not group.is_paused:
+                with torch.inference_mode():
+                    self.groups.append(group.part(paused))
+
+    def _join(self) -> None:
+        """Groups that go well together become one, the younger at the end of the older."""
+        if not self._decoder.can_join:
+            return
+        for pair in combinations([*self.groups], 2):
+            young, old = sorted(pair, key=lambda group: group.num_columns)
+            if not all(one in self.groups and one.has_begun for one in pair):
+                continue
+            if not young.is_paused and not old.is_paused and self._go_together(old, young):
+                with torch.inference_mode():
+                    old.absorb(young)
+                self.groups.remove(young)
+
+    def _go_together(self, one: Group, other: Group) -> bool:
+        beside = [group for group in self.groups if group is not one and group is not other]
+        return (
+            (one.num_beams, one.shape) == (other.num_beams, other.shape)
+            and _is_near(one.num_read, other.num_read)
+            and len(one.rows) + len(other.rows) <= LIMITS.batch_rows
+            and one.num_columns * len(other.rows) <= LIMITS.batch_tokens
+            and _cost(one, other) <= self._room_beside(*beside)
+        )
+
+
+def _cost(one: Group, other: Group) -> int:
+    """Tokens of all places of two groups side by side; of one, where they are the same."""
+    num_rows = len(one.rows) + (len(other.rows) if other is not one else 0)
+    each = max(one.num_read, other.num_read) + max(one.most, other.most) + ROOM
+    return num_rows * one.num_beams * each
+
+
+def _is_near(num_read: int, other: int) -> bool:
+    """So that nobody is padded for nothing."""
+    longer, shorter = max(num_read, other), min(num_read, other)
+    return longer <= max(LIMITS.near_tokens, 2 * shorter)
