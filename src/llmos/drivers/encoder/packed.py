@@ -6,6 +6,10 @@ the vector units idle on processors that are not Intel's. Rounding differs in th
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
+from collections import Counter
 from typing import Any
 
 import torch
@@ -36,11 +40,26 @@ def pack(model: nn.Module, head: Head) -> None:
     is_plain = parameter.dtype is torch.float32 and parameter.device.type == "cpu"
     if not is_plain or head in _UNPACKED or not _can_pack():
         return
+    owners = Counter(one.data_ptr() for _, one in model.named_parameters(remove_duplicate=False))
     with torch.inference_mode():
         for parent in [*model.modules()]:
             for name, child in [*parent.named_children()]:
                 if type(child) is nn.Linear:
                     setattr(parent, name, PackedLinear(child))
+                    if owners[child.weight.data_ptr()] == 1:
+                        _let_go(child.weight)
+
+
+def _let_go(weight: torch.Tensor) -> None:
+    """Its pages, now that nobody reads them: they are of a file that is mapped as a whole, and
+    would count as held for as long as any other tensor of it is."""
+    if sys.platform != "linux" or not weight.is_contiguous():
+        return
+    begin = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (weight.data_ptr() + weight.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > begin:
+        madvise = ctypes.CDLL(None).madvise
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def _can_pack() -> bool:
