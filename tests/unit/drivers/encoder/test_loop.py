@@ -79,7 +79,7 @@ class Watched(deque[Work]):
 def test_a_batch_costs_no_look_at_the_whole_queue() -> None:
     engine = Measuring()
     loop = ItemLoop(engine, finish, [KIND])
-    many = LIMITS.look_rows * 2 + 5
+    many = LIMITS.look_rows + 100
     loop.submit(work_item("req_a", [[text(1 + i % 7)] for i in range(many)]))
     (request,) = loop._requests.values()
     request.waiting = watched = Watched(request.waiting)
