@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from llmos.drivers.encoder.writing import WritingLoop
 from tests.contract.encoder.test_captions import expected as described
 from tests.contract.encoder.test_captions import make_captioner
 from tests.unit.drivers.encoder.folders import (
+    WORDS,
     load,
     make_writer,
     outputs,
@@ -26,6 +28,7 @@ from tests.unit.drivers.encoder.folders import (
     work_item,
 )
 from tests.unit.drivers.encoder.media import blob, png
+from tests.unit.drivers.tiny import drive
 
 KIND = "summarization"
 TEXTS = [
@@ -227,3 +230,82 @@ def test_texts_of_unlike_length_are_not_side_by_side(tmp_path: Path) -> None:
     short, read = sorted([row.num_read for row in group.rows] for group in _groups(driver))
     assert max(short) < LIMITS.near_tokens < min(read)
     assert (len(short), len(read)) == (2, 2)
+
+
+def test_who_is_paused_keeps_nobody_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though they hold all that is reserved."""
+    monkeypatch.setattr("llmos.drivers.encoder.writers.DECODED_TOKENS", 300)
+    folder = make_writer(tmp_path, "T5", scale=3)
+    driver = load(folder)
+    many = prepared(folder, KIND, TEXTS * 4, {"max_new_tokens": 30})
+    one = prepared(folder, KIND, TEXTS[:2], {"max_new_tokens": 5})
+    driver.submit(work_item("req_many", KIND, many))
+    for _ in range(3):
+        driver.step()
+    driver.pause("req_many")
+    driver.submit(work_item("req_one", KIND, one))
+    said: list[Event] = []
+    while driver.wait_s() is not None:
+        said += driver.step()
+    assert {event.request_id for event in said} == {"req_one"}
+    assert len(outputs(said)) == 2
+    driver.unpause("req_many")
+    assert len(outputs(drive(driver)["req_many"])) == 24
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_comes_goes_and_waits(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of any length, with beams and without, paused and ended, in what little room there is:
+    each is what it is alone, and what is reserved suffices."""
+    reserved = 1200
+    monkeypatch.setattr("llmos.drivers.encoder.writers.DECODED_TOKENS", reserved)
+    rng = random.Random(seed)
+    folder = make_writer(tmp_path, "T5", scale=3, max_position_embeddings=512)
+    driver, alone = load(folder), load(folder)
+    items, wanted = [], {}
+    for i in range(30):
+        text = " ".join(rng.choices(WORDS, k=rng.choice([2, 9, 30, 110])))
+        params = {"max_new_tokens": rng.randrange(1, 40), "num_beams": rng.choice([1, 1, 1, 2])}
+        items.append(work_item(f"req_{i}", KIND, prepared(folder, KIND, [text], params)))
+        wanted[f"req_{i}"] = drive(alone, [items[-1]])[f"req_{i}"]
+    gone: set[str] = set()
+    paused: set[str] = set()
+
+    def turn(_: int) -> None:
+        groups = _groups(driver)
+        going = [group for group in groups if not group.is_paused]
+        assert len(going) <= LIMITS.groups + 1
+        held = [
+            len(group.ids_BT) * (group.num_read + group.num_columns)
+            for group in groups
+            if len(groups) > 1
+        ]
+        assert sum(held) <= reserved
+        name = f"req_{rng.randrange(30)}"
+        act = rng.randrange(12)
+        if act == 0 and not gone:
+            driver.abort(name, "the client left")
+            gone.add(name)
+        elif act < 3:
+            driver.pause(name)
+            paused.add(name)
+        elif paused:
+            driver.unpause(paused.pop())
+
+    events: dict[str, list[Event]] = {item.request_id: [] for item in items}
+    waiting = [*items]
+    while waiting or paused or driver.wait_s() is not None:
+        for _ in range(rng.randrange(3)):
+            if waiting:
+                driver.submit(waiting.pop(0))
+        for event in driver.step():
+            events[event.request_id].append(event)
+        turn(0)
+    for name, said in events.items():
+        if name not in gone:
+            assert outputs(said)[0].value == outputs(wanted[name])[0].value

@@ -131,12 +131,11 @@ class ItemLoop:
 
     def _next_batch(self) -> list[Work]:
         """Whoever is first, and who goes well with it; they wait no more."""
+        first = in_turns(self._requests.values(), 1)
+        limits = self._limits(first[0]) if first else LIMITS
+        if not first or not limits.batch_rows:
+            return []
         works = in_turns(self._requests.values(), LIMITS.look_rows)
-        if not works:
-            return []
-        limits = self._limits(works[0])
-        if not limits.batch_rows:
-            return []
         likeness = self._likeness(works[0])
         chosen = [works[i] for i in pick([work.row.length for work in works], limits)]
         batch = [work for work in chosen if self._likeness(work) == likeness]

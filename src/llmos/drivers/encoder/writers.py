@@ -42,32 +42,36 @@ class Writers:
         return 1 << (self._decoder.most_of(work) - 1).bit_length()
 
     def room(self, first: Work) -> int:
-        """Rows like this one that may begin now, with what is reserved for all of them."""
-        count, shape = num_beams_of(first), first.row.shape
-        read = max(LIMITS.free_tokens, int(first.row.length * LIMITS.most_padding))
-        most = self.most_of(first)
-        into = [
-            group
-            for group in self.groups
-            if group.num_beams == count
-            and group.shape == shape
-            and (self._decoder.can_join or not group.has_begun)
-            and not group.is_paused
-            and _is_near(group.num_read, first.row.length)
-        ]
+        """Rows like this one that may begin now, with what is reserved for all of them. One may
+        where nobody else goes on, however much those hold who are paused."""
+        going = [group for group in self.groups if not group.is_paused]
+        into = [group for group in going if self._may_join(first, group)]
+        if len(going) >= LIMITS.groups + bool(into):
+            return 0
+        count, most = num_beams_of(first), self.most_of(first)
+        read = _longest(first)
         if not into:
-            if len(self.groups) >= LIMITS.groups:
-                return 0
-            room = self._room_beside(*self.groups) // (count * (read + most + ROOM))
-            return max(min(room, LIMITS.batch_rows), not self.groups)
+            each = count * (read + most + ROOM)
+            room = min(self._room_beside() // each, LIMITS.batch_rows)
+            return room if going else max(1, room)
         group = min(into, key=lambda one: one.num_columns)
-        others = [one for one in self.groups if one is not group]
-        each = count * (max(read, group.num_read) + max(most, group.most) + ROOM)
-        room = min(self._room_beside(*others) // each, LIMITS.batch_rows) - len(group.rows)
+        read = group.num_read if group.shape else max(read, group.num_read)
+        each = count * (read + max(most, group.most) + ROOM)
+        room = min(self._room_beside(group) // each, LIMITS.batch_rows) - len(group.rows)
         return max(0, min(room, LIMITS.batch_tokens // group.num_columns))
 
-    def _room_beside(self, *groups: Group) -> int:
-        return DECODED_TOKENS - sum(_cost(group, group) for group in groups)
+    def _may_join(self, work: Work, group: Group) -> bool:
+        """With others about as long as it is."""
+        if (group.num_beams, group.shape) != (num_beams_of(work), work.row.shape):
+            return False
+        if group.has_begun and not self._decoder.can_join:
+            return False
+        lengths = (int(work.row.length / LIMITS.most_padding), _longest(work))
+        return bool(group.shape) or all(_is_near(group.num_read, length) for length in lengths)
+
+    def _room_beside(self, *but: Group) -> int:
+        """Of what is reserved, what all groups but these leave."""
+        return DECODED_TOKENS - sum(_cost(one, one) for one in self.groups if one not in but)
 
     def begin(self, batch: list[Work]) -> None:
         """Read the rows; they write from the next step on. Raises EngineFailed."""
@@ -129,19 +133,18 @@ class Writers:
             young, old = sorted(pair, key=lambda group: group.num_columns)
             if not all(one in self.groups and one.has_begun for one in pair):
                 continue
-            if not young.is_paused and not old.is_paused and self._go_together(old, young):
+            if young.is_paused == old.is_paused and self._go_together(old, young):
                 with torch.inference_mode():
                     old.absorb(young)
                 self.groups.remove(young)
 
     def _go_together(self, one: Group, other: Group) -> bool:
-        beside = [group for group in self.groups if group is not one and group is not other]
         return (
             (one.num_beams, one.shape) == (other.num_beams, other.shape)
             and _is_near(one.num_read, other.num_read)
             and len(one.rows) + len(other.rows) <= LIMITS.batch_rows
             and one.num_columns * len(other.rows) <= LIMITS.batch_tokens
-            and _cost(one, other) <= self._room_beside(*beside)
+            and _cost(one, other) <= self._room_beside(one, other)
         )
 
 
@@ -150,6 +153,11 @@ def _cost(one: Group, other: Group) -> int:
     num_rows = len(one.rows) + (len(other.rows) if other is not one else 0)
     each = max(one.num_read, other.num_read) + max(one.most, other.most) + ROOM
     return num_rows * one.num_beams * each
+
+
+def _longest(work: Work) -> int:
+    """What a row may be read as, in a batch that begins with this one."""
+    return max(LIMITS.free_tokens, int(work.row.length * LIMITS.most_padding))
 
 
 def _is_near(num_read: int, other: int) -> bool:
