@@ -20,14 +20,16 @@ from llmos.api.call import Call
 from llmos.errors import InvalidRequest, PayloadTooLarge
 
 KEYS = ("image", "audio")
-"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them."""
+"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them; a `text` may
+stand beside one."""
 
 _DATA_URL = re.compile(r"data:[A-Za-z0-9.+/-]{0,100}(?:;[A-Za-z0-9=._-]{1,100})*;base64,")
 
 
 @asynccontextmanager
-async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
-    """The same wish with every image and recording in a file, until the block ends.
+async def with_files(call: Call, wish: Generate, where: str = "") -> AsyncIterator[Generate]:
+    """The same wish with every image and recording in a file, until the block ends. `where`: what
+    the one there is is called in the body; else it is named by its number.
 
     Raises InvalidRequest, PayloadTooLarge, DiskFull.
     """
@@ -43,9 +45,11 @@ async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
         items, blobs = list(prompt.items), list[BlobRef]()
         with call.edge.uploading(call.principal.tenant_id):
             for at, key, text in found:
-                data = _decode(text, f"inputs.{at}.{key}", call.edge.config.max_media_bytes)
+                name = where or f"inputs.{at}.{key}"
+                data = _decode(text, name, call.edge.config.max_media_bytes)
                 blobs.append(await call.edge.sink.write(upload_id, str(at), _once(data)))
-                items[at] = {"blob": len(blobs) - 1}
+                rest = {name: value for name, value in items[at].items() if name != key}
+                items[at] = rest | {"blob": len(blobs) - 1}
         changed = msgspec.structs.replace(prompt, items=items, blobs=blobs)
         yield msgspec.structs.replace(wish, prompt=changed)
     finally:
@@ -67,8 +71,9 @@ def _media(items: list[Any]) -> Iterator[tuple[int, str, str]]:
             continue
         if "blob" in item:
             raise InvalidRequest("An input names no file here.", param=f"inputs.{at}.blob")
-        if len(item) == 1 and (key := next(iter(item))) in KEYS and isinstance(item[key], str):
-            yield at, key, item[key]
+        found = [key for key in KEYS if item.keys() - {"text"} == {key}]
+        if found and isinstance(item[found[0]], str):
+            yield at, found[0], item[found[0]]
 
 
 def _decode(text: str, where: str, max_bytes: int) -> bytes:

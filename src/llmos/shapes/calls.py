@@ -56,6 +56,8 @@ def infer_of(url: str, body: Mapping[str, Any], limits: Limits = LIMITS) -> Gene
         raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
     if url == CHAT:
         chat = read_chat(body, limits.max_messages)
+        if chat.has_images:  # they would have to be put into files, and nobody here owns one
+            raise UnsupportedParameter("A line of a batch has no images.", param="messages")
         return _only_one(chat.repeated(chat.to_generate()))
     if url == COMPLETIONS:
         return _only_one(read_completions(body, 1, limits.max_prompt_tokens).to_generates())

@@ -14,6 +14,7 @@ from llmos.api.infer import (
 )
 from llmos.api.resume import resume_point
 from llmos.api.routes.spec import RouteSpec
+from llmos.api.sight import answer_sight
 from llmos.shapes.answers import ChatAnswer
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.inputs import read_chat
@@ -26,6 +27,9 @@ async def chat(call: Call) -> None:
     body = read_chat(await read_json(call), config.max_messages)
     check_count(body.n, config.max_prompts)
     point = resume_point(call, body)
+    if body.has_images:
+        await answer_sight(call, body, point)
+        return
     async with submitted(call, body.repeated(body.to_generate()), point) as streams:
         if body.stream:
             frames = frames_of(streams, body, point, body.wanted)

@@ -76,15 +76,16 @@ class ImageReader:
             found: list[Result] = []
             for item in asked.items:
                 try:
-                    found.append(self._read(asked, blob_of(item, asked.blobs), spill))
+                    found.append(self.read(asked, item, spill))
                 except LLMOSError as error:
                     found.append(error)
             asked.spilled = spill.path
             return found
 
-    def _read(self, asked: Asked, blob: BlobRef, spill: Spill) -> Item:
+    def read(self, asked: Asked, item: Any, spill: Spill) -> Item:
+        """One image as a row of pixels. Raises InvalidRequest, PayloadTooLarge."""
         spill.check()
-        image = _open(read_blob(blob, LIMITS.image_bytes), asked)
+        image = _open(read_blob(blob_of(item, asked.blobs), LIMITS.image_bytes), asked)
         width, height = image.size
         pixels_CHW = self._pixels(image)
         cost = max(1, pixels_CHW.shape[1] * pixels_CHW.shape[2] // PATCH_PIXELS)
