@@ -41,7 +41,7 @@ from llmos.abi.inference import (
     WorkItem,
 )
 from llmos.drivers.echo_pages import EchoPages, KVBytes
-from llmos.drivers.items import check_plain, read_tokens
+from llmos.drivers.items import check_plain, check_texts, read_tokens
 from llmos.drivers.resident import Ballast, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
@@ -481,8 +481,9 @@ class EchoPreparer:
 
 
 def _content(content: Any) -> str:
-    """The text of a message: a string, or the text parts of a list."""
+    """The text of a message: a string, or the text parts of a list. Raises UnsupportedParameter."""
     if isinstance(content, list):
+        check_texts(content)
         return "".join(part.get("text", "") for part in content)
     return content or ""
 

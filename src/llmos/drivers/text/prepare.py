@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, TextPrompt
+from llmos.drivers.items import IMAGES, no_images
 from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.template import ChatTemplate
 from llmos.drivers.text.tools import ToolPlan, in_words, plan_tools
@@ -263,18 +264,21 @@ def _content(content: Any, index: int) -> str:
         return content
     if not isinstance(content, list):
         raise InvalidRequest(
-            "content must be a string or a list of parts", param=f"messages[{index}].content"
+            "content must be a string or a list of parts", param=f"messages.{index}.content"
         )
-    texts = []
-    for at, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise InvalidRequest(
-                f"content of type {str(kind)[:40]!r} is not supported by this model; only text is",
-                param=f"messages[{index}].content[{at}]",
-            )
-        texts.append(part["text"])
-    return "".join(texts)
+    return "".join(_text(part, f"messages.{index}.content.{at}") for at, part in enumerate(content))
+
+
+def _text(part: Any, where: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return part["text"]  # type: ignore[no-any-return]
+    if kind in IMAGES:
+        raise no_images(part)
+    raise InvalidRequest(
+        f"content of type {str(kind)[:40]!r} is not supported by this model; only text is",
+        param=where,
+    )
 
 
 def _tool_call(call: Any) -> Any:
