@@ -66,14 +66,13 @@ def is_remote(url: str) -> bool:
     return url[:8].lower().startswith(("http://", "https://"))
 
 
-def read_url(url: Any, at: str) -> str:
-    """Of an image: its own bytes, or where it is. Raises a validator's refusal."""
+def find_url_fault(url: Any) -> str | None:
+    """Of what is to be an image's own bytes, or say where it is."""
     if isinstance(url, str) and is_remote(url):
-        if len(url) > MAX_URL_CHARS:
-            raise fault(f"is over {MAX_URL_CHARS} characters long", at)
-    elif not isinstance(url, str) or not _DATA_URL.match(url):
-        raise fault("must be a URL of the form data:image/png;base64,...", at)
-    return url
+        return f"is over {MAX_URL_CHARS} characters long" if len(url) > MAX_URL_CHARS else None
+    if isinstance(url, str) and _DATA_URL.match(url):
+        return None
+    return "must be a URL of the form data:image/png;base64,..."
 
 
 def _part(part: Any, at: str) -> dict[str, Any]:
@@ -95,13 +94,16 @@ def _part(part: Any, at: str) -> dict[str, Any]:
     return {"type": kind, "text": text}
 
 
-def _image(given: Any, at: str) -> dict[str, str]:
+def _image(given: Any, at: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise fault("must be an object with 'url'", at)
     for key in given:
         if key not in {"url", "detail"}:
             raise fault("unknown field", f"{at}.{key[:64]}")
-    image = {"url": read_url(given.get("url"), f"{at}.url")}
+    url = given.get("url")
+    if (wrong := find_url_fault(url)) is not None:
+        raise fault(wrong, f"{at}.url")
+    image = {"url": url}
     if (detail := given.get("detail")) is not None:
         if detail not in DETAILS:
             raise fault(f"must be one of {', '.join(DETAILS)}", f"{at}.detail")
