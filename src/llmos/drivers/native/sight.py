@@ -19,7 +19,7 @@ from llmos.abi.inference import WorkItem
 from llmos.drivers.native.batch import Seen
 from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.native.transfer import to_device
-from llmos.drivers.vision.pictures import Picture, decode_pictures, places_of
+from llmos.drivers.pictures import Picture, decode_pictures, places_of
 from llmos.errors import EngineFailed, InvalidRequest
 
 
@@ -79,7 +79,7 @@ class Eyes:
     def _look(self, picture: Picture, spill: str) -> torch.Tensor:
         pixels = torch.from_numpy(_read(picture, spill)).to(self._loaded.device, self._loaded.dtype)
         if picture.grid:
-            merge = self._loaded.model.config.vision_config.spatial_merge_size  # type: ignore[union-attr]
+            merge = int(self._model.config.vision_config.spatial_merge_size)
             sides = [1, *(side * merge for side in picture.grid)]
             grid = torch.tensor([sides], device=self._loaded.device)
             out = self._model.get_image_features(pixels, grid, return_dict=True)

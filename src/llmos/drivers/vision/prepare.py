@@ -25,8 +25,8 @@ from llmos.drivers.encoder.rows import Asked
 from llmos.drivers.encoder.spill import Spill
 from llmos.drivers.encoder.texts import read_json
 from llmos.drivers.items import IMAGES
+from llmos.drivers.pictures import Picture, Pixels, encode_pictures
 from llmos.drivers.text.prepare import FileTokenizer, TextPreparer, read_template
-from llmos.drivers.vision.pictures import Picture, Pixels, encode_pictures
 from llmos.drivers.vision.tiles import TileReader
 from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, UnsupportedParameter
 from llmos.shapes.parts import NOTHING_FETCHED

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from llmos.drivers.encoder.limits import LIMITS
-from llmos.drivers.vision.pictures import Pixels
+from llmos.drivers.pictures import Pixels
 from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
 
 MAX_RATIO = 200
