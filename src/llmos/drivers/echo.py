@@ -472,7 +472,8 @@ class EchoPreparer:
     def _ids(self, item: PrepareItem) -> list[int]:
         prompt = item.prompt
         if isinstance(prompt, ChatPrompt):
-            return [ord(c) for c in _content(prompt.messages[-1].get("content"))]
+            said = [_content(message.get("content")) for message in prompt.messages]
+            return [ord(c) for c in said[-1]]
         if isinstance(prompt, TextPrompt):
             return [ord(c) for c in prompt.text]
         if isinstance(prompt, ItemsPrompt):

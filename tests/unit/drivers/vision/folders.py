@@ -37,16 +37,21 @@ QWEN_2_5: dict[str, Any] = {
 PATCHES: dict[str, Any] = {"patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
 
-def make_seeing(folder: Path, family: str) -> Path:
-    """A folder of one of `FAMILIES`."""
-    folder.mkdir()
+def write_words(folder: Path) -> int:
+    """A tokenizer and a template; the token of an image."""
     tokenizer = byte_fallback_tokenizer()
     tokenizer.add_special_tokens([IMAGE])
     tokenizer.save(str(folder / "tokenizer.json"))
-    token_id = tokenizer.token_to_id(IMAGE)
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    text = BASE | {"vocab_size": tokenizer.get_vocab_size() + 3}
+    return int(tokenizer.token_to_id(IMAGE))
+
+
+def make_seeing(folder: Path, family: str) -> Path:
+    """A folder of one of `FAMILIES`."""
+    folder.mkdir()
+    token_id = write_words(folder)
+    text = BASE | {"vocab_size": token_id + 4}
     make = _llava if "llava" in family else _qwen
     model, settings = make(family, text, token_id)
     save_random(folder, model, 0.3)
