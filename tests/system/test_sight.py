@@ -89,7 +89,7 @@ def test_it_says_what_generate_says(
     chunks = list(ask(api, model, chat(SAID), stream=True))
     told = [chunk.choices[0] for chunk in chunks if chunk.choices]
     ids = [getattr(one, "token_ids", None) or [] for one in told]
-    assert sum(ids, []) == whole.choices[0].token_ids
+    assert [i for some in ids for i in some] == whole.choices[0].token_ids
     assert "".join(one.delta.content or "" for one in told) == whole.choices[0].message.content
     assert len([some for some in ids if some]) > 1  # as it is made
     assert [one.finish_reason for one in told if one.finish_reason] == ["length"]
