@@ -1,35 +1,27 @@
-"""A chat about an image: an item's answer, told as a chat completion."""
+"""A chat about an image with a model that captions: an item's answer, as a chat completion."""
 
 from __future__ import annotations
 
 import time
 
 from llmos.abi.events import Finished, FinishReason, ItemOutput, Outputs, Tokens
+from llmos.abi.inference import ChatPrompt
 from llmos.api.call import Call
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.infer import Outcome, Pulse, finished, report, submitted
-from llmos.api.media import with_files
-from llmos.api.resume import ResumePoint
 from llmos.api.streams import InferStream
-from llmos.errors import LLMOSError, UnsupportedParameter, UserError
+from llmos.errors import LLMOSError, UserError
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.outcomes import Choice, chat_answer
-from llmos.shapes.sight import cannot_see, read_sight, sight_choice
+from llmos.shapes.sight import in_chat, read_sight, sight_choice
 
 
-async def answer_sight(call: Call, body: ChatBody, point: ResumePoint | None) -> None:
-    """Whole or as a stream, which cannot be gone on with at a `point`. Raises InvalidRequest and
-    its kinds, also for a model that reads text only."""
-    if point is not None:
-        raise UnsupportedParameter("No answer about an image is kept.", param="Last-Event-ID")
-    wish, where = read_sight(body)
+async def answer_sight(call: Call, body: ChatBody, prompt: ChatPrompt) -> None:
+    """Whole or as a stream. Raises InvalidRequest and its kinds."""
+    wish, where = read_sight(body, prompt)
     try:
-        async with (
-            with_files(call, wish, f"{where}.image_url.url") as prepared,
-            submitted(call, [prepared]) as streams,
-        ):
-            stream = streams[0]
-            with Pulse(call, streams):
+        async with submitted(call, [wish]) as (stream,):
+            with Pulse(call, [stream]):
                 output, outcome = await _collect(call, stream, body)
             choice = sight_choice(output, outcome.end.usage, where)
             if body.stream:
@@ -38,7 +30,7 @@ async def answer_sight(call: Call, body: ChatBody, point: ResumePoint | None) ->
                 reports = [report(call, stream, outcome)]
                 await call.send_json(chat_answer(stream.accepted, [choice], reports))
     except UserError as error:
-        raise cannot_see(error, where) from None
+        raise in_chat(error) from None
 
 
 async def _collect(call: Call, stream: InferStream, body: ChatBody) -> tuple[ItemOutput, Outcome]:

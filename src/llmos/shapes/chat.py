@@ -19,7 +19,7 @@ from llmos.shapes.functions import (
     read_said_call,
 )
 from llmos.shapes.options import InferenceBody
-from llmos.shapes.parts import Content, images_of, read_content
+from llmos.shapes.parts import Content, images_of, located, read_content
 from llmos.shapes.structured import format_grammar
 from llmos.shapes.toolcalls.stream import Wanted
 from llmos.shapes.tools import (
@@ -100,7 +100,7 @@ class ChatBody(InferenceBody):
 
     @property
     def has_images(self) -> bool:
-        """Then `shapes.sight` reads it."""
+        """Then their bytes are put into files before anybody is asked."""
         return any(images_of(message.content) for message in self.messages)
 
     @property
@@ -128,7 +128,10 @@ class ChatBody(InferenceBody):
         check_messages(self.messages)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("'top_logprobs' needs 'logprobs'.", param="top_logprobs")
-        messages = as_tools([message.to_dict() for message in self.messages])
+        messages = as_tools(
+            message.to_dict() | {"content": located(message.content, f"messages.{i}.content")}
+            for i, message in enumerate(self.messages)
+        )
         form = self.llmos.tool_format
         if not self.functions and self.function_call in {"none", "auto"}:
             parallel = self.parallel_tool_calls
@@ -183,6 +186,10 @@ def check_messages(messages: Sequence[Message]) -> None:
                     f"'messages.{i}.{name}' belongs to the role {owner!r}.",
                     param=f"messages.{i}.{name}",
                 )
+        if message.role != "user" and (images := images_of(message.content)):
+            raise InvalidRequest(
+                "Images belong to the role 'user'.", param=f"messages.{i}.content.{images[0]}"
+            )
         if "content" not in message.model_fields_set and not (
             message.tool_calls or message.function_call
         ):

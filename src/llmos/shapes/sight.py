@@ -1,4 +1,4 @@
-"""A chat about an image: what a model that says what it sees is asked, and its answer.
+"""A chat about an image with a model that only captions: what it is asked, and its answer.
 
 Such a model reads one image and goes on from one text: those of the last message of the user.
 """
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmos.abi.events import ItemOutput
-from llmos.abi.inference import UNBOUNDED, ItemsPrompt, Sampling, Usage
+from llmos.abi.inference import UNBOUNDED, ChatPrompt, ItemsPrompt, Sampling, Usage
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest, LLMOSError, UnsupportedParameter, from_info
-from llmos.shapes.chat import ChatBody, check_messages
+from llmos.shapes.chat import ChatBody
 from llmos.shapes.outcomes import Choice
-from llmos.shapes.parts import images_of, text_of
+from llmos.shapes.parts import NOTHING_FETCHED, text_of
 
 KIND = "image-to-text"
 
@@ -27,39 +27,39 @@ _FREE = ("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens")
 
 
 class Sight(NamedTuple):
-    """`wish` has the image as it was sent, under `image`; `where` is its part in the body."""
+    """`where` is the image's part in the body."""
 
     wish: Generate
     where: str
 
 
-def read_sight(body: ChatBody) -> Sight:
-    """The inference that a chat with images asks for. Raises InvalidRequest and its kinds."""
-    check_messages(body.messages)
+def is_captioner(error: LLMOSError) -> bool:
+    """A chat was refused by a model that can be asked so instead."""
+    return KIND in error.details.get("kinds", ())
+
+
+def read_sight(body: ChatBody, prompt: ChatPrompt) -> Sight:
+    """What a captioner is asked by a chat whose images are in files. Raises InvalidRequest and its
+    kinds."""
     _check_fields(body)
-    for i, message in enumerate(body.messages):
-        for at, _ in images_of(message.content):
-            if message.role != "user":
-                raise InvalidRequest(
-                    "Images belong to the role 'user'.", param=f"messages.{i}.content.{at}"
-                )
-    last = max(i for i, message in enumerate(body.messages) if message.role == "user")
-    content, where = body.messages[last].content, f"messages.{last}.content"
-    images = images_of(content)
+    last = max(i for i, message in enumerate(prompt.messages) if message["role"] == "user")
+    content, where = prompt.messages[last]["content"], f"messages.{last}.content"
+    parts = content if isinstance(content, list) else []
+    images = [part for part in parts if part["type"] != "text"]
     if not images:
         raise InvalidRequest("The last message of the user has no image.", param=where)
     if len(images) > 1:
-        raise InvalidRequest(
-            f"{len(images)} images: the model reads one.", param=f"{where}.{images[1][0]}"
-        )
-    at, image = images[0]
-    item: dict[str, Any] = {"image": image}
+        second: str = images[1]["where"]
+        raise InvalidRequest(f"{len(images)} images: the model reads one.", param=second)
+    where = images[0]["where"]
+    if images[0]["type"] == "image_url":
+        raise UnsupportedParameter(NOTHING_FETCHED, param=f"{where}.image_url.url")
+    item: dict[str, Any] = {"blob": 0}
     if text := text_of(content):
         item["text"] = text
     params = {} if body.token_limit == UNBOUNDED else {"max_new_tokens": body.token_limit}
-    prompt = ItemsPrompt(KIND, [item], params)
-    wish = Generate(body.model, prompt, Sampling(), body.to_options(), "chat")
-    return Sight(wish, f"{where}.{at}")
+    asked = ItemsPrompt(KIND, [item], params, [prompt.blobs[images[0]["blob"]]])
+    return Sight(Generate(body.model, asked, Sampling(), body.to_options(), "chat"), where)
 
 
 def _check_fields(body: ChatBody) -> None:
@@ -67,7 +67,6 @@ def _check_fields(body: ChatBody) -> None:
     given = {name: getattr(body, name) for name in ("tools", "functions", "return_token_ids")}
     given |= body.grammars()
     given["n"] = body.n > 1
-    given["llmos.resume_s"] = body.llmos.resume_s
     sampling = msgspec.structs.asdict(body.to_sampling(UNBOUNDED))
     neutral = msgspec.structs.asdict(Sampling())
     given |= {
@@ -83,13 +82,8 @@ def _check_fields(body: ChatBody) -> None:
             )
 
 
-def cannot_see(error: LLMOSError, where: str) -> LLMOSError:
+def in_chat(error: LLMOSError) -> LLMOSError:
     """A refusal of the whole request in the words of a chat."""
-    if "kinds" in error.details:
-        return UnsupportedParameter(
-            f"{where!r}: the model reads text only, no parts of type 'image_url'.",
-            param=f"{where}.type",
-        )
     if error.param == "params":
         error.param = "max_tokens"
     return error

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from llmos.abi.events import Failed, Finished, FinishReason, ItemOutput, Outputs
-from llmos.abi.inference import ItemsPrompt, Usage
+from llmos.abi.events import Failed, Finished, FinishReason, ItemOutput, Outputs, Tokens
+from llmos.abi.inference import ChatPrompt, ItemsPrompt, Usage
 from llmos.abi.syscall import Infer, Syscall
 from llmos.errors import EngineFailed, InvalidRequest
 from llmos.shapes.answers import ChatAnswer, ChatChunk
@@ -27,8 +27,9 @@ USAGE = Usage(5, 1)
 
 async def _sees(gate: FakeGate, call: Syscall) -> None:
     assert isinstance(call.body, Infer)
-    if call.body.model == "blind":
-        raise InvalidRequest("no", param="model", details={"kinds": ["generate"]})
+    if isinstance(call.body.prompt, ChatPrompt):
+        kinds = ["embeddings" if call.body.model == "blind" else "image-to-text"]
+        raise InvalidRequest("not for chats", param="model", details={"kinds": kinds})
     gate.accept(call)
     if call.body.model == "broken":
         gate.emit(call, Failed("r", EngineFailed("it broke").to_info()))
@@ -54,7 +55,7 @@ def test_a_whole_answer() -> None:
     assert answer.choices[0].message.content == "a cat"
     assert answer.choices[0].finish_reason == "length"
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (5, 1)
-    (asked,) = e.gate.bodies
+    _, asked = e.gate.bodies  # first as a chat
     assert isinstance(asked, Infer)
     assert isinstance(asked.prompt, ItemsPrompt)
     assert asked.prompt.items == [{"text": "a", "blob": 0}]
@@ -82,7 +83,7 @@ def test_a_stream_ends_once() -> None:
 @pytest.mark.parametrize(
     ("model", "status", "code", "param"),
     [
-        ("blind", 400, "unsupported_parameter", "messages.0.content.1.type"),
+        ("blind", 400, "invalid_request", "model"),
         ("corrupt", 400, "invalid_request", "messages.0.content.1"),
         ("broken", 502, "engine_failed", None),
     ],
@@ -118,6 +119,8 @@ def test_a_stream_that_waits_shows_that_it_lives() -> None:
     """From then on an error is its last event."""
 
     async def slow(gate: FakeGate, call: Syscall) -> None:
+        if isinstance(call.body, Infer) and isinstance(call.body.prompt, ChatPrompt):
+            await _sees(gate, call)
         gate.accept(call)
         waited = asyncio.Event()
         asyncio.get_running_loop().call_later(0.1, waited.set)
@@ -137,9 +140,60 @@ def test_a_stream_that_waits_shows_that_it_lives() -> None:
     asyncio.run(scene())
 
 
+async def _chats(gate: FakeGate, call: Syscall) -> None:
+    gate.accept(call)
+    gate.emit(call, Tokens("r", [1], "a cat"))
+    gate.emit(call, Finished("r", FinishReason.STOP, USAGE))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_chats_is_asked_with_files(stream: bool) -> None:
+    far = {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "low"}}
+    near = {"type": "image_url", "image_url": {"url": URL, "detail": "high"}}
+
+    async def scene() -> None:
+        async with edge({Infer: _chats}) as e:
+            said = [CONTENT[0], near, far]
+            messages = [{"role": "system", "content": "b"}, {"role": "user", "content": said}]
+            response = await e.chat(messages=messages, n=2, stream=stream)
+            assert response.status_code == 200
+            assert "a cat" in response.text
+            first, second = e.gate.bodies
+            assert isinstance(first, Infer)
+            assert isinstance(second, Infer)
+            assert first.prompt == second.prompt
+            assert isinstance(first.prompt, ChatPrompt)
+            where = "messages.1.content"
+            image = {"type": "image", "blob": 0, "media_type": "image/png", "detail": "high"}
+            assert first.prompt.messages[1]["content"] == [
+                CONTENT[0],
+                image | {"where": f"{where}.1"},
+                far | {"where": f"{where}.2"},
+            ]
+            (blob,) = first.prompt.blobs
+            assert e.sink.kept[blob.digest] == PIXELS
+            assert not e.sink.files
+
+    asyncio.run(scene())
+
+
+def test_too_many_images() -> None:
+    async def scene() -> None:
+        async with edge({Infer: _chats}, max_images=2) as e:
+            messages = [MESSAGES[0], {"role": "user", "content": [CONTENT[1]] * 2}]
+            response = await e.chat(messages=messages)
+            error = response.json()["error"]
+            assert (response.status_code, error["param"]) == (400, "messages.1.content.1")
+            assert not e.gate.bodies
+
+    asyncio.run(scene())
+
+
 def test_no_stream_of_it_is_gone_on_with() -> None:
     async def scene() -> None:
         async with edge({Infer: _sees}) as e:
+            kept = await e.chat(messages=MESSAGES, stream=True, llmos={"resume_s": 5})
+            assert kept.json()["error"]["param"] == "llmos.resume_s"
             body = {"model": "echo", "messages": MESSAGES, "stream": True}
             headers = {"last-event-id": f"req_{1:032x}:1"}
             response = await e.post("/v1/chat/completions", body, headers=headers)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from llmos.abi.blob import BlobRef
 from llmos.abi.events import ItemOutput
 from llmos.abi.inference import ItemsPrompt, Usage
 from llmos.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter
 from llmos.shapes import calls
 from llmos.shapes.inputs import read_chat
-from llmos.shapes.sight import KIND, cannot_see, read_sight, sight_choice
+from llmos.shapes.sight import KIND, in_chat, is_captioner, read_sight, sight_choice
 
 URL = "data:image/png;base64,AAAA"
+BLOB = BlobRef("sha256:0", 4, "/b")
 IMAGE = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
 
 
@@ -28,7 +31,12 @@ def user(*parts: Any) -> dict[str, Any]:
 def read(*messages: Any, **fields: Any) -> Any:
     body = read_chat({"model": "m", "messages": list(messages), **fields}, 100)
     assert body.has_images
-    return read_sight(body)
+    prompt = body.to_prompt()
+    for message in prompt.messages:  # as `api.media` does
+        for part in message["content"] if isinstance(message["content"], list) else ():
+            if part["type"] == "image_url" and part["image_url"]["url"] == URL:
+                part |= {"type": "image", "blob": 0}
+    return read_sight(body, msgspec.structs.replace(prompt, blobs=[BLOB]))
 
 
 def refused(*messages: Any, **fields: Any) -> tuple[str, str | None]:
@@ -42,12 +50,13 @@ def test_the_last_message_of_the_user_is_read() -> None:
     said = [{"role": "assistant", "content": "a cat"}, user(text("a"), IMAGE, text("b"))]
     sight = read(*earlier, *said, max_tokens=9, max_completion_tokens=7, temperature=0, seed=3)
     prompt = sight.wish.prompt
-    assert prompt == ItemsPrompt(KIND, [{"image": URL, "text": "a\nb"}], {"max_new_tokens": 7})
+    params = {"max_new_tokens": 7}
+    assert prompt == ItemsPrompt(KIND, [{"blob": 0, "text": "a\nb"}], params, [BLOB])
     assert (sight.where, sight.wish.route) == ("messages.4.content.1", "chat")
 
 
 def test_an_image_needs_no_text() -> None:
-    assert read(user(IMAGE)).wish.prompt == ItemsPrompt(KIND, [{"image": URL}], {})
+    assert read(user(IMAGE)).wish.prompt == ItemsPrompt(KIND, [{"blob": 0}], {}, [BLOB])
 
 
 def test_parts_of_text_alone_are_one_text() -> None:
@@ -76,6 +85,13 @@ def test_what_is_no_image(part: dict[str, Any], code: str, at: str) -> None:
     assert refused(made) == (code, f"messages.0.content.1{at}")
 
 
+def test_images_belong_to_the_user() -> None:
+    for role in ("system", "assistant", "tool"):
+        message = {"role": role, "content": [text("a"), IMAGE]}
+        message |= {"tool_call_id": "c"} if role == "tool" else {}
+        assert refused(user(text("a")), message) == ("invalid_request", "messages.1.content.1")
+
+
 def test_images_where_none_is_read() -> None:
     bad = "invalid_request"
     assert refused(user(IMAGE, text("a"), IMAGE)) == (bad, "messages.0.content.2")
@@ -95,7 +111,6 @@ def test_images_where_none_is_read() -> None:
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"llmos": {"regex": "a"}}, "llmos.regex"),
-        ({"llmos": {"resume_s": 5}}, "llmos.resume_s"),
         ({"n": 2}, "n"),
         ({"return_token_ids": True}, "return_token_ids"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
@@ -111,12 +126,25 @@ def test_a_line_of_a_batch_has_no_images() -> None:
 
 
 def test_errors_name_the_part() -> None:
-    blind = InvalidRequest("is for generate", param="model", details={"kinds": ["generate"]})
-    told = cannot_see(blind, "messages.0.content.0")
-    assert (told.code, told.param) == ("unsupported_parameter", "messages.0.content.0.type")
-    assert "reads text only" in told.message
-    long = cannot_see(InvalidRequest("params: too many", param="params"), "x")
-    assert long.param == "max_tokens"
+    blind = InvalidRequest("is for captions", param="model", details={"kinds": [KIND]})
+    assert is_captioner(blind)
+    assert not is_captioner(InvalidRequest("no", param="model", details={"kinds": ["rerank"]}))
+    assert in_chat(InvalidRequest("params: too many", param="params")).param == "max_tokens"
     with pytest.raises(PayloadTooLarge) as caught:
         sight_choice(ItemOutput(0, error=PayloadTooLarge("large").to_info()), Usage(), "x.y")
     assert caught.value.param == "x.y"
+
+
+def test_parts_know_where_they_stand() -> None:
+    detailed = {"type": "image_url", "image_url": {"url": URL, "detail": "low"}}
+    far = {"type": "image_url", "image_url": {"url": "https://a/b.png"}}
+    sent = [user(text("a")), user(detailed, text("b"), far)]
+    body = read_chat({"model": "m", "messages": sent}, 100)
+    assert body.to_prompt().messages == [
+        {"role": "user", "content": "a"},
+        user(
+            detailed | {"where": "messages.1.content.0"},
+            text("b"),
+            far | {"where": "messages.1.content.2"},
+        ),
+    ]
