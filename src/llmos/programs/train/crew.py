@@ -28,6 +28,7 @@ BLAME_S = 10.0
 """Whoever took the others down has ended by then."""
 
 LEAVE_S = 30.0
+"""Learning is over: whoever has not ended by then is killed."""
 
 
 @contextlib.contextmanager
