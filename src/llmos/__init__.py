@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # the clients load httpx: only whoever asks for one pays for it
-    if name in {"AsyncClient", "Client"}:
+    if name in {"AsyncClient", "Beside", "Client"}:
         import importlib
 
         return getattr(importlib.import_module("llmos.sdk"), name)

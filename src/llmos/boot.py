@@ -40,7 +40,7 @@ from llmos.registry.registry import Builtin, ModelRegistry
 from llmos.security.authorizer import RoleAuthorizer
 from llmos.security.keys import Keys
 from llmos.security.secrets import Secrets
-from llmos.settings import Settings, secret_variables, tell, worker_env
+from llmos.settings import Settings, known_secrets, secret_variables, tell, worker_env
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database, open_database
 from llmos.storage.feedback import SqlFeedbackStore
@@ -52,8 +52,10 @@ from llmos.storage.jobs import SqlJobStore, SqlRequestLog, close_job_store, open
 from llmos.storage.snapshots import Snapshots
 from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
-from llmos.telemetry.logs import setup_logs
+from llmos.telemetry.logs import LOG, setup_logs
+from llmos.telemetry.logtail import RedactedLog
 from llmos.telemetry.metrics import Metrics
+from llmos.telemetry.redact import Redactor
 from llmos.telemetry.setup import open_tracer
 from llmos.telemetry.tracer import Tracer
 from llmos.tracking.opening import open_sink
@@ -181,7 +183,7 @@ async def system(
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
         await kernel.start(settings.preload)
-        app = _build_edge(kernel, keys, disk, settings, told)
+        app = _build_edge(kernel, keys, disk, settings, told, home=home)
         front = Front(app, SEGMENTS, settings.console)
         stack.push_async_callback(front.close)
         _calm_collector()
@@ -189,7 +191,13 @@ async def system(
 
 
 def _build_edge(
-    kernel: Kernel, keys: Keys, disk: Disk, settings: Settings, told: Sequence[SettingInfo]
+    kernel: Kernel,
+    keys: Keys,
+    disk: Disk,
+    settings: Settings,
+    told: Sequence[SettingInfo],
+    *,
+    home: Home,
 ) -> ASGIApp:
     return build_app(
         GateClient(kernel.connect()),
@@ -202,6 +210,9 @@ def _build_edge(
         tracer=kernel.tracer,
         source=BlobReader(disk.blobs),
         settings=told,
+        log_source=RedactedLog(
+            home.logs / LOG, Redactor(known_secrets(home.path)), lambda: kernel.draining
+        ),
     )
 
 

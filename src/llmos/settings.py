@@ -146,6 +146,25 @@ def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
     return [value for name, value in environ.items() if is_secret_name(name)]
 
 
+MAX_SECRET_BYTES = 64 * 1024
+"""A file of secrets is read so far."""
+
+
+def known_secrets(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Every value that we know to be one: of our environment, and of a home."""
+    yield from secret_values(environ)
+    folder = home / "secrets"
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for file in (home / "token", *files):
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(MAX_SECRET_BYTES).decode(errors="replace")
+        except OSError:
+            continue
+        yield text
+        yield from text.splitlines()
+
+
 Layer = tuple[str, dict[str, Any]]
 
 

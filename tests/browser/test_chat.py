@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.browser.conftest import Visitor
 
 HOSTILE = (
@@ -104,3 +106,116 @@ def test_the_policy_forbids_other_hosts(me: Visitor) -> None:
     refused = [p for p in me.problems if "Content Security Policy" in p]
     assert refused
     me.problems[:] = [p for p in me.problems if p not in refused and "evil.example" not in p]
+
+
+def _answered(me: Visitor, times: int = 1) -> None:
+    me.page.wait_for_function(
+        "(n) => document.querySelectorAll('[aria-label=\"Good answer\"]').length === n", arg=times
+    )
+
+
+def _reload(me: Visitor) -> None:
+    me.page.reload()
+    me.settle()
+
+
+def test_a_reload_loses_nothing_and_the_talk_goes_on(me: Visitor) -> None:
+    _choose(me, 0, "echo")
+    _say(me, HOSTILE)
+    _answered(me)
+    facts = me.page.locator(".speed").inner_text()
+    _reload(me)
+    _answered(me)
+    assert me.page.locator(".turn.ours .said").inner_text().startswith("<img src=")
+    assert me.page.locator(".answer strong").inner_text() == "bold"
+    assert me.page.locator(".speed").inner_text() == facts
+    assert me.page.evaluate("window.pwned") is None
+    assert "echo" in me.page.locator(".voice").first.get_by_role("combobox").input_value()
+    _say(me, "and again")
+    _answered(me, 2)
+    with me.server.client() as client:  # what was said before is part of the second request
+        listed = client.get("/os/v1/processes", params={"model": "echo"}).json()["processes"]
+    assert max(p["prompt_tokens"] for p in listed) > len(HOSTILE)
+
+
+def test_a_chat_stays_while_one_looks_elsewhere_until_it_is_cleared(me: Visitor) -> None:
+    me.page.get_by_role("button", name="Compare two models").click()
+    _choose(me, 0, "echo")
+    _choose(me, 1, "pilot")
+    _say(me, "What is LLMOS?")
+    _answered(me, 2)
+    me.go("/models").go("/")
+    _answered(me, 2)
+    assert me.page.locator(".voice").nth(1).is_visible()
+    assert "operating system" in me.page.locator(".voice").nth(1).inner_text()
+    me.page.get_by_role("button", name="New chat").click()
+    me.page.locator(".turn").first.wait_for(state="detached")
+    _reload(me)
+    me.page.get_by_text("What would you like to know?").wait_for()
+    assert me.page.locator(".turn").count() == 0
+
+
+def test_who_logs_in_next_sees_nothing_of_it(me: Visitor) -> None:
+    _choose(me, 0, "echo")
+    _say(me, "between us")
+    _answered(me)
+    kept = me.page.evaluate("sessionStorage.getItem('llmos_chat')")
+    assert "between us" in kept
+    assert me.server.token not in kept
+    me.page.get_by_role("button", name="Log out").click()
+    me.page.wait_for_url("**/login*")
+    assert me.page.evaluate("sessionStorage.getItem('llmos_chat')") is None
+    with me.server.client() as client:
+        made = client.post("/os/v1/keys", json={"name": "next", "tenant": "other"}).json()
+    me.page.evaluate("(kept) => sessionStorage.setItem('llmos_chat', kept)", kept)
+    me.log_in(made["secret"])
+    me.page.get_by_text("What would you like to know?").wait_for()
+    _reload(me)
+    assert me.page.locator(".turn").count() == 0
+
+
+def test_what_no_chat_is_is_not_restored(me: Visitor) -> None:
+    for broken in ("{", "[]", '{"owner": 1}', "x" * 100_000):
+        me.page.evaluate("(kept) => sessionStorage.setItem('llmos_chat', kept)", broken)
+        _reload(me)
+        me.page.get_by_text("What would you like to know?").wait_for()
+        assert me.page.locator(".turn").count() == 0
+
+
+def test_an_image_for_a_model_that_sees_none(me: Visitor, repository: Path) -> None:
+    """It is sent, the model's refusal is said, and the talk goes on without it."""
+    picture = repository / "docs" / "screenshots" / "chat-phone.png"
+    me.page.locator("input[type=file]").set_input_files(picture)
+    me.page.locator(".preview img[src^='data:image/png;base64,']").wait_for()
+    _say(me, "What is in it?")
+    me.page.locator(".calls .problem").wait_for()
+    said = me.page.locator(".calls .problem").inner_text()
+    assert "image" in said
+    assert not me.page.locator(".preview").is_visible()
+    _say(me, "What is LLMOS?")
+    me.page.locator(".answer", has_text="operating system").wait_for()
+
+
+def test_a_call_of_a_tool_is_shown_as_one(me: Visitor) -> None:
+    _choose(me, 0, "echo")
+    me.page.get_by_role("button", name="Parameters").click()
+    tools = me.page.get_by_label("Tools")
+    tools.fill("{")
+    tools.press("Tab")
+    _say(me, "hello")
+    me.page.locator(".q-notification", has_text="no JSON").wait_for()
+    tools.fill('{"name": "weather", "parameters": {"type": "object"}}')
+    tools.press("Tab")
+    call = '{"name": "weather", "arguments": {"city": "<b>Köln</b>"}}'
+    me.page.get_by_role("textbox", name="Message").fill(
+        f"Let me look.\n<tool_call>\n{call}\n</tool_call>"
+    )
+    me.page.keyboard.press("Enter")
+    box = me.page.locator(".call")
+    box.wait_for()
+    _answered(me)
+    assert "Calls weather" in box.inner_text()
+    assert '"city": "<b>Köln</b>"' in box.inner_text()
+    assert me.page.locator(".answer").inner_text().strip() == "Let me look."
+    _reload(me)
+    assert "Köln" in me.page.locator(".call").inner_text()

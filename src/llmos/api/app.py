@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmos.abi.blob import BlobSink
 from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
+from llmos.abi.logs import LogSource
 from llmos.abi.principal import Authenticator, Authorizer
 from llmos.abi.settings import SettingInfo
 from llmos.api.call import Edge, Endpoint, encode_json
@@ -31,6 +32,7 @@ from llmos.api.routes import (
     items,
     jobs,
     keys,
+    logs,
     models,
     openai_models,
     processes,
@@ -56,6 +58,7 @@ ROUTES: list[RouteSpec] = [
     *openai_models.ROUTES,
     *models.ROUTES,
     *system.ROUTES,
+    *logs.ROUTES,
     *processes.ROUTES,
     *jobs.ROUTES,
     *tasks.ROUTES,
@@ -82,6 +85,7 @@ def build_app(
     allowed_uid: int | None = None,
     tracer: Tracer | None = None,
     settings: Sequence[SettingInfo] = (),
+    log_source: LogSource | None = None,
 ) -> Starlette:
     """The edge over one gate. `allowed_uid` may name local paths over the unix socket.
 
@@ -98,6 +102,7 @@ def build_app(
         allowed_uid,
         tracer=tracer,
         settings=settings,
+        logs=log_source,
     )
     specs = [*ROUTES, openapi_route(ROUTES)]
     app = _EdgeApp(

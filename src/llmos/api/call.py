@@ -19,6 +19,7 @@ from llmos.abi.blob import BlobSink
 from llmos.abi.events import Aborted, Event, Failed
 from llmos.abi.files import BlobSource
 from llmos.abi.ids import new_id
+from llmos.abi.logs import LogSource
 from llmos.abi.principal import Authenticator, Authorizer, Principal
 from llmos.abi.settings import SettingInfo
 from llmos.api.config import ApiConfig
@@ -75,6 +76,9 @@ class Edge:
     num_uploads: Counter[str] = field(default_factory=Counter)
     """Under way, by tenant."""
     tracer: Tracer | None = None
+    logs: LogSource | None = None
+    num_followers: Counter[str] = field(default_factory=Counter)
+    """Who follow something that has no end, by what it is."""
 
     @contextmanager
     def uploading(self, tenant_id: str) -> Iterator[None]:

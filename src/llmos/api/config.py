@@ -57,6 +57,12 @@ class ApiConfig(pydantic.BaseModel):
     health_timeout_s: Seconds = Field(
         default=4.0, description="The gate must answer Health within this."
     )
+    log_interval_s: Seconds = Field(
+        default=0.5, description="Who follows the server's log has a new line after this."
+    )
+    max_log_followers: int = Field(
+        default=8, ge=1, description="Who may follow the server's log at once; above it: 429."
+    )
     keepalive_comment_s: Seconds = Field(
         default=10.0,
         description="A silent stream sends a comment this often, so proxies keep it open.",

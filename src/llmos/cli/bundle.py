@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 LOG_TAIL_BYTES = 1024 * 1024
 MAX_STORIES = 100
-MAX_SECRET_BYTES = 64 * 1024
 LOGS = ("llmos.log", "serve.log")
 
 Make = Callable[[], bytes]
@@ -54,20 +53,10 @@ def write(path: Path, home: Path, client: Client) -> dict[str, str]:
 def known_secrets(home: Path) -> Iterator[str]:
     """Every value that we know to be one: of the home, and of our own environment."""
     import llmos.settings
-    from llmos.sdk.locate import find_token, locate
+    from llmos.sdk.locate import locate
 
-    yield from llmos.settings.secret_values()
-    yield find_token(home) or ""
+    yield from llmos.settings.known_secrets(home)
     yield locate().api_key or ""
-    folder = home / "secrets"
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        try:
-            with file.open("rb") as opened:
-                text = opened.read(MAX_SECRET_BYTES).decode(errors="replace")
-        except OSError:
-            continue
-        yield text
-        yield from text.splitlines()
 
 
 def parts(home: Path, client: Client, redact: Redactor) -> Iterator[tuple[str, Make]]:
@@ -148,7 +137,7 @@ def _log(redact: Redactor, path: Path) -> bytes:
     """Its end, line by line: those that are JSON by their fields."""
     import msgspec
 
-    from llmos.cli.serverlog import parse
+    from llmos.telemetry.logtail import parse
 
     with path.open("rb") as file:
         size = file.seek(0, 2)

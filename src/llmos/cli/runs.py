@@ -10,6 +10,8 @@ import typer
 from llmos.cli.options import Json, examples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llmos.abi.jobs import JobEvent, JobRecord
     from llmos.sdk import Client
 
@@ -142,7 +144,8 @@ def measured(job: JobRecord) -> str:
 
 def read_events(client: Client, job_id: str) -> list[JobEvent]:
     """All its metrics, and what it said of itself."""
-    after, found = 0, []
+    after = 0
+    found: list[JobEvent] = []
     while events := client.jobs.events(job_id, after=after, limit=PAGE, kinds=("metric", "run")):
         found += events
         after = events[-1].number
@@ -196,7 +199,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return made
 
 
-def differences(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
+def differences(jobs: Sequence[JobRecord]) -> list[tuple[str, ...]]:
     """Fields of recipes that are not the same in all."""
     recipes = [flat(recipe_of(job)) for job in jobs]
     names = sorted(set().union(*recipes))
@@ -204,7 +207,7 @@ def differences(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
     return [row for row in rows if len(set(row[1:])) > 1]
 
 
-def measures(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
+def measures(jobs: Sequence[JobRecord]) -> list[tuple[str, ...]]:
     """What each came to."""
     told = []
     for job in jobs:

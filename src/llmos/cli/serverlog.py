@@ -1,100 +1,64 @@
-"""The server's own log on a terminal: its end, and what comes after it, through rotations."""
+"""The server's own log on a terminal: a file of the home, or asked for where that is elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
-
-LEVELS = ("debug", "info", "warning", "error", "critical")
-TAIL_BYTES = 4 * 1024 * 1024
-"""At most so much of a log is looked through for its last lines."""
-_OWN = ("time", "level", "logger", "message", "exception")
+from typing import Any
 
 Entry = dict[str, Any]
+LEVELS = ("debug", "info", "warning", "error", "critical")
+_OWN = ("time", "level", "logger", "message", "exception")
 
 
-def log_path() -> Path:
-    """Of the home in force. Raises NotFound: the server is on another machine, or never ran."""
+def find_log() -> Path | None:
+    """Of the home in force; None: the server is on another machine. Raises NotFound: it never
+    ran."""
     from llmos.errors import NotFound
     from llmos.sdk.locate import locate
 
     endpoint = locate()
     if endpoint.home is None:
-        raise NotFound(
-            f"the log of {endpoint.where} is on its own machine; "
-            "`llmos logs ID` shows the decisions about one process"
-        )
+        return None
     path = endpoint.home / "logs" / "llmos.log"
     if not path.exists():
         raise NotFound(f"no server has run for {endpoint.home} yet: there is no {path}")
     return path
 
 
-def entries(
-    path: Path, num_lines: int, *, follow: bool, pause: Callable[[], None] | None = None
+def entries(num_lines: int, level: str, *, follow: bool) -> Iterator[Entry]:
+    """The last `num_lines`, then with `follow` each new one, until it is interrupted; of those
+    the ones that are as severe as `level`."""
+    path = find_log()
+    found = _asked(num_lines, follow=follow) if path is None else _read(path, num_lines, follow)
+    yield from (entry for entry in found if is_at_least(entry, level))
+
+
+def _read(
+    path: Path, num_lines: int, follow: bool, pause: Callable[[], None] | None = None
 ) -> Iterator[Entry]:
-    """The last `num_lines`, then with `follow` each new one, until it is interrupted."""
-    with path.open("rb") as file:
-        lines = _tail(file)
-        yield from map(parse, lines[len(lines) - num_lines :] if num_lines else [])
+    from llmos.telemetry import logtail
+
+    yield from logtail.entries(path, num_lines, follow=follow, pause=pause or _pause)
+
+
+def _asked(num_lines: int, *, follow: bool) -> Iterator[Entry]:
+    """Of a server elsewhere, as it hands it out: without secrets and texts of people."""
+    from llmos.cli.session import connect
+
+    with connect() as client:
         if follow:
-            yield from map(parse, _new_lines(path, file, pause or _pause))
-
-
-def _tail(file: IO[bytes]) -> list[bytes]:
-    """Whole lines at its end; where the next one begins is left as its position."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - TAIL_BYTES))
-    data = file.read()
-    whole, newline, rest = data.rpartition(b"\n")
-    file.seek(-len(rest), 1)
-    lines = whole.split(b"\n") if newline else []
-    return lines[1:] if size > TAIL_BYTES else lines
-
-
-def _new_lines(path: Path, file: IO[bytes], pause: Callable[[], None]) -> Iterator[bytes]:
-    rest = b""
-    while True:
-        if data := file.read():
-            *lines, rest = (rest + data).split(b"\n")
-            yield from lines
-        elif _is_replaced(path, file):  # it was rotated: what it still had is read
-            with path.open("rb") as fresh:
-                yield from _new_lines(path, fresh, pause)
+            with client.follow_logs(num_lines) as stream:
+                yield from stream
         else:
-            pause()
-
-
-def _is_replaced(path: Path, file: IO[bytes]) -> bool:
-    import os
-
-    try:
-        there = path.stat()
-    except FileNotFoundError:  # in between
-        return False
-    ours = os.fstat(file.fileno())
-    return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+            yield from client.logs(num_lines)
 
 
 def _pause() -> None:
     from llmos.cli.config import LIMITS
 
     time.sleep(LIMITS.follow_interval_s)
-
-
-def parse(line: bytes) -> Entry:
-    """A line that is no JSON object is shown as the message it is."""
-    import msgspec
-
-    try:
-        found = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        found = None
-    if isinstance(found, dict):
-        return found
-    return {"message": line.decode(errors="replace"), "level": "info"}
 
 
 def is_at_least(entry: Entry, level: str) -> bool:

@@ -105,7 +105,8 @@ def logs(
 ) -> None:
     """Print the server's log, or the decisions about one process.
 
-    The server's log is a file of its home: it is there also when no server runs.
+    The server's log is a file of its home: it is there also when no server runs. Of a server on
+    another machine (LLMOS_URL) it is asked for, which an administrator's key may.
     """
     if process_id is None:
         _server_logs(lines, level, follow=follow, json=json)
@@ -128,9 +129,7 @@ def _server_logs(lines: int, level: LogLevel, *, follow: bool, json: bool) -> No
     from llmos.cli import serverlog
     from llmos.cli.output import emit, emit_json
 
-    for entry in serverlog.entries(serverlog.log_path(), lines, follow=follow):
-        if not serverlog.is_at_least(entry, level.value):
-            continue
+    for entry in serverlog.entries(lines, level.value, follow=follow):
         if json:
             emit_json(entry)
         else:

@@ -29,6 +29,11 @@ class ConsoleConfig(BaseModel):
         default=0.1, description="A streamed answer is drawn again after this, in seconds."
     )
     max_message_chars: int = Field(default=100_000, ge=1, description="One message of a chat.")
+    max_transcript_chars: int = Field(
+        default=400_000,
+        ge=0,
+        description="Of a chat, kept in the browser's tab; 0: a reload forgets it.",
+    )
     max_upload_bytes: int = Field(
         default=64 * MIB, ge=1024, description="A file given to the console, in bytes."
     )

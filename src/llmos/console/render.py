@@ -15,13 +15,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-_ANSI = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC
-    r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
-    r"|\x1b[@-Z\\-_]?"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from llmos.sdk.draw.words import plain
+
 _OUTWARD = re.compile(r"(?i:https?)://[^\s/]")
 
 
@@ -63,11 +58,6 @@ def _make() -> MarkdownIt:
 
 
 _markdown = _make()
-
-
-def plain(text: str) -> str:
-    """Without escape sequences of terminals, control characters and marks that turn text around."""
-    return _CONTROL.sub("", _ANSI.sub("", text))
 
 
 def to_html(text: str) -> str:

@@ -8,7 +8,6 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from llmos.abi.memory import MemoryInfo
 from llmos.abi.principal import Key, Role, ServiceClass
 from llmos.abi.registry import ModelVersion
 from llmos.abi.settings import SettingInfo, SettingList
@@ -16,19 +15,14 @@ from llmos.abi.syscall import (
     Done,
     HealthReport,
     KeyList,
-    ModelList,
-    NewKey,
     ProcessInfo,
-    ProcessList,
-    ProcessStory,
     ReplicaInfo,
-    ReplicaList,
-    StatusInfo,
     WorkerInfo,
     WorkerList,
 )
 from llmos.errors import InvalidRequest, ProtocolViolation
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Listed, Memory, Model, Process, Replica, Secret, Status, Story
 from llmos.sdk.wire import (
     Call,
     FileBody,
@@ -44,6 +38,18 @@ T = TypeVar("T")
 _NOT_READY = frozenset({503})
 
 
+class _Models(msgspec.Struct):
+    models: list[Model]
+
+
+class _Replicas(msgspec.Struct):
+    replicas: list[Replica]
+
+
+class _Processes(msgspec.Struct):
+    processes: list[Process]
+
+
 def model_path(ref: str, tail: str = "") -> str:
     """The path of a model; a reference may hold one `/` and one `:`. Raises InvalidRequest."""
     return f"/os/v1/models/{'/'.join(segment(part) for part in ref.split('/'))}{tail}"
@@ -56,35 +62,33 @@ def segment(text: str) -> str:
     return quote(text, safe=":", errors="replace")
 
 
-def list_models(config: ClientConfig) -> Call[list[ModelVersion]]:
+def list_models(config: ClientConfig) -> Call[Listed[ModelVersion]]:
     """Every model version."""
-    return _get(config, "/os/v1/models", lambda body: decode(body, ModelList).models)
+    return _get(config, "/os/v1/models", lambda body: Listed(decode(body, _Models).models))
 
 
-def show_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+def show_model(config: ClientConfig, ref: str) -> Call[Model]:
     """One model version. Raises ModelNotFound."""
-    return _get(config, model_path(ref), lambda body: decode(body, ModelVersion))
+    return _get(config, model_path(ref), lambda body: decode(body, Model))
 
 
-def remove_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+def remove_model(config: ClientConfig, ref: str) -> Call[Model]:
     """Forget a version. Raises ModelNotFound, Conflict while it is in use."""
     request = Request("DELETE", model_path(ref), None, Patience.LONG)
-    return _call(config, request, lambda body: decode(body, ModelVersion))
+    return _call(config, request, lambda body: decode(body, Model))
 
 
-def alias_model(
-    config: ClientConfig, ref: str, alias: str, *, reason: str = ""
-) -> Call[ModelVersion]:
+def alias_model(config: ClientConfig, ref: str, alias: str, *, reason: str = "") -> Call[Model]:
     """Let `name:alias` be this version from now on. Raises ModelNotFound, InvalidRequest."""
     body = encode({"alias": alias, "reason": reason})
     request = Request("POST", model_path(ref, "/alias"), body)
-    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+    return _call(config, request, lambda answer: decode(answer, Model))
 
 
-def unalias_model(config: ClientConfig, ref: str) -> Call[ModelVersion]:
+def unalias_model(config: ClientConfig, ref: str) -> Call[Model]:
     """Take `name:alias` away; the version it was. Raises ModelNotFound, InvalidRequest."""
     request = Request("DELETE", model_path(ref, "/alias"))
-    return _call(config, request, lambda answer: decode(answer, ModelVersion))
+    return _call(config, request, lambda answer: decode(answer, Model))
 
 
 def load_model(
@@ -126,24 +130,24 @@ def unload_model(config: ClientConfig, ref: str) -> Call[Done]:
     return _call(config, request, _done)
 
 
-def list_replicas(config: ClientConfig) -> Call[list[ReplicaInfo]]:
+def list_replicas(config: ClientConfig) -> Call[Listed[ReplicaInfo]]:
     """Resident, starting, parked and failed replicas."""
-    return _get(config, "/os/v1/replicas", lambda body: decode(body, ReplicaList).replicas)
+    return _get(config, "/os/v1/replicas", lambda body: Listed(decode(body, _Replicas).replicas))
 
 
-def show_memory(config: ClientConfig) -> Call[MemoryInfo]:
+def show_memory(config: ClientConfig) -> Call[Memory]:
     """Every device's ledger, who waits for room, and the snapshots on the disk."""
-    return _get(config, "/os/v1/memory", lambda body: decode(body, MemoryInfo))
+    return _get(config, "/os/v1/memory", lambda body: decode(body, Memory))
 
 
-def list_settings(config: ClientConfig) -> Call[list[SettingInfo]]:
+def list_settings(config: ClientConfig) -> Call[Listed[SettingInfo]]:
     """Every setting of the server in force, and where each came from."""
-    return _get(config, "/os/v1/settings", lambda body: decode(body, SettingList).settings)
+    return _get(config, "/os/v1/settings", lambda body: Listed(decode(body, SettingList).settings))
 
 
-def list_workers(config: ClientConfig) -> Call[list[WorkerInfo]]:
+def list_workers(config: ClientConfig) -> Call[Listed[WorkerInfo]]:
     """The worker processes."""
-    return _get(config, "/os/v1/workers", lambda body: decode(body, WorkerList).workers)
+    return _get(config, "/os/v1/workers", lambda body: Listed(decode(body, WorkerList).workers))
 
 
 def list_processes(
@@ -153,7 +157,7 @@ def list_processes(
     model: str | None = None,
     tenant: str | None = None,
     mine: bool = False,
-) -> Call[list[ProcessInfo]]:
+) -> Call[Listed[ProcessInfo]]:
     """Requests and jobs, waiting, running and lately ended.
 
     `state` is one or several of preparing, waiting, running, paused, suspending, suspended,
@@ -165,10 +169,10 @@ def list_processes(
     given = {name: value for name, value in fields.items() if value}
     query = urlencode({**given, **({"mine": "true"} if mine else {})})
     path = "/os/v1/processes" + (f"?{query}" if query else "")
-    return _get(config, path, lambda body: decode(body, ProcessList).processes)
+    return _get(config, path, lambda body: Listed(decode(body, _Processes).processes))
 
 
-def show_process(config: ClientConfig, process_id: str) -> Call[ProcessStory]:
+def show_process(config: ClientConfig, process_id: str) -> Call[Story]:
     """A process and every decision about it, with reasons. Raises NotFound."""
     return _get(config, _process_path(process_id), _story)
 
@@ -191,9 +195,7 @@ def nice_process(
     return _call(config, Request("POST", _process_path(process_id, "/nice"), body), _done)
 
 
-def wait_process(
-    config: ClientConfig, process_id: str, timeout_s: float = 60.0
-) -> Call[ProcessStory]:
+def wait_process(config: ClientConfig, process_id: str, timeout_s: float = 60.0) -> Call[Story]:
     """Its story once it has ended, or after `timeout_s` (at most 3600) as it is then.
 
     `info.ended_ns` tells which. Raises NotFound, InvalidRequest.
@@ -212,14 +214,14 @@ def kill_process(config: ClientConfig, process_id: str) -> Call[Done]:
     return _call(config, Request("DELETE", _process_path(process_id)), _done)
 
 
-def status(config: ClientConfig) -> Call[StatusInfo]:
+def status(config: ClientConfig) -> Call[Status]:
     """The kernel's own account of itself."""
-    return _get(config, "/os/v1/status", lambda body: decode(body, StatusInfo))
+    return _get(config, "/os/v1/status", lambda body: decode(body, Status))
 
 
-def list_keys(config: ClientConfig) -> Call[list[Key]]:
+def list_keys(config: ClientConfig) -> Call[Listed[Key]]:
     """Every key's record; secrets are never listed."""
-    return _get(config, "/os/v1/keys", lambda body: decode(body, KeyList).keys)
+    return _get(config, "/os/v1/keys", lambda body: Listed(decode(body, KeyList).keys))
 
 
 def add_key(
@@ -230,14 +232,14 @@ def add_key(
     role: Role | str | None = None,
     max_class: ServiceClass | str | None = None,
     weight: float | None = None,
-) -> Call[NewKey]:
+) -> Call[Secret]:
     """A new key; its secret is in the answer and nowhere else. Raises Conflict."""
     if isinstance(max_class, ServiceClass):
         max_class = max_class.name.lower()
     fields = {"role": role, "max_class": max_class, "weight": weight}
     body = {"name": name, "tenant": tenant, **{k: v for k, v in fields.items() if v is not None}}
     request = Request("POST", "/os/v1/keys", encode(body))
-    return _call(config, request, lambda answer: decode(answer, NewKey))
+    return _call(config, request, lambda answer: decode(answer, Secret))
 
 
 def revoke_key(config: ClientConfig, key_id_or_name: str) -> Call[Key]:
@@ -300,8 +302,8 @@ def _process_path(process_id: str, tail: str = "") -> str:
     return f"/os/v1/processes/{segment(process_id)}{tail}"
 
 
-def _story(body: bytes) -> ProcessStory:
-    return decode(body, ProcessStory)
+def _story(body: bytes) -> Story:
+    return decode(body, Story)
 
 
 def _done(body: bytes) -> Done:

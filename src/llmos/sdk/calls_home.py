@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from llmos.abi.home import BackupReport, DiskReport
+from llmos.abi.home import BackupReport
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Disk
 from llmos.sdk.wire import Call, Patience, Request, WholeBody, decode, encode
 
 T = TypeVar("T")
@@ -23,16 +24,16 @@ def back_up(config: ClientConfig, path: str | Path) -> Call[BackupReport]:
     return _call(config, request, lambda body: decode(body, BackupReport))
 
 
-def disk(config: ClientConfig) -> Call[DiskReport]:
+def disk(config: ClientConfig) -> Call[Disk]:
     """What uses the home's disk."""
     request = Request("GET", "/os/v1/disk", None, Patience.LONG)
-    return _call(config, request, lambda body: decode(body, DiskReport))
+    return _call(config, request, lambda body: decode(body, Disk))
 
 
-def collect(config: ClientConfig) -> Call[DiskReport]:
+def collect(config: ClientConfig) -> Call[Disk]:
     """Delete the bytes that nothing refers to any more. What the disk looks like then."""
     request = Request("POST", "/os/v1/blobs/collect", None, Patience.LONG)
-    return _call(config, request, lambda body: decode(body, DiskReport))
+    return _call(config, request, lambda body: decode(body, Disk))
 
 
 def _call(config: ClientConfig, request: Request, parse: Callable[[bytes], T]) -> Call[T]:

@@ -6,7 +6,8 @@ argument: the two clients differ only in how they run it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -18,19 +19,21 @@ from typing import (
     overload,
 )
 
-from llmos.abi.jobs import JobEvent
-from llmos.abi.registry import ModelVersion, PullOptions
+from llmos.abi.registry import PullOptions
 from llmos.abi.syscall import PullModel
-from llmos.abi.syscall_jobs import JobReply
-from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, tasks
+from llmos.sdk import audio, calls, calls_home, files, inference, items, jobs, logs
+from llmos.sdk.bar import PullBar, make_bar
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.feedback import AsyncFeedback, Feedback
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
 from llmos.sdk.pull import Progress, pull, quantize_call
 from llmos.sdk.results import Chunk, Completion
+from llmos.sdk.runs import AsyncEvaluations, AsyncRuns, Evaluations, Runs
+from llmos.sdk.shown import Model
 from llmos.sdk.transport import AsyncStream, AsyncTransport, Stream, Transport
 from llmos.sdk.wire import Call, StreamCall
+from llmos.sdk.work import AsyncJobs, AsyncSchedules, AsyncTasks, Jobs, Schedules, Tasks
 
 if TYPE_CHECKING:
     import httpx
@@ -39,8 +42,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _silent(_: object) -> None:
-    """The progress callback of whoever does not look."""
+@contextlib.contextmanager
+def _reports(progress: Progress | bool) -> Iterator[Progress]:
+    """What takes the reports: the caller's own, a bar, or nobody."""
+    if callable(progress):
+        yield progress
+        return
+    with PullBar(make_bar(progress)) as bar:
+        yield bar
 
 
 class Models(Group):
@@ -61,28 +70,31 @@ class Models(Group):
         source: str,
         name: str | None = None,
         *,
-        progress: Progress = _silent,
+        progress: Progress | bool = False,
         options: PullOptions | None = None,
-    ) -> ModelVersion:
+    ) -> Model:
         """Bring a model in: `hf:org/name[@revision]`, `file:PATH` of this machine, or one that
         stays elsewhere, `openai:https://host/v1#model`.
 
-        Raises ModelRejected, NotFound, Conflict, StorageError.
+        `progress` is called with what is done, or True: a bar. Raises ModelRejected, NotFound,
+        Conflict, StorageError.
         """
         transport = self._transport
         is_local = transport.endpoint.socket is not None
         wish = PullModel(source, name, options or PullOptions())
-        return transport.run_steps(pull(transport.config, is_local, wish, progress))
+        with _reports(progress) as told:
+            return transport.run_steps(pull(transport.config, is_local, wish, told))
 
     def quantize(
-        self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent
-    ) -> ModelVersion:
+        self, ref: str, to: str, name: str | None = None, *, progress: Progress | bool = False
+    ) -> Model:
         """Make a version with weights `to` `int8` or `int4`; `name` None: that of `ref`, and `to`.
 
         Raises ModelNotFound, Conflict (it is quantized), ModelRejected, DiskFull, StorageError.
         """
         transport = self._transport
-        return transport.run(quantize_call(transport.config, ref, to, name, progress))
+        with _reports(progress) as told:
+            return transport.run(quantize_call(transport.config, ref, to, name, told))
 
 
 class AsyncModels(AsyncGroup):
@@ -103,21 +115,23 @@ class AsyncModels(AsyncGroup):
         source: str,
         name: str | None = None,
         *,
-        progress: Progress = _silent,
+        progress: Progress | bool = False,
         options: PullOptions | None = None,
-    ) -> ModelVersion:
+    ) -> Model:
         """As `Models.pull`; `progress` is called in the event loop."""
         transport = self._transport
         is_local = transport.endpoint.socket is not None
         wish = PullModel(source, name, options or PullOptions())
-        return await transport.run_steps(pull(transport.config, is_local, wish, progress))
+        with _reports(progress) as told:
+            return await transport.run_steps(pull(transport.config, is_local, wish, told))
 
     async def quantize(
-        self, ref: str, to: str, name: str | None = None, *, progress: Progress = _silent
-    ) -> ModelVersion:
+        self, ref: str, to: str, name: str | None = None, *, progress: Progress | bool = False
+    ) -> Model:
         """As `Models.quantize`; `progress` is called in the event loop."""
         transport = self._transport
-        return await transport.run(quantize_call(transport.config, ref, to, name, progress))
+        with _reports(progress) as told:
+            return await transport.run(quantize_call(transport.config, ref, to, name, told))
 
 
 class Processes(Group):
@@ -142,83 +156,6 @@ class AsyncProcesses(AsyncGroup):
     kill = Async(calls.kill_process)
     suspend = Async(jobs.suspend_process)
     resume = Async(jobs.resume_process)
-
-
-class Jobs(Group):
-    """`client.jobs`."""
-
-    submit = Sync(jobs.submit_job)
-    list = Sync(jobs.list_jobs)
-    show = Sync(jobs.show_job)
-    events = Sync(jobs.job_events)
-    cancel = Sync(jobs.cancel_job)
-    retry = Sync(jobs.retry_job)
-    remove = Sync(jobs.remove_job)
-    programs = Sync(jobs.list_programs)
-
-    def follow(
-        self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
-    ) -> Stream[JobEvent | JobReply]:
-        """Its log as it grows, then the job as it ended. Raises NotFound, OffsetLost."""
-        transport = self._transport
-        return transport.open(jobs.follow_job(transport.config, job_id, after=after, kinds=kinds))
-
-
-class AsyncJobs(AsyncGroup):
-    """`client.jobs`."""
-
-    submit = Async(jobs.submit_job)
-    list = Async(jobs.list_jobs)
-    show = Async(jobs.show_job)
-    events = Async(jobs.job_events)
-    cancel = Async(jobs.cancel_job)
-    retry = Async(jobs.retry_job)
-    remove = Async(jobs.remove_job)
-    programs = Async(jobs.list_programs)
-
-    async def follow(
-        self, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
-    ) -> AsyncStream[JobEvent | JobReply]:
-        """Its log as it grows, then the job as it ended. Raises NotFound, OffsetLost."""
-        transport = self._transport
-        call = jobs.follow_job(transport.config, job_id, after=after, kinds=kinds)
-        return await transport.open(call)
-
-
-class Tasks(Group):
-    """`client.tasks`."""
-
-    create = Sync(tasks.create_task)
-    list = Sync(tasks.list_tasks)
-    show = Sync(tasks.show_task)
-    cancel = Sync(tasks.cancel_task)
-    result = Sync(tasks.task_result)
-
-
-class AsyncTasks(AsyncGroup):
-    """`client.tasks`."""
-
-    create = Async(tasks.create_task)
-    list = Async(tasks.list_tasks)
-    show = Async(tasks.show_task)
-    cancel = Async(tasks.cancel_task)
-    result = Async(tasks.task_result)
-
-
-class Schedules(Group):
-    """`client.schedules`."""
-
-    list = Sync(jobs.list_schedules)
-    add = Sync(jobs.add_schedule)
-    remove = Sync(jobs.remove_schedule)
-
-
-class AsyncSchedules(AsyncGroup):
-    """`client.schedules`."""
-
-    list = Async(jobs.list_schedules)
-    add = Async(jobs.add_schedule)
-    remove = Async(jobs.remove_schedule)
 
 
 class Files(Group):
@@ -309,6 +246,7 @@ class Client:
     health = Sync(calls.health)
     ready = Sync(calls.ready)
     metrics = Sync(calls.metrics)
+    logs = Sync(logs.show_logs)
 
     def __init__(
         self,
@@ -325,6 +263,8 @@ class Client:
         self.processes = Processes(self._transport)
         self.jobs = Jobs(self._transport)
         self.tasks = Tasks(self._transport)
+        self.runs = Runs(self._transport)
+        self.evaluations = Evaluations(self._transport)
         self.schedules = Schedules(self._transport)
         self.files = Files(self._transport)
         self.keys = Keys(self._transport)
@@ -381,6 +321,11 @@ class Client:
             return self._transport.open(call)
         return self._transport.run(call)
 
+    def follow_logs(self, lines: int = 50) -> Stream[logs.Entry]:
+        """Its last lines, and each that comes, until one leaves. Raises PermissionDenied,
+        QuotaExceeded."""
+        return self._transport.open(logs.follow_logs(self._transport.config, lines))
+
     def close(self) -> None:
         """Close the connections. Idempotent."""
         self._transport.close()
@@ -403,6 +348,7 @@ class AsyncClient:
     health = Async(calls.health)
     ready = Async(calls.ready)
     metrics = Async(calls.metrics)
+    logs = Async(logs.show_logs)
 
     def __init__(
         self,
@@ -419,6 +365,8 @@ class AsyncClient:
         self.processes = AsyncProcesses(self._transport)
         self.jobs = AsyncJobs(self._transport)
         self.tasks = AsyncTasks(self._transport)
+        self.runs = AsyncRuns(self._transport)
+        self.evaluations = AsyncEvaluations(self._transport)
         self.schedules = AsyncSchedules(self._transport)
         self.files = AsyncFiles(self._transport)
         self.keys = AsyncKeys(self._transport)
@@ -478,6 +426,10 @@ class AsyncClient:
         if isinstance(call, StreamCall):
             return await self._transport.open(call)
         return await self._transport.run(call)
+
+    async def follow_logs(self, lines: int = 50) -> AsyncStream[logs.Entry]:
+        """As `Client.follow_logs`."""
+        return await self._transport.open(logs.follow_logs(self._transport.config, lines))
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""

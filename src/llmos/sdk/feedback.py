@@ -6,6 +6,7 @@ from llmos.abi.feedback import Feedback as Word
 from llmos.abi.feedback import FeedbackList, Rating
 from llmos.sdk.config import ClientConfig
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
+from llmos.sdk.shown import Listed
 from llmos.sdk.wire import Call, Request, WholeBody, decode, encode
 
 _PATH = "/os/v1/feedback"
@@ -23,13 +24,19 @@ def add_feedback(
     return Call(request, lambda: WholeBody(lambda b: decode(b, Word), config.max_answer_bytes))
 
 
-def list_feedback(config: ClientConfig, *, limit: int = 100) -> Call[list[Word]]:
+def list_feedback(config: ClientConfig, *, limit: int = 100) -> Call[Listed[Word]]:
     """What was said of one's tenant's answers, newest first; an administrator sees all."""
     request = Request("GET", f"{_PATH}?limit={limit}")
     return Call(
         request,
-        lambda: WholeBody(lambda b: decode(b, FeedbackList).feedback, config.max_answer_bytes),
+        lambda: WholeBody(
+            lambda b: Listed(decode(b, FeedbackList).feedback), config.max_answer_bytes
+        ),
     )
+
+
+def _words(body: bytes) -> Listed[Word]:
+    return Listed(decode(body, FeedbackList).feedback)
 
 
 class Feedback(Group):

@@ -13,6 +13,7 @@ import msgspec
 from llmos.errors import StorageError
 from llmos.sdk.calls import segment
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Listed
 from llmos.sdk.wire import Call, FileBody, Patience, Request, WholeBody, decode
 
 
@@ -64,7 +65,7 @@ def put_file(
     return Call(request, lambda: WholeBody(_file, config.max_answer_bytes))
 
 
-def list_files(config: ClientConfig, *, purpose: str | None = None) -> Call[list[File]]:
+def list_files(config: ClientConfig, *, purpose: str | None = None) -> Call[Listed[File]]:
     """Newest first."""
     query = urlencode({"purpose": purpose} if purpose else {})
     request = Request("GET", "/v1/files" + (f"?{query}" if query else ""))
@@ -110,5 +111,5 @@ def _file(body: bytes) -> File:
     return decode(body, File)
 
 
-def _page(body: bytes) -> list[File]:
-    return msgspec.convert(decode(body, dict[str, Any])["data"], list[File])
+def _page(body: bytes) -> Listed[File]:
+    return Listed(msgspec.convert(decode(body, dict[str, Any])["data"], list[File]))

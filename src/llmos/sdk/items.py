@@ -11,6 +11,7 @@ import msgspec
 
 from llmos.errors import LLMOSError
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Listed
 from llmos.sdk.wire import (
     Call,
     Patience,
@@ -20,6 +21,9 @@ from llmos.sdk.wire import (
     encode,
     error_from_envelope,
 )
+
+MOST, MOST_LINES = 200, 20
+"""Inputs that are shown, in a notebook and on a terminal."""
 
 
 class Datum(msgspec.Struct, frozen=True):
@@ -43,6 +47,28 @@ class Inferred(msgspec.Struct, frozen=True):
     prompt_tokens: int
     llmos: dict[str, Any]
 
+    def _repr_html_(self) -> str:
+        from llmos.sdk.draw.found import cell
+        from llmos.sdk.draw.sheet import note, sheet, table
+
+        rows = [(str(one.index), cell(one.output, one.error, one.note)) for one in self.data[:MOST]]
+        more = max(0, len(self.data) - MOST)
+        facts = f"{self.model} · {self.kind} · {len(self.data)} inputs"
+        return sheet(table(("input", "found"), rows, more), note(facts))
+
+    def __repr__(self) -> str:
+        from llmos.sdk.draw.columns import one_line
+        from llmos.sdk.draw.found import cell
+        from llmos.sdk.draw.words import plain
+
+        lines = [
+            f"{one.index}  {one_line(plain(cell(one.output, one.error, one.note).text))}"
+            for one in self.data[:MOST_LINES]
+        ]
+        more = len(self.data) - MOST_LINES
+        head = one_line(plain(f"{self.model}  {self.kind}  {len(self.data)} inputs"))
+        return "\n".join([f"<{head}>", *lines, *([f"… {more} more"] if more > 0 else [])])
+
 
 class Embeddings(msgspec.Struct, frozen=True):
     """A vector for each input, in their order."""
@@ -51,6 +77,10 @@ class Embeddings(msgspec.Struct, frozen=True):
     vectors: list[list[float]]
     prompt_tokens: int
     llmos: dict[str, Any]
+
+    def __repr__(self) -> str:
+        size = len(self.vectors[0]) if self.vectors else 0
+        return f"<{self.model!r}  {len(self.vectors)} vectors of {size} numbers>"
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -152,7 +182,7 @@ def rerank(
     *,
     top_n: int | None = None,
     llmos: Mapping[str, Any] | None = None,
-) -> Call[list[Ranked]]:
+) -> Call[Listed[Ranked]]:
     """`POST /v1/rerank`: documents by how well they answer a query, the best first."""
     body = {
         "model": model,
@@ -166,10 +196,10 @@ def rerank(
 
 def moderate(
     config: ClientConfig, texts: str | Sequence[str], *, model: str | None = None
-) -> Call[list[Moderation]]:
+) -> Call[Listed[Moderation]]:
     """`POST /v1/moderations`: what a registered classifier finds. Raises ModelNotFound."""
     body = {"input": texts if isinstance(texts, str) else list(texts), "model": model}
-    return _call(config, "/v1/moderations", body, lambda data: decode(data, _Moderations).results)
+    return _call(config, "/v1/moderations", body, _moderations)
 
 
 def _call(config: ClientConfig, path: str, body: dict[str, Any], parse: Any) -> Call[Any]:
@@ -211,6 +241,10 @@ def _embeddings(data: bytes) -> Embeddings:
     return Embeddings(answer.model, vectors, answer.usage.prompt_tokens, answer.llmos)
 
 
-def _ranking(data: bytes) -> list[Ranked]:
+def _ranking(data: bytes) -> Listed[Ranked]:
     results = decode(data, _Ranking).results
-    return [Ranked(result.index, result.relevance_score) for result in results]
+    return Listed(Ranked(result.index, result.relevance_score) for result in results)
+
+
+def _moderations(data: bytes) -> Listed[Moderation]:
+    return Listed(decode(data, _Moderations).results)

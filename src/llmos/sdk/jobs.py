@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 from llmos.abi.jobs import JobEvent, JobSpec, Schedule
 from llmos.abi.program import ProgramEntry
 from llmos.abi.syscall import Done
-from llmos.abi.syscall_jobs import JobEvents, JobList, JobReply, ProgramList, ScheduleList
+from llmos.abi.syscall_jobs import JobEvents, ProgramList, ScheduleList
 from llmos.errors import ServerUnreachable
 from llmos.sdk.calls import segment
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Job, Jobs, Listed
 from llmos.sdk.sse import SSEDecoder
 from llmos.sdk.wire import (
     Call,
@@ -29,7 +30,7 @@ from llmos.sdk.wire import (
 
 def submit_job(
     config: ClientConfig, spec: JobSpec, *, idempotency_key: str | None = None
-) -> Call[JobReply]:
+) -> Call[Job]:
     """Answered once the job is on disk; with an `idempotency_key` seen before, that job.
 
     Raises InvalidRequest, NotFound (`needs`, `files`), IdempotencyMismatch, QueueFull, DiskFull.
@@ -55,7 +56,7 @@ def list_jobs(
     parent: str | None = None,
     after: str | None = None,
     limit: int = 100,
-) -> Call[JobList]:
+) -> Call[Jobs]:
     """Newest first. `state` is one or several of abi.jobs.JobState, or `live`, `ended`; `after` is
     the last id of the page before. Raises InvalidRequest.
     """
@@ -63,25 +64,25 @@ def list_jobs(
     fields = {"state": ",".join(states), "program": program, "parent": parent, "after": after}
     query = urlencode({name: value for name, value in fields.items() if value} | {"limit": limit})
     request = Request("GET", f"/os/v1/jobs?{query}")
-    return Call(request, lambda: WholeBody(lambda b: decode(b, JobList), config.max_answer_bytes))
+    return Call(request, lambda: WholeBody(lambda b: decode(b, Jobs), config.max_answer_bytes))
 
 
-def show_job(config: ClientConfig, job_id: str) -> Call[JobReply]:
+def show_job(config: ClientConfig, job_id: str) -> Call[Job]:
     """A job and when it may end. Raises NotFound."""
     return _one(config, "GET", job_id)
 
 
-def cancel_job(config: ClientConfig, job_id: str) -> Call[JobReply]:
+def cancel_job(config: ClientConfig, job_id: str) -> Call[Job]:
     """End it and its children; a running program may put away what it has. Raises NotFound."""
     return _one(config, "POST", job_id, "/cancel")
 
 
-def retry_job(config: ClientConfig, job_id: str) -> Call[JobReply]:
+def retry_job(config: ClientConfig, job_id: str) -> Call[Job]:
     """Begin a job again that ended without success. Raises NotFound, Conflict."""
     return _one(config, "POST", job_id, "/retry")
 
 
-def remove_job(config: ClientConfig, job_id: str) -> Call[JobReply]:
+def remove_job(config: ClientConfig, job_id: str) -> Call[Job]:
     """Forget an ended job and all that is kept of it. Raises NotFound, Conflict."""
     return _one(config, "DELETE", job_id)
 
@@ -93,46 +94,48 @@ def job_events(
     after: int = 0,
     limit: int = 1000,
     kinds: Iterable[str] = (),
-) -> Call[list[JobEvent]]:
+) -> Call[Listed[JobEvent]]:
     """Its log after event `after`, oldest first. Raises NotFound, OffsetLost."""
     request = Request("GET", _events_path(job_id, after, kinds) + f"&limit={limit}")
     return Call(
         request,
-        lambda: WholeBody(lambda b: decode(b, JobEvents).events, config.max_answer_bytes),
+        lambda: WholeBody(lambda b: Listed(decode(b, JobEvents).events), config.max_answer_bytes),
     )
 
 
 def follow_job(
     config: ClientConfig, job_id: str, *, after: int = 0, kinds: Iterable[str] = ()
-) -> StreamCall[JobEvent | JobReply]:
+) -> StreamCall[JobEvent | Job]:
     """Its log as it grows; the last item is the job as it ended. Raises NotFound, OffsetLost."""
     path = _events_path(job_id, after, kinds) + "&follow=true"
     request = Request("GET", path, None, Patience.STREAM)
     return StreamCall(request, lambda: LogParser(config.max_event_bytes))
 
 
-def list_programs(config: ClientConfig) -> Call[list[ProgramEntry]]:
+def list_programs(config: ClientConfig) -> Call[Listed[ProgramEntry]]:
     """What jobs can run."""
     return Call(
         Request("GET", "/os/v1/programs"),
-        lambda: WholeBody(lambda b: decode(b, ProgramList).programs, config.max_answer_bytes),
+        lambda: WholeBody(
+            lambda b: Listed(decode(b, ProgramList).programs), config.max_answer_bytes
+        ),
     )
 
 
-def list_schedules(config: ClientConfig) -> Call[list[Schedule]]:
+def list_schedules(config: ClientConfig) -> Call[Listed[Schedule]]:
     """Schedules one may see."""
     return _schedules(config, Request("GET", "/os/v1/schedules"))
 
 
 def add_schedule(
     config: ClientConfig, cron: str, spec: JobSpec, *, timezone: str = "UTC"
-) -> Call[list[Schedule]]:
+) -> Call[Listed[Schedule]]:
     """Submit `spec` whenever `cron` (five fields, in `timezone`) says so. Raises InvalidRequest."""
     body: Mapping[str, Any] = {"cron": cron, "spec": spec_body(spec), "timezone": timezone}
     return _schedules(config, Request("POST", "/os/v1/schedules", encode(body)))
 
 
-def remove_schedule(config: ClientConfig, schedule_id: str) -> Call[list[Schedule]]:
+def remove_schedule(config: ClientConfig, schedule_id: str) -> Call[Listed[Schedule]]:
     """End a schedule; jobs it has made are left alone. Raises NotFound."""
     return _schedules(config, Request("DELETE", f"/os/v1/schedules/{segment(schedule_id)}"))
 
@@ -154,14 +157,14 @@ class LogParser:
         self._decoder = SSEDecoder(max_event_bytes)
         self._is_done = False
 
-    def feed(self, data: bytes) -> list[JobEvent | JobReply]:
-        items: list[JobEvent | JobReply] = []
+    def feed(self, data: bytes) -> list[JobEvent | Job]:
+        items: list[JobEvent | Job] = []
         for event in self._decoder.feed(data):
             if event.event == "error":
                 raise error_from_envelope(decode(event.data, dict[str, Any]))
             if event.event == "done":
                 self._is_done = True
-                items.append(decode(event.data, JobReply))
+                items.append(decode(event.data, Job))
             else:
                 items.append(decode(event.data, JobEvent))
         return items
@@ -171,13 +174,21 @@ class LogParser:
             raise ServerUnreachable("the connection broke off before the log was complete")
 
 
-def _one(config: ClientConfig, method: str, job_id: str, tail: str = "") -> Call[JobReply]:
+def _one(config: ClientConfig, method: str, job_id: str, tail: str = "") -> Call[Job]:
     request = Request(method, f"/os/v1/jobs/{segment(job_id)}{tail}")
     return Call(request, lambda: WholeBody(_reply, config.max_answer_bytes))
 
 
-def _reply(body: bytes) -> JobReply:
-    return decode(body, JobReply)
+def _programs(body: bytes) -> Listed[ProgramEntry]:
+    return Listed(decode(body, ProgramList).programs)
+
+
+def _schedules_of(body: bytes) -> Listed[Schedule]:
+    return Listed(decode(body, ScheduleList).schedules)
+
+
+def _reply(body: bytes) -> Job:
+    return decode(body, Job)
 
 
 def _events_path(job_id: str, after: int, kinds: Iterable[str]) -> str:
@@ -187,10 +198,12 @@ def _events_path(job_id: str, after: int, kinds: Iterable[str]) -> str:
     return f"/os/v1/jobs/{segment(job_id)}/events?{urlencode(query)}"
 
 
-def _schedules(config: ClientConfig, request: Request) -> Call[list[Schedule]]:
+def _schedules(config: ClientConfig, request: Request) -> Call[Listed[Schedule]]:
     return Call(
         request,
-        lambda: WholeBody(lambda b: decode(b, ScheduleList).schedules, config.max_answer_bytes),
+        lambda: WholeBody(
+            lambda b: Listed(decode(b, ScheduleList).schedules), config.max_answer_bytes
+        ),
     )
 
 

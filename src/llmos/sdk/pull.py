@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from llmos.abi.ids import new_id
-from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.registry import PullProgress
 from llmos.abi.syscall import PullModel
 from llmos.errors import LLMOSError, NotFound, ServerUnreachable, StorageError
 from llmos.sdk.calls import discard_upload, model_path, upload_file
 from llmos.sdk.config import ClientConfig
+from llmos.sdk.shown import Model
 from llmos.sdk.sse import SSEDecoder
 from llmos.sdk.wire import (
     Call,
@@ -31,7 +32,7 @@ from llmos.sdk.wire import (
 )
 
 Progress = Callable[[PullProgress], None]
-Steps = Generator[Call[Any], Any, ModelVersion]
+Steps = Generator[Call[Any], Any, Model]
 
 
 def pull(config: ClientConfig, is_local: bool, wish: PullModel, progress: Progress) -> Steps:
@@ -42,7 +43,7 @@ def pull(config: ClientConfig, is_local: bool, wish: PullModel, progress: Progre
     """
     source, replace = wish.source, msgspec.structs.replace
     if not source.startswith("file:"):
-        version: ModelVersion = yield pull_call(config, wish, progress)
+        version: Model = yield pull_call(config, wish, progress)
         return version
     path = Path(source.removeprefix("file:").removeprefix("//")).expanduser().absolute()
     if not path.exists():
@@ -95,7 +96,7 @@ def _discard(config: ClientConfig, upload_id: str) -> Generator[Call[Any], Any, 
         return  # the server collects uploads that nobody pulls; the first error is the one to tell
 
 
-def pull_call(config: ClientConfig, wish: PullModel, progress: Progress) -> Call[ModelVersion]:
+def pull_call(config: ClientConfig, wish: PullModel, progress: Progress) -> Call[Model]:
     """`POST /os/v1/models`: events `progress`, then `done` or `error`."""
     remote = msgspec.to_builtins(wish.options.remote)
     fields = {"name": wish.name, "driver": wish.options.driver, "remote": remote}
@@ -106,7 +107,7 @@ def pull_call(config: ClientConfig, wish: PullModel, progress: Progress) -> Call
 
 def quantize_call(
     config: ClientConfig, ref: str, to: str, name: str | None, progress: Progress
-) -> Call[ModelVersion]:
+) -> Call[Model]:
     """`POST /os/v1/models/REF/quantize`: events as of a pull."""
     body = {"to": to} if name is None else {"to": to, "name": name}
     request = Request("POST", model_path(ref, "/quantize"), encode(body), Patience.LONG)
@@ -119,18 +120,18 @@ class PullReader:
     def __init__(self, max_event_bytes: int, progress: Progress) -> None:
         self._decoder = SSEDecoder(max_event_bytes)
         self._progress = progress
-        self._version: ModelVersion | None = None
+        self._version: Model | None = None
 
     def feed(self, data: bytes) -> None:
         for event in self._decoder.feed(data):
             if event.event == "progress":
                 self._progress(decode(event.data, PullProgress))
             elif event.event == "done":
-                self._version = decode(event.data, ModelVersion)
+                self._version = decode(event.data, Model)
             elif event.event == "error":
                 raise error_from_envelope(decode(event.data, dict[str, Any]))
 
-    def finish(self) -> ModelVersion:
+    def finish(self) -> Model:
         if self._version is None:
             raise ServerUnreachable("the connection broke off before the pull was complete")
         return self._version

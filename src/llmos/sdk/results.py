@@ -66,3 +66,25 @@ class Completion(msgspec.Struct, frozen=True):
     def finish_reason(self) -> str | None:
         """Why the first choice ended."""
         return self.choices[0].finish_reason
+
+    def _repr_html_(self) -> str:
+        from llmos.sdk.draw.sheet import heading, note, said, sheet
+
+        is_one = len(self.choices) == 1
+        parts = [
+            ("" if is_one else heading(f"choice {choice.index}")) + said(choice.text)
+            for choice in self.choices
+        ]
+        return sheet(*parts, note(self._facts()))
+
+    def __repr__(self) -> str:
+        from llmos.sdk.draw.cards import short
+        from llmos.sdk.draw.columns import one_line
+        from llmos.sdk.draw.words import plain
+
+        texts = "  ".join(repr(short(choice.text)) for choice in self.choices)
+        return f"<{one_line(plain(f'{texts}  {self._facts()}'))}>"
+
+    def _facts(self) -> str:
+        tokens = f"{self.usage.prompt_tokens} + {self.usage.completion_tokens} tokens"
+        return f"{self.model} · {tokens} · {self.choices[0].finish_reason or 'open'}"

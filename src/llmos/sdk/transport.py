@@ -158,6 +158,17 @@ class Stream(Generic[T]):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def show(self) -> Any:
+        """Watch it to its end: pieces of text as they come on a terminal, an answer or curves that
+        grow in a notebook. Returns all of it: an `Answer`, or of a job's log the `Run`."""
+        from llmos.sdk.live import show
+
+        with self:
+            return show(self)
+
+    def _ipython_display_(self) -> None:
+        self.show()  # the last line of a notebook's cell
+
     def close(self) -> None:
         """Leave the stream; the server ends the request. Idempotent."""
         self._items.close()
@@ -273,6 +284,13 @@ class AsyncStream(Generic[T]):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    async def show(self) -> Any:
+        """As `Stream.show`."""
+        from llmos.sdk.live import show_async
+
+        async with self:
+            return await show_async(self)
 
     async def aclose(self) -> None:
         """Leave the stream; the server ends the request. Idempotent."""

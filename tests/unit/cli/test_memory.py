@@ -13,7 +13,7 @@ from llmos.abi.syscall import ReplicaInfo
 from llmos.api.bodies.admin import MAX_KEEP_ALIVE_S
 from llmos.cli.duration import FOREVER_S, parse_duration
 from llmos.cli.memory import blocks, kept
-from llmos.cli.text import _width
+from llmos.sdk.draw.columns import width_of
 from llmos.sdk.wire import from_wire
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk.fake import MEMORY, Server
@@ -74,8 +74,8 @@ def test_tables_fit_their_screen(width: int) -> None:
     *_, replicas = shown(width)
     cpu = shown(width)[0]
     if width >= 80:
-        assert max(map(_width, replicas)) <= width
-    assert max(map(_width, cpu[1:])) <= width
+        assert max(map(width_of, replicas)) <= width
+    assert max(map(width_of, cpu[1:])) <= width
     assert cpu[2].endswith("2.9 GB")  # numbers are never cut
     assert "unparking" in replicas[1]
 

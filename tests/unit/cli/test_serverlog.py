@@ -6,10 +6,12 @@ import itertools
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
-from llmos.cli import serverlog
+from llmos.telemetry import logtail
 from tests.unit.cli.conftest import Run
+from tests.unit.sdk.fake import Pieces, Server, refusal, sse
 
 
 def line(number: int, level: str = "info", **extra: object) -> str:
@@ -59,11 +61,22 @@ def test_no_log_is_said(llmos: Run, home: Path) -> None:
     assert "no server has run" in refused.error["message"]
 
 
-def test_a_server_elsewhere_has_its_log_there(
-    llmos: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_elsewhere_is_asked_for_its_log(
+    llmos: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLMOS_URL", "http://127.0.0.1:1")
-    assert "on its own machine" in llmos("logs", "--json").error["message"]
+    monkeypatch.setenv("LLMOS_URL", "http://server.test")
+    told = [json.loads(line(1)), json.loads(line(2, "error"))]
+    server.routes["GET /os/v1/logs"] = httpx.Response(200, json={"entries": told})
+    shown = llmos("logs", "-n", "7", "--level", "warning")
+    assert [text.split()[-1] for text in shown.out.splitlines()] == ["m2"]
+    assert server.requests[-1].url.params["lines"] == "7"
+    server.routes["GET /os/v1/logs"] = lambda _: httpx.Response(200, stream=Pieces(sse(*told)))
+    shown = llmos("logs", "--follow")
+    assert [text.split()[-1] for text in shown.out.splitlines()] == ["m1", "m2"]
+    assert "stopped" in shown.err
+    assert server.requests[-1].url.params["follow"] == "true"
+    server.routes["GET /os/v1/logs"] = refusal(403, "permission_denied")
+    assert llmos("logs", "--json").error["code"] == "permission_denied"
 
 
 def test_following_goes_on_through_a_rotation_and_waits_for_whole_lines(log: Path) -> None:
@@ -90,12 +103,14 @@ def test_following_goes_on_through_a_rotation_and_waits_for_whole_lines(log: Pat
     def pause() -> None:
         next(acts)()
 
-    found = serverlog.entries(log, 1, follow=True, pause=pause)
+    found = logtail.entries(log, 1, follow=True, pause=pause)
     taken = [entry["message"] for entry in itertools.islice(found, 5)]
     assert taken == ["m9", "m10", "m11", "m12", "m13"]
 
 
 def test_of_a_huge_log_only_the_end_is_read(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serverlog, "TAIL_BYTES", 3 * len(line(1)) + 5)
-    found = [entry["message"] for entry in serverlog.entries(log, 100, follow=False)]
+    monkeypatch.setattr(logtail, "TAIL_BYTES", 3 * len(line(1)) + 5)
+    found = [
+        entry["message"] for entry in logtail.entries(log, 100, follow=False, pause=lambda: None)
+    ]
     assert found == ["m7", "m8", "m9"]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmos.cli.text import _width, age, count, narrowed, one_line, size, table, visible
+from llmos.cli.text import age, count, narrowed, one_line, size, table, visible
+from llmos.sdk.draw.columns import width_of
 
 
 @settings(max_examples=100, deadline=None)
@@ -83,7 +84,7 @@ def test_a_table_is_narrowed_by_its_elastic_columns_alone() -> None:
 
     assert shown(80) == table(headers, rows).splitlines()
     for width in (22, 18, 13):
-        assert max(map(_width, shown(width))) <= width
+        assert max(map(width_of, shown(width))) <= width
     assert shown(22)[1] == "1   模型模型模型  bec…"
     assert shown(13)[1] == "1   模…   be…"
-    assert max(map(_width, shown(3))) == 13  # no column below its header
+    assert max(map(width_of, shown(3))) == 13  # no column below its header

@@ -15,8 +15,8 @@ from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import ProcessInfo, ReplicaInfo, StatusInfo
 from llmos.cli.frame import Frame, Meter, bar, lines
 from llmos.cli.keyboard import keyboard
-from llmos.cli.text import _width
 from llmos.cli.top import HELP, Screen, _paint
+from llmos.sdk.draw.columns import width_of
 from llmos.sdk.wire import from_wire
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk.fake import PROCESS, STATUS, Server, refusal
@@ -57,7 +57,7 @@ def served(server: Server) -> Server:
 def test_a_frame_fits_its_screen(width: int, height: int, num_processes: int) -> None:
     made = lines(frame(num_processes), "http://127.0.0.1:8400", width, height)
     assert len(made) <= height
-    assert {_width(line.text) for line in made} == {width}
+    assert {width_of(line.text) for line in made} == {width}
     assert not any("\x1b" in line.text for line in made)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llmos.abi.inference import Usage
-from llmos.console.views import amounts
-from llmos.console.views.answer import Answer
+from llmos.sdk.answer import Answer
+from llmos.sdk.draw import amounts
 from llmos.sdk.results import Chunk, ToolDelta
 
 

@@ -9,6 +9,7 @@ from llmos.abi.evals import EVALUATE
 from llmos.abi.jobs import JobRecord, JobSpec, JobState
 from llmos.abi.principal import Principal
 from llmos.console.views import evals
+from llmos.sdk.draw import scores
 
 
 def _job(number: int, value: float | None, *, higher: bool = True, **row: Any) -> JobRecord:
@@ -31,10 +32,10 @@ def test_worse_is_beyond_chance() -> None:
     def difference(low: float, high: float) -> dict[str, Any]:
         return {"value": (low + high) / 2, "low": low, "high": high}
 
-    assert evals.worse({"difference": difference(-0.3, -0.1)})
-    assert not evals.worse({"difference": difference(-0.3, 0.1)})
-    assert evals.worse({"difference": difference(0.1, 0.3), "higher_is_better": False})
-    assert not evals.worse({})
+    assert scores.worse({"difference": difference(-0.3, -0.1)})
+    assert not scores.worse({"difference": difference(-0.3, 0.1)})
+    assert scores.worse({"difference": difference(0.1, 0.3), "higher_is_better": False})
+    assert not scores.worse({})
     job = _job(1, 0.5, low=0.4, high=0.6, difference=difference(-0.3, -0.1))
     cells = evals.cells(job, {"chip": "x"}, {"worse": "worse", "kept": "kept"})
     assert cells["change"] == {"chip": "-0.2 worse", "tone": "bad"}
@@ -44,10 +45,10 @@ def test_worse_is_beyond_chance() -> None:
 
 def test_a_matrix_is_drawn_where_there_is_one() -> None:
     report = {"labels": ["<a>", "b"], "confusion": [[3, 1], [0, 4]]}
-    drawn = evals.confusion(json.dumps(report).encode(), "t")
+    drawn = scores.confusion(json.dumps(report).encode(), "t")
     assert "&lt;a&gt;" in drawn
     assert drawn.count('class="right"') == 2
     many = {"labels": ["x"] * 50, "confusion": [[0] * 50] * 50}
     for nothing in ({}, {"labels": ["a"]}, many):
-        assert evals.confusion(json.dumps(nothing).encode(), "t") == ""
-    assert evals.confusion(b"{", "t") == ""
+        assert scores.confusion(json.dumps(nothing).encode(), "t") == ""
+    assert scores.confusion(b"{", "t") == ""

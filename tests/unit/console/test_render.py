@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos.console.render import plain, to_html
+from llmos.console.render import to_html
+from llmos.sdk.draw.words import plain
 
 HARMLESS = {
     "p",

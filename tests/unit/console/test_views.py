@@ -15,10 +15,12 @@ from llmos.abi.settings import SettingInfo
 from llmos.abi.syscall import Decided, ProcessInfo, ProcessStory, ReplicaInfo, StatusInfo
 from llmos.abi.syscall_jobs import JobReply
 from llmos.console.config import ConsoleConfig
-from llmos.console.views import charts, models, overview, runs, settings, talk, tasks
-from llmos.console.views.processes import PAGE_SIZE, Query, select, short, stays, timeline
+from llmos.console.views import models, overview, runs, settings, talk, tasks
+from llmos.console.views.processes import PAGE_SIZE, Query, select, short
 from llmos.errors import InvalidRequest
 from llmos.library.catalogue import search
+from llmos.sdk.draw import charts, curves
+from llmos.sdk.draw.life import stays, timeline
 
 NS = 1_000_000_000
 
@@ -401,7 +403,7 @@ def _event(number: int, kind: str, **value: Any) -> JobEvent:
 
 
 def test_a_run_log_makes_curves_and_samples() -> None:
-    log = runs.RunLog()
+    log = curves.RunLog()
     assert log.feed(
         [
             _event(1, "metric", step=1, loss=2.0, epoch=0.1, name="x", ok=True),
@@ -416,11 +418,13 @@ def test_a_run_log_makes_curves_and_samples() -> None:
     assert log.curves["loss"] == [(1.0, 2.0), (2.0, 1.0)]
     assert log.curves["validation loss"] == [(2.0, 1.5)]
     assert log.curves["pressure"] == [(0.0, 1.0)]
-    assert runs.names_of([log])[:2] == ["loss", "validation loss"]
+    assert curves.names_of([log])[:2] == ["loss", "validation loss"]
     assert runs.sample_text(log.samples[0][1]) == "text: hi  ·  label: a"
     assert not log.feed([])
     assert "loss 1" in runs.last_values(log)
-    assert [line.name for line in runs.lines_of("loss", [("r", log), ("s", runs.RunLog())])] == [
+    assert [
+        line.name for line in curves.lines_of("loss", [("r", log), ("s", curves.RunLog())])
+    ] == [
         "r",
         "s",
     ]
@@ -429,8 +433,8 @@ def test_a_run_log_makes_curves_and_samples() -> None:
 def test_long_curves_are_thinned_and_keep_their_spikes() -> None:
     points = [(float(x), 1.0) for x in range(100_000)]
     points[54_321] = (54_321.0, 99.0)
-    kept = runs.thinned(points)
-    assert len(kept) <= runs.MAX_POINTS + 1
+    kept = curves.thinned(points)
+    assert len(kept) <= curves.MAX_POINTS + 1
     assert (54_321.0, 99.0) in kept
     assert kept[-1] == points[-1]
     assert kept == sorted(kept)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from nicegui import ui
 
 from llmos.console.frame import fail
 from llmos.console.page import Visit
-from llmos.console.render import plain, to_html
-from llmos.console.views import amounts
-from llmos.console.views.answer import Answer
+from llmos.console.render import to_html
+from llmos.console.views.talk import finding
+from llmos.console.views.transcript import Turn
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
+from llmos.sdk.answer import Answer, ToolUse
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.words import plain
 from llmos.sdk.results import Chunk
 
 
@@ -46,20 +50,34 @@ class Bubble:
             self._painted_s = now
             self._pause_s = max(self._visit.config.paint_s, 10 * took_s)
 
-    def finish(self, error: LLMOSError | None = None) -> None:
-        """It is complete, or was ended by `error`."""
+    def finish(self, problem: str = "") -> None:
+        """It is complete, or was ended by a problem."""
         self._paint()
+        self._close(problem)
+
+    def restore(self, turn: Turn) -> None:
+        """An answer of before, as it was kept."""
+        self.answer.text, self.answer.request_id = turn.text, turn.request_id
+        for place, call in enumerate(turn.calls):
+            self.answer.calls[place] = ToolUse(call.id, call.name, call.arguments)
+        self.answer.first_s = self.answer.asked_s
+        self.answer.is_stopped = not (turn.facts or turn.problem)
+        self._paint()
+        self._facts.say(turn.facts or facts(self._visit, self.answer))
+        self._close(turn.problem)
+
+    def _close(self, problem: str) -> None:
         self._wait.set_visibility(False)
         label(self._text, aria_busy="false")
-        if error is not None:
+        if problem:
             with self._calls:
-                Tag("p", self._visit.texts.error(error), "problem", role="alert")
+                Tag("p", problem, "problem", role="alert")
         self._offer()
 
-    def show(self, markup: str) -> None:
-        """What is no text of a model: made by us, every word in it escaped."""
+    def show(self, output: Any) -> None:
+        """What is no text of a model but what it found in an input."""
         self._wait.set_visibility(False)
-        self._text.set_content(markup)
+        self._text.set_content(finding(output))
         label(self._text, aria_busy="false")
         self._facts.say(amounts.span(time.monotonic() - self.answer.asked_s))
 

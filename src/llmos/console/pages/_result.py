@@ -14,9 +14,9 @@ from llmos.console.grid import Grid
 from llmos.console.page import Visit
 from llmos.console.pane import Pane
 from llmos.console.views import tasks as view
-from llmos.console.views.charts import bars
 from llmos.console.widgets import Tag, drawing, label
 from llmos.errors import LLMOSError
+from llmos.sdk.draw.charts import bars
 
 
 class _Enough(Exception):

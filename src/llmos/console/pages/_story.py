@@ -13,10 +13,11 @@ from llmos.abi.syscall import ProcessInfo, ProcessStory
 from llmos.console.frame import fail
 from llmos.console.page import Visit
 from llmos.console.pane import Pane
-from llmos.console.views import amounts
-from llmos.console.views.processes import ENDED, NS, stays, timeline
+from llmos.console.views.processes import ENDED
 from llmos.console.widgets import Tag, drawing
 from llmos.errors import LLMOSError
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.life import NS, stays, timeline
 
 HELD = frozenset({"suspended", "suspending"})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
+import json
 from typing import Any
 
 from nicegui import events, ui
@@ -13,7 +14,8 @@ from llmos.abi.principal import ServiceClass
 from llmos.console.frame import fail
 from llmos.console.page import Page, Visit
 from llmos.console.pages._voice import Voice
-from llmos.console.views.talk import Speaker, sampling, speakers
+from llmos.console.views.talk import Picture, Speaker, sampling, speakers
+from llmos.console.views.transcript import STORED_AS, Transcript, owner_of, pack, unpack
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
 
@@ -34,7 +36,7 @@ class Chat:
     def __init__(self, visit: Visit, found: dict[str, Speaker]) -> None:
         self._visit = visit
         self._found = found
-        self._image: bytes | None = None
+        self._picture: Picture | None = None
         self._given: dict[str, Any] = {"class": ServiceClass.INTERACTIVE.name.lower()}
         names = [name for name in found if found[name].talks] or list(found)
         texts = visit.texts
@@ -51,10 +53,10 @@ class Chat:
             with self._side:
                 self._parameters()
         self._greet()
-        for voice in self._voices():
-            voice.choice.on_value_change(self._adapt)
-        self._adapt()
         ui.context.client.on_delete(self._stop)
+        self._owner = owner_of(visit.session.key)
+        if visit.config.max_transcript_chars:
+            ui.timer(0, self._restore, once=True)
 
     def _voices(self) -> tuple[Voice, Voice]:
         return self._first, self._second
@@ -117,21 +119,21 @@ class Chat:
     def _parameters(self) -> None:
         texts = self._visit.texts
         Tag("h2", texts("chat.parameters"))
-        self._keep("system", ui.textarea(texts("param.system")).props("outlined dense autogrow"))
+        self._take("system", ui.textarea(texts("param.system")).props("outlined dense autogrow"))
         for name, low, high, step in NUMBERS:
             field = ui.number(texts("param." + name), min=low, max=high, step=step)
-            self._keep(name, field.props("outlined dense clearable"))
+            self._take(name, field.props("outlined dense clearable"))
         names = [one.name.lower() for one in ServiceClass]
         choice = ui.select(
             {name: texts("class." + name) for name in names},
             label=texts("param.class"),
             value=self._given["class"],
         )
-        self._keep("class", choice.props("outlined dense options-dense"))
+        self._take("class", choice.props("outlined dense options-dense"))
         tools = ui.textarea(texts("param.tools")).props("outlined dense autogrow")
-        self._keep("tools", tools.classes("code"))
+        self._take("tools", tools.classes("code"))
 
-    def _keep(self, name: str, field: ValueElement[Any]) -> None:
+    def _take(self, name: str, field: ValueElement[Any]) -> None:
         """What is in a field is given with the next message."""
         field.on_value_change(lambda event: self._given.update({name: event.value}))
 
@@ -146,15 +148,35 @@ class Chat:
                         "outline no-caps"
                     )
 
-    def _adapt(self) -> None:
-        """An image only where somebody looks at it."""
-        self._attach.set_visibility(any(voice.speaker.looks for voice in self._open()))
+    async def _restore(self) -> None:
+        """Go on where this tab was."""
+        try:
+            text = await ui.run_javascript(f"return sessionStorage.getItem('{STORED_AS}')")
+        except TimeoutError:  # the page is gone again
+            return
+        kept = unpack(text, self._owner, self._visit.config.max_transcript_chars)
+        if kept is None or any(voice.kept().turns for voice in self._voices()):
+            return
+        for voice, side in zip(self._voices(), kept.sides, strict=False):
+            voice.restore(side)
+        if kept.compared:
+            self._toggle()
+
+    def _keep(self) -> None:
+        """The tab keeps what was said; a browser that lets nobody keep anything is no reason to
+        fail."""
+        if self._visit.config.max_transcript_chars:
+            sides = [voice.kept() for voice in self._voices()]
+            kept = Transcript(self._owner, sides, self._second.is_open)
+            text = json.dumps(pack(kept, self._visit.config.max_transcript_chars))
+            ui.run_javascript(
+                f"try {{ sessionStorage.setItem('{STORED_AS}', {text}) }} catch (error) {{}}"
+            )
 
     def _toggle(self) -> None:
         shown = not self._second.is_open
         self._second.show(shown)
         self._compare.set_text(self._visit.texts("chat.compare_end" if shown else "chat.compare"))
-        self._adapt()
 
     def _toggle_parameters(self) -> None:
         self._side.classes(toggle="open")
@@ -163,6 +185,7 @@ class Chat:
     def _renew(self) -> None:
         for voice in self._voices():
             voice.forget()
+        self._keep()
         self._words.run_method("focus")
 
     def _stop(self) -> None:
@@ -170,20 +193,19 @@ class Chat:
             voice.stop()
 
     async def _add_image(self, event: events.UploadEventArguments) -> None:
-        self._image = await event.file.read()
         kind = event.file.content_type
+        self._picture = picture = Picture(await event.file.read(), kind, event.file.name)
         self._upload.reset()
         self._preview.clear()
         with self._preview:
             if kind in {"image/png", "image/jpeg", "image/webp", "image/gif"}:
-                source = f"data:{kind};base64,{base64.b64encode(self._image).decode()}"
-                Tag("img", src=source, alt=event.file.name)
-            Tag("span", event.file.name)
+                Tag("img", src=picture.url, alt=picture.name)
+            Tag("span", picture.name)
             icon_button("close", self._visit.texts("chat.image_drop"), self._drop_image)
         self._preview.set_visibility(True)
 
     def _drop_image(self) -> None:
-        self._image = None
+        self._picture = None
         self._preview.set_visibility(False)
 
     async def _suggest(self, key: str) -> None:
@@ -191,8 +213,8 @@ class Chat:
         await self._send()
 
     async def _send(self) -> None:
-        words, image = (self._words.value or "").strip(), self._image
-        if self._halt.visible or not (words or image):
+        words, picture = (self._words.value or "").strip(), self._picture
+        if self._halt.visible or not (words or picture):
             return
         voices = self._open()
         texts, limit = self._visit.texts, self._visit.config.max_message_chars
@@ -200,7 +222,7 @@ class Chat:
             ui.notify(texts("chat.too_long", num=limit), type="warning", position="top")
             return
         for voice in voices:
-            if voice.speaker.looks and image is None:
+            if voice.speaker.looks and picture is None:
                 needed = texts("chat.image_needed", model=voice.speaker.name)
                 ui.notify(needed, type="warning", position="top")
                 return
@@ -213,10 +235,15 @@ class Chat:
         self._drop_image()
         self._busy(True)
         system = self._given.get("system") or ""
+        asked = [asyncio.ensure_future(v.ask(words, picture, system, how)) for v in voices]
+        await asyncio.sleep(0)  # each has its turn now: a reload meanwhile finds what was said
+        self._keep()
         try:
-            await asyncio.gather(*(voice.ask(words, image, system, how) for voice in voices))
+            await asyncio.gather(*asked)
         finally:
             self._busy(False)
+            with contextlib.suppress(RuntimeError):  # the page itself may be gone
+                self._keep()
 
     def _busy(self, busy: bool) -> None:
         self._go.set_visibility(not busy)

@@ -10,9 +10,10 @@ from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
 from llmos.console.pane import Pane
 from llmos.console.views import evals
-from llmos.console.views.processes import tone
 from llmos.console.widgets import Tag, drawing
 from llmos.errors import LLMOSError
+from llmos.sdk.draw.life import tone
+from llmos.sdk.draw.scores import confusion
 
 COLUMNS = (
     ("name", ""),
@@ -78,7 +79,7 @@ class Evaluate:
             fail(self._visit, error)
             return
         title = self._visit.texts("eval.confusion")
-        self._matrix.set_content(evals.confusion(bytes(data), title))
+        self._matrix.set_content(confusion(bytes(data), title))
 
 
 def _columns(visit: Visit, columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:

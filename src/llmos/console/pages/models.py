@@ -16,10 +16,10 @@ from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
 from llmos.console.pane import Pane
 from llmos.console.views import models as view
-from llmos.console.views.processes import tone
 from llmos.console.widgets import Tag, label
 from llmos.errors import LLMOSError, PermissionDenied
 from llmos.library.catalogue import search
+from llmos.sdk.draw.life import tone
 
 COLUMNS = (
     ("model", ""),

@@ -12,11 +12,11 @@ from llmos.abi.syscall import ReplicaInfo, StatusInfo
 from llmos.console.grid import Grid
 from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
-from llmos.console.views import amounts
-from llmos.console.views.charts import Line, line_chart, part_list, stacked_bar
 from llmos.console.views.overview import CLASSES, SpeedLog, alerts, ledger
-from llmos.console.views.processes import tone
 from llmos.console.widgets import Tag, drawing
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.charts import Line, line_chart, part_list, stacked_bar
+from llmos.sdk.draw.life import tone
 
 TILES = ("speed", "running", "waiting", "memory", "uptime")
 

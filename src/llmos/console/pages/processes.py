@@ -13,10 +13,11 @@ from llmos.console.grid import Grid
 from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
 from llmos.console.pages._story import StoryPane
-from llmos.console.views import amounts
-from llmos.console.views.processes import GROUPS, NS, Query, Shown, select, short, tone
+from llmos.console.views.processes import GROUPS, Query, Shown, select, short
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.life import NS, tone
 
 COLUMNS = (
     ("process", ""),

@@ -17,10 +17,10 @@ from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
 from llmos.console.pages._result import ResultPane
 from llmos.console.views import tasks as view
-from llmos.console.views.processes import tone
 from llmos.console.views.talk import speakers
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
+from llmos.sdk.draw.life import tone
 
 COLUMNS = (
     ("name", ""),

@@ -11,13 +11,14 @@ from llmos.console.frame import fail
 from llmos.console.grid import Grid
 from llmos.console.live import keep_live
 from llmos.console.page import Page, Visit
-from llmos.console.views import amounts, runs
-from llmos.console.views.charts import legend, line_chart
-from llmos.console.views.processes import tone
-from llmos.console.views.runs import RunLog
+from llmos.console.views import runs
 from llmos.console.views.tasks import done_share
 from llmos.console.widgets import Tag, drawing
 from llmos.errors import LLMOSError
+from llmos.sdk.draw import amounts, curves
+from llmos.sdk.draw.charts import legend, line_chart
+from llmos.sdk.draw.curves import RunLog
+from llmos.sdk.draw.life import tone
 
 COLUMNS = (
     ("name", ""),
@@ -86,7 +87,7 @@ class Training:
 
     def _draw(self) -> None:
         chosen = [(self._name(one), self._logs[one]) for one in self._chosen if one in self._logs]
-        names = runs.names_of(log for _, log in chosen)[:MAX_CHARTS]
+        names = curves.names_of(log for _, log in chosen)[:MAX_CHARTS]
         if list(self._places) != names:
             self._charts.clear()
             self._places, self._drawn = {}, {}
@@ -97,7 +98,7 @@ class Training:
                         self._places[name] = drawing()
         for name, place in self._places.items():
             chart = line_chart(
-                runs.lines_of(name, chosen), name, from_zero=False, y_text=lambda y: f"{y:.3g}"
+                curves.lines_of(name, chosen), name, from_zero=False, y_text=lambda y: f"{y:.3g}"
             )
             self._put(name, place, chart)
         self._put("", self._legend, legend([name for name, _ in chosen]) if chosen else "")

@@ -8,9 +8,9 @@ from typing import Any
 
 from llmos.abi.registry import ModelVersion, PullProgress
 from llmos.abi.syscall import ReplicaInfo
-from llmos.console.views import amounts
 from llmos.errors import InvalidRequest
 from llmos.library.catalogue import Entry, entry_of
+from llmos.sdk.draw import amounts
 
 MAX_KNOWN = 200
 NS = 1_000_000_000

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from llmos.abi.memory import DeviceMemory, Holding, MemoryInfo
 from llmos.abi.principal import ServiceClass
 from llmos.abi.syscall import ReplicaInfo, StatusInfo
-from llmos.console.views import amounts
-from llmos.console.views.charts import NUM_COLORS, Part, Point
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.charts import NUM_COLORS, Part, Point
 
 CLASSES = tuple(c.name.lower() for c in sorted(ServiceClass, reverse=True))
 NUM_POINTS = 180

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,7 @@ from typing import Any
 from llmos.abi.inference import GENERATE
 from llmos.abi.registry import ModelVersion
 from llmos.errors import InvalidRequest
-
-MAX_LABELS = 8
+from llmos.sdk.draw.found import label_bars, labels_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,29 @@ class Speaker:
     def looks(self) -> bool:
         """Whether what it is asked about is an image."""
         return self.kind.startswith("image")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that goes with a message; `kind` is its media type, as the browser says."""
+
+    data: bytes
+    kind: str
+    name: str = ""
+
+    @property
+    def url(self) -> str:
+        """The image itself, as a data URL."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.data).decode()}"
+
+
+def spoken(words: str, picture: Picture | None) -> dict[str, Any]:
+    """A message of the user: text, or with an image in parts."""
+    if picture is None:
+        return {"role": "user", "content": words}
+    parts: list[dict[str, Any]] = [{"type": "text", "text": words}] if words else []
+    parts.append({"type": "image_url", "image_url": {"url": picture.url}})
+    return {"role": "user", "content": parts}
 
 
 def speakers(models: Iterable[ModelVersion]) -> dict[str, Speaker]:
@@ -90,36 +113,9 @@ def conversation(system: str, history: list[dict[str, Any]]) -> list[dict[str, A
 
 def finding(output: Any) -> str:
     """What a model made of one input, as markup: labels as bars, anything else as it is."""
-    if isinstance(output, dict) and "label" in output:
-        output = [output]
-    labels = _labels(output)
-    if labels:
-        return '<div class="labels">' + "".join(_bar(*pair) for pair in labels) + "</div>"
+    if labels := labels_of(output):
+        return label_bars(labels)
     if isinstance(output, list) and len(output) > 16 and all(isinstance(x, float) for x in output):
         return f"<p>{len(output)} numbers: {', '.join(f'{x:.3f}' for x in output[:8])}, …</p>"
     text = json.dumps(output, ensure_ascii=False, indent=2, default=str)
     return f"<pre>{html.escape(text)}</pre>"
-
-
-def _labels(output: Any) -> list[tuple[str, float]]:
-    scores = output.get("scores", output.get("labels")) if isinstance(output, dict) else output
-    if isinstance(scores, dict):
-        scores = [{"label": name, "score": score} for name, score in scores.items()]
-    if not isinstance(scores, list):
-        return []
-    pairs = [
-        (str(one["label"]), float(one["score"]))
-        for one in scores
-        if isinstance(one, dict) and "label" in one and isinstance(one.get("score"), int | float)
-    ]
-    return (
-        sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS] if len(pairs) == len(scores) else []
-    )
-
-
-def _bar(name: str, score: float) -> str:
-    width = max(0.0, min(1.0, score)) * 100
-    return (
-        f'<div class="label"><span>{html.escape(name)}</span>'
-        f'<i><b style="width:{width:.1f}%"></b></i><em>{score:.3f}</em></div>'
-    )

@@ -9,8 +9,8 @@ from typing import Any
 from llmos.abi.jobs import ENDED, JobRecord
 from llmos.abi.syscall_jobs import JobReply
 from llmos.abi.tasks import TASK, OutputFormat, TaskKind
-from llmos.console.views import amounts
 from llmos.errors import InvalidRequest
+from llmos.sdk.draw import amounts
 
 KINDS = tuple(kind.value for kind in TaskKind)
 FORMATS = (

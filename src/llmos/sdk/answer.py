@@ -6,6 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmos.sdk.draw import amounts
+from llmos.sdk.draw.cards import short
+from llmos.sdk.draw.columns import one_line
+from llmos.sdk.draw.sheet import note, said, sheet
+from llmos.sdk.draw.words import plain
 from llmos.sdk.results import Chunk
 
 MAX_PRETTY_CHARS = 20_000
@@ -30,7 +35,7 @@ class ToolUse:
             return self.arguments
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Answer:
     """Fed with chunks and the time (seconds, of any clock) each came at."""
 
@@ -104,3 +109,25 @@ class Answer:
                 for _, call in sorted(self.calls.items())
             ]
         return made
+
+    def facts(self) -> str:
+        """How much and how fast, in words."""
+        told = []
+        if self.num_tokens:
+            told.append(f"{amounts.count(self.num_tokens)} tokens")
+        if self.tokens_per_s is not None:
+            told.append(f"{amounts.rate(self.tokens_per_s)} tokens/s")
+        if self.first_after_s is not None:
+            told.append(f"first after {amounts.span(self.first_after_s)}")
+        if self.finish_reason == "length":
+            told.append("cut at the limit")
+        return " · ".join(told)
+
+    def _repr_html_(self) -> str:
+        calls = [said(f"{call.name}({call.pretty})") for _, call in sorted(self.calls.items())]
+        return sheet(said(self.text), *calls, note(self.facts()))
+
+    def __repr__(self) -> str:
+        names = ", ".join(call.name for _, call in sorted(self.calls.items()))
+        parts = [f"{short(self.text)!r}", f"calls {names}" if names else "", self.facts()]
+        return f"<{one_line(plain('  '.join(part for part in parts if part)))}>"

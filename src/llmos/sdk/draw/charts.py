@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from llmos.sdk.draw.words import escaped
 
 Point = tuple[float, float]
 NUM_COLORS = 6
@@ -76,7 +77,7 @@ def line_chart(
         parts += [*_y_axis(frame, y_text), *_x_axis(frame, x_text)]
         for place, one in enumerate(kept):
             parts += _path([frame.at(p) for p in one], place, filled)
-    label, box = html.escape(title), f"0 0 {WIDTH} {HEIGHT}"
+    label, box = escaped(title), f"0 0 {WIDTH} {HEIGHT}"
     drawn = "".join(parts)
     return f'<svg class="chart" viewBox="{box}" role="img" aria-label="{label}">{drawn}</svg>'
 
@@ -87,7 +88,7 @@ def _y_axis(frame: _Frame, text: Callable[[float], str]) -> list[str]:
         value = frame.y0 + number * frame.step
         y = frame.at((frame.x0, value))[1]
         parts.append(f'<path class="rule" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        shown = html.escape(text(value))
+        shown = escaped(text(value))
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
     return parts
 
@@ -95,7 +96,7 @@ def _y_axis(frame: _Frame, text: Callable[[float], str]) -> list[str]:
 def _x_axis(frame: _Frame, text: Callable[[float], str]) -> list[str]:
     ends = [(LEFT, "start", frame.x0), (WIDTH - RIGHT, "end", frame.x1)]
     return [
-        f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{html.escape(text(value))}</text>'
+        f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{escaped(text(value))}</text>'
         for x, anchor, value in ends[: 2 if frame.x1 > frame.x0 else 1]
     ]
 
@@ -121,7 +122,7 @@ def _path(points: list[Point], place: int, filled: bool) -> list[str]:
 def legend(names: Sequence[str]) -> str:
     """The colours of a chart's lines, in their order."""
     items = "".join(
-        f'<li><i class="c{place % NUM_COLORS + 1}"></i>{html.escape(name)}</li>'
+        f'<li><i class="c{place % NUM_COLORS + 1}"></i>{escaped(name)}</li>'
         for place, name in enumerate(names)
     )
     return f'<ul class="legend">{items}</ul>'
@@ -143,17 +144,17 @@ def stacked_bar(parts: Sequence[Part], whole: float, title: str) -> str:
     for part in parts:
         share = part.amount / whole * 100 if whole > 0 else 0.0
         if share > 0:
-            tip = html.escape(f"{part.name}: {part.text}")
+            tip = escaped(f"{part.name}: {part.text}")
             drawn.append(f'<i class="{part.look}" style="width:{share:.3f}%" title="{tip}"></i>')
-    label = html.escape(title)
+    label = escaped(title)
     return f'<div class="stack" role="img" aria-label="{label}">{"".join(drawn)}</div>'
 
 
 def part_list(parts: Sequence[Part]) -> str:
     """The same parts as words, beside their colours."""
     items = "".join(
-        f'<li><i class="{part.look}"></i><span>{html.escape(part.name)}</span>'
-        f"<em>{html.escape(part.text)}</em></li>"
+        f'<li><i class="{part.look}"></i><span>{escaped(part.name)}</span>'
+        f"<em>{escaped(part.text)}</em></li>"
         for part in parts
     )
     return f'<ul class="parts">{items}</ul>'
@@ -163,9 +164,9 @@ def bars(counts: Sequence[tuple[str, float]], title: str, most: int = 12) -> str
     """Horizontal bars, one for each name, with its number; those after `most` are left out."""
     highest = max([*(number for _, number in counts), 0]) or 1
     rows = "".join(
-        f'<div class="label"><span title="{html.escape(name)}">{html.escape(name)}</span>'
+        f'<div class="label"><span title="{escaped(name)}">{escaped(name)}</span>'
         f'<i><b style="width:{100 * max(0.0, number) / highest:.1f}%"></b></i>'
         f"<em>{number:g}</em></div>"
         for name, number in counts[:most]
     )
-    return f'<h3>{html.escape(title)}</h3><div class="labels">{rows}</div>'
+    return f'<h3>{escaped(title)}</h3><div class="labels">{rows}</div>'

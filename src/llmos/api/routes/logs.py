@@ -1,0 +1,72 @@
+"""/os/v1/logs: the server's own log, for whoever may look at the system."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+
+from llmos.abi.logs import Entry, LogCursor
+from llmos.abi.principal import Action, Resource
+from llmos.api.call import Call, encode_json, watching
+from llmos.api.frames import KEEP_ALIVE
+from llmos.api.query import Query
+from llmos.api.routes.spec import RouteSpec
+from llmos.errors import NotFound, QuotaExceeded, StorageError
+
+QUERY = ("lines", "follow")
+DEFAULT_LINES = 50
+MAX_LINES = 1000
+_FOLLOWED = "logs"
+"""Under which name followers are counted."""
+
+
+async def show_logs(call: Call) -> None:
+    """Its last lines, or with `follow` these and each that comes. It does not pass the gate, which
+    keeps no log."""
+    call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
+    query = Query(call.scope["query_string"], QUERY)
+    num_lines = query.count("lines", DEFAULT_LINES, MAX_LINES, 0)
+    if call.edge.logs is None:
+        raise NotFound("this server keeps no log of its own")
+    try:
+        cursor = call.edge.logs.open()
+    except OSError as error:
+        raise StorageError(f"the log cannot be read: {error.strerror}") from error
+    with closing(cursor):
+        if not query.flag("follow"):
+            await call.send_json({"entries": await asyncio.to_thread(cursor.last, num_lines)})
+            return
+        followers = call.edge.num_followers
+        if followers[_FOLLOWED] >= call.edge.config.max_log_followers:
+            raise QuotaExceeded("the log is followed by as many as may", retry_after_s=10.0)
+        followers[_FOLLOWED] += 1
+        try:
+            await _follow(call, cursor, num_lines)
+        finally:
+            followers[_FOLLOWED] -= 1
+
+
+async def _follow(call: Call, cursor: LogCursor, num_lines: int) -> None:
+    """Until the client leaves, or the server stops."""
+    left = asyncio.Event()
+    config = call.edge.config
+    with watching(call, left.set):
+        found = await asyncio.to_thread(cursor.last, num_lines)
+        await call.start_sse(error_prefix=b"event: error\ndata: ")
+        silent_s = 0.0
+        while not left.is_set():
+            if found or silent_s >= config.keepalive_comment_s:
+                await call.write(b"".join(map(_frame, found)) or KEEP_ALIVE)
+                silent_s = 0.0
+            try:
+                await asyncio.wait_for(left.wait(), config.log_interval_s)
+            except TimeoutError:
+                silent_s += config.log_interval_s
+                found = await asyncio.to_thread(cursor.more)
+
+
+def _frame(entry: Entry) -> bytes:
+    return b"data: %s\n\n" % encode_json(entry)
+
+
+ROUTES = [RouteSpec("GET", "/os/v1/logs", show_logs, "The server's own log: `llmos logs`.")]
