@@ -82,13 +82,19 @@ quick: setup ## lint, arch and unit side by side: at each commit, within 90 s
 	@$(MAKE) -j2 --output-sync=target arch unit
 
 .PHONY: check
-check: quick wheel ## quick, the wheel and what it must carry, the generated docs
+check: quick wheel ## quick, the wheel and what it must carry, the generated docs and their site
 	@$(BIN)/python tools/check_wheel.py dist
 	@$(BIN)/python tools/docs.py --check
+	@$(BIN)/python tools/docsite.py
 
 .PHONY: docs
 docs: setup ## write the generated pages of docs/
 	@$(BIN)/python tools/docs.py
+
+.PHONY: site
+site: docs ## the site of the documents, in English and Chinese: build/site/index.html
+	@$(BIN)/python tools/docsite.py
+	@echo build/site/index.html
 
 .PHONY: format
 format: setup ## rewrite the sources in the house's format

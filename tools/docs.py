@@ -1,8 +1,9 @@
 """Write the generated pages of `docs/`: `python tools/docs.py [--check]`.
 
 `docs/configuration.md` comes from the settings, `docs/benchmarks.md` from the results,
-`docs/metrics.md` from the metrics, `docs/recipe.md` from the fields of a recipe, Grafana's
-dashboard from `tools/dashboard.py`. With `--check` nothing is written; a page that is not fresh is
+`docs/metrics.md` from the metrics, `docs/recipe.md` from the fields of a recipe, `docs/cli.md`,
+`docs/api.md` and `docs/client.md` from commands, routes and the client, Grafana's dashboard from
+`tools/dashboard.py`. With `--check` nothing is written; a page that is not fresh is
 a failure.
 """
 
@@ -175,12 +176,46 @@ def recipe() -> str:
     return NOTE + "\n".join(lines) + "\n"
 
 
+def cli() -> str:
+    """The page of every command."""
+    from tools import reference
+
+    return NOTE + reference.cli()
+
+
+def api() -> str:
+    """The page of every route."""
+    from tools import reference
+
+    return NOTE + reference.api()
+
+
+def python() -> str:
+    """The page of the client."""
+    from tools import reference
+
+    return NOTE + reference.python()
+
+
+def decisions() -> str:
+    """The list of records of decisions."""
+    lines = ["# Decisions", "", "What was decided that somebody may want to reverse, and why.", ""]
+    for path in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
+        title = path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        lines.append(f"- [{title}]({path.name})")
+    return NOTE + "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration,
     "docs/benchmarks.md": benchmarks,
     "docs/metrics.md": metrics,
     "deploy/telemetry/grafana.json": grafana,
     "docs/recipe.md": recipe,
+    "docs/cli.md": cli,
+    "docs/api.md": api,
+    "docs/client.md": python,
+    "docs/adr/README.md": decisions,
 }
 
 

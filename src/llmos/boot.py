@@ -375,6 +375,7 @@ def driver_entry(name: str) -> DriverEntry:
         engine=_engine_of(name),
         features=spec.features,
         least_slots=spec.least_slots,
+        load_s=spec.load_s,
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from llmos.abi.evals import DATA, EVAL, EVALUATE
 from llmos.abi.jobs import ENDED, JobRecord, JobSpec
 from llmos.abi.pipelines import PIPELINE
+from llmos.cli.main import main
 from llmos.errors import InvalidRequest
 from llmos.sdk import Client
 from tests.system.server import POLL_S, Server
@@ -86,6 +87,28 @@ def test_a_classifier_is_measured_and_let_pass(sdk: Client, tmp_path: Path) -> N
     lines = content(sdk, job, "examples").splitlines()
     right = sum(json.loads(line)["right_was_said"] for line in lines)
     assert right / 30 == pytest.approx(job.outputs["scores"]["accuracy"]["value"], abs=1e-5)
+
+
+def test_two_evaluations_are_compared_by_what_they_kept(
+    server: Server,
+    sdk: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = {**LABELS, "resamples": 200}
+    first = evaluate(sdk, tmp_path, spec, REVIEWS)
+    second = evaluate(sdk, tmp_path, {**spec, "limit": 20}, REVIEWS)
+    monkeypatch.setenv("LLMOS_URL", server.url)
+    monkeypatch.setenv("LLMOS_API_KEY", server.token)
+    assert main(["eval", "compare", first.job_id, second.job_id[-8:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["examples"] == 20
+    assert found["scores"]["accuracy"]["difference"]["p_value"] == 1.0
+    assert main(["eval", "compare", first.job_id, second.job_id, "--score", "f1_macro"]) == 0
+    assert "SENTIMENT:" in capsys.readouterr().out
+    assert main(["eval", "compare", first.job_id, second.job_id, "--score", "bleu"]) != 0
+    assert "there is no score 'bleu'" in capsys.readouterr().err
 
 
 def test_what_will_not_do_fails_with_its_reason(sdk: Client, tmp_path: Path) -> None:

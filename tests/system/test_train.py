@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from llmos.cluster.proc import find_stat
 from tests.contract.train.data import recipe, sentiment
 from tests.system.server import Server
 from tests.system.test_jobs import QUICK, Jobs, worker_pid
@@ -197,3 +198,32 @@ def test_runs_are_listed_shown_and_compared(server: Server, jobs: Jobs, tmp_path
     assert "must end in .svg" in llmos(
         server, "runs", "compare", *ids, "--plot", "x.gif", fails=True
     )
+
+
+def test_processes_of_a_run_are_its_workers_and_end_with_it(
+    server: Server, jobs: Jobs, tmp_path: Path
+) -> None:
+    fields = {"training": {**WANTED["training"], "processes": 2, "epochs": 16}}
+    job_id = submit(jobs, WANTED | fields, sentiment(tmp_path, 400))
+    _step_after(jobs, job_id, 0)
+    worker = worker_pid(server)
+    (child,) = _children(worker)
+    assert os.getpgid(child) == os.getpgid(worker)
+    os.kill(worker, signal.SIGKILL)
+    again = end(jobs, job_id)
+    assert not is_alive(child)
+    assert again["state"] == "succeeded", again
+    assert again["num_deaths"] == 1
+    assert again["outputs"]["metrics"]["test"]["accuracy"] > 0.8
+
+
+def is_alive(pid: int) -> bool:
+    stat = find_stat(pid)
+    return stat is not None and stat.state != "Z"
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text("ascii").split())
+    return found

@@ -40,7 +40,7 @@ def golden(test_data: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    env = {"LLMOS_DRIVERS__VLLM_PYTHON": PYTHON, "LLMOS_KERNEL__LOAD_TIMEOUT_S": "1200"}
+    env = {"LLMOS_DRIVERS__VLLM_PYTHON": PYTHON}
     running = Server(tmp_path_factory.mktemp("vllm") / "home", env=env).start()
     try:
         yield running

@@ -157,6 +157,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     """How to run a driver: entry string, interpreter (empty: ours), memory without a model.
 
     `least_slots`: of a driver whose requests take next to no memory, so many may run at once.
+    `load_s`: what its loads may take beside what the size of a model allows, such as compiling.
 
     `snapshots`, `parks`, `drafts` and `features` are its capabilities, known before a worker of it
     has started; `engine` is what it runs on, with versions, as far as that is known: footprints
@@ -173,6 +174,7 @@ class DriverEntry(msgspec.Struct, frozen=True):
     least_slots: int = 1
     drafts: bool = False
     features: list[str] = []
+    load_s: float = 0.0
 
 
 class Driver(Protocol):

@@ -1,4 +1,4 @@
-"""`eval run show result harness`: how good a model's answers are."""
+"""`eval run show result compare harness`: how good a model's answers are."""
 
 from __future__ import annotations
 
@@ -141,6 +141,30 @@ def result(job_id: EvalID, out: opt.Out = None, json: Json = False) -> None:
         save(client, job, out or [])
     if json:
         emit_json(job.outputs)
+
+
+@app.command(
+    epilog=examples(
+        "llmos eval compare 7f3a9c01 0193a", "llmos eval compare 7f3a9c01 0193a --score f1_macro"
+    )
+)
+def compare(
+    first: EvalID,
+    second: Annotated[str, typer.Argument(metavar="ID", help="What it is compared with.")],
+    *,
+    score: Annotated[str, typer.Option(help="The one that counts most.")] = "",
+    resamples: Annotated[
+        int | None, typer.Option(min=100, max=100_000, help="Replicates; as in the first.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare two evaluations of the same data, example by example.
+
+    From what both kept: no model is asked again. Differences are of the first against the second.
+    """
+    from llmos.cli import evalcompare
+
+    evalcompare.compare(first, second, score, resamples or 0, as_json=json)
 
 
 @app.command(

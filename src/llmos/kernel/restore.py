@@ -11,6 +11,7 @@ from llmos.abi.policy import Waiting
 from llmos.abi.registry import ModelVersion
 from llmos.abi.suspended import SuspendedRequest
 from llmos.abi.syscall import Accepted
+from llmos.errors import LLMOSError
 from llmos.kernel.core import events as ev
 from llmos.kernel.process import Phase, Process
 from llmos.telemetry.tracer import begin
@@ -44,6 +45,10 @@ def _why_not(kernel: Kernel, record: SuspendedRequest, version: ModelVersion | N
         return "its key was revoked"
     if not record.body.options.resume_s:
         return "nobody can read it"
+    try:
+        kernel.placement.check(version, record.body.sampling)
+    except LLMOSError as error:
+        return error.message
     return ""
 
 

@@ -147,7 +147,7 @@ async def _prepare(kernel: Kernel, process: Process) -> None:
         room,
         kernel.spills.path(process.request_id),
     )
-    prepared = await kernel.tokenizer.prepare(item)
+    prepared = await kernel.tokenizers.prepare(item)
     kernel.placement.check(version, Sampling(grammar=prepared.grammar))
     if process.cancel_reason is not None:
         raise Cancelled(process.cancel_reason)

@@ -13,6 +13,7 @@ from llmos.abi.driver import DriverEntry, Health, LoadReport, MemoryReport, Repl
 from llmos.abi.node import WorkerHandle
 from llmos.abi.syscall import WorkerInfo
 from llmos.errors import ErrorInfo, LLMOSError
+from llmos.kernel.lanes import Lane
 
 
 class Observer(Protocol):
@@ -34,9 +35,11 @@ class Observer(Protocol):
 
     def on_step(self, replica_id: str, step: msg.Step) -> None: ...
 
-    def on_prepared(self, results: msg.PrepareResults) -> None: ...
+    def on_prepared(self, lane: Lane, results: msg.PrepareResults) -> None: ...
 
-    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
+    def on_tokenizer(
+        self, lane: Lane, channel: Channel | None, error: ErrorInfo | None
+    ) -> None: ...
 
 
 class Programs(Protocol):
@@ -65,13 +68,14 @@ class WorkerState(enum.StrEnum):
 @dataclass(slots=True, eq=False)
 class Worker:
     """One process. `death` is why we killed it, when we did; `num_oom_kills` how many processes
-    the system had killed for want of memory when it began. `detail`: what its driver says of
-    itself, in words."""
+    the system had killed for want of memory when it began. `lane`: a tokenizer's. `detail`:
+    what its driver says of itself, in words."""
 
     worker_id: str
     role: msg.WorkerRole
     driver: DriverEntry | None
     started_ns: int
+    lane: Lane | None = None
     state: WorkerState = WorkerState.STARTING
     handle: WorkerHandle | None = None
     python: str = ""

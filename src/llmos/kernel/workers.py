@@ -27,6 +27,7 @@ from llmos.errors import (
     WorkerLost,
 )
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.lanes import Lane
 from llmos.kernel.worker import Observer, Programs, Worker, WorkerState
 from llmos.telemetry.metrics import Metrics
 
@@ -75,14 +76,15 @@ class Workers:
 
     # what the kernel asks for
 
-    def start_tokenizer(self) -> None:
+    def start_tokenizer(self, lane: Lane) -> None:
         """Told to the observer when it is there; when it dies, too."""
-        self._spawn(Worker(new_id("wrk"), msg.WorkerRole.TOKENIZER, None, time.time_ns()))
+        role = msg.WorkerRole.TOKENIZER
+        self._spawn(Worker(new_id("wrk"), role, None, time.time_ns(), lane=lane))
 
-    def kill_tokenizer(self) -> None:
+    def kill_tokenizer(self, lane: Lane) -> None:
         """It is stuck. Its successor gets what it had not answered."""
         for worker in self._workers.values():
-            if worker.role is msg.WorkerRole.TOKENIZER and worker.state is WorkerState.SERVING:
+            if worker.lane is lane and worker.state is WorkerState.SERVING:
                 self.kill(worker, WorkerLost("the tokenizer was stuck on a prompt"))
 
     def start_replica(self, replica_id: str, driver: DriverEntry, spec: ReplicaSpec) -> None:
@@ -285,9 +287,9 @@ class Workers:
         worker.last_heard_ns = time.time_ns()
         if worker.state is WorkerState.STOPPING or worker.death is not None:
             raise ChannelClosed
-        if worker.role is msg.WorkerRole.TOKENIZER:
+        if worker.lane is not None:
             worker.state = WorkerState.SERVING
-            self._observer.on_tokenizer(channel, None)
+            self._observer.on_tokenizer(worker.lane, channel, None)
         elif worker.load is not None:
             self._begin_load(worker)
         elif worker.run is not None:
@@ -324,11 +326,12 @@ class Workers:
 
     def _arm_load(self, worker: Worker) -> None:
         """It is killed when it takes longer than its size allows."""
-        assert worker.load is not None
-        spec = worker.load
+        assert worker.load is not None and worker.driver is not None
+        config, spec = self._config, worker.load
         folders = [spec.folder, *([spec.draft.folder] if spec.draft else [])]
         size_gib = sum(map(_folder_bytes, folders)) / (1 << 30)
-        timeout_s = self._config.load_timeout_s + size_gib * self._config.load_timeout_per_gib_s
+        timeout_s = config.load_timeout_s + size_gib * config.load_timeout_per_gib_s
+        timeout_s += worker.driver.load_s
         late = LoadFailed(f"not loaded within {timeout_s:.0f} s")
         loop = asyncio.get_running_loop()
         worker.load_timer = loop.call_later(timeout_s, self.kill, worker, late)
@@ -346,8 +349,8 @@ class Workers:
         del self._workers[worker.worker_id]
         asked = worker.state is WorkerState.STOPPING
         info = None if asked else self._obituary(worker, error, exit_status, last_words)
-        if worker.role is msg.WorkerRole.TOKENIZER:
-            self._observer.on_tokenizer(None, info)
+        if worker.lane is not None:
+            self._observer.on_tokenizer(worker.lane, None, info)
         elif worker.replica_id is not None:
             del self._replicas[worker.replica_id]
             self._observer.on_gone(worker.replica_id, info)
@@ -400,7 +403,8 @@ class Workers:
             self._observer.on_step(worker.replica_id, message)
 
     def _on_prepared(self, worker: Worker, message: msg.PrepareResults) -> None:
-        self._observer.on_prepared(message)
+        if worker.lane is not None:
+            self._observer.on_prepared(worker.lane, message)
 
     def _on_loaded(self, worker: Worker, message: msg.Loaded) -> None:
         if worker.load_timer is not None:

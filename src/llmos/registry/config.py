@@ -41,5 +41,6 @@ class RegistryConfig(BaseModel):
     )
     egress: list[str] = Field(
         default=["*"],
-        description="Hosts that remote models may be at: names, name:port, * for any part.",
+        description="Hosts that remote models may be at: names, name:port, * for any part. "
+        "Link-local addresses (a cloud's metadata) only where a pattern begins to name them.",
     )

@@ -27,6 +27,7 @@ from llmos.sdk.config import ClientConfig
 from llmos.sdk.feedback import AsyncFeedback, Feedback
 from llmos.sdk.groups import Async, AsyncGroup, Group, Sync
 from llmos.sdk.locate import Endpoint, locate
+from llmos.sdk.logs import Entry
 from llmos.sdk.pull import Progress, pull, quantize_call
 from llmos.sdk.results import Chunk, Completion
 from llmos.sdk.runs import AsyncEvaluations, AsyncRuns, Evaluations, Runs
@@ -321,7 +322,7 @@ class Client:
             return self._transport.open(call)
         return self._transport.run(call)
 
-    def follow_logs(self, lines: int = 50) -> Stream[logs.Entry]:
+    def follow_logs(self, lines: int = 50) -> Stream[Entry]:
         """Its last lines, and each that comes, until one leaves. Raises PermissionDenied,
         QuotaExceeded."""
         return self._transport.open(logs.follow_logs(self._transport.config, lines))
@@ -427,7 +428,7 @@ class AsyncClient:
             return await self._transport.open(call)
         return await self._transport.run(call)
 
-    async def follow_logs(self, lines: int = 50) -> AsyncStream[logs.Entry]:
+    async def follow_logs(self, lines: int = 50) -> AsyncStream[Entry]:
         """As `Client.follow_logs`."""
         return await self._transport.open(logs.follow_logs(self._transport.config, lines))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -18,20 +17,11 @@ from llmos.abi.driver import Driver
 from llmos.errors import LLMOSError, ProtocolViolation
 from llmos.ipc.blocking import BlockingChannel
 from llmos.ipc.codec import worker_codec
+from llmos.ipc.parent import die_with_parent
 from llmos.worker.entry import load_entry
 from llmos.worker.program import ProgramLoop
 from llmos.worker.replica import ReplicaLoop, engine_error
 from llmos.worker.tokenizer import TokenizerLoop
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """SIGKILL us when the kernel dies, however it dies (Linux; elsewhere EOF must do)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before we asked
-        os._exit(1)
 
 
 def _greet(channel: BlockingChannel) -> msg.Hello:

@@ -13,6 +13,7 @@ from llmos.errors import InvalidRequest, ModelTooLarge
 from llmos.programs.train.help import as_markdown, as_text, rows
 from llmos.programs.train.memory import needed_bytes
 from llmos.programs.train.plan import base_sizes, plan, scratch_sizes
+from llmos.programs.train.program import threads_of
 from llmos.programs.train.recipe import parse
 
 GIB = 1 << 30
@@ -97,6 +98,26 @@ def test_what_does_not_fit_is_told_what_would(tmp_path: Path) -> None:
     least = asked(base="bert", training={"batch_size": 1}, model={"max_length": 512})
     with pytest.raises(ModelTooLarge, match="method: lora"):
         plan(least, FILES, models, int(2.4 * GIB))
+
+
+def test_every_process_needs_its_own_and_one_may_fit_where_two_do_not(tmp_path: Path) -> None:
+    models = {"base": version(tmp_path)}
+    one, two = (asked(base="bert", training={"processes": n}) for n in (1, 2))
+    needed = plan(one, FILES, models, 64 * GIB)
+    assert plan(two, FILES, models, 64 * GIB) == 2 * needed
+    told = r"training\.processes: 1 with training\.accumulate: 2$"
+    with pytest.raises(ModelTooLarge, match=told):
+        plan(two, FILES, models, needed)
+    with pytest.raises(ModelTooLarge, match=r"processes: 1 and training\.batch_size: 16 "):
+        plan(two, FILES, models, needed - 1)
+
+
+def test_processors_are_shared_out_among_processes() -> None:
+    def threads(**training: int) -> int:
+        return threads_of(parse(asked(base="bert", training=training)["recipe"]), 8)
+
+    assert (threads(), threads(processes=3), threads(processes=16)) == (8, 2, 1)
+    assert threads(processes=3, threads=5) == 5
 
 
 def test_a_few_weights_need_less_than_all(tmp_path: Path) -> None:

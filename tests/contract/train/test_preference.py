@@ -73,8 +73,8 @@ def test_it_learns_and_goes_on_exactly(tmp_path: Path, base: Path, objective: st
     assert again.attempt == 3
     assert parts["weights"] == whole["weights"]
     assert seen.registered is not None
-    if objective != "grpo":
-        assert "loss" in whole["metrics"]["validation"]
+    assert ("reward" if objective == "grpo" else "loss") in whole["metrics"]["validation"]
+    assert [m for m in seen.metrics(split="validation") if "final" not in m]
 
 
 def test_lora_beneath_a_preference(tmp_path: Path, base: Path) -> None:

@@ -268,6 +268,11 @@ def test_hostile_grammars_are_refused_at_once(grammars: Grammars, hostile: Gramm
     assert time.process_time() - began < 2  # it is far less; others share the machine
 
 
+def test_a_schema_that_is_only_itself_is_told_so_in_words(grammars: Grammars) -> None:
+    with pytest.raises(InvalidRequest, match="leads only back to itself"):
+        grammars.check(schema({"$ref": "#"}))
+
+
 EXPLODING: list[Grammar] = [
     Grammar("regex", "(a{1,1000}){1,1000}"),
     Grammar("regex", "(.*a.{40}b){1,40}"),
@@ -319,11 +324,11 @@ def test_compiled_ones_are_kept_but_not_all(grammars: Grammars) -> None:
 
 def test_states_are_apart(grammars: Grammars) -> None:
     one, other = (grammars.start(Grammar("regex", "ab")) for _ in range(2))
-    before = other.barred().copy()
+    before = other.allowed().copy()
     tokenizer = byte_level_tokenizer()
     assert one.accept(tokenizer.token_to_id("a"))
-    assert (other.barred() == before).all()
-    assert not (one.barred() == before).all()
+    assert (other.allowed() == before).all()
+    assert not (one.allowed() == before).all()
 
 
 def test_without_llguidance_the_error_says_what_to_install(

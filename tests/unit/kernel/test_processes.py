@@ -244,7 +244,7 @@ def test_a_prompt_over_the_bounds_on_numbers_is_refused_before_it_is_read() -> N
         kernel.tracer = None
         kernel.draining, kernel.registry = False, SimpleNamespace(resolve=lambda _: VERSION)
         kernel.new_stream = lambda call, name, *_: process(name, call.principal).stream
-        kernel.tokenizer = SimpleNamespace(prepare=prepare)
+        kernel.tokenizers = SimpleNamespace(prepare=prepare)
         kernel.placement = SimpleNamespace(context_length=lambda _: 16, check=lambda *_: None)
         kernel.spills = Spills(Path("nowhere"))
         kernel.abandon = lambda one, *_: world.table.retire(one)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmos.abi import ABI_VERSION
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel, ChannelClosed
@@ -23,6 +25,7 @@ from llmos.abi.node import DeviceInfo, NodeMemory, WorkerSpec
 from llmos.errors import ErrorInfo, WorkerError
 from llmos.ipc import memory
 from llmos.kernel.config import KernelConfig
+from llmos.kernel.lanes import Lane
 from llmos.kernel.watch import Watch
 from llmos.kernel.workers import Workers
 from llmos.telemetry.metrics import Metrics
@@ -125,9 +128,11 @@ class Seen:
 
     def on_report(self, replica_id: str, memory: MemoryReport) -> None: ...
 
-    def on_prepared(self, results: msg.PrepareResults) -> None: ...
+    def on_prepared(self, lane: Lane, results: msg.PrepareResults) -> None: ...
 
-    def on_tokenizer(self, channel: Channel | None, error: ErrorInfo | None) -> None: ...
+    def on_tokenizer(
+        self, lane: Lane, channel: Channel | None, error: ErrorInfo | None
+    ) -> None: ...
 
 
 async def greet(channel: memory.MemoryChannel) -> None:
@@ -231,6 +236,19 @@ def test_a_load_without_end_is_ended(tmp_path: Path) -> None:
     error = outcome(loads_for_ever, tmp_path, load_timeout_s=0.01)
     assert error
     assert error.code == "load_failed"
+
+
+def test_a_driver_that_compiles_is_given_the_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = KernelConfig(warm_spare=False, load_timeout_s=0.01)
+        workers = Workers(Node(loads_for_ever), (seen := Seen()), config, tmp_path, Metrics())
+        slow = msgspec.structs.replace(DRIVER, load_s=0.5)
+        workers.start_replica("rep_1", slow, SPEC)
+        workers.start_replica("rep_2", DRIVER, SPEC)
+        ended = [(await asyncio.wait_for(seen.gone.get(), 5))[0] for _ in range(2)]
+        assert ended == ["rep_2", "rep_1"]
+
+    asyncio.run(main())
 
 
 def test_a_death_says_how(tmp_path: Path) -> None:

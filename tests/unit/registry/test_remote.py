@@ -146,6 +146,15 @@ def test_specs_that_are_none(raw: Any, field: str) -> None:
         ("evil-a.b:443", "a.b", False),
         ("x.a.b:443", "*.a.b", True),
         ("a.b:443", "*.a.b", False),
+        ("127.0.0.1:80", "*", True),
+        ("169.254.169.254:80", "*", False),
+        ("169.254.169.254:80", "*:*", False),
+        ("169.254.169.254:80", "169.254.*", True),
+        ("2852039166:80", "*", False),
+        ("0xa9fea9fe:80", "*", False),
+        ("[fe80::1]:80", "*", False),
+        ("[::ffff:169.254.169.254]:80", "*", False),
+        ("0.0.0.0:80", "*", False),
     ],
 )
 def test_patterns_of_egress(host: str, pattern: str, allowed: bool) -> None:

@@ -36,6 +36,8 @@ from llmos.shapes.tasks import AUTO, Chosen, TaskBody
 
 MAX_PAGE = 1000
 RESULT_QUERY = ("format",)
+ALWAYS = frozenset({"rows", "errors"})
+"""Results of every task; one without a line has no file."""
 LIST_QUERY = ("state", "after", "limit")
 
 
@@ -96,7 +98,11 @@ async def task_result(call: Call) -> None:
     files = (job.outputs or {}).get("files")
     if not isinstance(files, dict):
         raise Conflict(f"the task is {job.state}: it has no results yet", param="task_id")
-    file_id = _file_of(job, query.text("format"), files)
+    wanted = query.text("format")
+    if wanted in ALWAYS and not files.get(wanted):
+        await call.send_bytes(200, b"", b"application/jsonl")
+        return
+    file_id = _file_of(job, wanted, files)
     await send_file(call, await ask(call, OpenFile(file_id), OpenedFile))
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from llmos.abi.inference import Sampling
+from llmos.drivers.native.barring import bar
 from llmos.drivers.native.transfer import to_device
 from llmos.drivers.text.grammar import GrammarState
 from llmos.errors import InvalidRequest
@@ -127,9 +128,8 @@ class RowSampler:
             (added,) = to_device(logits_NV.device, biases, dtype=torch.float32)
             logits_NV[:, ids] += added
         if self.grammar is not None:
-            for row, barred_V in enumerate(self.grammar.ahead(guessed)):
-                mask_V = torch.from_numpy(barred_V).to(logits_NV.device)
-                logits_NV[row].masked_fill_(mask_V, -math.inf)
+            for row, allowed in enumerate(self.grammar.ahead(guessed)):
+                bar(logits_NV[row], allowed)
 
     def record(self, tokens: Sequence[int]) -> None:
         """These were drawn from the rows shaped last."""

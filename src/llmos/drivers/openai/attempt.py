@@ -111,16 +111,19 @@ class Attempt:
         async for chunk in chunks:
             if answer.has_ended():
                 continue
+            heard = False
             for data in decoder.feed(chunk):
+                heard = True
                 self._tell(answer.take(data), answer.take_logprobs())
                 if answer.has_ended():
                     break
             if not self._flow.is_set():  # nobody reads: the remote is made to wait
                 clock.reschedule(None)
                 await self._flow.wait()
+                heard = True
             if answer.has_ended():
                 clock.reschedule(loop.time() + TAIL_S)
-            elif self._has_begun:
+            elif self._has_begun and heard:  # a comment that keeps the line open is no token
                 clock.reschedule(loop.time() + self._timeouts.between_tokens_s)
 
     def _tell(self, text: str, logprobs: list[Logprobs]) -> None:

@@ -22,8 +22,9 @@ from llmos.errors import InvalidRequest, PluginError
 
 KINDS = ("json_schema", "regex", "lark")
 
-Barred = npt.NDArray[np.bool_]
-"""For each token of the vocabulary, whether it may not come."""
+Allowed = npt.NDArray[np.int32]
+"""For each token of the vocabulary, in its order, a bit: whether it may come. 32 to a word, the
+first one lowest."""
 
 
 class GrammarState:
@@ -31,7 +32,6 @@ class GrammarState:
 
     def __init__(self, matcher: Any, vocab_size: int) -> None:
         self._matcher = matcher
-        self._vocab_size = vocab_size
         self._words = np.zeros((vocab_size + 31) // 32, dtype=np.int32)
         self._address = self._words.ctypes.data
 
@@ -47,15 +47,13 @@ class GrammarState:
         """Nothing can follow but the end."""
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
-    def barred(self) -> Barred:
-        """What may not come next. After an error, nothing."""
+    def allowed(self) -> Allowed:
+        """What may come next, until it is asked again. After an error, anything."""
         if self._matcher.is_error():
-            return np.zeros(self._vocab_size, dtype=np.bool_)
-        words = self._words
-        self._matcher.unsafe_compute_mask_ptr(self._address, words.nbytes)
-        np.invert(words, out=words)
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")
-        return bits[: self._vocab_size].view(np.bool_)
+            self._words.fill(-1)
+        else:
+            self._matcher.unsafe_compute_mask_ptr(self._address, self._words.nbytes)
+        return self._words
 
     def accept(self, token_id: int) -> bool:
         """Take a drawn token. False: it has no place there, which is an error from then on."""
@@ -66,17 +64,18 @@ class GrammarState:
         found: list[int] = self._matcher.compute_ff_tokens()
         return found[:most]
 
-    def ahead(self, tokens: Sequence[int]) -> list[Barred]:
-        """`barred` of the next token, and of those after each of `tokens`, as far as they fit."""
-        found = [self.barred()]
+    def ahead(self, tokens: Sequence[int]) -> list[Allowed]:
+        """`allowed` of the next token, and of those after each of `tokens`, as far as they fit."""
+        found = [self.allowed().copy()]
         taken = 0
         for token in tokens:
-            if self._matcher.is_error() or found[-1][token] or not self.accept(token):
+            is_allowed = found[-1][token >> 5] >> (token & 31) & 1
+            if self._matcher.is_error() or not is_allowed or not self.accept(token):
                 break
             taken += 1
             if self.is_over:
                 break
-            found.append(self.barred())
+            found.append(self.allowed().copy())
         if taken:
             self._matcher.rollback(taken)
         return found
@@ -122,7 +121,7 @@ class Grammars:
     def check(self, grammar: Grammar) -> None:
         """Whether it compiles, and an answer of it can begin. Raises InvalidRequest."""
         state = self.start(grammar)
-        is_stuck = state.barred().all()
+        is_stuck = not state.allowed().any()
         if state.error or is_stuck:
             raise refused(grammar, state.error or "no answer can satisfy it")
 
@@ -206,8 +205,13 @@ def refused(grammar: Grammar, why: str) -> InvalidRequest:
     return InvalidRequest(f"the {name} cannot be used: {_first_line(why)}", param="grammar")
 
 
+_PLAIN = {"NoExtensionBias": "a reference in it leads only back to itself"}
+"""What llguidance says in words of its own."""
+
+
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [_PLAIN.get(line, line) for line in lines]
     return (lines[0] if lines else "it is contradictory or too complex")[:300]
 
 

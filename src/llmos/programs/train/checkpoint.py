@@ -59,6 +59,15 @@ def set_generators(state: Mapping[str, Any]) -> None:
         torch.cuda.random.set_rng_state_all(state["cuda"])
 
 
+def of_rank(state: Mapping[str, Any], rank: int, size: int) -> dict[str, Any]:
+    """A checkpoint as one process of a run goes on from it. Raises ValueError for one that another
+    number of processes made."""
+    others = state.get("others", [])
+    if len(others) != size - 1:
+        raise ValueError(f"the checkpoint is of {len(others) + 1} processes, not of {size}")
+    return {**state, **others[rank - 1]} if rank else dict(state)
+
+
 def write(path: Path, state: Mapping[str, Any]) -> None:
     """Raises OSError on a full disk."""
     torch.save({"format": FORMAT, **state}, path)

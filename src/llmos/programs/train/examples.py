@@ -19,6 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 Batch = dict[str, torch.Tensor]
 Collate = Callable[[list[Mapping[str, Any]], np.random.Generator], Batch]
 
+WEIGHT = "weight"
+"""Of a batch: what its mean counts, where that is not 1."""
+
 WINDOW_BATCHES = 50
 """Lengths are compared among so many batches' worth of examples."""
 
@@ -51,8 +54,12 @@ class Examples(Dataset[Batch]):
 
     def __getitems__(self, numbers: list[int]) -> Batch:
         """A whole batch at once: what DataLoader asks for where it can."""
-        self.num_tokens += int(self.lengths[numbers].sum())
-        return self.batch(numbers)
+        whole = numbers.whole if isinstance(numbers, Part) else numbers
+        self.num_tokens += int(self.lengths[whole].sum())
+        batch = self.batch(numbers)
+        if isinstance(numbers, Part) and numbers.weight != 1:
+            batch[WEIGHT] = torch.tensor(numbers.weight)
+        return batch
 
     def head(self, number: int) -> Examples:
         """The first ones alone."""
@@ -66,11 +73,29 @@ class Examples(Dataset[Batch]):
         return self.collate([self.rows[number] for number in numbers], rng)
 
 
-class Order(Sampler[list[int]]):
-    """Batches of row numbers, one epoch after another."""
+class Part(list[int]):
+    """One process's rows of a batch, `whole`: `weight` times the mean over them, averaged over all
+    processes, is the mean over all rows. Where rows are fewer than processes, one of them stands
+    in, and weighs nothing."""
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int) -> None:
+    def __init__(self, whole: list[int], rank: int, size: int) -> None:
+        least, more = divmod(len(whole), size)
+        begin = rank * least + min(rank, more)
+        end = begin + least + (rank < more)
+        super().__init__(whole[begin:end] or whole[:1])
+        self.whole = whole
+        self.weight = (end - begin) * size / len(whole)
+
+
+class Order(Sampler[list[int]]):
+    """Batches of row numbers, one epoch after another; of `size` processes, the part of one."""
+
+    def __init__(
+        self, examples: Examples, batch_size: int, seed: int, rank: int = 0, size: int = 1
+    ) -> None:
         self._examples = examples
+        self._rank = rank
+        self._size = size
         self.batch_size = batch_size
         self._seed = seed
 
@@ -94,7 +119,8 @@ class Order(Sampler[list[int]]):
             part = part[np.argsort(lengths[part], kind="stable")]
             batches += [part[i : i + size].tolist() for i in range(0, len(part), size)]
         for number in rng.permutation(len(batches)).tolist():
-            yield batches[number]
+            batch = batches[number]
+            yield batch if self._size == 1 else Part(batch, self._rank, self._size)
 
 
 def by_length(examples: Examples, batch_size: int) -> Iterator[list[int]]:

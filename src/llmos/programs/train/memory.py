@@ -47,13 +47,14 @@ class Sizes:
 
 
 def needed_bytes(recipe: Recipe, sizes: Sizes, data_bytes: int = 0) -> int:
-    """At most, on one device."""
+    """At most, all processes together: each has a model, an optimizer and the data of its own."""
     learned = learned_parameters(recipe, sizes)
     state = STATE_FLOATS.get(recipe.training.optimizer, 2)
     weights = 4 * sizes.num_parameters * _copies(recipe)
     learning = 4 * learned * (2 + state)  # gradient, state, a copy while the best is kept
     total = weights + learning + _activations(recipe, sizes)
-    return int(LIBRARIES_BYTES + SLACK * total + 2 * data_bytes)
+    one = int(LIBRARIES_BYTES + SLACK * total + 2 * data_bytes)
+    return one * recipe.training.processes
 
 
 def _copies(recipe: Recipe) -> float:
@@ -108,6 +109,14 @@ def smaller(recipe: Recipe, sizes: Sizes, budget_bytes: int, data_bytes: int = 0
 def _changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """From those that change nothing of the result to those that change what is learned."""
     checkpointed = _with(recipe, gradient_checkpointing=True)
+    if (number := recipe.training.processes) > 1:
+        parts = number * recipe.training.accumulate
+        recipe = _with(recipe, processes=1, accumulate=parts)
+        yield f"training.processes: 1 with training.accumulate: {parts}", recipe
+        yield from (
+            (f"training.processes: 1 and {told}", tried) for told, tried in _changes(recipe)
+        )
+        return
     for size in _halves(recipe.training.batch_size):
         parts = -(-recipe.training.batch_size // size) * recipe.training.accumulate
         told = f"training.batch_size: {size} with training.accumulate: {parts}"

@@ -79,7 +79,7 @@ def _own_fields(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _counting(trainer: Any) -> Any:
-    """One that goes on exactly, and counts the tokens it has seen."""
+    """One that goes on exactly, and counts the tokens that all have seen: as many each as this."""
 
     class Counting(Resumable, trainer):  # type: ignore[misc]
         counted: Any = None
@@ -87,7 +87,8 @@ def _counting(trainer: Any) -> Any:
         def training_step(self, model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
             if isinstance(inputs, Mapping):
                 ids = (v for name, v in inputs.items() if name.endswith("input_ids"))
-                self.counted.num_tokens += sum(v.numel() for v in ids)
+                own = sum(value.numel() for value in ids)
+                self.counted.num_tokens += own * self.args.world_size
             return super().training_step(model, inputs, *given, **named)
 
     Counting.__name__ = trainer.__name__

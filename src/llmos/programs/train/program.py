@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import time
 import warnings
@@ -12,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llmos.abi.program import Context, Yielded
-from llmos.errors import OutOfMemory, PluginError
+from llmos.errors import OutOfMemory
+from llmos.programs.train.crew import crew
+from llmos.programs.train.libraries import import_all, require_extra
+from llmos.programs.train.ranks import Ranks
 from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
 
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
@@ -35,45 +37,47 @@ class TrainProgram:
         a run that diverged, PluginError without the extra `train`."""
         recipe = parse(ctx.inputs.get(RECIPE))
         require_extra()
-        try:
-            with warnings.catch_warnings():
-                for library in LIBRARIES:  # what they say to each other about their next releases
-                    warnings.filterwarnings("ignore", category=FutureWarning, module=library)
-                return _Run(ctx, recipe).run()
-        except RuntimeError as error:  # torch's: of the host, or of a device
-            if any(sign in str(error) for sign in NO_MEMORY):
-                raise OutOfMemory(
-                    "memory ran out: a smaller training.batch_size with training.accumulate, "
-                    "training.gradient_checkpointing or method: lora needs less; the last "
-                    "checkpoint is kept"
-                ) from error
-            raise
+        threads = threads_of(recipe, os.cpu_count() or 1)
+        with crew(ctx, recipe.training.processes, threads) as ranks:
+            return learn(ctx, ranks)
 
 
-def require_extra() -> None:
-    """Raises PluginError."""
+def learn(ctx: Context, ranks: Ranks) -> Mapping[str, Any]:
+    """One process's part of a run; the outputs are the first's. Raises as `TrainProgram.run`."""
+    recipe = parse(ctx.inputs.get(RECIPE))
     try:
-        import accelerate  # noqa: F401
-    except ImportError:
-        raise PluginError("training needs an extra: pip install 'llmos[train]'") from None
+        with warnings.catch_warnings():
+            for library in LIBRARIES:  # what they say to each other about their next releases
+                warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+            return _Run(ctx, recipe, ranks).run()
+    except RuntimeError as error:  # torch's: of the host, or of a device
+        if any(sign in str(error) for sign in NO_MEMORY):
+            raise OutOfMemory(
+                "memory ran out: a smaller training.batch_size with training.accumulate, "
+                "training.gradient_checkpointing or method: lora needs less; the last "
+                "checkpoint is kept"
+            ) from error
+        raise
 
 
 def threads_of(recipe: Recipe, num_cpus: int) -> int:
-    """One where a step is so small that threads would wait for each other most of the time. By the
-    recipe alone: another number of threads adds in another order."""
+    """Of each process. One where a step is so small that threads would wait for each other most of
+    the time. By the recipe alone: another number of threads adds in another order."""
     if recipe.training.threads is not None:
         return recipe.training.threads
     hidden, layers = recipe.model.hidden_size, recipe.model.num_layers
     tokens = recipe.training.batch_size * recipe.model.max_length
     is_small = not recipe.base and 72 * layers * hidden * hidden * tokens < SMALL_STEP
-    return 1 if is_small else num_cpus
+    return 1 if is_small else max(1, num_cpus // recipe.training.processes)
 
 
 class _Run:
-    """One attempt."""
+    """One attempt, in one process."""
 
-    def __init__(self, ctx: Context, recipe: Recipe) -> None:
+    def __init__(self, ctx: Context, recipe: Recipe, ranks: Ranks) -> None:
         self._ctx = ctx
+        self._ranks = ranks
         self._recipe = recipe
         self._scratch = Path(ctx.scratch)
 
@@ -84,6 +88,7 @@ class _Run:
 
         from llmos.programs.train import checkpoint
 
+        import_all()
         quiet: Any = library_logging
         quiet.set_verbosity_error()
         quiet.disable_progress_bar()
@@ -91,6 +96,7 @@ class _Run:
         state = None
         if self._ctx.resumed_from is not None:
             state = checkpoint.read(Path(self._ctx.resumed_from))
+            state = checkpoint.of_rank(state, self._ranks.rank, self._ranks.size)
         threads = state["threads"] if state else threads_of(self._recipe, os.cpu_count() or 1)
         torch.set_num_threads(threads)
         set_seed(self._recipe.training.seed)
@@ -105,7 +111,13 @@ class _Run:
         rows = read_splits(recipe.data, ctx.files, recipe.training.seed)
         base = ctx.models.get(BASE)
         kept = dict(state["kept"]) if state else {}
-        work = prepare(Setting(recipe, rows, Path(base) if base else None, kept))
+        setting = Setting(recipe, rows, Path(base) if base else None, kept)
+        if self._ranks.is_first:
+            work = prepare(setting)
+            self._ranks.share(kept)
+        else:
+            kept.update(self._ranks.share(None))
+            work = prepare(setting)
         del rows
         gc.collect()
         return self._train(work, kept, state)
@@ -120,16 +132,16 @@ class _Run:
         from llmos.programs.train.watch import Watch
 
         recipe, examples = self._recipe, work.examples[TRAIN]
-        steps = plan_steps(recipe, math.ceil(len(examples) / recipe.training.batch_size))
+        steps = plan_steps(recipe, len(examples))
         apply_method(recipe, work, steps.total)
         self._ctx.emit("run", self._about(work, steps.total))
-        watch = Watch(self._ctx, recipe, work, steps, kept)
+        watch = Watch(self._ctx, recipe, work, steps, kept, ranks=self._ranks)
         trainer: Any
         if recipe.objective in preference.OBJECTIVES:
             trainer = preference.make_trainer(recipe, work, steps, watch, self._scratch)
         else:
             arguments = make_arguments(recipe, steps, self._scratch)
-            trainer = ExamplesTrainer(recipe, work, args=arguments, callbacks=[watch])
+            trainer = ExamplesTrainer(recipe, work, self._ranks, args=arguments, callbacks=[watch])
         watch.trainer = trainer
         resume_from = None
         if state is not None:
@@ -141,6 +153,7 @@ class _Run:
             checkpoint.restore(work.model, state["model"])
             num_steps = state["step"]
         else:
+            self._ranks.seed(recipe.training.seed)
             trainer.train(resume_from_checkpoint=resume_from)
             num_steps = trainer.state.global_step
             if watch.has_yielded:
@@ -166,15 +179,22 @@ class _Run:
         }
 
     def _finish(self, work: Any, watch: Any, num_steps: int) -> Mapping[str, Any]:
+        from llmos.programs.train import checkpoint
         from llmos.programs.train.methods import merge
         from llmos.programs.train.saving import save, send_adapter
 
-        recipe, seconds = self._recipe, watch.pace.seconds
+        recipe, ranks, seconds = self._recipe, self._ranks, watch.pace.seconds
         best_step = watch.best.step if recipe.watch.keep_best and watch.best.load(work.model) else 0
+        if work.is_shared_score:
+            ranks.spread(checkpoint.learned(work.model).values())
+        elif not ranks.is_first:
+            return {}
         self._ctx.progress(num_steps, num_steps, "steps", "measuring")
         begun_s = time.monotonic()
         parts = work.examples | {TRAIN: work.examples[TRAIN].head(MEASURED)}
         metrics = {split: work.score(work.model, part) for split, part in parts.items()}
+        if not ranks.is_first:
+            return {}
         for split, scores in metrics.items():
             self._ctx.emit("metric", {"step": num_steps, "split": split, "final": True, **scores})
         outputs = {

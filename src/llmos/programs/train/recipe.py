@@ -154,7 +154,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     steps: Annotated[
         Count | None, Meta(description="Updates of the weights, instead of `epochs`")
     ] = None
-    batch_size: Annotated[int, Meta(ge=1, le=65536, description="Examples at once")] = 32
+    batch_size: Annotated[
+        int, Meta(ge=1, le=65536, description="Examples at once, of each process")
+    ] = 32
     accumulate: Annotated[int, Meta(ge=1, description="Batches for each update")] = 1
     learning_rate: Annotated[
         Above0 | None,
@@ -187,8 +189,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     )
     temperature: Annotated[float, Meta(gt=0, description="Of contrastive `embed`")] = 0.05
     beta: Annotated[float, Meta(gt=0, description="Of dpo, kto and grpo")] = 0.1
+    processes: Annotated[
+        int, Meta(ge=1, le=64, description="On this machine; each learns from a part of the batch")
+    ] = 1
     threads: Annotated[
-        Count | None, Meta(description="Processors; by the size of a step where unsaid")
+        Count | None,
+        Meta(description="Processors of each process; by the size of a step where unsaid"),
     ] = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="Same seed, same weights")] = 0
 

@@ -20,8 +20,10 @@ class Steps:
     log_every: int
 
 
-def plan_steps(recipe: Recipe, num_batches: int) -> Steps:
-    """Of a recipe, and the batches of an epoch."""
+def plan_steps(recipe: Recipe, num_examples: int) -> Steps:
+    """Of a recipe, and how many examples an epoch has."""
+    at_once = recipe.training.batch_size * recipe.training.processes
+    num_batches = math.ceil(num_examples / at_once)
     per_epoch = max(1, math.ceil(num_batches / recipe.training.accumulate))
     total = recipe.training.steps or max(1, round(recipe.training.epochs * per_epoch))
     return Steps(

@@ -13,7 +13,8 @@ from transformers.trainer_callback import TrainerState
 
 from llmos.errors import InvalidRequest
 from llmos.programs.train import checkpoint
-from llmos.programs.train.examples import Batch, Examples, Loader, Order
+from llmos.programs.train.examples import WEIGHT, Batch, Examples, Loader, Order
+from llmos.programs.train.ranks import Ranks
 from llmos.programs.train.recipe import Recipe, learning_rate
 from llmos.programs.train.steps import Steps
 from llmos.programs.train.work import Work
@@ -38,16 +39,18 @@ class Resumable:
     _globalstep_last_logged: int
 
     def progress_state(self) -> dict[str, Any]:
-        """What the trainer adds to a checkpoint."""
+        """What the trainer adds to a checkpoint: the same in all processes of a run."""
         scaler = self.accelerator.scaler
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.lr_scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "generators": checkpoint.generators(),
-            "loss_sum": float(self._tr_loss),
             "last_logged": self._globalstep_last_logged,
         }
+
+    def own_state(self) -> dict[str, Any]:
+        """What this process adds to it."""
+        return {"generators": checkpoint.generators(), "loss_sum": float(self._tr_loss)}
 
     def folder_of(self, state: dict[str, Any], scratch: Path) -> str:
         """A folder for `train(resume_from_checkpoint=...)`."""
@@ -83,9 +86,10 @@ class Resumable:
 class ExamplesTrainer(Resumable, Trainer):
     """Learns from `Examples`, with the loss of a `Work`."""
 
-    def __init__(self, recipe: Recipe, work: Work, **given: Any) -> None:
+    def __init__(self, recipe: Recipe, work: Work, ranks: Ranks, **given: Any) -> None:
         self._recipe = recipe
         self._work = work
+        self._ranks = ranks
         super().__init__(model=work.model, train_dataset=work.examples["train"], **given)
         self.remove_callback(PrinterCallback)
         # not every model that takes `num_items_in_batch` heeds it (BERT's classifiers do not), and
@@ -97,12 +101,17 @@ class ExamplesTrainer(Resumable, Trainer):
         examples = self.train_dataset
         assert isinstance(examples, Examples)
         training = self._recipe.training
-        return Loader(examples, Order(examples, training.batch_size, training.seed))
+        ranks = self._ranks
+        at_once = training.batch_size * ranks.size
+        return Loader(examples, Order(examples, at_once, training.seed, ranks.rank, ranks.size))
 
     def compute_loss(self, model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
+        weight = inputs.pop(WEIGHT, None)
         if self._work.loss is None:
-            return super().compute_loss(model, inputs, *given, **named)
-        return self._work.loss(model, inputs)
+            loss = super().compute_loss(model, inputs, *given, **named)
+        else:
+            loss = self._work.loss(model, inputs)
+        return loss if weight is None else loss * weight
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Fused AdamW, SGD with its momentum; others as Trainer makes them."""
@@ -167,4 +176,8 @@ def argument_fields(recipe: Recipe, steps: Steps, scratch: Path) -> Mapping[str,
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "skip_memory_metrics": True,
+        # gradients are summed in buckets that are made anew once it is known which come first,
+        # unless some may not come at all: the same buckets before and after a checkpoint
+        "ddp_find_unused_parameters": True,
+        "ddp_broadcast_buffers": False,
     }

@@ -6,6 +6,7 @@ stops where one that was not would have. Only checkpoints go by the clock; they 
 
 from __future__ import annotations
 
+import enum
 import math
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from llmos.programs.train import checkpoint
 from llmos.programs.train.best import Best
 from llmos.programs.train.methods import allocator_state, reallocate
 from llmos.programs.train.pace import Pace
+from llmos.programs.train.ranks import Ranks
 from llmos.programs.train.recipe import VALIDATION, Method, Recipe
 from llmos.programs.train.steps import Steps
 from llmos.programs.train.work import Work
@@ -30,6 +32,16 @@ CHECKPOINT_SHARE = 50
 """A checkpoint that takes a second is followed by so many seconds of work, at least."""
 
 
+class Word(enum.IntFlag):
+    """What the first process of a run says to all at the end of a step."""
+
+    GO_ON = 0
+    ENOUGH = 1
+    SAVE = 2
+    YIELD = 4
+    STOP = 8
+
+
 class Watch(TrainerCallback):
     """`trainer` is set once there is one. After the run, `has_yielded` or `has_stopped` tell why it
     ended early."""
@@ -37,9 +49,17 @@ class Watch(TrainerCallback):
     trainer: Any
 
     def __init__(
-        self, ctx: Context, recipe: Recipe, work: Work, steps: Steps, kept: Mapping[str, str]
+        self,
+        ctx: Context,
+        recipe: Recipe,
+        work: Work,
+        steps: Steps,
+        kept: Mapping[str, str],
+        *,
+        ranks: Ranks,
     ) -> None:
         self._ctx = ctx
+        self._ranks = ranks
         self._recipe = recipe
         self._work = work
         self._steps = steps
@@ -74,16 +94,26 @@ class Watch(TrainerCallback):
         if is_logged or args.device.type == "cpu":
             self._check_loss(step)
         control.should_log = is_logged
-        if (step % self._steps.evaluate_every == 0 or is_last) and self._evaluate(step, model):
-            control.should_training_stop = True
+        is_measured = step % self._steps.evaluate_every == 0 or is_last
+        is_enough = is_measured and self._evaluate(step, model)
         self._tell(step)
-        is_over = is_last or control.should_training_stop
-        if self._ctx.should_stop:
-            self.has_stopped = control.should_training_stop = True
-        elif self._ctx.should_yield and not is_over:
-            self.has_yielded = control.should_training_stop = True
-        if self.has_yielded or self.has_stopped or (self._is_time() and not is_over):
+        word = Word(self._ranks.agree(self._decide(is_enough, is_last)))
+        self.has_stopped = Word.STOP in word
+        self.has_yielded = Word.YIELD in word
+        if word & (Word.STOP | Word.YIELD | Word.ENOUGH):
+            control.should_training_stop = True
+        if Word.SAVE in word:
             self.save(model, state)
+
+    def _decide(self, is_enough: bool, is_last: bool) -> Word:
+        word = Word.ENOUGH if is_enough else Word.GO_ON
+        if self._ctx.should_stop:
+            return word | Word.STOP | Word.SAVE
+        if is_enough or is_last:
+            return word
+        if self._ctx.should_yield:
+            return Word.YIELD | Word.SAVE
+        return Word.SAVE if self._is_time() else Word.GO_ON
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -105,6 +135,10 @@ class Watch(TrainerCallback):
         """Measure on the validation examples. True: it is time to stop."""
         examples = self._work.examples.get(VALIDATION)
         if examples is None:
+            return False
+        if not self._ranks.is_first:
+            if self._work.is_shared_score:
+                self._work.score(model, examples)
             return False
         with self.pace.pause():
             scores = self._work.score(model, examples)
@@ -145,24 +179,32 @@ class Watch(TrainerCallback):
             bool(torch.isfinite(v).all()) for v in learned.values() if v.is_floating_point()
         ):
             raise ProgramFailed(f"weights are no numbers any more at step {state.global_step}")
-        made = {
-            "step": state.global_step,
-            "model": learned,
-            "best": self.best.state(),
-            "kept": dict(self._kept),
-            "allocator": allocator_state(model),
-            "threads": torch.get_num_threads(),
-            "is_finished": is_finished,
-            "num_tokens": self.pace.num_tokens,
-            "seconds": self.pace.seconds,
-            **self.trainer.progress_state(),
-        }
+        own = self.trainer.own_state()
+        last = {}
         if self._is_logged(state.global_step):  # told before the next step, so not once more
-            made |= {"loss_sum": 0.0, "last_logged": state.global_step}
-        path = self._scratch / f"checkpoint-{state.global_step}.pt"
-        with self.pace.pause():
-            checkpoint.write(path, made)
-            self._ctx.checkpoint(str(path))
+            own["loss_sum"] = 0.0
+            last["last_logged"] = state.global_step
+        first, *others = self._ranks.gather(own)
+        if self._ranks.is_first:
+            made = {
+                "step": state.global_step,
+                "model": learned,
+                "best": self.best.state(),
+                "kept": dict(self._kept),
+                "allocator": allocator_state(model),
+                "threads": torch.get_num_threads(),
+                "is_finished": is_finished,
+                "num_tokens": self.pace.num_tokens,
+                "seconds": self.pace.seconds,
+                **self.trainer.progress_state(),
+                **last,
+                **first,
+                "others": others,
+            }
+            path = self._scratch / f"checkpoint-{state.global_step}.pt"
+            with self.pace.pause():
+                checkpoint.write(path, made)
+                self._ctx.checkpoint(str(path))
         self._saved_s = time.monotonic()
         self._save_took_s = self._saved_s - begun_s
         self._saved_step = state.global_step

@@ -32,7 +32,8 @@ def _nowhere(folder: Path) -> None:
 class Work:
     """A model and its examples. `metric` is what the best weights are chosen by, unless the recipe
     says another; `loss`, where it is not the model's own, is a mean over the batch. `finish` adds
-    to the folder what serving it needs. `facts` are for its card."""
+    to the folder what serving it needs. `facts` are for its card. `is_shared_score`: all processes
+    of a run must take part in `score`."""
 
     model: Any
     tokenizer: Any
@@ -43,6 +44,7 @@ class Work:
     show: Show = _nothing
     finish: Callable[[Path], None] = _nowhere
     facts: dict[str, Any] = field(default_factory=dict)
+    is_shared_score: bool = False
 
 
 @dataclass(slots=True)

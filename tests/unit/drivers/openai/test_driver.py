@@ -122,6 +122,15 @@ async def hang_after_two(exchange: Exchange) -> None:
     await asyncio.sleep(3600)
 
 
+async def nothing_but_keep_alives(exchange: Exchange) -> None:
+    await exchange.head()
+    await exchange.say("a")
+    await exchange.say("b")
+    while True:
+        await exchange.write(b": still here\n\n")
+        await asyncio.sleep(0.05)
+
+
 async def html(exchange: Exchange) -> None:
     await exchange.whole(200, b"<html>Welcome to nginx!</html>", "text/html")
 
@@ -193,7 +202,14 @@ async def redirect(exchange: Exchange) -> None:
 
 
 BEFORE = [hang, html, error_500, error_401, close_at_once, no_events, endless_event, redirect]
-AFTER = [hang_after_two, close_in_mid_answer, end_too_early, broken_events, error_in_stream]
+AFTER = [
+    hang_after_two,
+    nothing_but_keep_alives,
+    close_in_mid_answer,
+    end_too_early,
+    broken_events,
+    error_in_stream,
+]
 SHORT = {"connect_s": 5, "first_token_s": 0.3, "between_tokens_s": 0.3}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from llmos.errors import InvalidRequest, PluginError
 from llmos.programs.train.examples import Examples
 from llmos.programs.train.models import load_or_make
-from llmos.programs.train.recipe import TRAIN, Objective, Recipe
+from llmos.programs.train.recipe import Objective, Recipe
 from llmos.programs.train.rows import Rows, labels_of, texts_of
 from llmos.programs.train.work import Setting, Work
 
@@ -56,9 +56,13 @@ def prepare(setting: Setting) -> Work:
     examples: dict[str, Any] = {
         split: Texts(split, read(rows, recipe, split)) for split, rows in setting.rows.items()
     }
-    if recipe.objective is Objective.GRPO:  # measuring would be generating
-        examples = {TRAIN: examples[TRAIN]}
-    return Work(model, tokenizer, examples, score)
+    if recipe.objective is Objective.GRPO:
+        from llmos.programs.train.objectives.rewarded import Rewarded
+
+        half = max(1, recipe.model.max_length // 2)
+        by = Rewarded(tokenizer, half, half)
+        return Work(model, tokenizer, examples, by.score, metric="reward", show=by.show)
+    return Work(model, tokenizer, examples, score, is_shared_score=True)
 
 
 def score(model: Any, measured: Examples) -> dict[str, float]:

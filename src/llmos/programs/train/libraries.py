@@ -1,0 +1,27 @@
+"""What learning is done with: there or not, and imported at once."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+
+from llmos.errors import PluginError
+
+LEARNING = ("llmos.programs.train.trainer", "llmos.programs.train.objectives.choose")
+"""Ours that import all of it."""
+
+
+def require_extra() -> None:
+    """Raises PluginError."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise PluginError("training needs an extra: pip install 'llmos[train]'") from None
+
+
+def import_all() -> None:
+    """Takes seconds, the first time. What imports made never becomes garbage: no collection walks
+    it again."""
+    for name in LEARNING:
+        importlib.import_module(name)
+    gc.freeze()

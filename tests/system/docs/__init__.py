@@ -1,0 +1,1 @@
+"""Every command of the documents, run against a real server."""
