@@ -1,4 +1,4 @@
-"""Take the console's pictures again, into docs/screenshots: `python tools/screenshots.py [NAME ...]`.
+"""Take the console's pictures again: `python tools/screenshots.py [NAME ...]`.
 
 A server of its own in a home that tells nothing of this machine, with a classifier measured in it,
 and Debian's Chromium. Needs the extra `dev` and `apt-get install chromium`.
@@ -23,8 +23,13 @@ HOME = Path(tempfile.gettempdir()) / "llmos-demo"
 FOLDER = ROOT / "docs" / "screenshots"
 SIZE = {"width": 1280, "height": 800}
 REVIEWS = {
-    "positive": ["a wonderful film", "I loved every minute", "great acting and a fine story"],
-    "negative": ["a terrible bore", "I hated every minute", "awful acting and a stupid story"],
+    "positive": [
+        "a wonderful film",
+        "I loved every minute",
+        "not bad at all",
+        "better than feared",
+    ],
+    "negative": ["a terrible bore", "I hated it", "good actors, wasted", "I expected a great film"],
 }
 
 
@@ -38,7 +43,7 @@ def evaluate(page: Any, url: str) -> None:
     """An evaluation in full."""
     page.goto(url + "/evaluate")
     page.get_by_role("row").filter(has_text="reviews").get_by_role("button").click()
-    page.locator("table.matrix").wait_for()
+    page.locator("table.matrix").scroll_into_view_if_needed()
 
 
 def chat(page: Any, url: str) -> None:
