@@ -29,7 +29,7 @@ REVIEWS = {
         "not bad at all",
         "better than feared",
     ],
-    "negative": ["a terrible bore", "I hated it", "good actors, wasted", "I expected a great film"],
+    "negative": ["a terrible bore", "I hated it", "good actors, wasted", "I hoped for more"],
 }
 
 
