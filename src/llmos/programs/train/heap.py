@@ -14,7 +14,9 @@ import os
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's `mallopt` (malloc.h)."""
 
-KEPT_BYTES = 1 << 30
+KEPT_BYTES = 256 << 20
+"""A small model's step. Of a larger one the rest goes back: it is wanted for measuring meanwhile."""
+
 AHEAD_BYTES = 64 << 20
 LARGEST_BYTES = 32 << 20
 """The most that glibc takes; what is larger goes back as before."""
