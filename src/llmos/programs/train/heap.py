@@ -15,7 +15,7 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Parameters of glibc's `mallopt` (malloc.h)."""
 
 KEPT_BYTES = 256 << 20
-"""A small model's step. Of a larger one the rest goes back: it is wanted for measuring meanwhile."""
+"""A small model's step. Of a larger one the rest goes back: measuring it wants memory, too."""
 
 AHEAD_BYTES = 64 << 20
 LARGEST_BYTES = 32 << 20
