@@ -21,36 +21,12 @@ from llmos.sdk import Client
 from tests.contract.encoder.test_captions import expected, make_captioner
 from tests.system.server import POLL_S, Server
 from tests.unit.drivers.encoder.folders import make_folder
-from tests.unit.drivers.encoder.media import png, save_random, tone, wav, write_json
+from tests.unit.drivers.encoder.media import make_listener, png, tone, wav, write_json
 from tests.unit.drivers.encoder.voices import make_voice
 
 LONG = "The cat sat on a mat. " * 30
 PAGES = "who lives in new york and paris, the cat or a mat? " * 10_000
 """About two hundred."""
-
-
-def make_listener(folder: Path) -> Path:
-    import transformers
-
-    config = transformers.Wav2Vec2Config(
-        vocab_size=5,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=48,
-        conv_dim=(16, 16),
-        conv_stride=(5, 4),
-        conv_kernel=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        pad_token_id=0,
-    )
-    save_random(folder, transformers.Wav2Vec2ForCTC(config), 0.3)
-    write_json(folder / "preprocessor_config.json", {"do_normalize": True})
-    vocab = {unit: i for i, unit in enumerate(["<pad>", "|", "a", "b", "c"])}
-    write_json(folder / "vocab.json", vocab)
-    return folder
 
 
 def make_sentences(folder: Path) -> Path:
@@ -88,18 +64,6 @@ def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
         for name, folder in folders.items():
             assert client.models.pull(f"file:{folder}", name).ref == f"{name}:1"
     yield server
-
-
-@pytest.fixture
-def api(serving: Server) -> Iterator[openai.OpenAI]:
-    with serving.openai(timeout=90.0) as made:
-        yield made
-
-
-@pytest.fixture
-def http(serving: Server) -> Iterator[httpx.Client]:
-    with serving.client(timeout=90.0) as made:
-        yield made
 
 
 @pytest.fixture

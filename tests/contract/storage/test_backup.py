@@ -36,8 +36,8 @@ from llmos.storage.references import all_references
 from llmos.storage.restore import restore
 from llmos.storage.tables import files, tenants
 from llmos.telemetry import faults
+from tests.contract.storage.test_housekeeping import World
 from tests.unit.storage.conftest import SMALL
-from tests.unit.storage.test_housekeeping import World
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from llmos.errors import (
     QueueFull,
     WorkerLost,
 )
+from tests.contract.api.test_server import Live, live, run
 from tests.unit.api.fake_gate import SECRET, FakeGate, Script, tokens
-from tests.unit.api.test_server import Live, live, run
 
 Scene = Callable[[openai.AsyncOpenAI, Live], Coroutine[Any, Any, None]]
 HI: list[Any] = [{"role": "user", "content": "hi"}]

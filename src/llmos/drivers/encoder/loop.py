@@ -6,14 +6,14 @@ answered, so a suspended one is computed again from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from llmos.abi.events import Aborted, Event, Finished, FinishReason, ItemOutput, Outputs
 from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.batch import pick
-from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.limits import LIMITS, EncoderLimits
 from llmos.drivers.encoder.work import (
     Open,
     Request,
@@ -33,22 +33,24 @@ from llmos.errors import (
 
 
 class Engine(Protocol):
-    """What computes: `most_tokens` of a batch with padding, the results of its rows, and an item's
-    answer of them. `run` raises EngineFailed, `finish` any of ours."""
+    """What computes: bounds of a batch, and the results of its rows. `run` raises EngineFailed."""
 
     @property
-    def most_tokens(self) -> int: ...
+    def limits(self) -> EncoderLimits: ...
 
     def run(self, batch: Sequence[Work]) -> list[Any]: ...
 
-    def finish(self, kind: str, opened: Open, params: dict[str, Any]) -> ItemOutput: ...
+
+Finish = Callable[[str, Open, dict[str, Any]], ItemOutput]
+"""An item's answer, of its kind, its rows' results and the request's params. Raises LLMOSError."""
 
 
 class ItemLoop:
-    """The requests of one engine."""
+    """The requests of one engine, which can be asked for `kinds`."""
 
-    def __init__(self, engine: Engine, kinds: list[str]) -> None:
+    def __init__(self, engine: Engine, finish: Finish, kinds: Sequence[str]) -> None:
         self._engine = engine
+        self._finish = finish
         self._kinds = kinds
         self._requests: dict[str, Request] = {}
         self._outbox: list[Event] = []
@@ -81,6 +83,7 @@ class ItemLoop:
         """The next step tells."""
         if request := self._requests.pop(request_id, None):
             self._outbox.append(Aborted(request_id, reason, _usage(request)))
+            self._forget(request)
 
     def counts(self) -> tuple[int, int]:
         """Requests that run, and that are paused."""
@@ -95,9 +98,8 @@ class ItemLoop:
         )
 
     def step(self) -> list[Event]:
-        """Compute one batch, and say which items it completed."""
-        if batch := self._next_batch():
-            self._compute(batch)
+        """Compute, and say which items that completed."""
+        self._work()
         events, self._outbox = self._outbox, []
         for request in list(self._requests.values()):
             if request.ready:
@@ -108,31 +110,55 @@ class ItemLoop:
                 events.append(Finished(request.request_id, FinishReason.STOP, _usage(request)))
         return events
 
+    # what another way to compute may do otherwise
+
+    def _work(self) -> None:
+        if batch := self._next_batch():
+            self._isolate(self._compute, batch)
+
+    def _limits(self, first: Work) -> EncoderLimits:
+        """Of a batch that begins with this row; `batch_rows` 0: none may begin now."""
+        return self._engine.limits
+
+    def _likeness(self, work: Work) -> Any:
+        """Equal of all rows of a batch: of what is no text there is no padding."""
+        return work.row.shape
+
+    def _forget(self, request: Request) -> None:
+        """It has been ended."""
+
+    # batches
+
     def _next_batch(self) -> list[Work]:
-        works = in_turns(self._requests.values(), LIMITS.look_rows)
-        if not works:
+        """Whoever is first, and who goes well with it; they wait no more."""
+        first = in_turns(self._requests.values(), 1)
+        limits = self._limits(first[0]) if first else LIMITS
+        if not first or not limits.batch_rows:
             return []
-        lengths = [work.row.length for work in works]
-        batch = [works[i] for i in pick(lengths, LIMITS, self._engine.most_tokens)]
+        works = in_turns(self._requests.values(), LIMITS.look_rows)
+        likeness = self._likeness(works[0])
+        chosen = [works[i] for i in pick([work.row.length for work in works], limits)]
+        batch = [work for work in chosen if self._likeness(work) == likeness]
         taken = set(map(id, batch))
         for request in {id(work.request): work.request for work in batch}.values():
-            left = [work for work in request.waiting if id(work) not in taken]
-            request.waiting.clear()
-            request.waiting.extend(left)
+            waiting = request.waiting  # what is taken lies among the first: the rest stays
+            head = [waiting.popleft() for _ in range(min(len(waiting), LIMITS.look_rows))]
+            waiting.extendleft(work for work in reversed(head) if id(work) not in taken)
         return batch
 
-    def _compute(self, batch: list[Work]) -> None:
-        """A batch that the engine fails on is computed row by row: whose fault is it?"""
+    def _isolate(self, run: Callable[[list[Work]], None], batch: list[Work]) -> None:
+        """A batch that the engine fails on is run row by row: whose fault is it?"""
         try:
-            results = self._engine.run(batch)
+            run(batch)
         except EngineFailed as error:
             if len(batch) == 1:
                 self._fail(batch[0], error)
             else:
                 for work in batch:
-                    self._compute([work])
-            return
-        for work, result in zip(batch, results, strict=True):
+                    self._isolate(run, [work])
+
+    def _compute(self, batch: list[Work]) -> None:
+        for work, result in zip(batch, self._engine.run(batch), strict=True):
             self._take(work, result)
 
     def _take(self, work: Work, result: Any) -> None:
@@ -142,7 +168,7 @@ class ItemLoop:
         if opened.num_left:
             return
         try:
-            output = self._engine.finish(request.item.kind, opened, request.params)
+            output = self._finish(request.item.kind, opened, request.params)
         except LLMOSError as error:
             output = ItemOutput(opened.item.index, error=error.to_info())
         answer(request, output)
@@ -158,4 +184,4 @@ class ItemLoop:
 
 
 def _usage(request: Request) -> Usage:
-    return Usage(prompt_tokens=request.cost)
+    return Usage(prompt_tokens=request.cost, completion_tokens=request.num_made)

@@ -255,7 +255,7 @@ async def _drained(worker: LocalWorker) -> None:
 SERVER = """
 import asyncio, json, sys
 from pathlib import Path
-from tests.unit.cluster.test_local import emitted, heard, started
+from tests.contract.cluster.test_local import emitted, heard, started
 from llmos.abi import worker as msg
 from llmos.cluster.local import LocalNode
 from llmos.settings import worker_env

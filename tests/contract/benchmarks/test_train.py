@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import bench_train, harness
-from benchmarks.train import causal, plain
+from benchmarks.train import baselines, causal, plain, pretrained, texts
+from llmos.programs.task.conll import Sentence, read_conll
+from llmos.programs.train.recipe import parse
 
 
 def result(*figures: str) -> harness.Result:
@@ -59,3 +62,47 @@ def test_its_rate_warms_up_and_falls_to_nothing() -> None:
     assert rates[0] == 0.0
     assert max(rates) == rates[6] == 1.0
     assert rates[100] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("token", "seen"), [("McDonald's", "XxXx'x"), ("A-99", "X-9"), ("...", "."), ("", "")]
+)
+def test_the_shape_of_a_token(token: str, seen: str) -> None:
+    assert baselines.shape(token) == seen
+
+
+def test_a_token_is_told_by_its_neighbours_too() -> None:
+    last = list(baselines.features(["In", "New", "York"]))[-1]
+    assert last["word"] == "york"
+    assert (last["word -1"], last["word -2"], last["word 1"]) == ("new", "in", "")
+    assert (last["first 2"], last["last 3"], last["shape -1"]) == ("Yo", "ork", "Xx")
+
+
+def test_the_tagger_beside_ours_finds_what_it_has_seen() -> None:
+    learned = [Sentence(["in", place, "."], ["O", "B-LOC", "O"]) for place in ("Rome", "Bern")]
+    assert baselines.tagged(learned * 5, learned) == 1.0
+
+
+def test_sentences_are_written_as_they_are_read(tmp_path: Path) -> None:
+    rows = [Sentence(["EU", "says"], ["B-ORG", "O"]), Sentence(["No"], ["O"])]
+    files = texts.write(tmp_path, texts.TAGGED, rows, rows[:1])
+    assert list(read_conll(files["train"])) == rows
+    assert list(read_conll(files["test"])) == rows[:1]
+
+
+def test_its_recipes_are_some() -> None:
+    for name in texts.SETS:
+        parse(texts.recipe(name) | {"data": {"train": "a.csv"}})
+    for name in ("encoder", *pretrained.TUNED):
+        base = None if name == "encoder" else "a:1"
+        assert parse(pretrained.example(name, base)).training.threads == 1
+
+
+def test_every_row_is_some_parts() -> None:
+    for figure, part in (
+        ("pretrained, LoRA: right", "pretrained"),
+        ("memory, full: at most", "memory"),
+        ("traffic: what it learns", "traffic"),
+        ("WNUT17: F1", "texts"),
+    ):
+        assert bench_train.part_of(figure) == part

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from llmos.abi.events import ItemOutput
-from tests.unit.drivers.encoder.conftest import MakeFolder
+from tests.contract.encoder.conftest import MakeFolder
 from tests.unit.drivers.encoder.folders import infer
 
 TEXTS = ["the cat sat on a mat.", "who lives in new york? " * 20, "it is good", "catty!"]

@@ -14,6 +14,7 @@ from llmos.abi.events import Aborted, Finished, Outputs
 from llmos.drivers.encoder.driver import EncoderDriver
 from llmos.drivers.encoder.kinds import DECODER_FAMILIES
 from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.writing import WritingLoop
 from llmos.errors import InvalidRequest
 from tests.unit.drivers.encoder.folders import (
     PIECES,
@@ -136,8 +137,8 @@ def test_more_than_fit_the_reserve_take_turns(folder: Path, driver: EncoderDrive
 
     def look(_: int) -> None:
         nonlocal most
-        assert driver._writers is not None
-        groups = driver._writers._groups
+        assert isinstance(driver._loop, WritingLoop)
+        groups = driver._loop.writers.groups
         assert len(groups) <= LIMITS.groups
         most = max([most, *(len(group.rows) for group in groups)])
 

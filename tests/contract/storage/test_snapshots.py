@@ -466,7 +466,7 @@ from llmos.storage.home import open_home
 from llmos.storage.snapshots import Snapshots
 from llmos.telemetry import faults
 from tests.unit.storage.conftest import SMALL
-from tests.unit.storage.test_snapshots import put
+from tests.contract.storage.test_snapshots import put
 from tests.unit.storage.test_suspended import made_request
 tmpfs.SHARED = Path(sys.argv[2])
 store = Snapshots(open_home(Path(sys.argv[1])), SMALL, lambda: 1 << 40)

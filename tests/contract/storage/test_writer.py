@@ -206,7 +206,7 @@ import asyncio, os, sys
 from pathlib import Path
 from llmos.storage.database import open_database
 from llmos.telemetry import faults
-from tests.unit.storage.test_writer import add
+from tests.contract.storage.test_writer import add
 database = open_database(Path(sys.argv[1]))
 async def main():
     answered = []

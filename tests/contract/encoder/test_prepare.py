@@ -18,7 +18,7 @@ from llmos.drivers.encoder.payload import Item
 from llmos.drivers.encoder.prepare import make
 from llmos.drivers.encoder.texts import CHARS_PER_TOKEN, Encoded, TextEncoder, Wanted
 from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
-from tests.unit.drivers.encoder.conftest import MakeFolder
+from tests.contract.encoder.conftest import MakeFolder
 from tests.unit.drivers.encoder.folders import PIECES, SIZES, bert_tokenizer, prepared
 
 LONG = " ".join(["cat"] * 200)

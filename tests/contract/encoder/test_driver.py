@@ -21,7 +21,7 @@ from llmos.errors import (
     ModelRejected,
     UnsupportedParameter,
 )
-from tests.unit.drivers.encoder.conftest import MakeFolder
+from tests.contract.encoder.conftest import MakeFolder
 from tests.unit.drivers.encoder.folders import load, outputs, prepared, work_item
 from tests.unit.drivers.tiny import drive, make_spec
 

@@ -15,7 +15,7 @@ import pytest
 from llmos.errors import DiskFull, StorageError
 from llmos.storage.database import Database
 from llmos.storage.home import Home
-from tests.unit.storage.test_housekeeping import World
+from tests.contract.storage.test_housekeeping import World
 
 FAULTS = {
     errno.ENOSPC: DiskFull,
