@@ -63,7 +63,7 @@ def _command(path: str, command: Any, context: Any) -> list[str]:
     lines = [f"{'##' if path.count(' ') == 1 else '###'} {path}", "", _prose(command.help), ""]
     if not is_group:
         usage = " ".join(command.collect_usage_pieces(context))
-        lines += [f"`{path} {usage}`", ""]
+        lines += ["```text", f"{path} {usage}", "```", ""]
     records = [p.get_help_record(context) for p in command.get_params(context)]
     rows = [r for r in records if r is not None and not r[0].startswith("--help")]
     if rows:

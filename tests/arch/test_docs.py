@@ -27,6 +27,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
 URL_HOST = re.compile(r"https?://([A-Za-z0-9.-]+)")
 SHELLS = {"", "bash", "sh", "console", "shell"}
 KNOWN_HOSTS = {"127.0.0.1", "localhost", "keepachangelog.com", "semver.org", "www.apache.org"}
+KNOWN_HOSTS |= {"host"}  # any
 
 
 def _page_id(page: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from llmos.abi.jobs import ENDED
 from llmos.abi.syscall_jobs import JobReply
+from llmos.errors import NotFound
 from llmos.sdk import Client
 from tests.system.server import POLL_S, Server
 from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pid_of
@@ -151,6 +152,15 @@ def test_bad_rows_fail_alone(sdk: Client, tmp_path: Path) -> None:
     assert "2 fields" in rows[1]["error"]
     assert "UTF-8" in rows[2]["error"]
     assert "empty" in rows[3]["error"]
+
+
+def test_errors_of_a_task_without_one_are_empty(sdk: Client) -> None:
+    wanted = {"type": "generate", "model": "echo", "input": {"items": ["fine"]}}
+    task_id = sdk.tasks.create(wanted).job.job_id
+    assert end(sdk, task_id).job.state == "succeeded"
+    assert result(sdk, task_id, "errors") == b""
+    with pytest.raises(NotFound, match="no results as 'csv'"):
+        result(sdk, task_id, "csv")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(FAILED)
 
 
-@app.command(epilog=examples("llmos debug bundle", "llmos debug bundle --output /tmp/case.tar.gz"))
+@app.command(epilog=examples("llmos debug bundle", "llmos debug bundle --output case.tar.gz"))
 def bundle(
     output: Annotated[
         Path | None,

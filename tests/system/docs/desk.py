@@ -65,7 +65,7 @@ class Desk:
 
     def put(self, block: Block) -> None:
         """A file that the page shows."""
-        (self.folder / block.file).write_text(block.body, "utf-8")
+        (self.folder / block.file).write_text(self._here(block.body), "utf-8")
 
     def run(self, command: Command) -> str:
         """What it prints. Raises Failed unless it ends well."""
@@ -76,9 +76,7 @@ class Desk:
         if text.startswith("make "):
             return self._ended(f"make --dry-run {text.removeprefix('make ')}", ROOT)
         typed = self.subjects.fill(text) if "llmos " in text else text
-        typed = typed.replace("127.0.0.1:8400", self.server.url.removeprefix("http://"))
-        typed = typed.replace("127.0.0.1:9000", self.far.url.removeprefix("http://"))
-        typed = re.sub("#(MODEL|some-model)", "#echo", typed)
+        typed = self._here(typed)
         if STAYS.match(text):
             return self._interrupted(typed)
         if TALKS.match(text):
@@ -87,9 +85,14 @@ class Desk:
 
     def python(self, block: Block) -> str:
         """A program that a page shows."""
-        text = block.body.replace("127.0.0.1:8400", self.server.url.removeprefix("http://"))
-        (self.folder / "shown.py").write_text(text, "utf-8")
+        (self.folder / "shown.py").write_text(self._here(block.body), "utf-8")
         return self._ended("python shown.py", self.folder)
+
+    def _here(self, text: str) -> str:
+        """What is at the addresses of the pages."""
+        text = text.replace("127.0.0.1:8400", self.server.url.removeprefix("http://"))
+        text = text.replace("127.0.0.1:9000", self.far.url.removeprefix("http://"))
+        return re.sub("#(MODEL|some-model)", "#echo", text)
 
     def _talked(self, typed: str) -> str:
         person, terminal = pty.openpty()

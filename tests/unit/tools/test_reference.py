@@ -44,4 +44,4 @@ def test_every_command_is_listed_with_its_options() -> None:
 def test_the_client_has_its_groups_and_what_a_call_raises() -> None:
     page = reference.python()
     assert "### client.models.pull" in page
-    assert "Raises ModelRejected, NotFound, Conflict, StorageError." in page
+    assert "Raises ModelNotFound, Conflict while it is in use." in page
