@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from llmos.sdk import Client
 from tests.contract.vision.test_seeing import IMAGES, MAX_NEW, Said, Theirs
-from tests.system.server import Server
+from tests.system.server import POLL_S, Server
 from tests.unit.drivers.vision.folders import make_seeing
 
 SAID: Said = ["tall", "and", "wide", " differ how?"]
@@ -93,6 +94,18 @@ def test_it_says_what_generate_says(
     assert "".join(one.delta.content or "" for one in told) == whole.choices[0].message.content
     assert len([some for some in ids if some]) > 1  # as it is made
     assert [one.finish_reason for one in told if one.finish_reason] == ["length"]
+
+
+def test_nothing_of_an_image_is_left(there: Server, api: openai.OpenAI) -> None:
+    """Neither of an answer nor of one that its client leaves."""
+    ask(api, "tiny-llava", chat(SAID))
+    with ask(api, "tiny-llava", chat(SAID), stream=True, max_tokens=100) as left:
+        next(iter(left))
+    deadline = time.monotonic() + 30
+    scratch, uploads = there.home / "scratch", there.home / "uploads"
+    while found := [*scratch.glob("spill-*"), *uploads.iterdir()]:
+        assert time.monotonic() < deadline, found
+        time.sleep(POLL_S)
 
 
 def test_a_response_about_an_image(api: openai.OpenAI) -> None:
