@@ -13,6 +13,9 @@ ARGS ?=
 WORKERS ?= 2
 PRELOAD ?= pilot
 
+# tests and the servers that they start import the same files hundreds of times
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 LINTED := src tests benchmarks tools
 # files of tests are shared out to as many processes; much of a test is waiting for a server

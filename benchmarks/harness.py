@@ -166,7 +166,8 @@ def describe(row: Row) -> str:
     """A row as one line of text."""
     text = f"{row.figure:<48} {row.value:>10g} {row.unit:<9}"
     if row.peer is not None:
-        text += f" {row.peer}: {row.peer_value:g}, ratio {row.ratio:g}"
+        text += f" {row.peer}: {row.peer_value:g}"
+        text += f", ratio {row.ratio:g}" if row.ratio is not None else ""
     if row.low is not None:
         text += f" [{row.low:g}, {row.high:g}]"
     return text

@@ -79,3 +79,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("LLMOS_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file as a first run leaves it, so that not every test has to migrate."""
+    from llmos.storage.database import open_database
+
+    database = open_database(tmp_path_factory.mktemp("migrated"))
+    database.close()
+    return database.path

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.serving import Server, serving
 from benchmarks.train.jobs import DATA, OPTIONS, Runs, cpu_s
-from benchmarks.train.plain import Sizes
+from benchmarks.train.plain import LOG_STEPS, Sizes
 
 ARMS = {"loop": "plain PyTorch loop", "trainer": "Transformers' Trainer"}
 VOCAB, HIDDEN, LAYERS, HEADS, LENGTH, BATCH = 2000, 160, 4, 4, 128, 8
@@ -28,9 +28,11 @@ SKIPPED = 20
 HELD_CHARS = 40_000
 RATE = 1e-3
 THREADS = 1
+PLOT = "train-loss.svg"
+COLOURS = ("#2563eb", "#9aa5b1", "#f59e0b")
 
 
-def recipe(name: str, steps: int) -> dict[str, Any]:
+def recipe(name: str, steps: int, seed: int = 0) -> dict[str, Any]:
     """A GPT-2 of 1.6 million weights."""
     return {
         "name": name,
@@ -49,8 +51,14 @@ def recipe(name: str, steps: int) -> dict[str, Any]:
             "batch_size": BATCH,
             "learning_rate": RATE,
             "threads": THREADS,
+            "seed": seed,
         },
-        "watch": {"evaluate_every": steps, "log_every": 10, "samples": 0, "keep_best": False},
+        "watch": {
+            "evaluate_every": steps,
+            "log_every": LOG_STEPS,
+            "samples": 0,
+            "keep_best": False,
+        },
     }
 
 
@@ -63,32 +71,54 @@ def corpus(folder: Path) -> dict[str, Path]:
     return files
 
 
-def measure(result: harness.Result, folder: Path, steps: int, repetitions: int) -> None:
+def measure(
+    result: harness.Result, folder: Path, steps: int, repetitions: int, plots: Path
+) -> None:
+    """Every repetition draws anew, the same draw for all three."""
     files = corpus(folder)
-    found: dict[str, list[dict[str, float]]] = {"ours": [], **{arm: [] for arm in ARMS}}
+    found: dict[str, list[Learned]] = {"ours": [], **{arm: [] for arm in ARMS}}
     with serving(*OPTIONS) as (server, _):
-        for _ in range(repetitions):
-            found["ours"].append(_ours(server, files, steps, folder))
+        for seed in range(repetitions):
+            found["ours"].append(_ours(server, files, steps, seed, folder))
             for arm in ARMS:
-                found[arm].append(_peer(arm, folder / "blocks.npz", steps))
+                found[arm].append(_peer(arm, folder / "blocks.npz", sizes(steps, seed)))
     for arm, said in ARMS.items():
         for key, unit, figure in (
             ("tokens_per_cpu_s", "tokens/s", "causal, 1.6M weights: per processor second"),
             ("loss", "nats", f"causal, {steps} steps: loss of held-out text"),
         ):
-            ours = [one[key] for one in found["ours"]]
-            result.add(harness.paired(figure, unit, ours, said, [o[key] for o in found[arm]]))
-    ours = [one["tokens_per_s"] for one in found["ours"]]
-    result.add(harness.single("causal, 1.6M weights: per second", "tokens/s", ours))
+            ours, theirs = ([getattr(one, key) for one in found[who]] for who in ("ours", arm))
+            result.add(harness.paired(figure, unit, ours, said, theirs))
+    result.add(
+        harness.single(
+            "causal, 1.6M weights: per second",
+            "tokens/s",
+            [one.tokens_per_s for one in found["ours"]],
+        )
+    )
+    draw({ARMS.get(who, who): runs for who, runs in found.items()}, plots / PLOT)
 
 
-def _ours(server: Server, files: dict[str, Path], steps: int, folder: Path) -> dict[str, float]:
+class Learned(msgspec.Struct):
+    """What came of a run; the points of its curve are (step, mean loss since the one before)."""
+
+    tokens_per_cpu_s: float
+    tokens_per_s: float
+    loss: float
+    curve: list[tuple[int, float]]
+
+
+def _ours(server: Server, files: dict[str, Path], steps: int, seed: int, folder: Path) -> Learned:
     runs = Runs(server)
-    job_id = runs.submit(recipe("shakespeare", steps), files)
+    job_id = runs.submit(recipe("shakespeare", steps, seed), files)
     marks: list[tuple[int, float]] = []
+    curve = []
     for event in runs.metrics(job_id):
         step = int(event.value.get("step", 0))
-        if "loss" in event.value and "split" not in event.value and SKIPPED <= step < steps:
+        if "loss" not in event.value or "split" in event.value:
+            continue
+        curve.append((step, event.value["loss"]))
+        if SKIPPED <= step < steps:
             marks.append((step, cpu_s(runs.worker_pid())))
     outputs = runs.end(job_id).outputs
     assert outputs is not None
@@ -96,11 +126,12 @@ def _ours(server: Server, files: dict[str, Path], steps: int, folder: Path) -> d
     if not (folder / "blocks.npz").exists():
         _write_blocks(Path(shown.folder), files, folder / "blocks.npz")
     (first, begun_s), (last, ended_s) = marks[0], marks[-1]
-    return {
-        "tokens_per_cpu_s": (last - first) * BATCH * LENGTH / (ended_s - begun_s),
-        "tokens_per_s": outputs["tokens_per_s"],
-        "loss": outputs["metrics"]["validation"]["loss"],
-    }
+    return Learned(
+        (last - first) * BATCH * LENGTH / (ended_s - begun_s),
+        outputs["tokens_per_s"],
+        outputs["metrics"]["validation"]["loss"],
+        curve,
+    )
 
 
 def _write_blocks(model: Path, files: dict[str, Path], path: Path) -> None:
@@ -116,7 +147,7 @@ def _write_blocks(model: Path, files: dict[str, Path], path: Path) -> None:
     np.savez(path, **made)
 
 
-def sizes(steps: int) -> Sizes:
+def sizes(steps: int, seed: int = 0) -> Sizes:
     return Sizes(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
@@ -128,11 +159,12 @@ def sizes(steps: int) -> Sizes:
         learning_rate=RATE,
         threads=THREADS,
         skipped=SKIPPED,
+        seed=seed,
     )
 
 
-def _peer(arm: str, blocks: Path, steps: int) -> dict[str, float]:
-    said = msgspec.json.encode(sizes(steps)).decode()
+def _peer(arm: str, blocks: Path, wanted: Sizes) -> Learned:
+    said = msgspec.json.encode(wanted).decode()
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.train.plain", arm, str(blocks), said],
@@ -144,9 +176,31 @@ def _peer(arm: str, blocks: Path, steps: int) -> dict[str, float]:
         )
     if done.returncode:
         raise RuntimeError(done.stderr)
-    read: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return read
+    *points, last = (json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{")
+    return msgspec.convert(last | {"curve": [(p["step"], p["loss"]) for p in points]}, Learned)
 
 
 def _environment(folder: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(THREADS), "TMPDIR": folder}
+
+
+def draw(found: dict[str, list[Learned]], path: Path) -> None:
+    """The loss of every run by step, a colour for each arm."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = path.name
+    mpl.rcParams["svg.fonttype"] = "none"
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4))
+    for (who, runs), colour in zip(found.items(), COLOURS, strict=True):
+        for number, run in enumerate(runs):
+            label = who if number == 0 else None
+            axis.plot(*zip(*run.curve, strict=True), color=colour, lw=1, alpha=0.8, label=label)
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss, nats per token")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)

@@ -79,6 +79,11 @@ class Runs:
                 return int(event.value["step"])
         return None
 
+    def last_step(self, job_id: str) -> int:
+        """That it has told of; 0 before the first."""
+        progress = self.job(job_id).progress
+        return int(progress.done) if progress is not None else 0
+
     def worker_pid(self) -> int:
         """Of the one process that runs programs."""
         workers = self.client.workers()

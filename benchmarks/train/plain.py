@@ -1,5 +1,6 @@
 """The peers of causal pre-training, each in a process of its own: `python -m benchmarks.train.plain
-ARM TOKENS SIZES`. Prints one JSON object: tokens per processor second and per second, final loss.
+ARM TOKENS SIZES`. Prints a JSON object every `log_steps` steps (`step`, mean `loss` of them), and
+one at the end: tokens per processor second and per second, final `loss` of what was held out.
 
 `loop` is a GPT and a loop as nanoGPT has them (no compiler), `trainer` Transformers' Trainer over
 the same GPT-2 that ours makes.
@@ -21,6 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+LOG_STEPS = 10
+
 
 class Sizes(msgspec.Struct, frozen=True):
     """Of the model and the run."""
@@ -36,6 +39,8 @@ class Sizes(msgspec.Struct, frozen=True):
     threads: int
     skipped: int
     """Steps that are not timed."""
+    seed: int = 0
+    log_steps: int = LOG_STEPS
 
 
 class Layer(nn.Module):
@@ -88,7 +93,7 @@ class Gpt(nn.Module):
 
 def batches(blocks: Any, sizes: Sizes) -> Iterator[torch.Tensor]:
     """Every block once an epoch, in an order drawn anew."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(sizes.seed)
     while True:
         drawn = rng.permutation(len(blocks))
         for at in range(0, len(drawn) - sizes.batch_size + 1, sizes.batch_size):
@@ -101,6 +106,11 @@ def rate_at(step: int, sizes: Sizes) -> float:
     if step < warm:
         return step / max(1, warm)
     return max(0.0, (sizes.steps - step) / max(1, sizes.steps - warm))
+
+
+def tell(step: int, loss: float) -> None:
+    """One point of the curve."""
+    print(json.dumps({"step": step, "loss": round(loss, 6)}), flush=True)
 
 
 class Clock:
@@ -131,13 +141,19 @@ def loop(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
     ]
     optimizer = torch.optim.AdamW(groups, lr=sizes.learning_rate, fused=True)
     clock, data = Clock(sizes), batches(blocks, sizes)
+    total = torch.zeros(())
     for step in range(sizes.steps):
         for group in optimizer.param_groups:
             group["lr"] = sizes.learning_rate * rate_at(step, sizes)
-        model(next(data)).backward()
+        loss = model(next(data))
+        loss.backward()
+        total += loss.detach()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % sizes.log_steps == 0:
+            tell(step + 1, float(total) / sizes.log_steps)
+            total.zero_()
         clock.step_done(step + 1)
     return clock.read() | {"loss": mean_loss(model, held)}
 
@@ -147,6 +163,7 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
     from transformers import (
         GPT2Config,
         GPT2LMHeadModel,
+        PrinterCallback,
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -158,6 +175,10 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock.step_done(state.global_step)
 
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                tell(state.global_step, logs["loss"])
+
     config = GPT2Config(
         vocab_size=sizes.vocab_size,
         n_embd=sizes.hidden_size,
@@ -167,6 +188,9 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",
+        bos_token_id=0,
+        eos_token_id=0,
     )
     model = GPT2LMHeadModel(config)
     arguments = TrainingArguments(
@@ -179,13 +203,15 @@ def trainer(blocks: Any, held: Any, sizes: Sizes) -> dict[str, float]:
         optim="adamw_torch_fused",
         use_cpu=True,
         save_strategy="no",
-        logging_strategy="no",
+        logging_steps=sizes.log_steps,
+        seed=sizes.seed,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
     rows = [{"input_ids": block.tolist(), "labels": block.tolist()} for block in blocks]
     learner: Any = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Told()])
+    learner.remove_callback(PrinterCallback)
     learner.train()
     read = clock.read()
     return read | {"loss": mean_loss(lambda x: model(input_ids=x, labels=x).loss, held)}
@@ -202,7 +228,7 @@ def main() -> int:
     arm, path, said = sys.argv[1:]
     sizes = msgspec.json.decode(said, type=Sizes)
     torch.set_num_threads(sizes.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(sizes.seed)
     with np.load(path) as blocks:
         learned, held = blocks["train"], blocks["validation"]
     print(json.dumps({"loop": loop, "trainer": trainer}[arm](learned, held, sizes)))

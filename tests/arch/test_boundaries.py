@@ -36,7 +36,7 @@ BOUNDARIES = {
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",
     "llmos.drivers.native.load._probe",
-    "llmos.drivers.encoder.images._open",
+    "llmos.drivers.encoder.images.open_image",
     "llmos.drivers.encoder.texts.TextEncoder.__init__",
     "llmos.drivers.encoder.texts.TextEncoder._encode_all",
     "llmos.drivers.encoder.texts.TextEncoder._encode_one",

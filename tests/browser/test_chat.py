@@ -22,6 +22,7 @@ def _say(me: Visitor, words: str) -> None:
 def _choose(me: Visitor, column: int, model: str) -> None:
     me.page.locator(".voice").nth(column).get_by_role("combobox").click()
     me.page.get_by_role("option", name=model, exact=True).click()
+    me.page.locator(".q-menu").wait_for(state="detached")
 
 
 def test_an_answer_streams_and_says_how_fast(me: Visitor) -> None:
@@ -168,6 +169,7 @@ def test_who_logs_in_next_sees_nothing_of_it(me: Visitor) -> None:
     with me.server.client() as client:
         made = client.post("/os/v1/keys", json={"name": "next", "tenant": "other"}).json()
     me.page.evaluate("(kept) => sessionStorage.setItem('llmos_chat', kept)", kept)
+    me.page.goto("about:blank")  # only the part after the # would change otherwise
     me.log_in(made["secret"])
     me.page.get_by_text("What would you like to know?").wait_for()
     _reload(me)

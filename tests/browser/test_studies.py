@@ -129,4 +129,5 @@ def test_an_evaluation_is_read(me: Visitor, server: Server, tmp_path: Path) -> N
         for line in matrix.locator("tbody tr").all()
     ]
     assert shown == measured.confusion
+    assert pane.locator("svg[aria-label=ROC] path.line").count() > 0
     assert sum(map(sum, shown)) == 30

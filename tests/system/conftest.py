@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -53,4 +55,26 @@ def client(server: Server) -> Iterator[httpx.Client]:
 def openai_client(server: Server) -> Iterator[openai.OpenAI]:
     """The official OpenAI client of the module's server."""
     with server.openai() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def golden(test_data: Path) -> dict[str, Any]:
+    """What is known of stories260k."""
+    text = (test_data / "models" / "stories260k" / "golden.json").read_text()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+@pytest.fixture
+def http(serving: Server) -> Iterator[httpx.Client]:
+    """An httpx client of a module's `serving`, which has models pulled; with patience for them."""
+    with serving.client(timeout=90.0) as made:
+        yield made
+
+
+@pytest.fixture
+def api(serving: Server) -> Iterator[openai.OpenAI]:
+    """As `http`, the official OpenAI client."""
+    with serving.openai(timeout=90.0) as made:
         yield made

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,17 +13,17 @@ import pytest
 
 from llmos.drivers.catalog import find_missing
 from tests.system.server import Server
-from tests.system.test_faults import data_of, until, worker_of
+from tests.system.stories import (
+    ask,
+    check_alone,
+    check_among,
+    check_started_again,
+    complete,
+    expected_ids,
+)
+from tests.system.test_faults import data_of, until
 
-NUM_TOKENS = 199
 MODEL = "stories260k"
-
-
-@pytest.fixture(scope="module")
-def golden(test_data: Path) -> dict[str, Any]:
-    text = (test_data / "models" / "stories260k" / "golden.json").read_text()
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +38,6 @@ def stories(
         yield client
 
 
-def ask(prompt: Any, max_tokens: int = NUM_TOKENS, **fields: Any) -> dict[str, Any]:
-    return {
-        "model": MODEL,
-        "prompt": prompt,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "return_token_ids": True,
-        **fields,
-    }
-
-
-def complete(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-    answer = client.post("/v1/completions", json=body)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
-
-
 def test_without_the_engine_the_install_is_named(server: Server, test_data: Path) -> None:
     if find_missing("gguf") is None:
         pytest.skip("llama.cpp is installed here")
@@ -69,12 +48,7 @@ def test_without_the_engine_the_install_is_named(server: Server, test_data: Path
 
 
 def test_the_golden_text_alone(stories: httpx.Client, golden: dict[str, Any]) -> None:
-    answer = complete(stories, ask([1]))
-    (choice,) = answer["choices"]
-    assert choice["token_ids"] == golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
-    assert golden["text"].startswith(choice["text"])
-    assert choice["finish_reason"] == "length"
-    assert answer["usage"]["completion_tokens"] == NUM_TOKENS
+    check_alone(stories, MODEL, golden)
 
 
 def test_what_is_shown_of_it(server: Server, stories: httpx.Client) -> None:
@@ -84,30 +58,14 @@ def test_what_is_shown_of_it(server: Server, stories: httpx.Client) -> None:
     assert "gguf" in listed
 
 
-def test_the_golden_text_among_eight(
-    server: Server, stories: httpx.Client, golden: dict[str, Any]
-) -> None:
-    prompts = ["Once upon a time", "Lily wanted a red ball.", "你好", [1, 403, 407]]
-    others = [
-        ask(prompts[i % 4], max_tokens=20 + 11 * i, temperature=(i % 3) * 0.7, seed=i)
-        for i in range(7)
-    ]
-    with ThreadPoolExecutor(8) as pool, server.client() as client:
-        gate = threading.Barrier(8)
-
-        def run(body: dict[str, Any]) -> dict[str, Any]:
-            gate.wait(30)
-            return complete(client, body)
-
-        waiting = [pool.submit(run, body) for body in [*others[:4], ask([1]), *others[4:]]]
-        answers = [future.result() for future in waiting]
-    (choice,) = answers[4]["choices"]
-    assert choice["token_ids"] == golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+@pytest.mark.usefixtures("stories")
+def test_the_golden_text_among_eight(server: Server, golden: dict[str, Any]) -> None:
+    check_among(server, MODEL, golden, 7)
 
 
 def test_what_its_vocabulary_says(stories: httpx.Client, golden: dict[str, Any]) -> None:
     for text, ids in golden["encode_examples"].items():
-        answer = complete(stories, ask(text, max_tokens=1))
+        answer = complete(stories, ask(MODEL, text, max_tokens=1))
         assert answer["usage"]["prompt_tokens"] == len(ids), text
 
 
@@ -133,12 +91,14 @@ def test_suspended_and_resumed_while_it_streams(
     path = ""
     with ThreadPoolExecutor(7) as pool, server.client() as other:
         beside = [
-            pool.submit(complete, stories, ask([1], 500, seed=n, ignore_eos=True, llmos=exact))
+            pool.submit(
+                complete, stories, ask(MODEL, [1], 500, seed=n, ignore_eos=True, llmos=exact)
+            )
             for n in range(7)
         ]
         until(lambda: len(live(other)) == len(beside))
         known = live(other)
-        body = ask([1], stream=True, llmos=exact)
+        body = ask(MODEL, [1], stream=True, llmos=exact)
         with stories.stream("POST", "/v1/completions", json=body) as answer:
             assert answer.status_code == 200
             for chunk in data_of(answer.iter_lines()):
@@ -151,20 +111,11 @@ def test_suspended_and_resumed_while_it_streams(
                     num_suspended += 1
                     assert other.post(f"{path}/resume").status_code == 200
         assert all(b.result()["usage"]["completion_tokens"] == 500 for b in beside)
-    assert ids == golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+    assert ids == expected_ids(golden)
     assert num_suspended > 1
     told = stories.get(path).json()["decisions"]
     assert any("snapshot" in decision["reason"] for decision in told), told
 
 
-def test_a_dead_worker_is_started_again(
-    server: Server, stories: httpx.Client, golden: dict[str, Any]
-) -> None:
-    complete(stories, ask([1], max_tokens=5))
-    os.kill(worker_of(stories, MODEL), signal.SIGKILL)
-    answer = stories.post("/v1/completions", json=ask([1]))
-    if answer.status_code != 200:  # it was on its way into the dead one
-        assert answer.json()["error"]["code"] == "worker_lost"
-        answer = stories.post("/v1/completions", json=ask([1]))
-    (choice,) = answer.json()["choices"]
-    assert choice["token_ids"] == golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+def test_a_dead_worker_is_started_again(stories: httpx.Client, golden: dict[str, Any]) -> None:
+    check_started_again(stories, MODEL, golden)

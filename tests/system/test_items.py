@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,16 @@ import pytest
 import transformers
 
 from tests.system.server import Server
+from tests.system.test_faults import until
 from tests.unit.drivers.encoder.folders import make_folder, make_writer
+from tests.unit.drivers.encoder.media import (
+    make_listener,
+    png,
+    save_random,
+    tone,
+    wav,
+    write_json,
+)
 
 TEXTS = ["the cat sat on a mat.", "who lives in new york? " * 20, "it is good"]
 TOXIC = {0: "safe", 1: "toxic"}
@@ -43,18 +52,6 @@ def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
         done = server.cli("pull", f"file:{folder}", "--name", name)
         assert done.returncode == 0, done.stderr
     yield server
-
-
-@pytest.fixture
-def api(serving: Server) -> Iterator[openai.OpenAI]:
-    with serving.openai(timeout=90.0) as made:
-        yield made
-
-
-@pytest.fixture
-def http(serving: Server) -> Iterator[httpx.Client]:
-    with serving.client(timeout=90.0) as made:
-        yield made
 
 
 def test_a_version_says_what_it_is_for(http: httpx.Client) -> None:
@@ -121,32 +118,34 @@ def test_a_bad_input_fails_alone_and_a_bad_request_whole(http: httpx.Client) -> 
     assert "is for embeddings" in http.post("/v1/chat/completions", json=asked).text
 
 
+def asked(serving: Server, body: dict[str, Any], url: str = "/os/v1/infer") -> httpx.Response:
+    with serving.client(timeout=90.0) as own:
+        return own.post(url, json=body)
+
+
+def find_running(http: httpx.Client, model: str) -> dict[str, Any]:
+    """The process of this model, as soon as it runs."""
+    running: list[dict[str, Any]] = []
+
+    def runs() -> bool:
+        listed = http.get("/os/v1/processes?state=running").json()["processes"]
+        running[:] = [process for process in listed if process["model"] == model]
+        return bool(running)
+
+    until(runs, timeout_s=60)
+    return running[0]
+
+
 def test_it_is_a_process_like_any_other(serving: Server, http: httpx.Client) -> None:
     """Metered, explained, and ended by an operator while it runs."""
-    caught: list[httpx.Response] = []
-    body = {
-        "model": "tiny-t5",
-        "inputs": ["the cat sat"] * 2000,
-        "params": {"max_new_tokens": 60},
-    }
-
-    def ask() -> None:
-        with serving.client(timeout=90.0) as own:
-            caught.append(own.post("/os/v1/infer", json=body))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    deadline = time.monotonic() + 60
-    running: list[dict[str, Any]] = []
-    while not running and time.monotonic() < deadline:
-        listed = http.get("/os/v1/processes?state=running").json()["processes"]
-        running = [p for p in listed if p["model"] == "tiny-t5:1"]
-    assert running, serving.log
-    assert running[0]["prompt_tokens"] > 2000
-    process = running[0]["process_id"]
-    assert http.delete(f"/os/v1/processes/{process}").status_code == 200
-    thread.join(60)
-    assert caught[0].json()["error"]["code"] == "cancelled"
+    body = {"model": "tiny-t5", "inputs": ["the cat sat"] * 2000, "params": {"max_new_tokens": 60}}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(asked, serving, body)
+        running = find_running(http, "tiny-t5:1")
+        assert running["prompt_tokens"] > 2000
+        process = running["process_id"]
+        assert http.delete(f"/os/v1/processes/{process}").status_code == 200
+        assert answer.result(60).json()["error"]["code"] == "cancelled"
     story = http.get(f"/os/v1/processes/{process}").json()
     assert story["info"]["state"] == "aborted"
     assert http.get("/readyz").status_code == 200
@@ -156,46 +155,25 @@ def test_one_that_is_suspended_goes_on_with_what_is_left(
     serving: Server, http: httpx.Client
 ) -> None:
     """No snapshot: the items that were answered stay answered, each is said once."""
-    caught: list[httpx.Response] = []
     body = {"model": "tiny-t5", "inputs": ["the cat sat"] * 300, "params": {"max_new_tokens": 40}}
-
-    def ask() -> None:
-        with serving.client(timeout=90.0) as own:
-            caught.append(own.post("/os/v1/infer", json=body))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    deadline = time.monotonic() + 60
-    running: list[dict[str, Any]] = []
-    while not running and time.monotonic() < deadline:
-        listed = http.get("/os/v1/processes?state=running").json()["processes"]
-        running = [p for p in listed if p["model"] == "tiny-t5:1"]
-    assert running, serving.log
-    path = f"/os/v1/processes/{running[0]['process_id']}"
-    assert http.post(f"{path}/suspend").status_code == 200
-    assert http.get(path).json()["info"]["state"] == "suspended"
-    assert http.post(f"{path}/resume").status_code == 200
-    thread.join(90)
-    answer = caught[0].json()
+    with ThreadPoolExecutor(1) as pool:
+        caught = pool.submit(asked, serving, body)
+        path = f"/os/v1/processes/{find_running(http, 'tiny-t5:1')['process_id']}"
+        assert http.post(f"{path}/suspend").status_code == 200
+        assert http.get(path).json()["info"]["state"] == "suspended"
+        assert http.post(f"{path}/resume").status_code == 200
+        answer = caught.result(90).json()
     assert [one["index"] for one in answer["data"]] == list(range(300))
     assert len({one["output"]["text"] for one in answer["data"]}) == 1
     assert answer["llmos"]["context"] == "recomputed"
 
 
 def test_unloading_while_it_works_loses_nothing(serving: Server, http: httpx.Client) -> None:
-    caught: list[httpx.Response] = []
-
-    def ask() -> None:
-        body = {"model": "tiny-embed", "input": ["the cat sat on a mat"] * 1500}
-        with serving.client(timeout=90.0) as own:
-            caught.append(own.post("/v1/embeddings", json=body))
-
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    http.post("/os/v1/models/tiny-embed/unload")
-    for thread in threads:
-        thread.join(90)
+    body = {"model": "tiny-embed", "input": ["the cat sat on a mat"] * 1500}
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(asked, serving, body, "/v1/embeddings") for _ in range(3)]
+        http.post("/os/v1/models/tiny-embed/unload")
+        caught = [answer.result(90) for answer in waiting]
     assert [answer.status_code for answer in caught] == [200] * 3
     assert all(len(answer.json()["data"]) == 1500 for answer in caught)
 
@@ -204,10 +182,6 @@ def test_images_and_speech(
     serving: Server, api: openai.OpenAI, http: httpx.Client, tmp_path: Path
 ) -> None:
     """A picture in JSON and a recording in a form; files that are neither fail where they are."""
-    import base64
-
-    from tests.unit.drivers.encoder.media import png, save_random, tone, wav, write_json
-
     config = transformers.ViTConfig(
         hidden_size=32,
         num_hidden_layers=1,
@@ -220,24 +194,7 @@ def test_images_and_speech(
     save_random(tmp_path / "vit", transformers.ViTForImageClassification(config), 0.2)
     settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
     write_json(tmp_path / "vit" / "preprocessor_config.json", settings)
-    ctc = transformers.Wav2Vec2Config(
-        vocab_size=5,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=48,
-        conv_dim=(16, 16),
-        conv_stride=(5, 4),
-        conv_kernel=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        pad_token_id=0,
-    )
-    save_random(tmp_path / "ctc", transformers.Wav2Vec2ForCTC(ctc), 0.3)
-    write_json(tmp_path / "ctc" / "preprocessor_config.json", {"do_normalize": True})
-    vocab = {unit: i for i, unit in enumerate(["<pad>", "|", "a", "b", "c"])}
-    write_json(tmp_path / "ctc" / "vocab.json", vocab)
+    make_listener(tmp_path / "ctc")
     for name in ("vit", "ctc"):
         done = serving.cli("pull", f"file:{tmp_path / name}", "--name", f"tiny-{name}")
         assert done.returncode == 0, done.stderr

@@ -18,39 +18,15 @@ import pytest
 
 from llmos.abi.jobs import ENDED
 from llmos.sdk import Client
-from tests.contract.encoder.test_captions import make_captioner
+from tests.contract.encoder.test_captions import expected, make_captioner
 from tests.system.server import POLL_S, Server
 from tests.unit.drivers.encoder.folders import make_folder
-from tests.unit.drivers.encoder.media import png, save_random, tone, wav, write_json
+from tests.unit.drivers.encoder.media import make_listener, png, tone, wav, write_json
 from tests.unit.drivers.encoder.voices import make_voice
 
 LONG = "The cat sat on a mat. " * 30
 PAGES = "who lives in new york and paris, the cat or a mat? " * 10_000
 """About two hundred."""
-
-
-def make_listener(folder: Path) -> Path:
-    import transformers
-
-    config = transformers.Wav2Vec2Config(
-        vocab_size=5,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=48,
-        conv_dim=(16, 16),
-        conv_stride=(5, 4),
-        conv_kernel=(10, 8),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        pad_token_id=0,
-    )
-    save_random(folder, transformers.Wav2Vec2ForCTC(config), 0.3)
-    write_json(folder / "preprocessor_config.json", {"do_normalize": True})
-    vocab = {unit: i for i, unit in enumerate(["<pad>", "|", "a", "b", "c"])}
-    write_json(folder / "vocab.json", vocab)
-    return folder
 
 
 def make_sentences(folder: Path) -> Path:
@@ -72,6 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "tiny-voice": make_voice(root / "voice"),
         "tiny-seer": make_captioner(root / "seer", "vit-gpt2"),
+        "tiny-blip": make_captioner(root / "blip", "blip"),
         "tiny-ear": make_listener(root / "ear"),
         "tiny-vectors": make_sentences(root / "vectors"),
         "tiny-judge": make_folder(
@@ -87,18 +64,6 @@ def serving(server: Server, folders: dict[str, Path]) -> Iterator[Server]:
         for name, folder in folders.items():
             assert client.models.pull(f"file:{folder}", name).ref == f"{name}:1"
     yield server
-
-
-@pytest.fixture
-def api(serving: Server) -> Iterator[openai.OpenAI]:
-    with serving.openai(timeout=90.0) as made:
-        yield made
-
-
-@pytest.fixture
-def http(serving: Server) -> Iterator[httpx.Client]:
-    with serving.client(timeout=90.0) as made:
-        yield made
 
 
 @pytest.fixture
@@ -300,7 +265,47 @@ def test_a_batch_of_items(api: openai.OpenAI, http: httpx.Client, url: str) -> N
     assert len(errors) == len(bodies) - 1
 
 
-def test_a_chat_with_an_image_is_refused_by_name(http: httpx.Client) -> None:
+@pytest.mark.parametrize(("model", "family"), [("tiny-blip", "blip"), ("tiny-seer", "vit-gpt2")])
+def test_openais_client_asks_about_an_image(
+    api: openai.OpenAI, folders: dict[str, Path], model: str, family: str
+) -> None:
+    image = png(40, 30, seed=1)
+    wanted = expected(folders[model], family, image, "a cat", max_new_tokens=6)
+    create = api.chat.completions.create
+    asked: dict[str, Any] = {"model": model, "max_tokens": 6}
+    asked["messages"] = [_picture(image, "a cat")]
+    whole = create(**asked)
+    assert whole.usage is not None
+    assert (whole.choices[0].message.content, whole.usage.completion_tokens) == wanted
+    chunks = list(create(**asked, stream=True, stream_options={"include_usage": True}))
+    told = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(one.delta.content or "" for one in told) == wanted[0]
+    ends = [one.finish_reason for one in told if one.finish_reason]
+    assert ends == [whole.choices[0].finish_reason]
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.model_dump() == whole.usage.model_dump()
+    for bad in (b"junk", image[:60]):
+        for stream in (False, True):
+            with pytest.raises(openai.BadRequestError) as raised:
+                create(**asked | {"messages": [_picture(bad, "a")], "stream": stream})
+            assert (raised.value.code, raised.value.param) == (
+                "invalid_request",
+                "messages.0.content.1",
+            )
+    both = asked | {
+        "messages": [{"role": "user", "content": [*_picture(image, "a")["content"]] * 2}]
+    }
+    with pytest.raises(openai.BadRequestError, match="reads one"):
+        create(**both)
+
+
+def _picture(image: bytes, said: str) -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(image).decode()
+    text = {"type": "text", "text": said}
+    return {"role": "user", "content": [text, {"type": "image_url", "image_url": {"url": url}}]}
+
+
+def test_a_model_that_reads_text_only_names_the_part(http: httpx.Client) -> None:
     url = "data:image/png;base64," + base64.b64encode(png(8, 8)).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]
     body = {"model": "pilot", "messages": [{"role": "user", "content": content}]}

@@ -145,7 +145,7 @@ def test_who_cannot_says_so(openai_client: openai.OpenAI) -> None:
             chat(model="echo", messages=HI, **fields)  # type: ignore[call-overload]
         assert raised.value.code == "unsupported_parameter"
     picture = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
-    with pytest.raises(openai.BadRequestError, match="reads images") as raised:
+    with pytest.raises(openai.BadRequestError, match="reads text only") as raised:
         chat(model="pilot", messages=[{"role": "user", "content": picture}])  # type: ignore[list-item]
     assert raised.value.code == "unsupported_parameter"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llmos.cluster.proc import find_stat
-from tests.contract.train.data import recipe, sentiment
+from tests.contract.train.data import recipe, sentences, sentiment
 from tests.system.server import Server
 from tests.system.test_jobs import QUICK, Jobs, worker_pid
 
@@ -198,6 +199,29 @@ def test_runs_are_listed_shown_and_compared(server: Server, jobs: Jobs, tmp_path
     assert "must end in .svg" in llmos(
         server, "runs", "compare", *ids, "--plot", "x.gif", fails=True
     )
+
+
+def test_an_encoder_is_made_probed_and_tuned_by_one_pipeline(
+    server: Server, tmp_path: Path
+) -> None:
+    """That of `examples/`, with sizes that take seconds."""
+    example = Path(__file__).parents[2] / "examples" / "pipelines" / "encoder.yaml"
+    spec = yaml.safe_load(example.read_text("utf-8"))
+    sentiment(tmp_path, 400)
+    (tmp_path / "corpus.txt").write_text("\n".join(text for text, _ in sentences(600)), "utf-8")
+    made = spec["steps"]["encoder"]["inputs"]["recipe"]
+    made["model"] = recipe()["model"] | {"max_length": 32}
+    made["training"] |= {"steps": 10}
+    for name in ("probe", "lora"):
+        spec["steps"][name]["inputs"]["recipe"]["model"] = {"max_length": 32}
+        spec["steps"][name]["inputs"]["recipe"]["training"] |= {"learning_rate": 2e-2}
+    spec["steps"]["evaluate"]["inputs"]["eval"]["gate"] = {"bounds": {"accuracy": {"min": 0.1}}}
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(spec), "utf-8")
+    said = llmos(server, "pipeline", "run", str(tmp_path / "pipeline.yaml"))
+    assert "feelings:production is feelings:1" in said, said
+    with server.client() as client:
+        probe = client.get("/os/v1/models/probe:1").json()
+    assert "text-classification" in json.dumps(probe)
 
 
 def test_processes_of_a_run_are_its_workers_and_end_with_it(

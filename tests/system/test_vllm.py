@@ -7,7 +7,6 @@ be installed there.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -20,22 +19,16 @@ import httpx
 import pytest
 
 from tests.system.server import Server
+from tests.system.stories import ask, expected_ids
+from tests.system.stories import complete as tell
 from tests.system.test_faults import worker_of
 from tests.unit.wide_heads import make_wide
 
 PYTHON = os.environ.get("LLMOS_TEST_VLLM", "")
-NUM_TOKENS = 199
 HEAD = 32
 """The smallest that vLLM computes with on a CPU; the model's own are of 8."""
 
 needs_vllm = pytest.mark.skipif(not PYTHON, reason="LLMOS_TEST_VLLM names no interpreter with vLLM")
-
-
-@pytest.fixture(scope="module")
-def golden(test_data: Path) -> dict[str, Any]:
-    text = (test_data / "models" / "stories260k" / "golden.json").read_text()
-    found: dict[str, Any] = json.loads(text)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +54,7 @@ def stories(
 
 
 def complete(client: httpx.Client, **fields: Any) -> dict[str, Any]:
-    body = {"model": "wide", "prompt": [1], "max_tokens": NUM_TOKENS, "temperature": 0}
-    answer = client.post("/v1/completions", json=body | {"return_token_ids": True} | fields)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return tell(client, ask("wide", **({"prompt": [1]} | fields)))
 
 
 def test_without_it_the_setting_is_named(server: Server, test_data: Path) -> None:
@@ -89,7 +78,7 @@ def test_an_interpreter_that_is_not_there(own_server: Server, test_data: Path) -
 @needs_vllm
 @pytest.mark.timeout(1800)
 def test_the_golden_text(stories: httpx.Client, golden: dict[str, Any]) -> None:
-    expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+    expected = expected_ids(golden)
     (choice,) = complete(stories)["choices"]
     assert choice["token_ids"] == expected
     assert golden["text"].startswith(choice["text"])
@@ -139,7 +128,7 @@ def test_nothing_of_a_dead_worker_stays(stories: httpx.Client, golden: dict[str,
     answer = stories.post("/v1/completions", json={"model": "wide", "prompt": [1]})
     if answer.status_code != 200:  # it was on its way into the dead one
         assert answer.json()["error"]["code"] == "worker_lost"
-    expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+    expected = expected_ids(golden)
     assert complete(stories)["choices"][0]["token_ids"] == expected
 
 
@@ -156,7 +145,7 @@ def test_an_engine_that_dies_is_started_again(
     answer = stories.post("/v1/completions", json={"model": "wide", "prompt": [1]})
     if answer.status_code != 200:
         assert answer.json()["error"]["code"] == "worker_lost"
-    expected = golden["ids_after_bos_numpy_reference"][:NUM_TOKENS]
+    expected = expected_ids(golden)
     assert complete(stories)["choices"][0]["token_ids"] == expected
 
 

@@ -62,6 +62,11 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
     `tool_choice`: `auto`, `none`, `required`, or the name of the tool to call after `name:`.
     `parallel_tools` False: one call at most. `tool_format`: how this model writes calls (a name of
     `shapes.toolcalls`); empty: as its template says.
+
+    A message of the user's with images has parts: OpenAI's of texts, its `image_url` where the URL
+    is of elsewhere, and `{"type": "image", "blob": N, "media_type"}` for one that lies in the file
+    that `blobs[N].path` names, which its owner keeps until the request has ended. What is no text
+    has under `where` what errors call it.
     """
 
     messages: list[dict[str, Any]]
@@ -70,6 +75,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
     tool_choice: str = "auto"
     parallel_tools: bool = True
     tool_format: str = ""
+    blobs: list[BlobRef] = []
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -135,8 +141,9 @@ class PrepareItem(msgspec.Struct, frozen=True):
     """Work for the tokenizer worker. `folder` holds the tokenizer; `entry` names the code.
 
     `kind` is that of the prompt, resolved, and `context_length` the longest row of tokens that the
-    replica takes; both only matter to an `ItemsPrompt`. `spill` is the path of a file that the
-    preparer may make for what is too large for a message; the kernel deletes it in the end.
+    replica takes; of a prompt that is generated from, the kernel checks the length. `spill` is the
+    path of a file that the preparer may make for what is too large for a message; the kernel
+    deletes it in the end.
     """
 
     request_id: str
@@ -160,8 +167,9 @@ class Prepared(msgspec.Struct, frozen=True, omit_defaults=True):
     demands them. `tool_format`: how calls are written in the answer, empty where none are looked
     for; `shown` are the special tokens that are part of it.
 
-    Of items: `num_tokens` is what all of them cost, for queues and shares, and `payload` what the
-    preparer hands to its driver, `spill` what of it is in the file of that name.
+    `payload` is what the preparer hands to its driver besides, `spill` what of it is in the file of
+    that name: of items all there is (`num_tokens` is what they cost together, for queues and
+    shares), of a chat its images.
     """
 
     request_id: str
@@ -182,7 +190,7 @@ class WorkItem(msgspec.Struct, frozen=True, omit_defaults=True):
     none of them again, counts them as its own, and does not promise equal bits from there on.
     Of a kind that is answered item by item, they are the numbers of the items that are answered.
 
-    `payload` and `spill` as in `Prepared`, for kinds other than `generate`.
+    `payload` and `spill` as in `Prepared`: of items, and of what a prompt has beside its tokens.
 
     `deterministic` None: the replica's default. `options` are the request's `Options.driver`.
     `cache_salt`: what is cached under one is never found under another; no two tenants have one.

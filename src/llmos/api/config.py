@@ -37,6 +37,7 @@ class ApiConfig(pydantic.BaseModel):
     max_media_bytes: int = Field(
         default=25 * MIB, ge=1024, description="An image or a recording to work on, in bytes."
     )
+    max_images: int = Field(default=16, ge=1, description="Images of one chat request.")
     header_timeout_s: Seconds = Field(
         default=15.0, description="From connecting, or from the last answer, to complete headers."
     )

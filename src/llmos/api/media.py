@@ -13,14 +13,16 @@ import msgspec
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.ids import new_id
-from llmos.abi.inference import ItemsPrompt
+from llmos.abi.inference import ChatPrompt, ItemsPrompt
 from llmos.abi.principal import Action, Resource
 from llmos.abi.program import Generate
 from llmos.api.call import Call
 from llmos.errors import InvalidRequest, PayloadTooLarge
+from llmos.shapes.parts import is_remote
 
 KEYS = ("image", "audio")
-"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them."""
+"""Fields of an item whose text is the base64 of bytes, or a `data:` URL of them; a `text` may
+stand beside one."""
 
 _DATA_URL = re.compile(r"data:[A-Za-z0-9.+/-]{0,100}(?:;[A-Za-z0-9=._-]{1,100})*;base64,")
 
@@ -33,21 +35,83 @@ async def with_files(call: Call, wish: Generate) -> AsyncIterator[Generate]:
     """
     prompt = wish.prompt
     assert isinstance(prompt, ItemsPrompt)
-    found = list(_media(prompt.items))
+    items = list(prompt.items)
+    found = [(at, key, items[at][key]) for at, key in _media(items)]
+    async with _stored(call, [(f"inputs.{at}.{key}", text) for at, key, text in found]) as blobs:
+        for number, (at, key, _) in enumerate(found):
+            items[at] = {k: v for k, v in items[at].items() if k != key} | {"blob": number}
+        changed = msgspec.structs.replace(prompt, items=items, blobs=blobs)
+        yield msgspec.structs.replace(wish, prompt=changed)
+
+
+@asynccontextmanager
+async def with_images(call: Call, wish: Generate) -> AsyncIterator[Generate]:
+    """The same chat with every image that came with it in a file, until the block ends.
+
+    Raises InvalidRequest, PayloadTooLarge, DiskFull.
+    """
+    prompt = wish.prompt
+    assert isinstance(prompt, ChatPrompt)
+    found = [part for message in prompt.messages for part in _images(message["content"])]
+    if len(found) > call.edge.config.max_images:
+        raise InvalidRequest(
+            f"{len(found)} images are more than {call.edge.config.max_images}.",
+            param=found[call.edge.config.max_images]["where"],
+        )
+    here = [part for part in found if not is_remote(_url(part))]
+    async with _stored(call, [(_url_name(part), _url(part)) for part in here]) as blobs:
+        numbers = {id(part): number for number, part in enumerate(here)}
+        messages = [
+            message | {"content": [_filed(part, numbers) for part in message["content"]]}
+            if isinstance(message["content"], list)
+            else message
+            for message in prompt.messages
+        ]
+        changed = msgspec.structs.replace(prompt, messages=messages, blobs=blobs)
+        yield msgspec.structs.replace(wish, prompt=changed)
+
+
+def _images(content: Any) -> list[dict[str, Any]]:
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if part["type"] == "image_url"]
+
+
+def _url(part: dict[str, Any]) -> str:
+    url: str = part["image_url"]["url"]
+    return url
+
+
+def _url_name(part: dict[str, Any]) -> str:
+    """Of a chat; a response's image has its URL by its own name."""
+    where: str = part["where"]
+    return f"{where}.image_url" + (".url" if where.startswith("messages.") else "")
+
+
+def _filed(part: dict[str, Any], numbers: dict[int, int]) -> dict[str, Any]:
+    number = numbers.get(id(part))
+    if number is None:
+        return part
+    media_type = _url(part)[len("data:") :].partition(";")[0]
+    made = {"type": "image", "blob": number, "media_type": media_type, "where": part["where"]}
+    detail = part["image_url"].get("detail")
+    return made if detail is None else made | {"detail": detail}
+
+
+@asynccontextmanager
+async def _stored(call: Call, found: list[tuple[str, str]]) -> AsyncIterator[list[BlobRef]]:
+    """Files of texts of base64, each with its name in the body, until the block ends."""
     if not found:
-        yield wish
+        yield []
         return
     authorize(call)
     upload_id = new_id("upl")
     try:
-        items, blobs = list(prompt.items), list[BlobRef]()
+        blobs = []
         with call.edge.uploading(call.principal.tenant_id):
-            for at, key, text in found:
-                data = _decode(text, f"inputs.{at}.{key}", call.edge.config.max_media_bytes)
-                blobs.append(await call.edge.sink.write(upload_id, str(at), _once(data)))
-                items[at] = {"blob": len(blobs) - 1}
-        changed = msgspec.structs.replace(prompt, items=items, blobs=blobs)
-        yield msgspec.structs.replace(wish, prompt=changed)
+            for number, (name, text) in enumerate(found):
+                data = _decode(text, name, call.edge.config.max_media_bytes)
+                blobs.append(await call.edge.sink.write(upload_id, str(number), _once(data)))
+        yield blobs
     finally:
         await call.edge.sink.discard(upload_id)
 
@@ -60,15 +124,16 @@ def authorize(call: Call) -> None:
     )
 
 
-def _media(items: list[Any]) -> Iterator[tuple[int, str, str]]:
-    """Place, field and text of each. Raises InvalidRequest for a file that the caller names."""
+def _media(items: list[Any]) -> Iterator[tuple[int, str]]:
+    """Place and field of each. Raises InvalidRequest for a file that the caller names."""
     for at, item in enumerate(items):
         if not isinstance(item, dict):
             continue
         if "blob" in item:
             raise InvalidRequest("An input names no file here.", param=f"inputs.{at}.blob")
-        if len(item) == 1 and (key := next(iter(item))) in KEYS and isinstance(item[key], str):
-            yield at, key, item[key]
+        found = [key for key in KEYS if item.keys() - {"text"} == {key}]
+        if found and isinstance(item[found[0]], str):
+            yield at, found[0]
 
 
 def _decode(text: str, where: str, max_bytes: int) -> bytes:

@@ -12,10 +12,14 @@ from llmos.drivers.native.architectures import find_refusal
 from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
 from llmos.weights.onnx_inspection import SILERO
+from llmos.weights.seeing import SEEING
 
 PREPARE_ITEMS = "llmos.drivers.encoder.prepare:make"
 PREPARE_TEXT = "llmos.drivers.text.prepare:make"
 """The preparer of every model with a `tokenizer.json`."""
+
+PREPARE_SIGHT = "llmos.drivers.vision.prepare:make"
+"""Of those that read images beside text."""
 
 PREPARE_REMOTE = "llmos.drivers.openai.prepare:make"
 """Of models whose tokenizer is elsewhere."""
@@ -238,7 +242,7 @@ def _choose(facts: ModelFacts) -> DriverChoice:
         raise PluginError(missing)
     return DriverChoice(
         driver="native",
-        prepare=PREPARE_TEXT,
+        prepare=PREPARE_SIGHT if facts.architecture in SEEING else PREPARE_TEXT,
         reason=f"{facts.architecture} from {facts.format} is read by the native driver",
     )
 

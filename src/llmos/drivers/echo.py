@@ -41,7 +41,7 @@ from llmos.abi.inference import (
     WorkItem,
 )
 from llmos.drivers.echo_pages import EchoPages, KVBytes
-from llmos.drivers.items import check_plain, read_tokens
+from llmos.drivers.items import check_plain, check_texts, read_tokens
 from llmos.drivers.resident import Ballast, read_resident
 from llmos.drivers.snapshots.shelf import Identity, Progress, Shelf, decode_state, tokens_of
 from llmos.errors import (
@@ -472,7 +472,8 @@ class EchoPreparer:
     def _ids(self, item: PrepareItem) -> list[int]:
         prompt = item.prompt
         if isinstance(prompt, ChatPrompt):
-            return [ord(c) for c in _content(prompt.messages[-1].get("content"))]
+            said = [_content(message.get("content")) for message in prompt.messages]
+            return [ord(c) for c in said[-1]]
         if isinstance(prompt, TextPrompt):
             return [ord(c) for c in prompt.text]
         if isinstance(prompt, ItemsPrompt):
@@ -481,8 +482,9 @@ class EchoPreparer:
 
 
 def _content(content: Any) -> str:
-    """The text of a message: a string, or the text parts of a list."""
+    """The text of a message: a string, or the text parts of a list. Raises UnsupportedParameter."""
     if isinstance(content, list):
+        check_texts(content)
         return "".join(part.get("text", "") for part in content)
     return content or ""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from llmos.abi.inference import WorkItem
 from llmos.errors import InvalidRequest, UnsupportedParameter
@@ -41,3 +42,22 @@ def read_tokens(packed: bytes, vocab_size: int, param: str) -> list[int]:
             f"{param} has a token outside the vocabulary of {vocab_size}", param=param
         )
     return found
+
+
+IMAGES = ("image", "image_url")
+"""Types of a message's parts that are no texts: see `abi.ChatPrompt`."""
+
+
+def check_texts(parts: Iterable[Any]) -> None:
+    """Of a message, for a model that does not see. Raises UnsupportedParameter naming an image."""
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") in IMAGES:
+            raise no_images(part)
+
+
+def no_images(part: dict[str, Any]) -> UnsupportedParameter:
+    """The refusal of a model that does not see."""
+    where = part.get("where", "messages")
+    return UnsupportedParameter(
+        f"{where!r}: the model reads text only, no images.", param=f"{where}.type"
+    )

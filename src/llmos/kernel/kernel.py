@@ -411,7 +411,8 @@ class Kernel:
         if (call := process.stream.call) is not None:
             call.front.streams.pop(call.number, None)
         self.resumable.ended(process.stream)
-        if process.kind != GENERATE:
+        prepared = process.prepared  # a call of the system for each text that has none is spared
+        if process.kind != GENERATE or (prepared is not None and prepared.spill):
             self.spills.discard(process.request_id)
 
     def resident(self, model_id: str, error: ErrorInfo | None) -> None:

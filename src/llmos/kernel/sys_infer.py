@@ -124,7 +124,8 @@ def _kind(version: ModelVersion, body: Infer) -> str:
     kind = prompt.kind or version.kinds[0] if isinstance(prompt, ItemsPrompt) else GENERATE
     if kind not in version.kinds:
         able = ", ".join(version.kinds)
-        raise InvalidRequest(f"{version.ref} is for {able}, not for {kind[:40]}", param="model")
+        text = f"{version.ref} is for {able}, not for {kind[:40]}"
+        raise InvalidRequest(text, param="model", details={"kinds": [*version.kinds]})
     if isinstance(prompt, ItemsPrompt):
         if kind == GENERATE:
             raise InvalidRequest(f"{version.ref} generates: it takes no items", param="model")

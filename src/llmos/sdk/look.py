@@ -96,17 +96,20 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         matrix = scores.matrix(self.report, "Confusion: rows are what it is, columns what was said")
-        drawn = [card(self.job).html(), matrix]
-        for name, lines in scores.dict_of(self.report.get("curves")).items():
-            if chart := unit_chart(CURVES.get(name, name), lines):
-                drawn.append(chart)
-        return sheet(*drawn)
+        return sheet(card(self.job).html(), matrix, curve_charts(self.report))
 
     def __repr__(self) -> str:
         rows = [[text_of(cell) for cell in row] for row in score_rows(self.job)]
         head = f"<{one_line(plain(card(self.job).text()))}>"
         shown = table(("SCORE", "VALUE", "AGAINST", "DIFFERENCE"), rows) if rows else ""
         return f"{head}\n{plain(shown)}".rstrip()
+
+
+def curve_charts(report: dict[str, Any]) -> str:
+    """ROC and whatever other curves a report has, those people know first."""
+    curves = scores.dict_of(report.get("curves"))
+    names = sorted(curves, key=lambda name: [*CURVES, name].index(name))
+    return "".join(unit_chart(CURVES.get(name, name), curves[name]) for name in names)
 
 
 def unit_chart(title: str, lines: Any) -> str:

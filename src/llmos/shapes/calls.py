@@ -10,7 +10,7 @@ from llmos.errors import InvalidRequest, UnsupportedParameter, from_info
 from llmos.shapes import itemcalls
 from llmos.shapes.functions import read_function_choice, read_functions
 from llmos.shapes.inputs import read_chat, read_completions
-from llmos.shapes.items import read_items
+from llmos.shapes.items import has_images, read_items
 from llmos.shapes.outcomes import Choice, chat_answer, completion_answer, report
 from llmos.shapes.response_object import Facts, response_object
 from llmos.shapes.responses import ResponsesBody, read_response
@@ -36,6 +36,9 @@ _REMEMBERED = (
 )
 
 
+NO_IMAGES = "A line of a batch has no images."
+
+
 class Limits(NamedTuple):
     """As the settings of the HTTP edge have them."""
 
@@ -56,11 +59,16 @@ def infer_of(url: str, body: Mapping[str, Any], limits: Limits = LIMITS) -> Gene
         raise InvalidRequest("A line of a batch cannot be streamed.", param="stream")
     if url == CHAT:
         chat = read_chat(body, limits.max_messages)
+        if chat.has_images:  # they would have to be put into files, and nobody here owns one
+            raise UnsupportedParameter(NO_IMAGES, param="messages")
         return _only_one(chat.repeated(chat.to_generate()))
     if url == COMPLETIONS:
         return _only_one(read_completions(body, 1, limits.max_prompt_tokens).to_generates())
     if url == RESPONSES:
-        return _response(body, limits).to_generate(read_items(body.get("input"), _no_id))
+        items = read_items(body.get("input"), _no_id)
+        if has_images(items):
+            raise UnsupportedParameter(NO_IMAGES, param="input")
+        return _response(body, limits).to_generate(items)
     if url in itemcalls.URLS:
         return itemcalls.infer_of(url, body)
     raise InvalidRequest(f"{url[:128]!r} is not one of {', '.join(URLS)}.", param="url")

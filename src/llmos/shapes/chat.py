@@ -11,7 +11,7 @@ from llmos.abi.inference import UNBOUNDED, ChatPrompt, Grammar
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
 from llmos.shapes.check import Shape
-from llmos.shapes.fields import TokenCount, TopLogprobs, fault
+from llmos.shapes.fields import TokenCount, TopLogprobs
 from llmos.shapes.functions import (
     as_tools,
     read_function_choice,
@@ -19,6 +19,7 @@ from llmos.shapes.functions import (
     read_said_call,
 )
 from llmos.shapes.options import InferenceBody
+from llmos.shapes.parts import Content, images_of, located, read_content
 from llmos.shapes.structured import format_grammar
 from llmos.shapes.toolcalls.stream import Wanted
 from llmos.shapes.tools import (
@@ -31,15 +32,8 @@ from llmos.shapes.tools import (
     wanted_of,
 )
 
-LATER_PARTS = ("image_url", "input_audio", "file", "refusal")
-
 _OWNERS = {"tool_calls": "assistant", "function_call": "assistant", "tool_call_id": "tool"}
 """Fields of a message that belong to one role."""
-
-_READS = {
-    "image_url": ": no model here reads images in a chat",
-    "input_audio": ": no model here hears sound in a chat",
-}
 
 
 def _role(value: Any) -> Any:
@@ -47,40 +41,14 @@ def _role(value: Any) -> Any:
     return "system" if value == "developer" else value
 
 
-def _content(value: Any) -> Any:
-    """Text, or text parts joined by newlines: templates take plain text."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise fault("must be a text or a non-empty list of text parts")
-    return "\n".join(_part(part, str(i)) for i, part in enumerate(value))
-
-
-def _part(part: Any, at: str) -> str:
-    if not isinstance(part, dict):
-        raise fault("must be an object", at)
-    kind = part.get("type")
-    if kind in LATER_PARTS:
-        what = _READS.get(kind, "")
-        raise fault(f"parts of type {kind!r} are not supported{what}", f"{at}.type", "unsupported")
-    if kind != "text":
-        raise fault("must be 'text'", f"{at}.type")
-    for key in part:
-        if key not in {"type", "text", "prompt_cache_breakpoint"}:
-            raise fault("unknown field", f"{at}.{key[:64]}")
-    if not isinstance(text := part.get("text"), str):
-        raise fault("must be a text", f"{at}.text")
-    return text
-
-
 class Message(Shape):
-    """One message; `content` is plain text once it is read."""
+    """One message; `content` without images is plain text once it is read."""
 
     role: Annotated[
         Literal["system", "user", "assistant", "tool", "function"], BeforeValidator(_role)
     ]
     content: Annotated[
-        str, BeforeValidator(_content, json_schema_input_type=str | list[dict[str, str]])
+        Content, BeforeValidator(read_content, json_schema_input_type=str | list[dict[str, Any]])
     ] = ""
     name: str | None = Field(default=None, min_length=1, max_length=128)
     tool_calls: Annotated[
@@ -131,6 +99,11 @@ class ChatBody(InferenceBody):
     ] = "auto"
 
     @property
+    def has_images(self) -> bool:
+        """Then their bytes are put into files before anybody is asked."""
+        return any(images_of(message.content) for message in self.messages)
+
+    @property
     def token_limit(self) -> int:
         """The smaller of the two names of one limit."""
         given = [n for n in (self.max_tokens, self.max_completion_tokens) if n is not None]
@@ -155,7 +128,10 @@ class ChatBody(InferenceBody):
         check_messages(self.messages)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("'top_logprobs' needs 'logprobs'.", param="top_logprobs")
-        messages = as_tools([message.to_dict() for message in self.messages])
+        messages = as_tools(
+            message.to_dict() | {"content": located(message.content, f"messages.{i}.content")}
+            for i, message in enumerate(self.messages)
+        )
         form = self.llmos.tool_format
         if not self.functions and self.function_call in {"none", "auto"}:
             parallel = self.parallel_tool_calls
@@ -210,6 +186,10 @@ def check_messages(messages: Sequence[Message]) -> None:
                     f"'messages.{i}.{name}' belongs to the role {owner!r}.",
                     param=f"messages.{i}.{name}",
                 )
+        if message.role != "user" and (images := images_of(message.content)):
+            raise InvalidRequest(
+                "Images belong to the role 'user'.", param=f"messages.{i}.content.{images[0]}"
+            )
         if "content" not in message.model_fields_set and not (
             message.tool_calls or message.function_call
         ):

@@ -6,7 +6,7 @@ A call has no id there, so one that is told back gets one by its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from llmos.shapes.fields import fault
@@ -39,7 +39,7 @@ def read_said_call(value: Any) -> Any:
     return {"name": value["name"], "arguments": value["arguments"]}
 
 
-def as_tools(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def as_tools(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages in today's words: a function's answer belongs to the last call before it."""
     made, last = [], "call_0"
     for i, message in enumerate(messages):

@@ -1,5 +1,5 @@
 """Items of a response's conversation: what a client may write, as it is kept and as a model reads
-it. Texts and calls of functions: other tools, images and files are refused.
+it. Texts, images and calls of functions: other tools and files are refused.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from llmos.errors import InvalidRequest, UnsupportedParameter
+from llmos.shapes.parts import DETAILS, find_url_fault
 
 Item = dict[str, Any]
 NewId = Callable[[], str]
@@ -22,8 +23,10 @@ _CALL_KEYS = {
     "function_call_output": {"call_id", "output"},
 }
 _TEXTS = ("input_text", "output_text")
-_LATER_PARTS = ("input_image", "input_file", "input_audio", "refusal", "reasoning_text")
+_IMAGE = "input_image"
+_LATER_PARTS = ("input_file", "input_audio", "refusal", "reasoning_text")
 _KEYS = {"type", "role", "content", "id", "status", "phase"}
+_IMAGE_KEYS = {"type", "image_url", "detail", "file_id", "prompt_cache_breakpoint"}
 _PART_KEYS = {"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"}
 
 
@@ -73,15 +76,23 @@ def call_item(item_id: str, call_id: str, name: str, arguments: str, status: str
     }
 
 
-def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
-    """What the chat template gets; `developer` is the system's voice under a newer name.
+def has_images(items: Sequence[Item]) -> bool:
+    """Anywhere in a conversation."""
+    return any(part["type"] == _IMAGE for item in items for part in item.get("content", ()))
+
+
+def messages_of(
+    items: Sequence[Item], instructions: str | None, num_before: int = 0
+) -> list[dict[str, Any]]:
+    """What the chat template gets; `developer` is the system's voice under a newer name. The first
+    `num_before` items are of an earlier response.
 
     Calls that follow one another, or a text of the assistant's, are one message.
     """
     made: list[dict[str, Any]] = []
     if instructions is not None:
         made.append({"role": "system", "content": instructions})
-    for item in items:
+    for at, item in enumerate(items):
         if item["type"] == "function_call":
             if not made or made[-1]["role"] != "assistant":
                 made.append({"role": "assistant", "content": ""})
@@ -93,9 +104,26 @@ def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[st
             made.append({"role": "tool", **said})
         else:
             role = "system" if item["role"] == "developer" else item["role"]
-            content = "\n".join(part["text"] for part in item["content"])
-            made.append({"role": role, "content": content})
+            where = f"input.{at - num_before}.content" if at >= num_before else ""
+            made.append({"role": role, "content": _content(item["content"], where)})
     return made
+
+
+def _content(parts: list[dict[str, Any]], where: str) -> str | list[dict[str, Any]]:
+    """As a chat has it: one text, or parts where an image is among them."""
+    if not any(part["type"] == _IMAGE for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return [
+        _image_in_chat(part, f"{where}.{i}" if where else "previous_response_id")
+        if part["type"] == _IMAGE
+        else {"type": "text", "text": part["text"]}
+        for i, part in enumerate(parts)
+    ]
+
+
+def _image_in_chat(part: dict[str, Any], where: str) -> dict[str, Any]:
+    image = {"url": part["image_url"], "detail": part["detail"]}
+    return {"type": "image_url", "image_url": image, "where": where}
 
 
 def _item(given: Any, at: str, new_id: NewId) -> Item:
@@ -115,7 +143,42 @@ def _item(given: Any, at: str, new_id: NewId) -> Item:
     role = given.get("role")
     if role not in ROLES:
         raise InvalidRequest(f"'{at}.role' is not one of {', '.join(ROLES)}.", param=f"{at}.role")
-    return text_item(_id(given, at, new_id), role, _texts(given.get("content"), f"{at}.content"))
+    item = text_item(_id(given, at, new_id), role, [])
+    item["content"] = _parts(given.get("content"), role, f"{at}.content")
+    return item
+
+
+def _parts(content: Any, role: str, at: str) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        return [text_part(text, is_output=role == "assistant") for text in _texts(content, at)]
+    found = []
+    for i, part in enumerate(content):
+        if isinstance(part, dict) and part.get("type") == _IMAGE:
+            if role != "user":
+                raise InvalidRequest("Images belong to the role 'user'.", param=f"{at}.{i}")
+            found.append(_image(part, f"{at}.{i}"))
+        else:
+            found.append(text_part(_text(part, f"{at}.{i}"), is_output=role == "assistant"))
+    return found or [text_part(text) for text in _texts(content, at)]
+
+
+def _image(part: dict[str, Any], at: str) -> dict[str, Any]:
+    for key in part:
+        if key not in _IMAGE_KEYS:
+            raise InvalidRequest(f"Unknown field {at}.{key[:64]!r}.", param=f"{at}.{key[:64]}")
+    if part.get("file_id") is not None:
+        raise UnsupportedParameter(
+            f"'{at}.file_id' is not supported: send the image itself, as a data: URL.",
+            param=f"{at}.file_id",
+        )
+    if (wrong := find_url_fault(part.get("image_url"))) is not None:
+        raise InvalidRequest(f"'{at}.image_url' {wrong}.", param=f"{at}.image_url")
+    detail = part.get("detail") or "auto"
+    if detail not in DETAILS:
+        raise InvalidRequest(
+            f"'{at}.detail' is not one of {', '.join(DETAILS)}.", param=f"{at}.detail"
+        )
+    return {"type": _IMAGE, "image_url": part["image_url"], "detail": detail}
 
 
 def _call_part(given: Mapping[str, Any], kind: str, at: str, new_id: NewId) -> Item:

@@ -89,13 +89,18 @@ class ResponsesBody(WishBody):
     def to_generate(self, items: Sequence[Item]) -> Generate:
         """The inference over the whole conversation. Raises InvalidRequest."""
         prompt = chat_prompt(
-            messages_of(items, self.instructions),
+            messages_of(items, self.instructions, len(items) - self.num_new),
             self.tools,
             self.tool_choice,
             self.parallel_tool_calls,
             self.llmos.tool_format,
         )
         return self.to_wish(prompt, self.max_output_tokens or UNBOUNDED, ROUTE)
+
+    @property
+    def num_new(self) -> int:
+        """Items that this body adds to the conversation."""
+        return len(self.input) if isinstance(self.input, list) else 1
 
     def echo(self) -> dict[str, Any]:
         """What an answer tells of its question."""

@@ -22,6 +22,7 @@ from llmos.weights.onnx_inspection import inspect_onnx, select_onnx
 from llmos.weights.openvino_inspection import inspect_openvino, select_openvino
 from llmos.weights.quantizable import EMBEDDINGS, HEADS
 from llmos.weights.safetensors import Tensor, read_header
+from llmos.weights.seeing import text_fields
 from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
 from llmos.weights.textmodel import (
     check_tokenizer,
@@ -54,7 +55,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         return msgspec.structs.replace(facts, license=find_license(folder))
     require(names, "tokenizer.json")
     check_tokenizer(folder)
-    text = config.find_section("text_config") or config
+    text = text_fields(config)
     vocab_size = text.get_count("vocab_size", high=1 << 24)
     hidden_size = text.get_count("hidden_size", "n_embd", "d_model", "hidden_dim", high=1 << 20)
     num_layers = text.get_count("num_hidden_layers", "n_layer", "num_layers", high=4096)

@@ -23,6 +23,7 @@ from llmos.weights.labels import find_labels
 from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.processor import loaded_dtype
 from llmos.weights.safetensors import Tensor
+from llmos.weights.seeing import SEEING
 
 SUFFIXES = (
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
@@ -52,7 +53,8 @@ def is_for_items(config: Fields) -> bool:
     architecture = (config.words("architectures", most=16) or [""])[0]
     is_headed = architecture.endswith(("LMHeadModel", "DoubleHeadsModel"))  # GPT2LMHeadModel, say
     is_wrapped = config.find_section("text_config") is not None and architecture not in PARTS
-    return architecture.endswith(SUFFIXES) and not is_headed and not is_wrapped
+    writes = is_headed or is_wrapped or architecture in SEEING
+    return architecture.endswith(SUFFIXES) and not writes
 
 
 def item_facts(

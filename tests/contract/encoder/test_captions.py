@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def make_captioner(folder: Path, family: str) -> Path:
     return folder
 
 
-def _expected(folder: Path, family: str, image: bytes, **how: Any) -> tuple[str, int]:
+def expected(
+    folder: Path, family: str, image: bytes, prompt: str = "", **how: Any
+) -> tuple[str, int]:
+    """The text, and how many tokens of it the model has made."""
     import io
 
     from PIL import Image
@@ -86,10 +90,17 @@ def _expected(folder: Path, family: str, image: bytes, **how: Any) -> tuple[str,
     model = cls.from_pretrained(folder).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     pixels = processor(Image.open(io.BytesIO(image)).convert("RGB"), return_tensors="pt")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    num_given = len(tokenizer(prompt, add_special_tokens=False).input_ids)
+    if prompt and family == "blip":  # as its processor makes it: between the tokenizer's own two
+        how["input_ids"] = tokenizer(prompt, return_tensors="pt").input_ids
+    elif prompt:
+        given = tokenizer(prompt, add_special_tokens=False).input_ids
+        how["decoder_input_ids"] = torch.tensor([[2, *given]])
     with torch.inference_mode():
         ids = model.generate(pixel_values=pixels.pixel_values, do_sample=False, **how)[0]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return tokenizer.decode(ids[1:], skip_special_tokens=True).strip(), len(ids) - 1
+    text = tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
+    return text, len(ids) - 1 - num_given
 
 
 @pytest.mark.parametrize("family", ["vit-gpt2", "blip"])
@@ -108,9 +119,64 @@ def test_it_writes_what_generate_writes(family: str, num_beams: int, tmp_path: P
     )
     for image, output in zip(images, made, strict=True):
         assert output.error is None, output.error
-        wanted = _expected(folder, family, image, max_new_tokens=10, num_beams=num_beams)
+        wanted = expected(folder, family, image, max_new_tokens=10, num_beams=num_beams)
         assert (output.value["text"], output.value["num_tokens"]) == wanted
     assert len({output.value["text"] for output in made}) > 1
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"min_new_tokens": 4, "no_repeat_ngram_size": 2},
+    {"length_penalty": 2.0, "min_length": 6},
+    {"max_length": 9, "early_stopping": True},
+]
+PROMPTS = ["a cat", "", "the mat is good, and", "where"]
+
+
+@pytest.mark.parametrize("family", ["vit-gpt2", "blip"])
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_it_goes_on_from_a_text_as_generate_does(
+    family: str, num_beams: int, rules: dict[str, Any], tmp_path: Path
+) -> None:
+    """Several prompts of unequal lengths in one batch, and an image without one among them."""
+    folder = make_captioner(tmp_path / "model", family)
+    own = {} if "max_length" in rules else {"max_new_tokens": 7}
+    where = folder / "generation_config.json"
+    said = json.loads(where.read_text()) if where.exists() else {}
+    write_json(where, said | rules)
+    image = png(40, 30, seed=1)
+    items = [{"blob": 0, "text": text} if text else {"blob": 0} for text in PROMPTS]
+    made = infer(
+        folder,
+        KIND,
+        items,
+        params={"num_beams": num_beams, **own},
+        blobs=[blob(tmp_path, "a.png", image)],
+        spill=str(tmp_path / "spill"),
+    )
+    for text, output in zip(PROMPTS, made, strict=True):
+        assert output.error is None, output.error
+        wanted = expected(folder, family, image, text, num_beams=num_beams, **rules, **own)
+        assert (output.value["text"], output.value["num_tokens"]) == wanted, text
+        assert output.value["text"].startswith(text.split(",")[0])
+
+
+@pytest.mark.parametrize("family", ["vit-gpt2", "blip"])
+def test_a_text_that_cannot_be_gone_on_from_fails_alone(family: str, tmp_path: Path) -> None:
+    folder = make_captioner(tmp_path / "model", family)
+    texts = ["cat", "", 7, "cat " * 38, "cat " * 39, "\ud800"]
+    made = infer(
+        folder,
+        KIND,
+        [{"blob": 0, "text": text} for text in texts],
+        blobs=[blob(tmp_path, "a.png", png(8, 8))],
+        spill=str(tmp_path / "spill"),
+    )
+    codes = [one.error and one.error.code for one in made]
+    bad, long = "invalid_request", "context_length_exceeded"
+    assert codes == [None, bad, bad, None, long, bad]
+    assert made[3].value["num_tokens"] == 1
 
 
 @pytest.mark.parametrize("family", ["vit-gpt2", "blip"])

@@ -18,7 +18,7 @@ from llmos.drivers.catalog import choose
 from llmos.drivers.onnx.driver import OnnxDriver
 from llmos.drivers.onnx.prepare import make
 from llmos.weights import inspect
-from tests.unit.drivers.encoder.conftest import FOLDERS
+from tests.contract.encoder.conftest import FOLDERS
 from tests.unit.drivers.encoder.folders import (
     PIECES,
     infer,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.drivers.conftest import load, loaded_drivers, tiny
+from tests.contract.native.conftest import load, loaded_drivers, tiny
 
 __all__ = ["load", "loaded_drivers", "tiny"]
 import torch

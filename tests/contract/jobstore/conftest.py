@@ -15,21 +15,12 @@ from pathlib import Path
 import pytest
 
 from llmos.storage.config import StorageConfig
-from llmos.storage.database import open_database
 from llmos.storage.jobs.postgres import PostgresDatabase, parse_url
 from tests.contract.jobstore.world import Scenario, World, play
 from tests.postgres import Postgres, find_programs
 
 _numbers = itertools.count()
 TEMPLATE = "migrated"
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with all tables and nothing in it: migrating takes a while."""
-    folder = tmp_path_factory.mktemp("migrated")
-    open_database(folder).close()
-    return folder / "llmos.db"
 
 
 @pytest.fixture(scope="session")

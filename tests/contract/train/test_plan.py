@@ -11,7 +11,7 @@ import pytest
 from llmos.abi.registry import ModelVersion
 from llmos.errors import InvalidRequest, ModelTooLarge
 from llmos.programs.train.help import as_markdown, as_text, rows
-from llmos.programs.train.memory import needed_bytes
+from llmos.programs.train.memory import LIBRARIES_BYTES, SLACK, Sizes, needed_bytes
 from llmos.programs.train.plan import base_sizes, plan, scratch_sizes
 from llmos.programs.train.program import threads_of
 from llmos.programs.train.recipe import parse
@@ -100,6 +100,11 @@ def test_what_does_not_fit_is_told_what_would(tmp_path: Path) -> None:
         plan(least, FILES, models, int(2.4 * GIB))
 
 
+def weights(sizes: Sizes) -> int:
+    """Bytes of what is there whatever is learned."""
+    return LIBRARIES_BYTES + int(SLACK * 4 * sizes.num_parameters)
+
+
 def test_every_process_needs_its_own_and_one_may_fit_where_two_do_not(tmp_path: Path) -> None:
     models = {"base": version(tmp_path)}
     one, two = (asked(base="bert", training={"processes": n}) for n in (1, 2))
@@ -122,11 +127,13 @@ def test_processors_are_shared_out_among_processes() -> None:
 
 def test_a_few_weights_need_less_than_all(tmp_path: Path) -> None:
     sizes = base_sizes(version(tmp_path))
-    full, lora = (
+    full, lora, head = (
         needed_bytes(parse(asked(base="b", method=method)["recipe"]), sizes)
-        for method in ("full", "lora")
+        for method in ("full", "lora", "head")
     )
-    assert lora < full
+    assert head < lora < full
+    kept_by_lora, kept_by_head = lora - weights(sizes), head - weights(sizes)
+    assert kept_by_head < kept_by_lora / 5  # of one layer, not of twelve
 
 
 @pytest.mark.parametrize(

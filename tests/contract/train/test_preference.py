@@ -74,7 +74,8 @@ def test_it_learns_and_goes_on_exactly(tmp_path: Path, base: Path, objective: st
     assert parts["weights"] == whole["weights"]
     assert seen.registered is not None
     assert ("reward" if objective == "grpo" else "loss") in whole["metrics"]["validation"]
-    assert [m for m in seen.metrics(split="validation") if "final" not in m]
+    assert [m["step"] for m in seen.metrics(split="validation") if "final" not in m] == [4, 8]
+    assert [m["step"] for m in seen.metrics() if "learning_rate" in m] == list(range(1, 9))
 
 
 def test_lora_beneath_a_preference(tmp_path: Path, base: Path) -> None:

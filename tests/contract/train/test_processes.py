@@ -20,6 +20,7 @@ from tests.contract.train.data import TINY, recipe, sentiment, write_jsonl
 from tests.contract.train.test_objectives import embed
 from tests.contract.train.test_preference import base, recipe_of, rows
 
+pytestmark = pytest.mark.timeout(600)  # every process imports torch
 __all__ = ["base"]  # the fixture
 
 BETWEEN = 2e-5

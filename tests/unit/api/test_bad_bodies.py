@@ -183,7 +183,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"service_tier": "scale"}, "service_tier"),
     (
-        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
         "messages.0.content.0.type",
     ),
 ]

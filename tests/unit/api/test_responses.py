@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -289,6 +290,42 @@ def test_a_conversation_is_bounded() -> None:
     play(scene, max_messages=4)
 
 
+URL = "data:image/png;base64," + base64.b64encode(b"pixels").decode()
+
+
+def _image_in(fields: dict[str, Any], role: str = "user") -> dict[str, Any]:
+    return {"input": [{"role": role, "content": [{"type": "input_image", **fields}]}]}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_image_is_asked_about_and_kept(stream: bool) -> None:
+    """A file of the request for the model, its URL in what is stored, and so in what follows."""
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        words = {"type": "input_text", "text": "what?"}
+        content = [words, {"type": "input_image", "image_url": URL, "detail": "low"}]
+        said = [{"role": "user", "content": content}]
+        first = {"model": "echo", "input": said, "instructions": "see", "stream": stream}
+        assert (await e.post("/v1/responses", first)).status_code == 200
+        (infer,) = [body for body in e.gate.bodies if isinstance(body, Infer)]
+        assert isinstance(infer.prompt, ChatPrompt)
+        image = {"type": "image", "blob": 0, "media_type": "image/png", "detail": "low"}
+        seen = [{"type": "text", "text": "what?"}, image | {"where": "input.0.content.1"}]
+        assert infer.prompt.messages[1] == {"role": "user", "content": seen}
+        assert e.sink.kept[infer.prompt.blobs[0].digest] == b"pixels"
+        assert not e.sink.files
+        job = only_job(store)
+        assert job.spec.inputs["items"][0]["content"] == content
+        response_id = job.job_id.replace("job_", "resp_")
+        await ask(e, input="and?", previous_response_id=response_id)
+        again = [body for body in e.gate.bodies if isinstance(body, Infer)][-1]
+        assert isinstance(again.prompt, ChatPrompt)
+        (kept,) = [m["content"] for m in again.prompt.messages if isinstance(m["content"], list)]
+        assert kept[1] == image | {"where": "previous_response_id"}
+
+    play(scene)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": []}, "input"),
     ({"input": 7}, "input"),
@@ -297,7 +334,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"role": "tool", "content": "x"}]}, "input.0.role"),
     ({"input": [{"role": "user"}]}, "input.0.content"),
     ({"input": [{"role": "user", "content": []}]}, "input.0.content"),
-    ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.content.0.type"),
+    ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input.0.content.0.type"),
+    (_image_in({}), "input.0.content.0.image_url"),
+    (_image_in({"image_url": {"url": URL}}), "input.0.content.0.image_url"),
+    (_image_in({"image_url": "data:text/plain;base64,AA"}), "input.0.content.0.image_url"),
+    (_image_in({"image_url": URL, "detail": "most"}), "input.0.content.0.detail"),
+    (_image_in({"file_id": "file-1"}), "input.0.content.0.file_id"),
+    (_image_in({"image_url": URL, "size": 1}), "input.0.content.0.size"),
+    (_image_in({"image_url": URL}, role="system"), "input.0.content.0"),
+    (_image_in({"image_url": URL}) | {"background": True}, "background"),
     ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input.0.content.0.text"),
     (
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "y": 1}]}]},

@@ -212,7 +212,9 @@ def test_a_task_is_listed_shown_cancelled_and_its_results_are_a_file() -> None:
         for query in ("", "?format=csv", "?format=rows"):
             found = await e.client.get(f"{path}/result{query}")
             assert (found.status_code, found.content) == (200, b"a"), found.text
-        missing = await e.client.get(f"{path}/result?format=errors")
+        empty = await e.client.get(f"{path}/result?format=errors")
+        assert (empty.status_code, empty.content) == (200, b"")  # there was none
+        missing = await e.client.get(f"{path}/result?format=html")
         assert missing.status_code == 404
         assert "it has csv, rows" in missing.json()["error"]["message"]
         other = (await e.post("/os/v1/tasks", ITEMS)).json()["job"]["job_id"]

@@ -52,7 +52,7 @@ def test_a_choice_names_a_driver_of_the_table() -> None:
         ({"architecture": "BloomForCausalLM"}, "ALiBi"),
         ({"architecture": "MambaForCausalLM"}, "linear attention"),
         ({"architecture": "Qwen3NextForCausalLM"}, "linear attention"),
-        ({"architecture": "LlavaForConditionalGeneration"}, "encoder"),
+        ({"architecture": "LlavaNextForConditionalGeneration"}, "encoder"),
         ({"architecture": "ConvBertForMaskedLM"}, "gaps"),
         ({"architecture": "ConvBertModel"}, "no head"),
         ({"architecture": "BertModel", "quantization": "gptq"}, "gptq"),

@@ -76,11 +76,12 @@ def test_parts_of_text_are_joined(preparer: TextPreparer) -> None:
 @pytest.mark.parametrize(
     ("content", "field"),
     [
-        ([{"type": "image_url", "image_url": {"url": "x"}}], "messages[1].content[0]"),
-        ([{"type": "text", "text": "a"}, {"type": "input_audio"}], "messages[1].content[1]"),
-        ([{"type": "text", "text": 3}], "messages[1].content[0]"),
-        (["a"], "messages[1].content[0]"),
-        (7, "messages[1].content"),
+        ([{"type": "image_url", "where": "messages.1.content.0"}], "messages.1.content.0.type"),
+        ([{"type": "image", "blob": 0, "where": "input.3.content.0"}], "input.3.content.0.type"),
+        ([{"type": "text", "text": "a"}, {"type": "input_audio"}], "messages.1.content.1"),
+        ([{"type": "text", "text": 3}], "messages.1.content.0"),
+        (["a"], "messages.1.content.0"),
+        (7, "messages.1.content"),
     ],
 )
 def test_other_parts_are_refused_by_place(preparer: TextPreparer, content: Any, field: str) -> None:

@@ -213,7 +213,7 @@ def test_a_worker_that_never_says_hello_is_given_up(tmp_path: Path) -> None:
 def test_what_a_driver_says_of_itself_is_kept(tmp_path: Path) -> None:
     async def main() -> None:
         seen = Seen()
-        config = KernelConfig(warm_spare=False)
+        config = KernelConfig(warm_spare=False, stop_grace_s=0.01)
         workers = Workers(Node(busy), seen, config, tmp_path, Metrics())
         workers.start_replica("rep_1", DRIVER, SPEC)
         await until(lambda: workers.report_of("rep_1")[1] == MemoryReport(5))

@@ -208,7 +208,7 @@ SAID = {
     "process": (["running", "interactive"], "<req_1  running  pilot:1"),
     "story": (["waiting", "row 2 of 4 after 500 ms"], "<req_1  running"),
     "replica": (["ready"], "<rep_1  ready  pilot:1"),
-    "status": (["no worker", "1 batch"], "<LLMOS 0.1.0  failed  2 running"),
+    "status": (["no worker", "1 batch"], "<LLMOS 0.1.0  not ready  2 running"),
     "memory": (["cuda:0", "snapshot pilot:1", "lacks"], "<memory  cpu"),
     "disk": (["models", "files"], "<disk"),
     "secret": (["alice"], "<key alice"),

@@ -10,14 +10,15 @@ from llmos.abi.syscall_jobs import CancelJob, JobReply, RemoveJob, ShowJob, Subm
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.idempotency import idempotency_of
+from llmos.api.media import with_images
 from llmos.api.query import Query
 from llmos.api.response_frames import NOTHING_SEEN
 from llmos.api.routes.respond import answer_ended, answer_live, stream_stored
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.errors import Conflict, InvalidRequest, NotFound
+from llmos.errors import Conflict, InvalidRequest, NotFound, UnsupportedParameter
 from llmos.shapes.files import page_object
-from llmos.shapes.items import Item, read_items
+from llmos.shapes.items import Item, has_images, read_items
 from llmos.shapes.names import RESPONSE_PREFIX, job_of
 from llmos.shapes.response_object import (
     InputItems,
@@ -48,8 +49,13 @@ async def create_response(call: Call) -> None:
     items = await _conversation(call, body)
     generate = body.to_generate(items)
     key = idempotency_of(call, raw) if body.store else None
+    if has_images(items):
+        for name, given in (("background", body.background), ("Idempotency-Key", key)):
+            if given:  # its files are gone with the connection
+                raise UnsupportedParameter("No such answer is about images.", param=name)
     if key is None and not body.background:
-        await answer_live(call, body, items, generate)
+        async with with_images(call, generate) as wish:
+            await answer_live(call, body, items, wish)
         return
     spec = stored_spec(
         body,

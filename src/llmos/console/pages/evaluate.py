@@ -13,7 +13,8 @@ from llmos.console.views import evals
 from llmos.console.widgets import Tag, drawing
 from llmos.errors import LLMOSError
 from llmos.sdk.draw.life import tone
-from llmos.sdk.draw.scores import confusion
+from llmos.sdk.draw.scores import matrix, read_report
+from llmos.sdk.look import curve_charts
 
 COLUMNS = (
     ("name", ""),
@@ -78,8 +79,9 @@ class Evaluate:
         except LLMOSError as error:
             fail(self._visit, error)
             return
+        report = read_report(bytes(data))
         title = self._visit.texts("eval.confusion")
-        self._matrix.set_content(confusion(bytes(data), title))
+        self._matrix.set_content(matrix(report, title) + curve_charts(report))
 
 
 def _columns(visit: Visit, columns: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:

@@ -26,11 +26,13 @@ class Search(NamedTuple):
 
 
 class Beams:
-    """After each step, beam i goes on from where beam `sources[i]` was, with token `newest[i]`."""
+    """After each step, beam i goes on from where beam `sources[i]` was, with token `newest[i]`. The
+    first `num_given` tokens are a prompt: no part of a text's length."""
 
-    def __init__(self, count: int, search: Search) -> None:
+    def __init__(self, count: int, search: Search, num_given: int = 0) -> None:
         self.count = count
         self._search = search
+        self._num_given = num_given
         self._running: list[list[int]] = [[] for _ in range(count)]
         self._sums = [0.0, *[-1e9] * (count - 1)]  # all beams begin alike: only one counts
         self._finished: list[tuple[float, list[int]]] = []
@@ -59,7 +61,8 @@ class Beams:
         pairs = zip(found.values.tolist(), found.indices.tolist(), strict=True)
         for rank, (total, place) in enumerate(pairs):
             beam, token = divmod(place, vocab_size)
-            if token in eos or self.num_made >= most:
+            is_end = token in eos and self.num_made > self._num_given
+            if is_end or self.num_made >= most:
                 if rank < self.count:
                     self._finish(total, [*self._running[beam], token])
             elif len(going) < self.count:
@@ -68,7 +71,7 @@ class Beams:
         self.is_over = not going or not self._may_improve(most)
 
     def _finish(self, total: float, tokens: list[int]) -> None:
-        score = total / self.num_made**self._search.length_penalty
+        score = total / (self.num_made - self._num_given) ** self._search.length_penalty
         self._finished.append((score, tokens))
         self._finished.sort(key=lambda one: -one[0])
         del self._finished[self.count :]
@@ -84,12 +87,12 @@ class Beams:
 
     def _may_improve(self, most: int) -> bool:
         """Whether the best that goes on could still end better than the worst that has ended."""
-        if len(self._finished) < self.count:
+        if len(self._finished) < self.count or self.num_made <= self._num_given:
             return True
         length_penalty, early_stopping = self._search
         if early_stopping is True:
             return False
         is_patient = early_stopping == NEVER and length_penalty > 0
-        length = float(most if is_patient else self.num_made)
+        length = float((most if is_patient else self.num_made) - self._num_given)
         best: float = self._sums[0] / length**length_penalty
         return best > self._finished[-1][0]

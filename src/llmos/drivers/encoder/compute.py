@@ -40,16 +40,15 @@ class Computer:
         self._run = _RUNS.get(loaded.purpose.head)
 
     @property
-    def most_tokens(self) -> int:
-        """Of a batch with padding: a vocabulary of scores for each token is large."""
-        if self._loaded.purpose.head is not Head.MASK:
-            return LIMITS.batch_tokens
-        return max(512, min(LIMITS.batch_tokens, LIMITS.head_bytes // (4 * self._vocab_size)))
-
-    @property
     def limits(self) -> EncoderLimits:
-        """A voice says one row at a time, and whoever waits for it hears it at once."""
-        return _ALONE if self._loaded.purpose.head is Head.VOICE else LIMITS
+        """A voice says one row at a time, and whoever waits for it hears it at once; where tokens
+        have scores of a vocabulary, these are bounded too."""
+        if self._loaded.purpose.head is Head.VOICE:
+            return _ALONE
+        if self._loaded.purpose.head is not Head.MASK:
+            return LIMITS
+        most = max(512, min(LIMITS.batch_tokens, LIMITS.head_bytes // (4 * self._vocab_size)))
+        return msgspec.structs.replace(LIMITS, batch_tokens=most)
 
     @property
     def _vocab_size(self) -> int:

@@ -20,7 +20,7 @@ from llmos.drivers.encoder.entities import find_entities
 from llmos.drivers.encoder.kinds import Head, Kind, Purpose, find_entailment
 from llmos.drivers.encoder.pooling import Pooling
 from llmos.drivers.encoder.words import Units, Words
-from llmos.drivers.encoder.work import Open
+from llmos.drivers.encoder.work import Open, num_given
 from llmos.errors import InvalidRequest
 
 
@@ -170,10 +170,12 @@ class Finisher:
 
 
 def _written(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:
-    """`finish_reason` as OpenAI's: it said all, or was cut at its bound."""
+    """`finish_reason` as OpenAI's: it said all, or was cut at its bound. A prompt is the text's
+    beginning, and its tokens are nobody's work."""
     tokens, reason = opened.results[0]
     text = finisher.words.decode(tokens, skip_special=True).strip()
-    return {"text": text, "finish_reason": reason, "num_tokens": len(tokens)}, b""
+    num_tokens = len(tokens) - num_given(opened)
+    return {"text": text, "finish_reason": reason, "num_tokens": num_tokens}, b""
 
 
 def _spoken(finisher: Finisher, opened: Open, _: dict[str, Any]) -> tuple[Any, bytes]:

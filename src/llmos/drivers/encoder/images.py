@@ -32,6 +32,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 KNOWN = frozenset(
     {"BeitImageProcessor", "BitImageProcessor", "ConvNextImageProcessor", "DeiTImageProcessor"}
     | {"BlipImageProcessor", "DetrImageProcessor", "ViTImageProcessor", "YolosImageProcessor"}
+    | {"CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor"}
 )
 """Processors whose settings are read here, by name."""
 
@@ -40,7 +41,9 @@ _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _MEANS = {
     "BitImageProcessor": _CLIP,
     "BlipImageProcessor": _CLIP,
+    "CLIPImageProcessor": _CLIP,
     "DetrImageProcessor": _IMAGENET,
+    "LlavaImageProcessor": _CLIP,
     "YolosImageProcessor": _IMAGENET,
 }
 """Means and deviations of colours where a folder does not say; a half for others."""
@@ -50,10 +53,20 @@ _FILTERS = {
     "BeitImageProcessor": _BICUBIC,
     "BitImageProcessor": _BICUBIC,
     "BlipImageProcessor": _BICUBIC,
+    "CLIPImageProcessor": _BICUBIC,
     "ConvNextImageProcessor": _BICUBIC,
     "DeiTImageProcessor": _BICUBIC,
+    "LlavaImageProcessor": _BICUBIC,
+    "SiglipImageProcessor": _BICUBIC,
 }
 """Of resizing, where a folder does not say."""
+
+_CUT_OUT = {"size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True}
+_UNSAID: dict[str, dict[str, Any]] = {
+    "CLIPImageProcessor": _CUT_OUT,
+    "LlavaImageProcessor": _CUT_OUT,
+}
+"""Of other settings, likewise."""
 
 _OF_EDGES = {"DetrImageProcessor", "YolosImageProcessor"}
 
@@ -64,10 +77,8 @@ class ImageReader:
     def __init__(self, folder: Path) -> None:
         """Raises ModelRejected, PluginError where Pillow is missing."""
         _pillow()
-        self._settings = settings = read_json(folder / "preprocessor_config.json")
-        name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
-        name = str(name).removesuffix("Fast").removesuffix("Pil")
-        self._kind = name.replace("FeatureExtractor", "ImageProcessor")
+        self._kind, settings = read_settings(folder)
+        self._settings = _UNSAID.get(self._kind, {}) | settings
         if self._kind not in KNOWN:
             raise ModelRejected(f"preprocessor_config.json: {self._kind[:80]} is not supported")
 
@@ -76,22 +87,24 @@ class ImageReader:
             found: list[Result] = []
             for item in asked.items:
                 try:
-                    found.append(self._read(asked, blob_of(item, asked.blobs), spill))
+                    found.append(self.read(asked, item, spill))
                 except LLMOSError as error:
                     found.append(error)
             asked.spilled = spill.path
             return found
 
-    def _read(self, asked: Asked, blob: BlobRef, spill: Spill) -> Item:
+    def read(self, asked: Asked, item: Any, spill: Spill) -> Item:
+        """One image as a row of pixels. Raises InvalidRequest, PayloadTooLarge."""
         spill.check()
-        image = _open(read_blob(blob, LIMITS.image_bytes), asked)
+        image = open_image(read_blob(blob_of(item, asked.blobs), LIMITS.image_bytes), asked)
         width, height = image.size
-        pixels_CHW = self._pixels(image)
+        pixels_CHW = self.pixels(image)
         cost = max(1, pixels_CHW.shape[1] * pixels_CHW.shape[2] // PATCH_PIXELS)
         row = Row(cost, start=spill.add(pixels_CHW), shape=list(pixels_CHW.shape))
         return Item(0, [row], {"width": width, "height": height})
 
-    def _pixels(self, image: Any) -> Any:
+    def pixels(self, image: Any) -> Any:
+        """Of an image, CHW. Raises PayloadTooLarge."""
         settings = self._settings
         if settings.get("do_resize", True):
             image = self._resized(image)
@@ -128,6 +141,18 @@ class ImageReader:
         return image.resize((target_width, target_height), resample)
 
 
+def read_settings(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Of images: the processor's name, and what the folder says of it, in a file of its own or
+    among those of all its processors."""
+    settings = read_json(folder / "preprocessor_config.json")
+    if not settings:
+        found = read_json(folder / "processor_config.json").get("image_processor")
+        settings = found if isinstance(found, dict) else {}
+    name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+    name = str(name).removesuffix("Fast").removesuffix("Pil")
+    return name.replace("FeatureExtractor", "ImageProcessor"), settings
+
+
 def blob_of(item: Any, blobs: list[BlobRef]) -> BlobRef:
     """The file of an item `{"blob": N}`. Raises InvalidRequest."""
     at = item.get("blob") if isinstance(item, dict) and len(item) == 1 else None
@@ -160,7 +185,7 @@ def _pillow() -> Any:
     return Image
 
 
-def _open(data: bytes, asked: Asked) -> Any:
+def open_image(data: bytes, asked: Asked) -> Any:
     """As RGB. Raises InvalidRequest, PayloadTooLarge."""
     pillow = _pillow()
     try:

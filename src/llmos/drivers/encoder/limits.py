@@ -12,8 +12,9 @@ class EncoderLimits(msgspec.Struct, frozen=True):
     `head_bytes`: of logits that a batch may make. `look_rows`: among so many rows that wait, those
     of like length are looked for. Of a request: `num_windows` of one text, `num_labels` of one
     zero-shot item, `text_chars` of one text, `image_bytes` and `image_pixels` of one image,
-    `sound_s` seconds of one recording. `new_tokens` of one text that is made, at most; `groups`:
-    as many batches are decoded in turns; `num_beams` of one text at most. `speech_chars` of one
+    `sound_s` seconds of one recording. `new_tokens` of one text that is made, at most; `groups`
+    of texts are made in turns, none of which is read as twice as long as it is where that is more
+    than `near_tokens`; `num_beams` of one text at most. `speech_chars` of one
     text that is spoken.
 
     Of all items of a request together, since one process prepares for everybody: `request_chars`
@@ -41,6 +42,7 @@ class EncoderLimits(msgspec.Struct, frozen=True):
     sound_s: float = 1800.0
     new_tokens: int = 1024
     groups: int = 4
+    near_tokens: int = 64
     num_beams: int = 16
     speech_chars: int = 4096
 

@@ -20,6 +20,7 @@ import transformers
 
 from llmos.abi.driver import ReplicaSpec
 from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
+from llmos.drivers.encoder.packed import pack
 from llmos.drivers.encoder.pooling import Pooling, read_pooling
 from llmos.drivers.native.failures import mapped
 from llmos.errors import EngineFailed, LoadFailed, ModelRejected
@@ -46,10 +47,7 @@ class Loaded:
     labels: list[str]
     pooling: Pooling
     folder: Path
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+    weights_bytes: int
 
 
 def load_model(spec: ReplicaSpec) -> Loaded:
@@ -68,15 +66,19 @@ def load_model(spec: ReplicaSpec) -> Loaded:
     model, config = _read(cls, folder, raw, _dtype(spec, raw, device), purpose)
     with _failing("the device"):
         model = model.to(device).eval().requires_grad_(False)
+        weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+        dtype = next(model.parameters()).dtype
+        pack(model, purpose.head)
     return Loaded(
         model=model,
         config=config,
         purpose=purpose,
-        dtype=next(model.parameters()).dtype,
+        dtype=dtype,
         device=device,
         labels=find_labels(raw) or [str(i) for i in range(int(getattr(config, "num_labels", 0)))],
         pooling=read_pooling(folder),
         folder=folder,
+        weights_bytes=weights_bytes,
     )
 
 

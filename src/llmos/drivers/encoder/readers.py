@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from llmos.drivers.encoder.captions import CaptionReader
 from llmos.drivers.encoder.images import ImageReader
 from llmos.drivers.encoder.kinds import Kind
 from llmos.drivers.encoder.letters import SpeechReader
@@ -45,7 +46,7 @@ def make_readers(folder: Path) -> dict[str, Callable[[], Reader]]:
         Kind.TRANSLATE: lambda: WriteReader(texts(), config, folder, "translation"),
         Kind.CLASSIFY_IMAGE: lambda: ImageReader(folder),
         Kind.DETECT: lambda: ImageReader(folder),
-        Kind.CAPTION: lambda: ImageReader(folder),
+        Kind.CAPTION: lambda: CaptionReader(folder, config),
         Kind.SPEAK: lambda: SpeechReader(folder, config),
         Kind.TRANSCRIBE: lambda: (
             MelReader(folder) if config.get("model_type") == "whisper" else SampleReader(folder)

@@ -22,6 +22,12 @@ class Open:
     num_left: int
 
 
+def num_given(opened: Open) -> int:
+    """Tokens of the prompt that its text goes on from."""
+    about = opened.item.about
+    return len(about.get("prompt", ())) if isinstance(about, dict) else 0
+
+
 @dataclass(slots=True, eq=False)
 class Work:
     """One row on its way: whose, and which."""

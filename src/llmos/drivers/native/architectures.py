@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import difflib
 
+from llmos.weights.seeing import SEEING
+
 NATIVE_ARCHITECTURES = frozenset(
     """
     ApertusForCausalLM ArceeForCausalLM CohereForCausalLM Cohere2ForCausalLM
@@ -47,7 +49,7 @@ _REASONS: list[tuple[str, list[str]]] = [
 """Beginnings of architecture names, and why the native driver does not read them. First match."""
 
 _HEADS = [
-    ("ForConditionalGeneration", "it has an encoder or reads more than text"),
+    ("ForConditionalGeneration", "it has an encoder, or reads what is neither text nor image"),
     ("ForSequenceClassification", "it classifies, it does not generate"),
     ("ForTokenClassification", "it classifies, it does not generate"),
     ("ForMaskedLM", "it fills gaps, it does not generate"),
@@ -58,7 +60,7 @@ _HEADS = [
 
 def find_refusal(architecture: str) -> str | None:
     """Why the native driver does not read an architecture; None when it does."""
-    if architecture in NATIVE_ARCHITECTURES or architecture in NATIVE_MIXTURES:
+    if architecture in NATIVE_ARCHITECTURES | NATIVE_MIXTURES or architecture in SEEING:
         return None
     name = architecture[:100] or "the model"
     if not architecture:

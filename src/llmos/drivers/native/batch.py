@@ -24,6 +24,9 @@ from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.native.transfer import to_device
 
+Seen = tuple[torch.Tensor, torch.Tensor]
+"""Vectors of tokens, 1TH, and their places, 1T, or 31T where they are of three dimensions."""
+
 
 class DecodeMode(enum.Enum):
     """How rows share a forward."""
@@ -55,33 +58,49 @@ class Batch:
 
     @torch.inference_mode()
     def prefill(
-        self, slot: int, start: int, tokens: list[int], num_wanted: int = 1
+        self,
+        slot: int,
+        start: int,
+        tokens: list[int],
+        num_wanted: int = 1,
+        seen: Seen | None = None,
     ) -> torch.Tensor:
-        """Read a chunk of a prompt into a slot. Logits of its last `num_wanted` tokens, NV."""
+        """Read a chunk of a prompt into a slot. Logits of its last `num_wanted` tokens, NV. `seen`:
+        what stands in the tokens' place."""
         plan = PrefillPlan(self.kv, self._loaded.windows, slot, start, len(tokens))
+        if seen is not None:
+            return self._forward(*seen, plan, num_wanted)[0]
         ids_T, positions_T = self._there(tokens, range(start, start + len(tokens)))
         return self._forward(ids_T[None], positions_T[None], plan, num_wanted)[0]
 
     @torch.inference_mode()
     def decode(
-        self, slots: list[int], tokens: list[int], positions: list[int], mode: DecodeMode
+        self,
+        slots: list[int],
+        tokens: list[int],
+        positions: list[int],
+        mode: DecodeMode,
+        turns: list[int] | None = None,
     ) -> torch.Tensor:
-        """One token each for requests in ascending slots. Logits, BV in their order."""
+        """One token each for requests in ascending slots. Logits, BV in their order. `turns`: the
+        places that RoPE turns them by, where an image has taken less room than it has tokens."""
+        turns = positions if turns is None else turns
         for slot, position in zip(slots, positions, strict=True):
             self.kv.touch(slot, position + 1)
         if mode is DecodeMode.SINGLE:
-            rows = zip(slots, tokens, positions, strict=True)
+            rows = zip(slots, tokens, positions, turns, strict=True)
             return torch.cat([self._single(*row) for row in rows])
         if mode is DecodeMode.PACKED:
-            return self._packed(slots, tokens, positions)
-        return self._fixed(slots, tokens, positions)
+            return self._packed(slots, tokens, positions, turns)
+        return self._fixed(slots, tokens, positions, turns)
 
     def _forward(
-        self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan, num_wanted: int
+        self, input_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan, num_wanted: int
     ) -> torch.Tensor:
-        """Logits of each row's last `num_wanted` tokens, BNV."""
+        """Logits of each row's last `num_wanted` tokens, BNV. The input is ids, or vectors."""
+        name = "inputs_embeds" if input_BT.is_floating_point() else "input_ids"
         out = self._loaded.model(
-            input_ids=ids_BT,
+            **{name: input_BT},
             position_ids=positions_BT,
             use_cache=False,
             logits_to_keep=num_wanted,
@@ -90,17 +109,19 @@ class Batch:
         logits_BNV: torch.Tensor = out.logits[:, -num_wanted:]
         return logits_BNV
 
-    def _packed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
+    def _packed(
+        self, slots: list[int], tokens: list[int], positions: list[int], turns: list[int]
+    ) -> torch.Tensor:
         """Filled up to a width that is compiled, where there is one."""
         num_rows = len(slots)
         forward = None if self.compiled is None else self.compiled.find(num_rows)
         filling = [0] * (forward.width - num_rows if forward else 0)
-        slots_B, ids_B, positions_B = self._there(
-            slots + [-1] * len(filling), tokens + filling, positions + filling
+        slots_B, ids_B, positions_B, turns_B = self._there(
+            slots + [-1] * len(filling), tokens + filling, positions + filling, turns + filling
         )
         groups = self._groups(slots, positions, positions_B)
         plan = GroupsPlan(self.kv, self._loaded.windows, slots_B, positions_B, groups)
-        inputs = ids_B[:, None], positions_B[:, None]
+        inputs = ids_B[:, None], turns_B[:, None]
         if self.compiled is not None and forward is not None:
             logits_BV = self.compiled.run(forward, *inputs, plan)
             if logits_BV is not None:
@@ -139,26 +160,27 @@ class Batch:
             length *= 2
         return min(length, self.kv.length)
 
-    def _fixed(self, slots: list[int], tokens: list[int], positions: list[int]) -> torch.Tensor:
+    def _fixed(
+        self, slots: list[int], tokens: list[int], positions: list[int], turns: list[int]
+    ) -> torch.Tensor:
         """The row of a request is its slot, the rows of the others are padding."""
-        all_tokens, all_positions = [0] * self.width, [0] * self.width
-        all_slots = [-1] * self.width
-        for slot, token, position in zip(slots, tokens, positions, strict=True):
-            all_tokens[slot], all_positions[slot], all_slots[slot] = token, position, slot
+        rows = [(-1, 0, 0, 0)] * self.width
+        for row in zip(slots, tokens, positions, turns, strict=True):
+            rows[row[0]] = row
         places = [Place(s, s, p + 1) for s, p in zip(slots, positions, strict=True)]
-        logits = self._by_row(all_slots, all_tokens, all_positions, places)
+        logits = self._by_row(rows, places)
         (slots_N,) = self._there(slots)
         return logits[slots_N]
 
-    def _single(self, slot: int, token: int, position: int) -> torch.Tensor:
-        return self._by_row([slot], [token], [position], [Place(0, slot, position + 1)])
+    def _single(self, slot: int, token: int, position: int, turn: int) -> torch.Tensor:
+        row = slot, token, position, turn
+        return self._by_row([row], [Place(0, slot, position + 1)])
 
-    def _by_row(
-        self, slots: list[int], tokens: list[int], positions: list[int], places: list[Place]
-    ) -> torch.Tensor:
-        slots_B, ids_B, positions_B = self._there(slots, tokens, positions)
+    def _by_row(self, rows: list[tuple[int, int, int, int]], places: list[Place]) -> torch.Tensor:
+        """Rows of slot, token, position and turn."""
+        slots_B, ids_B, positions_B, turns_B = self._there(*map(list, zip(*rows, strict=True)))
         plan = RowsPlan(self.kv, self._loaded.windows, slots_B, positions_B, places)
-        return self._forward(ids_B[:, None], positions_B[:, None], plan, 1)[:, 0]
+        return self._forward(ids_B[:, None], turns_B[:, None], plan, 1)[:, 0]
 
     def _there(self, *lists: Sequence[int]) -> list[torch.Tensor]:
         return to_device(self._device, *lists)
@@ -175,7 +197,8 @@ class Batch:
         num_steps = min(num_steps, self._loaded.context_length)
         for step in range(num_steps):
             token = (step * 7919 + 11) % vocab
-            logits = self._fixed(slots, [token] * len(slots), [step] * len(slots))
+            steps = [step] * len(slots)
+            logits = self._fixed(slots, [token] * len(slots), steps, steps)
             alike = alike and bool((logits == logits[:1]).all())
         for slot in slots:
             self.kv.touch(slot, num_steps)

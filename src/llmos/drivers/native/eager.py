@@ -27,6 +27,7 @@ from llmos.drivers.native.machine import num_cores, processor_name
 from llmos.drivers.native.memory import Accounts
 from llmos.drivers.native.request import Request, in_order
 from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
+from llmos.drivers.native.sight import Eyes
 from llmos.drivers.native.transfer import wait_for
 from llmos.errors import EngineFailed, LoadFailed
 from llmos.weights.footprint import scratch_bytes
@@ -46,6 +47,7 @@ class EagerRunner:
             device=spec.device,
             context_length=spec.context_length,
         )
+        self._eyes = Eyes(self.loaded)
         self.num_slots = spec.num_slots
         self.num_guessed = self.num_accepted = 0
         self._cache = _cache_of(spec) if spec.options.get("compile", False) else None
@@ -184,10 +186,11 @@ class EagerRunner:
     def _read(self, request: Request, tokens: list[int]) -> torch.Tensor:
         """Logits of the last of the tokens, 1V."""
         assert request.slot is not None
-        start = request.num_cached
+        start, sight = request.num_cached, request.sight
+        seen = None if sight is None else self._eyes.read(sight, start, tokens)
         if not request.scores_prompt:
-            return self.batch.prefill(request.slot, start, tokens)
-        logits = self.batch.prefill(request.slot, start, tokens, len(tokens))
+            return self.batch.prefill(request.slot, start, tokens, seen=seen)
+        logits = self.batch.prefill(request.slot, start, tokens, len(tokens), seen)
         request.score(logits)
         return logits[-1:]
 
@@ -201,6 +204,7 @@ class EagerRunner:
                     [request.generated[-1] for request in requests],
                     [request.num_cached for request in requests],
                     self.exact_mode if exact else DecodeMode.PACKED,
+                    [request.turn for request in requests],
                 )
         except EngineFailed as error:
             failed += [(request, error) for request in requests]

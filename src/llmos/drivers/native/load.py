@@ -26,6 +26,7 @@ from llmos.drivers.native.weights import Weights, identities
 from llmos.errors import LLMOSError, LoadFailed, ModelRejected
 from llmos.weights.footprint import Shape, widest
 from llmos.weights.processor import computes
+from llmos.weights.seeing import SEEING
 from llmos.weights.stored import METHOD
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class LoadedModel:
 
     def shape(self) -> Shape:
         """What the scratch of a forward depends on."""
-        config: Any = self.model.config
+        config: Any = text_of(self.model.config)
         sizes = [parameter.shape for parameter in self.model.parameters()]
         heads = int(config.num_attention_heads)
         return Shape(
@@ -84,8 +85,8 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
         return _read_model(folder, config, chosen_dtype, chosen_device)
 
     model = read()
-    context_length = bound_context(config, context_length)
-    windows = _layer_windows(config)
+    context_length = bound_context(text_of(config), context_length)
+    windows = _layer_windows(text_of(config))
     vocab_size, shapes = _probe(model, config, windows, chosen_device)
     return LoadedModel(
         model=model,
@@ -93,7 +94,7 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
         device=chosen_device,
         vocab_size=vocab_size,
         context_length=context_length,
-        eos_ids=find_eos(folder, config),
+        eos_ids=find_eos(folder, text_of(config)),
         windows=windows,
         shapes=shapes,
         weights=Weights(model, folder, files, read),
@@ -130,6 +131,18 @@ def read_config(folder: Path) -> Any:
         raise ModelRejected(f"config.json: {architecture} with an encoder or cross-attention")
     config.architectures = [architecture]
     return config
+
+
+def text_of(config: Any) -> Any:
+    """Of the language model, where that is a part of it."""
+    return config.get_text_config(decoder=True)
+
+
+def _attention_of(config: Any) -> str | dict[str, str]:
+    """Ours, and that of Transformers for what an image goes through."""
+    if config.architectures[0] not in SEEING:
+        return attention.IMPLEMENTATION
+    return {"": "sdpa", "vision_config": "sdpa", "text_config": attention.IMPLEMENTATION}
 
 
 def _choose_device(device: str) -> torch.device:
@@ -186,7 +199,7 @@ def _read_model(
                 folder,
                 config=config,
                 dtype=dtype,
-                attn_implementation=attention.IMPLEMENTATION,
+                attn_implementation=_attention_of(config),
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # they come back by name, and are refused
                 local_files_only=True,

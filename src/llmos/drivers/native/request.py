@@ -21,6 +21,7 @@ from llmos.abi.events import (
 from llmos.abi.inference import Usage, WorkItem
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.sampling import RowSampler, priced
+from llmos.drivers.native.sight import Sight, open_sight
 from llmos.drivers.text.detokenize import Detokenizer
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import InvalidRequest, LLMOSError
@@ -49,7 +50,8 @@ class Request:
     Neither: it has not begun. `num_found` tokens of the prompt had it from others. `to_read`:
     the prompt, and what was generated before where the request is recomputed; the first token is
     drawn after it. `piece_of`: the bytes that a token stands for. `scored`: of a request that wants
-    log-probabilities of its prompt, those of the tokens read so far but the first.
+    log-probabilities of its prompt, those of the tokens read so far but the first. `sight`: its
+    images.
     """
 
     item: WorkItem
@@ -72,10 +74,17 @@ class Request:
     paused: bool = False
     only_exact: bool = True
     to_read: list[int] = dataclasses.field(init=False)
+    sight: Sight | None = dataclasses.field(init=False)
     scored: list[Logprobs] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.to_read = self.prompt + tokens_of(self.item.generated)
+        self.sight = open_sight(self.item, len(self.prompt))
+
+    @property
+    def turn(self) -> int:
+        """Where RoPE turns the next token to: its number, but for what its images lag behind."""
+        return self.num_cached - (self.sight.lag if self.sight else 0)
 
     @property
     def request_id(self) -> str:

@@ -10,9 +10,9 @@ from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, Rep
 from llmos.abi.events import Event
 from llmos.abi.inference import WorkItem
 from llmos.drivers.encoder.kinds import Kind
-from llmos.drivers.onnx.loop import Engine, ItemLoop
+from llmos.drivers.encoder.loop import ItemLoop
 from llmos.drivers.onnx.session import Session
-from llmos.drivers.onnx.speech_engine import KIND_SPEECH, SpeechEngine
+from llmos.drivers.onnx.speech_engine import KIND_SPEECH, open_speech
 from llmos.drivers.onnx.text_engine import open_text
 from llmos.drivers.resident import read_resident
 from llmos.errors import EngineFailed, LoadFailed, SnapshotRejected
@@ -46,9 +46,8 @@ class OnnxDriver:
         if spec.deterministic:
             raise LoadFailed("the onnx driver has no deterministic mode")
         progress(0.0, "weights")
-        engine, kinds = self._open(Path(spec.folder), spec.num_threads)
+        self._loop = self._open(Path(spec.folder), spec.num_threads)
         self._bound_bytes = read_resident().rss_bytes + ROOM_BYTES
-        self._loop = ItemLoop(engine, kinds)
         progress(1.0, "ready")
         return LoadReport(
             dtype="",
@@ -59,7 +58,7 @@ class OnnxDriver:
             memory=self.memory(),
         )
 
-    def _open(self, folder: Path, num_threads: int) -> tuple[Engine, list[str]]:
+    def _open(self, folder: Path, num_threads: int) -> ItemLoop:
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
         name = select_onnx(names)
         if name is None:
@@ -68,7 +67,7 @@ class OnnxDriver:
         self._weights_bytes = facts.weights_bytes
         session = Session(folder / name, num_threads)
         if facts.architecture == SILERO:
-            return SpeechEngine(session), [KIND_SPEECH]
+            return open_speech(session)
         return open_text(folder, session)
 
     def unload(self) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from llmos.abi.events import ItemOutput
+from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.loop import ItemLoop
 from llmos.drivers.encoder.work import Open, Work
 from llmos.drivers.onnx.session import Session
 from llmos.drivers.onnx.speech import RATE, STATE_SHAPE, Speech, find_segments, windows
@@ -21,7 +24,7 @@ KIND_SPEECH = "voice-activity-detection"
 class SpeechEngine:
     """Silero's model. A row is a recording, and its result a probability for each window."""
 
-    most_tokens = 1  # recordings run one by one: each has its own length
+    limits = msgspec.structs.replace(LIMITS, batch_rows=1)  # each has its own length
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -39,12 +42,18 @@ class SpeechEngine:
             found.append(float(made["output"].reshape(-1)[0]))
         return found
 
-    def finish(self, kind: str, opened: Open, params: dict[str, Any]) -> ItemOutput:
-        """The stretches of speech in a recording."""
-        num_samples = opened.item.rows[0].shape[0]
-        segments = find_segments(opened.results[0], num_samples, Speech(**params))
-        seconds = round(num_samples / RATE, 3)
-        return ItemOutput(opened.item.index, {"segments": segments, "seconds": seconds})
+
+def open_speech(session: Session) -> ItemLoop:
+    """Of Silero's model."""
+    return ItemLoop(SpeechEngine(session), _finish, [KIND_SPEECH])
+
+
+def _finish(_: str, opened: Open, params: dict[str, Any]) -> ItemOutput:
+    """The stretches of speech in a recording."""
+    num_samples = opened.item.rows[0].shape[0]
+    segments = find_segments(opened.results[0], num_samples, Speech(**params))
+    seconds = round(num_samples / RATE, 3)
+    return ItemOutput(opened.item.index, {"segments": segments, "seconds": seconds})
 
 
 def _samples(work: Work) -> Any:

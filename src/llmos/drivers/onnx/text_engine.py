@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder.finish import Finisher
 from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.loop import ItemLoop
 from llmos.drivers.encoder.pooling import Pooling, read_pooling
 from llmos.drivers.encoder.words import Words
-from llmos.drivers.encoder.work import Open, Work
+from llmos.drivers.encoder.work import Work
 from llmos.drivers.onnx.session import Session
 from llmos.errors import LoadFailed, ModelRejected
 from llmos.weights.labels import find_labels
@@ -39,14 +39,15 @@ class Model(NamedTuple):
 class TextEngine:
     """An export of a text encoder: what comes of its rows is what `Finisher` reads."""
 
-    def __init__(self, session: Session, head: Head, model: Model, finisher: Finisher) -> None:
+    limits = LIMITS
+
+    def __init__(self, session: Session, head: Head, model: Model) -> None:
         """Raises LoadFailed where the graph does not have what its head needs."""
         self._session = session
         self._pooling = model.pooling
         self._pad = max(0, int(getattr(model.config, "pad_token_id", 0) or 0))
         self._has_types = "token_type_ids" in session.inputs
         self._num_types = int(getattr(model.config, "type_vocab_size", 0) or 0)
-        self._finisher = finisher
         if head not in _RUNS:
             raise LoadFailed(f"an export for {head} is not supported")
         self._run, wanted = _RUNS[head]
@@ -54,11 +55,6 @@ class TextEngine:
         if missing:
             has = ", ".join(session.outputs)
             raise LoadFailed(f"the export has no output {missing[0]} (it has {has})")
-
-    @property
-    def most_tokens(self) -> int:
-        """Of a batch with padding."""
-        return LIMITS.batch_tokens
 
     def run(self, batch: Sequence[Work]) -> list[Any]:
         """The result of every row. Raises EngineFailed."""
@@ -76,10 +72,6 @@ class TextEngine:
             feeds["token_type_ids"] = types_BL
         feeds = {name: feeds[name] for name in self._session.inputs}
         return self._run(self, self._session.run(feeds), lengths, batch)
-
-    def finish(self, kind: str, opened: Open, params: dict[str, Any]) -> ItemOutput:
-        """As of any encoder."""
-        return self._finisher.finish(kind, opened, params)
 
     def sequence(self, out: Any, lengths: list[int], batch: Sequence[Work]) -> list[Any]:
         """A score for each class."""
@@ -122,8 +114,8 @@ _RUNS: dict[Head, tuple[_Run, list[str]]] = {
 """How each head is read, and the outputs that it needs."""
 
 
-def open_text(folder: Path, session: Session) -> tuple[TextEngine, list[str]]:
-    """And what it can be asked for. Raises ModelRejected, LoadFailed."""
+def open_text(folder: Path, session: Session) -> ItemLoop:
+    """Raises ModelRejected, LoadFailed."""
     raw: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     architecture = str((raw.get("architectures") or [""])[0])
     pools = (folder / "modules.json").is_file()
@@ -132,5 +124,5 @@ def open_text(folder: Path, session: Session) -> tuple[TextEngine, list[str]]:
         raise ModelRejected(f"config.json: the onnx driver does not read {architecture}")
     labels = find_labels(raw) or [str(i) for i in range(int(raw.get("num_labels") or 2))]
     model = Model(SimpleNamespace(**raw), labels, read_pooling(folder), purpose, folder)
-    engine = TextEngine(session, purpose.head, model, Finisher(model, Words(folder)))
-    return engine, purpose.kinds
+    engine = TextEngine(session, purpose.head, model)
+    return ItemLoop(engine, Finisher(model, Words(folder)).finish, purpose.kinds)

@@ -9,6 +9,7 @@ import msgspec
 from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, Prompt
 from llmos.abi.remote import RemoteSpec
 from llmos.drivers.openai.folder import read_folder
+from llmos.drivers.openai.pictures import spill_images
 from llmos.drivers.openai.prompt import encode, estimate, estimate_chars
 from llmos.drivers.openai.vectors import num_chars, read_wanted
 from llmos.drivers.openai.wishes import grammar_fields
@@ -23,7 +24,7 @@ class RemotePreparer:
         self._chars_per_token = spec.chars_per_token
 
     def prepare(self, item: PrepareItem) -> Prepared:
-        """Raises InvalidRequest, UnsupportedParameter."""
+        """Raises InvalidRequest, UnsupportedParameter, StorageError."""
         if isinstance(item.prompt, ItemsPrompt):
             wanted = read_wanted(item.prompt)
             cost = estimate_chars(num_chars(wanted), self._chars_per_token)
@@ -31,8 +32,16 @@ class RemotePreparer:
         tokens = encode(item.prompt)
         grammar_fields(item.grammar, self._spec, is_chat=isinstance(item.prompt, ChatPrompt))
         num_tokens = estimate(item.prompt, self._chars_per_token)
+        form = _tool_format(item.prompt)
+        payload, spill = spill_images(item)
         return Prepared(
-            item.request_id, tokens, num_tokens, item.grammar, _tool_format(item.prompt)
+            item.request_id,
+            tokens,
+            num_tokens,
+            item.grammar,
+            form,
+            payload=payload,
+            spill=spill,
         )
 
 

@@ -14,6 +14,7 @@ from llmos.abi.remote import RemoteSpec
 from llmos.drivers.items import check_plain
 from llmos.drivers.openai.body import make_body
 from llmos.drivers.openai.courier import Call, News, Over, Said
+from llmos.drivers.openai.pictures import with_images
 from llmos.drivers.openai.price import cost_of
 from llmos.drivers.openai.prompt import decode, estimate, estimate_chars, unpack
 from llmos.drivers.openai.vectors import KIND, PATH, Wanted, make_vectors_body, num_chars
@@ -103,6 +104,7 @@ def make_row(item: WorkItem, spec: RemoteSpec, context_length: int) -> Row:
         raise InvalidRequest(f"{num_before} tokens generated of {most}", param="generated")
     left = most if most == UNBOUNDED else most - num_before
     is_over = bool(generated) and most != UNBOUNDED and not left
+    prompt = with_images(prompt, item)
     path, body = make_body(prompt, item.sampling, spec, generated, left, grammar=item.grammar)
     call = Call(path, body, wants_logprobs=item.sampling.logprobs is not None)
     return Row(item, spec, call, num_prompt, num_before, is_over)

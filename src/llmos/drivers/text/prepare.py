@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, TextPrompt
+from llmos.drivers.items import IMAGES, no_images
 from llmos.drivers.text.grammar import Grammars
 from llmos.drivers.text.template import ChatTemplate
 from llmos.drivers.text.tools import ToolPlan, in_words, plan_tools
@@ -29,10 +30,14 @@ _RESERVED = {"messages", "tools", "documents"}
 
 def make(folder: str) -> TextPreparer:
     """The entry named by `ModelVersion.prepare`. Raises ModelRejected."""
-    path = Path(folder)
-    config = _read_json(path / "tokenizer_config.json")
-    specials = _special_tokens(config, _read_json(path / "special_tokens_map.json"))
-    return TextPreparer(FileTokenizer(path), specials, _template_sources(path, config))
+    return TextPreparer(*read_template(Path(folder)))
+
+
+def read_template(folder: Path) -> tuple[FileTokenizer, dict[str, str], dict[str, str]]:
+    """What a `TextPreparer` is made of. Raises ModelRejected."""
+    config = _read_json(folder / "tokenizer_config.json")
+    specials = _special_tokens(config, _read_json(folder / "special_tokens_map.json"))
+    return FileTokenizer(folder), specials, _template_sources(folder, config)
 
 
 class PromptTokenizer(Protocol):
@@ -73,6 +78,10 @@ class FileTokenizer:
     def find_id(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
+
+    def find_text(self, token_id: int) -> str:
+        """Of a token, as its vocabulary has it; empty for one of none."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def special_ids(self) -> dict[str, int]:
         added = self._tokenizer.get_added_tokens_decoder()
@@ -171,7 +180,7 @@ class TextPreparer:
         messages = prompt.messages
         if plan is not None and not plan.by_template:
             messages = in_words(messages, prompt.tools or [])
-        elif plan is None and not knows_calls(self._sources[self._name(with_tools=False)]):
+        elif plan is None and not knows_calls(self.source(with_tools=False)):
             messages = in_words(messages, [])
         shown = prompt.tools if plan is not None and plan.by_template else None
         variables: dict[str, Any] = {
@@ -179,10 +188,22 @@ class TextPreparer:
             "documents": None,
             **self._specials,
             **prompt.template_kwargs,
-            "messages": [_message(m, i) for i, m in enumerate(messages)],
+            "messages": [self.shown(m, i) for i, m in enumerate(messages)],
             "tools": shown,
         }
         return self._template(with_tools=shown is not None).render(variables)
+
+    def shown(self, message: dict[str, Any], index: int) -> dict[str, Any]:
+        """A message as templates expect it: text content, arguments of tool calls as objects."""
+        message = dict(message)
+        message["content"] = _content(message.get("content"), index)
+        if isinstance(message.get("tool_calls"), list):
+            message["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+        return message
+
+    def source(self, *, with_tools: bool) -> str:
+        """The template for a chat. Raises InvalidRequest where there is none."""
+        return self._sources[self._name(with_tools=with_tools)]
 
     def _template(self, *, with_tools: bool) -> ChatTemplate:
         name = self._name(with_tools=with_tools)
@@ -247,15 +268,6 @@ def _template_sources(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _message(message: dict[str, Any], index: int) -> dict[str, Any]:
-    """A message as templates expect it: text content, arguments of tool calls as objects."""
-    message = dict(message)
-    message["content"] = _content(message.get("content"), index)
-    if isinstance(message.get("tool_calls"), list):
-        message["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
-    return message
-
-
 def _content(content: Any, index: int) -> str:
     if content is None:
         return ""
@@ -263,18 +275,21 @@ def _content(content: Any, index: int) -> str:
         return content
     if not isinstance(content, list):
         raise InvalidRequest(
-            "content must be a string or a list of parts", param=f"messages[{index}].content"
+            "content must be a string or a list of parts", param=f"messages.{index}.content"
         )
-    texts = []
-    for at, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise InvalidRequest(
-                f"content of type {str(kind)[:40]!r} is not supported by this model; only text is",
-                param=f"messages[{index}].content[{at}]",
-            )
-        texts.append(part["text"])
-    return "".join(texts)
+    return "".join(_text(part, f"messages.{index}.content.{at}") for at, part in enumerate(content))
+
+
+def _text(part: Any, where: str) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return part["text"]  # type: ignore[no-any-return]
+    if kind in IMAGES:
+        raise no_images(part)
+    raise InvalidRequest(
+        f"content of type {str(kind)[:40]!r} is not supported by this model; only text is",
+        param=where,
+    )
 
 
 def _tool_call(call: Any) -> Any:

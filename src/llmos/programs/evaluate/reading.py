@@ -11,6 +11,7 @@ import msgspec
 from llmos.abi.evals import DataFormat
 from llmos.abi.tasks import InputFormat
 from llmos.errors import InvalidRequest, LLMOSError
+from llmos.programs.task.conll import numbered_lines, read_conll
 from llmos.programs.task.source import Row, read_file
 
 MAX_FILE_BYTES = 1 << 30
@@ -42,33 +43,8 @@ def _checked(row: Row) -> Values:
     return dict(row.values)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from enumerate(file, 1)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the data is not UTF-8: {error.reason}", param="data") from None
-
-
 def _conll(path: Path) -> Iterator[Values]:
-    """A token and its tag in a line, first and last of its fields; a blank line ends a sentence."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    for number, line in _lines(path):
-        if line.startswith("-DOCSTART-"):
-            continue
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-        if not any(field.strip() for field in fields):
-            if tokens:
-                yield {"tokens": tokens, "tags": tags}
-            tokens, tags = [], []
-            continue
-        if len(fields) < 2:
-            text = f"line {number} is no token with a tag: {line.strip()[:60]!r}"
-            raise InvalidRequest(text, param="data")
-        tokens.append(fields[0])
-        tags.append(fields[-1].strip())
-    if tokens:
+    for tokens, tags in read_conll(path):
         yield {"tokens": tokens, "tags": tags}
 
 
@@ -96,7 +72,7 @@ def _squad(path: Path) -> Iterator[Values]:
 def _text(path: Path, window_bytes: int) -> Iterator[Values]:
     """Whole lines together, as many as a window holds; a longer line in parts."""
     window, size = "", 0
-    for _, line in _lines(path):
+    for _, line in numbered_lines(path):
         for part in _parts(line, window_bytes):
             part_bytes = len(part.encode())
             if window and size + part_bytes > window_bytes:

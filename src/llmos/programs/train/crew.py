@@ -19,15 +19,17 @@ import msgspec
 
 from llmos.abi.program import Context
 from llmos.errors import ErrorInfo, LLMOSError, ProgramFailed, WorkerLost, from_info
-from llmos.programs.train import joining
-from llmos.programs.train.libraries import import_all
+from llmos.programs.train.libraries import be_quiet, import_all
 from llmos.programs.train.post import LOST, Post
 from llmos.programs.train.ranks import Ranks
 
 BLAME_S = 10.0
 """Whoever took the others down has ended by then."""
 
+POLL_S = 0.02
+
 LEAVE_S = 30.0
+"""Learning is over: whoever has not ended by then is killed."""
 
 
 @contextlib.contextmanager
@@ -37,6 +39,9 @@ def crew(ctx: Context, num_processes: int, threads: int) -> Iterator[Ranks]:
         yield Ranks()
         return
     others = Others(ctx, num_processes, threads)
+    be_quiet()
+    from llmos.programs.train import joining
+
     try:
         import_all()  # as the others do meanwhile
         with joining.joined(0, num_processes, threads, others.meeting, others.look) as ranks:
@@ -107,7 +112,7 @@ class Others:
                 self.look()
             except LLMOSError as told:
                 raise told from error
-            time.sleep(joining.POLL_S)
+            time.sleep(POLL_S)
 
     def _error_of(self, rank: int, code: int) -> LLMOSError:
         with contextlib.suppress(OSError, msgspec.DecodeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 
 from llmos.errors import PluginError
 
@@ -25,3 +26,9 @@ def import_all() -> None:
     for name in LEARNING:
         importlib.import_module(name)
     gc.freeze()
+
+
+def be_quiet() -> None:
+    """Before torch is imported: its C++ has no word to say, once a process, about parameters that
+    were looked for and are all in use."""
+    os.environ.update(TORCH_CPP_LOG_LEVEL="ERROR")

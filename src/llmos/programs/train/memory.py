@@ -90,7 +90,9 @@ def _activations(recipe: Recipe, sizes: Sizes) -> int:
     if recipe.objective in PAIRS:
         tokens *= 2
     layer = 4 * tokens * (14 * sizes.hidden_size + 3 * sizes.intermediate_size)
-    if recipe.training.gradient_checkpointing:
+    if recipe.method is Method.HEAD:  # nothing below it is learned, so nothing is kept
+        kept = layer
+    elif recipe.training.gradient_checkpointing:
         kept = layer + 4 * tokens * sizes.hidden_size * sizes.num_layers
     else:
         kept = layer * sizes.num_layers

@@ -87,7 +87,10 @@ class _Run:
         from transformers.utils import logging as library_logging
 
         from llmos.programs.train import checkpoint
+        from llmos.programs.train.heap import keep_few_shapes, keep_freed
 
+        keep_freed()
+        keep_few_shapes()
         import_all()
         quiet: Any = library_logging
         quiet.set_verbosity_error()

@@ -14,6 +14,7 @@ import msgspec
 from llmos.abi.program import Yielded
 from llmos.errors import LLMOSError
 from llmos.ipc.parent import die_with_parent
+from llmos.programs.train.libraries import be_quiet, import_all
 from llmos.programs.train.post import LOST, MuteContext, Post
 
 
@@ -23,8 +24,8 @@ def main() -> int:
     file = Path(sys.argv[1])
     post = msgspec.json.decode(file.read_bytes(), type=Post)
     die_with_parent(post.parent_pid)
+    be_quiet()
     from llmos.programs.train.joining import is_lost, joined
-    from llmos.programs.train.libraries import import_all
     from llmos.programs.train.program import learn
 
     import_all()

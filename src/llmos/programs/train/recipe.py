@@ -68,6 +68,7 @@ class Format(enum.StrEnum):
     JSONL = "jsonl"
     JSON = "json"
     PARQUET = "parquet"
+    CONLL = "conll"
     LINES = "lines"
     TEXT = "text"
     FOLDER = "folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from llmos.abi.tasks import InputFormat
 from llmos.errors import InvalidRequest
+from llmos.programs.task.conll import read_conll
 from llmos.programs.task.source import read_file
 from llmos.programs.train.recipe import SPLITS, TEST, TRAIN, VALIDATION, Data, Format
 
@@ -21,6 +23,8 @@ TYPE_OF = {
     ".json": Format.JSON,
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
+    ".conll": Format.CONLL,
+    ".bio": Format.CONLL,
     ".txt": Format.TEXT,
     ".md": Format.TEXT,
     ".tar": Format.FOLDER,
@@ -36,6 +40,9 @@ _READ_AS = {
 TEXT_CHARS = 1 << 16
 """A text file is taken in pieces of so many characters."""
 
+LINE_CHARS = 1 << 12
+"""A part of a text begins with a line, if there is one so near."""
+
 DEFAULT_SHARE = 0.1
 SMALLEST_TO_SHARE = 20
 
@@ -47,11 +54,14 @@ def read_splits(data: Data, files: Mapping[str, str], seed: int) -> dict[str, Ro
     if TRAIN not in files:
         raise InvalidRequest("there is nothing to learn from: data.train", param="files.train")
     found = {
-        name: read_table(Path(files[name]), _format(data, name), name, data.limit)
+        name: read_table(Path(files[name]), _format(data, name), name, data)
         for name in SPLITS
         if name in files
     }
-    return _share_out(found, data, seed)
+    wanted = _shares(found, data)
+    if wanted and _format(data, TRAIN) is Format.TEXT:
+        return _share_text(found, wanted)
+    return _share_out(found, wanted, seed)
 
 
 def _format(data: Data, split: str) -> Format:
@@ -68,14 +78,18 @@ def _format(data: Data, split: str) -> Format:
     return TYPE_OF[suffix]
 
 
-def read_table(path: Path, file_format: Format, split: str, limit: int | None = None) -> Rows:
+def read_table(path: Path, file_format: Format, split: str, data: Data) -> Rows:
     """All rows of a file. Raises InvalidRequest: for a row that is none, for no rows at all."""
+    limit = data.limit
     if file_format is Format.TEXT:
         rows = _pieces(path, split)
     elif file_format is Format.FOLDER:
         from llmos.programs.train.folders import read_folder
 
         rows = read_folder(path, split)
+    elif file_format is Format.CONLL:
+        read = itertools.islice(read_conll(path, f"files.{split}"), limit)
+        rows = [{data.text: one.tokens, data.label: one.tags} for one in read]
     else:
         rows = _table(path, file_format, split, limit)
     if not rows:
@@ -103,19 +117,45 @@ def _pieces(path: Path, split: str) -> Rows:
         raise InvalidRequest(
             f"{split}: not UTF-8 (byte {error.start})", param=f"files.{split}"
         ) from None
+    return _cut(text)
+
+
+def _cut(text: str) -> Rows:
     return [{"text": text[at : at + TEXT_CHARS]} for at in range(0, len(text), TEXT_CHARS)]
 
 
-def _share_out(found: dict[str, Rows], data: Data, seed: int) -> dict[str, Rows]:
-    """Shares of `train`, by a draw that the seed decides."""
+def _shares(found: Mapping[str, Rows], data: Data) -> dict[str, float]:
+    """Of `train`, for the splits that are to be parts of it."""
     wanted: dict[str, float] = {}
     for name in (VALIDATION, TEST):
         said = getattr(data, name)
         if name not in found and isinstance(said, float):
             wanted[name] = said
-    rows = found[TRAIN]
-    if VALIDATION not in found and VALIDATION not in wanted and len(rows) >= SMALLEST_TO_SHARE:
+    is_told = VALIDATION in found or VALIDATION in wanted
+    if not is_told and len(found[TRAIN]) >= SMALLEST_TO_SHARE:
         wanted[VALIDATION] = DEFAULT_SHARE
+    return wanted
+
+
+def _share_text(found: dict[str, Rows], wanted: Mapping[str, float]) -> dict[str, Rows]:
+    """The end of the text is held out, from where a line begins."""
+    text = "".join(row["text"] for row in found[TRAIN])
+    shared, end, size = dict(found), len(text), len(text)
+    for name, share in reversed([*wanted.items()]):
+        begin = end - max(1, round(share * size))
+        begin = text.rfind("\n", max(0, begin - LINE_CHARS), max(0, begin)) + 1 or begin
+        shared[name], end = _cut(text[begin:end]), begin
+    if end <= 0:
+        raise InvalidRequest(
+            f"{size} characters are too few to share out", param="recipe.data.validation"
+        )
+    shared[TRAIN] = _cut(text[:end])
+    return shared
+
+
+def _share_out(found: dict[str, Rows], wanted: Mapping[str, float], seed: int) -> dict[str, Rows]:
+    """By a draw that the seed decides."""
+    rows = found[TRAIN]
     if not wanted:
         return found
     drawn = iter(np.random.Generator(np.random.Philox(seed)).permutation(len(rows)).tolist())

@@ -1,4 +1,4 @@
-"""What is measured while a model learns; `llmos eval` measures more."""
+"""What is measured while a model learns, by `programs.metrics`; `llmos eval` measures more."""
 
 from __future__ import annotations
 
@@ -6,49 +6,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llmos.errors import InvalidRequest
+from llmos.programs.metrics.classification import Classified, figure_of, label_scores
+from llmos.programs.metrics.entities import OUTSIDE, entities_of, split_tag, tag_accuracy
+from llmos.programs.metrics.score import value_of
+
+TOLD = ("accuracy", "f1_macro")
+FIGURES = ("precision", "recall", "f1")
+
 
 def classification(truth: Sequence[int], guess: Sequence[int], num_labels: int) -> dict[str, float]:
     """Accuracy, and F1 as the mean over labels that occur in either."""
-    counts = np.zeros((num_labels, num_labels), dtype=np.int64)
-    np.add.at(counts, (np.asarray(truth), np.asarray(guess)), 1)
-    right = np.diag(counts)
-    both = counts.sum(0) + counts.sum(1)
-    occurs = both > 0
-    f1 = 2 * right[occurs] / both[occurs]
-    return {"accuracy": float(right.sum() / counts.sum()), "f1_macro": float(f1.mean())}
+    names = [str(number) for number in range(num_labels)]
+    found = Classified(names, np.asarray(truth, np.int64), np.asarray(guess, np.int64))
+    return {score.name: value_of(score) for score in label_scores(found) if score.name in TOLD}
+
+
+def are_entities(labels: Sequence[str]) -> bool:
+    """Whether they are tags of BIO or its kin, not one label for each word."""
+    try:
+        return {split_tag(label)[0] for label in labels} != {OUTSIDE}
+    except InvalidRequest:
+        return False
 
 
 def entities(truth: Sequence[Sequence[str]], guess: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Words, and whole entities of BIO labels: found, right, F1 (as seqeval counts by default)."""
-    right = found = there = 0
-    words = same = 0
-    for true, said in zip(truth, guess, strict=True):
-        one, other = spans(true), spans(said)
-        there += len(one)
-        found += len(other)
-        right += len(one & other)
-        words += len(true)
-        same += sum(a == b for a, b in zip(true, said, strict=True))
-    precision, recall = right / max(1, found), right / max(1, there)
-    f1 = 2 * precision * recall / max(1e-12, precision + recall)
-    return {
-        "accuracy": same / max(1, words),
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-    }
+    """Words that are right, and whole entities over all types, as seqeval counts by default."""
+    pairs = [(entities_of(a), entities_of(b)) for a, b in zip(truth, guess, strict=True)]
+    right, there, said = (
+        np.asarray(sum(map(len, found)), np.float64)
+        for found in ((a & b for a, b in pairs), (a for a, _ in pairs), (b for _, b in pairs))
+    )
+    figures = {name: float(figure_of(name, right, there, said)) for name in FIGURES}
+    return {"accuracy": value_of(tag_accuracy(truth, guess)), **figures}
 
 
-def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Entities as (kind, first, after): `B-` begins one, and so does `I-` of another kind."""
-    found, kind, begin = set(), "", 0
-    for place, tag in enumerate([*tags, "O"]):
-        prefix, _, named = tag.partition("-")
-        named = named or ("" if tag == "O" else tag)
-        goes_on = prefix == "I" and named == kind
-        if kind and not goes_on:
-            found.add((kind, begin, place))
-            kind = ""
-        if tag != "O" and not goes_on:
-            kind, begin = named, place
-    return found
+def words(truth: Sequence[Sequence[str]], guess: Sequence[Sequence[str]]) -> dict[str, float]:
+    """As `classification`, of words with a label each."""
+    gold, said = ([tag for row in rows for tag in row] for rows in (truth, guess))
+    numbers = {tag: number for number, tag in enumerate(sorted({*gold, *said}))}
+    of = [[numbers[tag] for tag in tags] for tags in (gold, said)]
+    return classification(of[0], of[1], len(numbers))

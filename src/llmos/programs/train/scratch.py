@@ -49,6 +49,7 @@ def _gpt2(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
         resid_pdrop=wanted.dropout,
         embd_pdrop=wanted.dropout,
         attn_pdrop=wanted.dropout,
+        activation_function="gelu_pytorch_tanh",  # as gelu_new, in one operation
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

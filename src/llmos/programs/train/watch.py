@@ -93,9 +93,9 @@ class Watch(TrainerCallback):
         is_logged = self._is_logged(step)
         if is_logged or args.device.type == "cpu":
             self._check_loss(step)
-        control.should_log = is_logged
         is_measured = step % self._steps.evaluate_every == 0 or is_last
         is_enough = is_measured and self._evaluate(step, model)
+        control.should_log = is_logged  # after TRL's own measures, whose log takes it away
         self._tell(step)
         word = Word(self._ranks.agree(self._decide(is_enough, is_last)))
         self.has_stopped = Word.STOP in word

@@ -19,9 +19,10 @@ from llmos.abi.syscall_jobs import JobReply
 from llmos.sdk.draw import amounts, scores
 from llmos.sdk.draw.charts import NUM_COLORS, Part, part_list, stacked_bar
 from llmos.sdk.draw.life import NS, stays, timeline
-from llmos.sdk.draw.sheet import Cell, bar, chip, heading, note, problem, text_of
+from llmos.sdk.draw.sheet import Cell, Markup, bar, chip, heading, note, problem, text_of
 from llmos.sdk.draw.sheet import facts as facts_html
 from llmos.sdk.draw.sheet import table as table_html
+from llmos.sdk.draw.words import escaped
 
 MAX_TEXT_CHARS = 60
 
@@ -151,7 +152,7 @@ def _(replica: ReplicaInfo) -> Card:
 def _(status: StatusInfo) -> Card:
     waiting = ", ".join(f"{n} {name}" for name, n in status.waiting.items() if n)
     pairs: list[tuple[str, Cell]] = [
-        ("state", chip("ready" if status.ready else "failed")),
+        ("state", chip("ready" if status.ready else "not ready")),
         ("running", f"{status.num_running} running"),
         ("waiting", f"{status.num_queued} waiting" + (f" ({waiting})" if waiting else "")),
         ("tokens", f"{amounts.count(status.num_tokens)} tokens"),
@@ -173,14 +174,13 @@ def _(memory: MemoryInfo) -> Card:
         problem(f"{one.model} lacks {amounts.size(one.need_bytes)}: {one.reason}")
         for one in memory.lacking
     ]
-    pairs: list[tuple[str, Cell]] = [
-        (
-            one.device,
-            f"{one.device} {amounts.size(one.reserved_bytes)} of {amounts.size(one.budget_bytes)}",
-        )
-        for one in memory.devices
-    ]
+    pairs: list[tuple[str, Cell]] = [(one.device, _amount(one)) for one in memory.devices]
     return Card("memory", pairs, drawn)
+
+
+def _amount(device: DeviceMemory) -> Markup:
+    held, whole = amounts.size(device.reserved_bytes), amounts.size(device.budget_bytes)
+    return Markup(escaped(f"{held} of {whole}"), f"{device.device} {held} of {whole}")
 
 
 def _device(device: DeviceMemory) -> Iterable[str]:

@@ -17,6 +17,7 @@ _TONES = {
     "finished": "done",
     "succeeded": "done",
     "failed": "bad",
+    "not ready": "bad",
     "dead": "bad",
     "aborted": "warn",
     "cancelled": "warn",

@@ -51,13 +51,12 @@ def worse(row: Mapping[str, Any]) -> bool:
     return high < 0 if row.get("higher_is_better", True) else low > 0
 
 
-def confusion(data: bytes, title: str) -> str:
-    """The matrix of a report's bytes, as `matrix`."""
+def read_report(data: bytes) -> dict[str, Any]:
+    """A report's bytes; what cannot be read is an empty one."""
     try:
-        report = dict_of(msgspec.json.decode(data))
+        return dict_of(msgspec.json.decode(data))
     except msgspec.DecodeError:
-        return ""
-    return matrix(report, title)
+        return {}
 
 
 def matrix(report: Mapping[str, Any], title: str) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.events import Finished, ItemOutput, Outputs
 from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem, Sampling, WorkItem
-from llmos.drivers.encoder.driver import EncoderDriver
 from llmos.drivers.encoder.prepare import EncoderPreparer
 from tests.unit.drivers.tiny import drive, make_spec
+
+if TYPE_CHECKING:
+    from llmos.drivers.encoder.driver import EncoderDriver
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "the cat sat on a mat it is good bad paris lives in new york who where and or".split()
@@ -131,6 +133,8 @@ def work_item(request_id: str, kind: str, made: Prepared, **fields: Any) -> Work
 
 
 def load(folder: Path, **spec: Any) -> EncoderDriver:
+    from llmos.drivers.encoder.driver import EncoderDriver
+
     driver = EncoderDriver()
     driver.load(make_spec(folder, **spec), lambda *_: None)
     return driver

@@ -69,3 +69,28 @@ def save_random(folder: Path, model: Any, scale: float, seed: int = 5) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
+
+
+def make_listener(folder: Path) -> Path:
+    """Of letters, by CTC."""
+    import transformers
+
+    config = transformers.Wav2Vec2Config(
+        vocab_size=5,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+        conv_dim=(16, 16),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        pad_token_id=0,
+    )
+    save_random(folder, transformers.Wav2Vec2ForCTC(config), 0.3)
+    write_json(folder / "preprocessor_config.json", {"do_normalize": True})
+    vocab = {unit: i for i, unit in enumerate(["<pad>", "|", "a", "b", "c"])}
+    write_json(folder / "vocab.json", vocab)
+    return folder

@@ -16,7 +16,7 @@ SMALL = msgspec.structs.replace(LIMITS, batch_rows=8)
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=64), st.integers(512, 4096))
 def test_a_batch_holds_the_first_row_within_every_bound(lengths: list[int], most: int) -> None:
-    chosen = pick(lengths, SMALL, most)
+    chosen = pick(lengths, msgspec.structs.replace(SMALL, batch_tokens=most))
     picked = [lengths[i] for i in chosen]
     assert 0 in chosen
     assert len(set(chosen)) == len(chosen) <= SMALL.batch_rows
@@ -28,7 +28,7 @@ def test_a_batch_holds_the_first_row_within_every_bound(lengths: list[int], most
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=64))
 def test_nobody_who_fits_is_left_out(lengths: list[int]) -> None:
     """No row could join on either side."""
-    chosen = pick(lengths, SMALL, 4096)
+    chosen = pick(lengths, SMALL)
     picked = sorted(lengths[i] for i in chosen)
     left = [n for i, n in enumerate(lengths) if i not in chosen]
     if len(picked) == SMALL.batch_rows:
@@ -41,7 +41,7 @@ def test_nobody_who_fits_is_left_out(lengths: list[int]) -> None:
 
 
 def test_equal_rows_run_in_their_order() -> None:
-    assert pick([5] * 20, SMALL, 4096) == list(range(8))
+    assert pick([5] * 20, SMALL) == list(range(8))
 
 
 @pytest.mark.parametrize(

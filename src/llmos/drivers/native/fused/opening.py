@@ -23,6 +23,7 @@ from llmos.drivers.native.machine import num_cores
 from llmos.drivers.native.runner import ModelInfo
 from llmos.drivers.native.weights import identities
 from llmos.errors import LoadFailed, ModelRejected
+from llmos.weights.seeing import SEEING
 
 Unsupported = spec.Unsupported
 _log = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ def open_fused(asked: ReplicaSpec, *, guesses: bool) -> FusedRunner:
 def _open(folder: Path, dtype: str, context_length: int) -> _Opened:
     files = identities(folder)
     config = load.read_config(folder)
+    if config.architectures[0] in SEEING:
+        raise Unsupported("its kernels read no images")
     bits = _stored_bits(config)
     tensors = MappedTensors(folder, quantized=bits is not None)
     decoder = describe(config, tensors.shapes())

@@ -3,7 +3,8 @@
 All text is one stream, cut into blocks of equal length: nothing is padding. Documents follow each
 other with what the family puts between them.
 """
-# ruff: noqa: N806 - tensor names end in shapes: Batch, Length
+# ruff: noqa: N806 - tensor names end in shapes: Batch, Length, Hidden,
+# Number told, Vocabulary
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 
 from llmos.errors import InvalidRequest
-from llmos.programs.train import vocabulary
+from llmos.programs.train import nexttoken, vocabulary
 from llmos.programs.train.examples import Batch, Examples, padded
 from llmos.programs.train.models import load_or_make
-from llmos.programs.train.recipe import TRAIN, Objective
+from llmos.programs.train.recipe import TRAIN, Method, Objective, Recipe
 from llmos.programs.train.rows import texts_of
 from llmos.programs.train.work import Setting, Work, mean_loss
 
@@ -26,6 +27,13 @@ SPAN_TOKENS = 3.0
 """Mean length of a hidden span (Raffel et al., 2020)."""
 
 SAMPLE_TOKENS = 40
+
+TOLD_AT_ONCE = 128
+"""Hidden words are told in multiples of this: for every new size of a matrix, libraries make and
+keep something."""
+
+IGNORED = -100
+"""The label of a token that is not to be told."""
 
 
 def prepare(setting: Setting) -> Work:
@@ -53,14 +61,43 @@ def prepare(setting: Setting) -> Work:
         lengths = [collate.block] * len(blocks)
         examples[split] = Examples(blocks, lengths, collate, recipe.training.seed)
 
+    own_loss = _own_loss(recipe, model)
+
     def score(model: Any, measured: Examples) -> dict[str, float]:
-        loss = mean_loss(model, measured)
+        loss = mean_loss(model, measured, own_loss)
         return {"loss": loss, "perplexity": math.exp(min(loss, 50.0))}
 
     work = Work(model, tokenizer, examples, score, facts={"block_tokens": collate.block})
+    work.loss = own_loss
     if objective is Objective.CAUSAL:
         work.show = _Continue(tokenizer)
     return work
+
+
+def _own_loss(recipe: Recipe, model: Any) -> Any:
+    """The model's loss made cheaper, where it is known how; else None. What several processes learn
+    together goes through the model as a whole."""
+    if recipe.training.processes > 1:
+        return None
+    if nexttoken.suits(recipe, model):
+        return nexttoken.loss
+    is_masked = recipe.objective is Objective.MASKED and recipe.method is Method.FULL
+    return _told_loss if is_masked and hasattr(model, "bert") and hasattr(model, "cls") else None
+
+
+def _told_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """BERT's own loss, with logits for the words alone that are to be told: those of the others are
+    most of a small model's work, and count for nothing."""
+    labels_M = batch["labels"].flatten()
+    told_N = (labels_M != IGNORED).nonzero().flatten()
+    num_more = -len(told_N) % TOLD_AT_ONCE
+    told_N = torch.cat([told_N, told_N.new_zeros(num_more)])
+    labels_N = torch.cat(
+        [labels_M[told_N[: len(told_N) - num_more]], labels_M.new_full((num_more,), IGNORED)]
+    )
+    hidden_BLH = model.bert(input_ids=batch["input_ids"]).last_hidden_state
+    logits_NV = model.cls(hidden_BLH.flatten(0, 1)[told_N])
+    return torch.nn.functional.cross_entropy(logits_NV.float(), labels_N)
 
 
 def _blocks(tokenizer: Any, texts: list[str], size: int, split: str) -> Any:
@@ -95,7 +132,7 @@ class _Causal:
 
 class _Masked:
     """A share of the tokens is to be told: 8 of 10 are hidden, one is another, one stays as it is
-    (Devlin et al., 2019). Drawn anew in every epoch."""
+    (Devlin et al., 2019). Drawn anew in every epoch; of every row one at least."""
 
     def __init__(self, tokenizer: Any, max_length: int, share: float) -> None:
         self.block = max_length - 2
@@ -107,15 +144,17 @@ class _Masked:
 
     def __call__(self, rows: list[Any], rng: np.random.Generator) -> Batch:
         true_BL = np.stack(rows).astype(np.int64)
-        chosen_BL = rng.random(true_BL.shape) < self._share
+        drawn_BL = rng.random(true_BL.shape)
+        least_B1 = drawn_BL.min(axis=1, keepdims=True)
+        chosen_BL = (drawn_BL < self._share) | (drawn_BL == least_B1)
         fate_BL = rng.random(true_BL.shape)
         other_BL = rng.integers(0, self._size, true_BL.shape)
         seen_BL = np.where(chosen_BL & (fate_BL < 0.8), self._mask, true_BL)
         seen_BL = np.where(chosen_BL & (fate_BL >= 0.9), other_BL, seen_BL)
-        labels_BL = np.where(chosen_BL, true_BL, -100)
+        labels_BL = np.where(chosen_BL, true_BL, IGNORED)
         first, last = self._around
         inputs = _framed(seen_BL, first, last)
-        return {"input_ids": inputs, "labels": _framed(labels_BL, -100, -100)}
+        return {"input_ids": inputs, "labels": _framed(labels_BL, IGNORED, IGNORED)}
 
 
 def _framed(inner: Any, first: int, last: int) -> torch.Tensor:
@@ -145,7 +184,7 @@ class _Denoised:
         return {
             "input_ids": ids_BL,
             "attention_mask": (ids_BL != self._pad).long(),
-            "labels": padded(labels, -100),
+            "labels": padded(labels, IGNORED),
         }
 
     def _hide(self, row: list[int], rng: np.random.Generator) -> tuple[list[int], list[int]]:

@@ -44,6 +44,9 @@ def prepare(setting: Setting) -> Work:
         import trl  # noqa: F401
     except ImportError:
         raise PluginError("this objective needs an extra: pip install 'llmos[train]'") from None
+    import datasets
+
+    datasets.disable_progress_bars()
     recipe = setting.recipe
     tokenizer = setting.tokenizer(())
     if recipe.objective is Objective.REWARD:

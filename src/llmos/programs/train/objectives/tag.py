@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 
 from llmos.errors import InvalidRequest
+from llmos.programs.metrics.entities import OUTSIDE
 from llmos.programs.train.examples import Batch, Examples, by_length, mask_of, padded
 from llmos.programs.train.models import load_or_make
 from llmos.programs.train.recipe import TRAIN
 from llmos.programs.train.rows import Rows, no_column
-from llmos.programs.train.scores import entities
+from llmos.programs.train.scores import are_entities, entities
+from llmos.programs.train.scores import words as word_scores
 from llmos.programs.train.work import Setting, Work, losses
+
+IGNORED = -100
+"""The label of a piece that has none."""
 
 
 def prepare(setting: Setting) -> Work:
@@ -46,10 +51,14 @@ def prepare(setting: Setting) -> Work:
         collate = _Collate(tokenizer.pad_token_id)
         examples[split] = Examples(made, lengths, collate, recipe.training.seed)
 
-    def score(model: Any, measured: Examples) -> dict[str, float]:
-        return _score(model, measured, labels)
+    told = entities if are_entities(labels) else word_scores
 
-    return Work(model, tokenizer, examples, score, metric="f1", facts={"labels": labels})
+    def score(model: Any, measured: Examples) -> dict[str, float]:
+        truth, guess, loss = _predict(model, measured, labels)
+        return {"loss": loss, **told(truth, guess)}
+
+    metric = "f1" if told is entities else "accuracy"
+    return Work(model, tokenizer, examples, score, metric=metric, facts={"labels": labels})
 
 
 def _lists(rows: Rows, column: str, split: str) -> list[list[str]]:
@@ -101,25 +110,26 @@ def _encode(
     known: Mapping[str, int],
     split: str,
 ) -> list[dict[str, Any]]:
-    """The first piece of a word has its label, the others have none."""
+    """The first piece of a word has its label, the others have none; `words` says whose it is."""
     fast = tokenizer.backend_tokenizer
     made = []
     for number, encoded in enumerate(fast.encode_batch(words, is_pretokenized=True)):
-        labels, before = [], None
+        tagged = tags[number]
+        strange = next((tag for tag in tagged if tag not in known), None)
+        if strange is not None:
+            raise InvalidRequest(
+                f"{split}: row {number + 1} has the label {strange[:64]!r}, which no example "
+                "to learn from has",
+                param=f"files.{split}",
+            )
+        labels, firsts, before = [], [], None
         for word in encoded.word_ids:
-            if word is None or word == before:
-                labels.append(-100)
-            else:
-                tag = tags[number][word]
-                if tag not in known:
-                    raise InvalidRequest(
-                        f"{split}: row {number + 1} has the label {tag[:64]!r}, which no example "
-                        "to learn from has",
-                        param=f"files.{split}",
-                    )
-                labels.append(known[tag])
+            is_first = word is not None and word != before
+            labels.append(known[tagged[word]] if is_first else IGNORED)
+            if is_first:
+                firsts.append(word)
             before = word
-        made.append({"ids": encoded.ids, "labels": labels})
+        made.append({"ids": encoded.ids, "labels": labels, "words": firsts, "tags": tagged})
     return made
 
 
@@ -134,20 +144,23 @@ class _Collate:
         return {
             "input_ids": padded(ids, self._pad_id),
             "attention_mask": mask_of(ids),
-            "labels": padded([row["labels"] for row in rows], -100),
+            "labels": padded([row["labels"] for row in rows], IGNORED),
         }
 
 
-def _score(model: Any, examples: Examples, labels: list[str]) -> dict[str, float]:
-    truth: list[list[str]] = [[] for _ in range(len(examples))]
-    guess: list[list[str]] = [[] for _ in range(len(examples))]
+def _predict(
+    model: Any, examples: Examples, labels: list[str]
+) -> tuple[list[list[str]], list[list[str]], float]:
+    """Tags, guesses and the mean loss. A word that was cut off, or has no piece, is guessed `O`."""
+    truth = [row["tags"] for row in examples.rows]
+    guess = [[OUTSIDE] * len(row) for row in truth]
     total = 0.0
     for numbers, batch, outputs, loss in losses(model, examples, by_length(examples, 64)):
         best = outputs.logits.argmax(-1).cpu().numpy()
-        true = batch["labels"].cpu().numpy()
+        is_told = batch["labels"].cpu().numpy() != IGNORED
         for place, number in enumerate(numbers):
-            said = true[place] != -100
-            truth[number] = [labels[i] for i in true[place][said]]
-            guess[number] = [labels[i] for i in best[place][said]]
+            said = best[place][is_told[place]].tolist()
+            for word, label in zip(examples.rows[number]["words"], said, strict=True):
+                guess[number][word] = labels[label]
         total += loss * len(numbers)
-    return {"loss": total / len(examples), **entities(truth, guess)}
+    return truth, guess, total / len(examples)

@@ -1,0 +1,84 @@
+"""Images as patches, as many as their own size asks for: what Qwen2-VL's processor makes of them.
+
+Transformers' own of that name needs torchvision, or its copy for PIL; numbers are those of the
+latter. PIL and NumPy, no torch.
+"""
+
+# ruff: noqa: N806 (tensor names carry their shape)
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.pictures import Pixels
+from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
+
+MAX_RATIO = 200
+"""Of an image's sides."""
+
+_SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+_MEAN = [0.48145466, 0.4578275, 0.40821073]
+_STD = [0.26862954, 0.26130258, 0.27577711]
+_BICUBIC = 3
+
+
+class TileReader:
+    """By the settings of a folder's processor. Raises ModelRejected."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._patch = _count(settings, "patch_size", 14)
+        self._merge = _count(settings, "merge_size", 2)
+        self._frames = _count(settings, "temporal_patch_size", 2)
+        said = settings.get("size")
+        size = _SIZE | (said if isinstance(said, dict) else {})
+        self._least = _count(settings, "min_pixels", size["shortest_edge"])
+        self._most = _count(settings, "max_pixels", size["longest_edge"])
+        self._resample = int(settings.get("resample", _BICUBIC))
+        self._scale = np.float32(settings.get("rescale_factor", 1 / 255))
+        self._mean = np.array(settings.get("image_mean", _MEAN), dtype=np.float32)
+        self._std = np.array(settings.get("image_std", _STD), dtype=np.float32)
+        for name in ("do_resize", "do_rescale", "do_normalize"):
+            if settings.get(name, True) is not True:
+                raise ModelRejected(f"preprocessor_config.json: {name} is not supported when false")
+
+    def __call__(self, image: Any) -> Pixels:
+        """A row of floats for each patch, those that become one token side by side. Raises
+        InvalidRequest, PayloadTooLarge."""
+        width, height = self._size(image.width, image.height)
+        pixels_HWC = np.asarray(image.resize((width, height), self._resample), dtype=np.float32)
+        pixels_HWC = (pixels_HWC * self._scale - self._mean) / self._std
+        patch, merge = self._patch, self._merge
+        rows, columns = height // patch // merge, width // patch // merge
+        split = pixels_HWC.transpose(2, 0, 1).reshape(3, rows, merge, patch, columns, merge, patch)
+        tokens = split.transpose(1, 4, 2, 5, 0, 3, 6)  # row, column, patches of a token, C, H, W
+        patches = tokens.reshape(rows * columns * merge**2, 3, 1, patch**2)
+        frames = np.repeat(patches, self._frames, axis=2)  # a still image is a film of that length
+        values = frames.reshape(len(frames), -1).astype(np.float32)
+        return Pixels(values, rows * columns, [rows, columns])
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        """Whole tokens, within the bounds on pixels, the sides nearly as they were."""
+        if max(width, height) > MAX_RATIO * min(width, height):
+            raise InvalidRequest(f"one side of {width} x {height} is {MAX_RATIO} times the other")
+        unit = self._patch * self._merge
+        sides = [round(side / unit) * unit for side in (width, height)]
+        if sides[0] * sides[1] > self._most:
+            shrunk = math.sqrt(width * height / self._most)
+            sides = [max(unit, math.floor(side / shrunk / unit) * unit) for side in (width, height)]
+        elif sides[0] * sides[1] < self._least:
+            grown = math.sqrt(self._least / (width * height))
+            sides = [math.ceil(side * grown / unit) * unit for side in (width, height)]
+        if sides[0] * sides[1] > LIMITS.image_pixels:
+            raise PayloadTooLarge(f"the image would be read as {sides[0]} x {sides[1]}")
+        return sides[0], sides[1]
+
+
+def _count(fields: dict[str, Any], name: str, unsaid: Any) -> int:
+    found = fields.get(name)
+    found = unsaid if found is None else found
+    if type(found) is not int or found < 1:
+        raise ModelRejected(f"preprocessor_config.json: {name} is no count")
+    return found

@@ -1,0 +1,47 @@
+"""The loss of words that were hidden is BERT's own, and there is always one to tell."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from llmos.programs.train.objectives.language import IGNORED, _Masked, _told_loss
+
+TOKENIZER: Any = type(
+    "Tokenizer",
+    (SimpleNamespace,),
+    {"mask_token_id": 4, "cls_token_id": 2, "sep_token_id": 3, "__len__": lambda self: 50},
+)()
+
+
+def batch(share: float, num_rows: int = 4) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, 50, 14) for _ in range(num_rows)]
+    return _Masked(TOKENIZER, 16, share)(rows, rng)
+
+
+def test_it_is_the_models_own() -> None:
+    torch.manual_seed(0)
+    sizes: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForMaskedLM(BertConfig(vocab_size=50, max_position_embeddings=16, **sizes)).eval()
+    given = batch(0.3)
+    ours, theirs = _told_loss(model, given), model(**given).loss
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    ours.backward()
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    theirs.backward()
+    assert found.keys() == {n for n, p in model.named_parameters() if p.grad is not None}
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            torch.testing.assert_close(found[name], weight.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_every_row_has_one_to_tell() -> None:
+    told = (batch(1e-9)["labels"] != IGNORED).sum(1)
+    assert told.tolist() == [1, 1, 1, 1]

@@ -1,0 +1,186 @@
+"""Chats with images: token for token what Transformers' processor and `generate` make of them."""
+
+from __future__ import annotations
+
+import io
+from array import array
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem, Sampling, WorkItem
+from llmos.drivers.catalog import choose
+from llmos.drivers.encoder.images import open_image
+from llmos.drivers.encoder.rows import Asked
+from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.text.prepare import make as make_text
+from llmos.drivers.vision.prepare import SightPreparer, make
+from llmos.weights import inspect
+from tests.unit.drivers.encoder.media import blob, png
+from tests.unit.drivers.tiny import drive, finished, make_spec, token_ids
+from tests.unit.drivers.vision.folders import FAMILIES, make_seeing
+
+MAX_NEW = 9
+IMAGES = {"wide": png(90, 40, seed=1), "tall": png(20, 64, seed=2), "small": png(9, 9, seed=3)}
+Said = list[str]
+"""Words, and names of images among them."""
+
+CHATS: list[Said] = [
+    ["wide", "what is it?"],
+    ["the first", "tall", " and the second", "small", " differ how?"],
+    ["no image at all"],
+    ["small", "wide", "tall"],
+]
+
+
+def prepare(preparer: SightPreparer, said: Said, folder: Path, name: str) -> Prepared:
+    blobs = []
+    parts: list[dict[str, Any]] = []
+    for at, word in enumerate(said):
+        if word not in IMAGES:
+            parts.append({"type": "text", "text": word})
+            continue
+        parts.append({"type": "image", "blob": len(blobs), "where": f"messages.1.content.{at}"})
+        blobs.append(blob(folder, f"{name}-{at}", IMAGES[word]))
+    messages = [{"role": "system", "content": "see"}, {"role": "user", "content": parts}]
+    content = parts if blobs else said[0]
+    messages[1]["content"] = content
+    prompt = ChatPrompt(messages, blobs=blobs)
+    asked = PrepareItem(name, "e", "f", prompt, 1000, spill=str(folder / f"{name}.spill"))
+    return preparer.prepare(asked)
+
+
+def work(name: str, prepared: Prepared, max_tokens: int = MAX_NEW) -> WorkItem:
+    sampling = Sampling(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    return WorkItem(name, prepared.tokens, sampling, payload=prepared.payload, spill=prepared.spill)
+
+
+class Theirs:
+    """Transformers' processor and model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+        self.processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def pixels(self, said: Said) -> dict[str, Any]:
+        from PIL import Image
+
+        found = [Image.open(io.BytesIO(IMAGES[word])) for word in said if word in IMAGES]
+        return dict(self.processor(found, return_tensors="pt")) if found else {}
+
+    def tokens(self, said: Said) -> list[int]:
+        """As its processor makes them: the image's word as often as the image has tokens."""
+        word = "<image>"
+        seen = self.pixels(said)
+        if "image_grid_thw" in seen:
+            counts = [int(grid.prod()) // 4 for grid in seen["image_grid_thw"]]
+        else:
+            side = seen["pixel_values"].shape[-1] // 7 if seen else 0
+            counts = [side * side] * len(said)
+        images = iter(counts)
+        text = "".join(f"({word * next(images)})" if one in IMAGES else one for one in said)
+        whole = f"system:see\nuser:{text}\nassistant:"
+        found: list[int] = self.tokenizer(whole, add_special_tokens=False).input_ids
+        return found
+
+    def generate(self, said: Said, tokens: list[int]) -> list[int]:
+        ids = torch.tensor([tokens])
+        more = self.pixels(said)
+        if "image_grid_thw" in more:
+            more["mm_token_type_ids"] = (ids == self.model.config.image_token_id).int()
+        made = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=MAX_NEW,
+            min_new_tokens=MAX_NEW,
+            eos_token_id=None,
+            **more,
+        )
+        new: list[int] = made[0, len(tokens) :].tolist()
+        return new
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_seeing(tmp_path_factory.mktemp("seeing") / request.param, request.param)
+
+
+def load(folder: Path, **fields: Any) -> NativeDriver:
+    driver = NativeDriver()
+    driver.load(make_spec(folder, **({"context_length": 192} | fields)), lambda done, what: None)
+    return driver
+
+
+def test_pixels_are_those_of_transformers(folder: Path) -> None:
+    theirs, preparer = Theirs(folder), make(str(folder))
+    for word, data in IMAGES.items():
+        asked = Asked([], None, [], 0, "")
+        mine = preparer._reader(open_image(data, asked)).values
+        wanted = theirs.pixels([word])["pixel_values"].numpy()
+        assert np.abs(mine - wanted.reshape(mine.shape)).max() < 1e-5
+
+
+def test_it_writes_what_generate_writes(folder: Path, tmp_path: Path) -> None:
+    """All chats share the batch."""
+    theirs, preparer = Theirs(folder), make(str(folder))
+    items, wanted = [], {}
+    for number, said in enumerate(CHATS):
+        name = f"r{number}"
+        prepared = prepare(preparer, said, tmp_path, name)
+        tokens = array("i", prepared.tokens).tolist()
+        assert tokens == theirs.tokens(said)
+        assert prepared.num_tokens == len(tokens)
+        wanted[name] = theirs.generate(said, tokens)
+        items.append(work(name, prepared))
+    events = drive(load(folder), items)
+    assert {name: token_ids(said) for name, said in events.items()} == wanted
+    assert len(set(map(tuple, wanted.values()))) == len(CHATS)
+    assert finished(events["r0"]).usage.prompt_tokens == len(theirs.tokens(CHATS[0]))
+
+
+def test_it_sees(folder: Path, tmp_path: Path) -> None:
+    """Another image, another answer."""
+    preparer = make(str(folder))
+    said = [["wide", "what?"], ["tall", "what?"]]
+    items = [work(f"r{i}", prepare(preparer, one, tmp_path, f"r{i}")) for i, one in enumerate(said)]
+    events = drive(load(folder), items)
+    assert token_ids(events["r0"]) != token_ids(events["r1"])
+
+
+@pytest.mark.parametrize("after", [1, 2, 5])
+def test_it_is_suspended_and_recomputed(folder: Path, tmp_path: Path, after: int) -> None:
+    """While it reads the images, and while it writes; and by another replica from its tokens."""
+    preparer = make(str(folder))
+    said = CHATS[1] * 3
+    item = work("r", prepare(preparer, said, tmp_path, "r"))
+    driver = load(folder, context_length=512)
+    whole = token_ids(drive(driver, [item])["r"])
+    driver.submit(item)
+    before = [event for _ in range(after) for event in driver.step()]
+    snapshot = driver.suspend("r", str(tmp_path))
+    other = load(folder, context_length=512)
+    other.resume(item, snapshot)
+    assert token_ids(before) + token_ids(drive(other)["r"]) == whole
+    some = array("i", whole[:4]).tobytes()
+    again = drive(other, [msgspec.structs.replace(item, generated=some)])
+    assert token_ids(again["r"]) == whole[4:]
+
+
+def test_its_folder_is_read(folder: Path) -> None:
+    facts = inspect(folder)
+    choice = choose(facts)
+    assert (choice.driver, choice.kinds) == ("native", ["generate"])
+    assert choice.prepare == "llmos.drivers.vision.prepare:make"
+    assert facts.has_chat_template
+    driver = load(folder)
+    assert facts.footprint_bytes >= driver.memory().weights_bytes
+    text = make_text(str(folder))
+    prompt = ChatPrompt([{"role": "user", "content": "hi"}])
+    assert text.prepare(PrepareItem("r", "e", "f", prompt, 1000)).num_tokens
