@@ -76,9 +76,11 @@ class Block:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """What a reader is given to type in: both READMEs and the pages of `docs/`."""
+    """What a reader is given to type in: the tutorial to a new server, then all that there is."""
     docs = root / "docs"
-    return [root / name for name in PAGES] + sorted(docs.glob("*.md")) + sorted(docs.glob("*/*.md"))
+    tutorial = sorted(docs.glob("tutorial*.md"))
+    rest = [*sorted(docs.glob("*.md")), *sorted(docs.glob("*/*.md"))]
+    return [*tutorial, *(root / name for name in PAGES), *(p for p in rest if p not in tutorial)]
 
 
 def blocks(path: Path, root: Path = ROOT) -> list[Block]:

@@ -60,8 +60,9 @@ class Desk:
     _num_served: int = 0
 
     def begin(self) -> None:
-        """A page: nothing is set."""
+        """A page: nothing is set, nothing lives."""
         self._set = []
+        self.subjects.clear()
 
     def put(self, block: Block) -> None:
         """A file that the page shows."""

@@ -16,6 +16,7 @@ PLACEHOLDER = re.compile(r"\b(?:ID|7f3a9c01|91b2c7d0|0193a|sch_0193|file_ID)\b")
 SHORT = 12
 """Characters of an id's end: enough to be its own."""
 
+ASLEEP = "asleep"
 LIVE = frozenset({"kill", "nice", "suspend", "cancel"})
 PROGRAMS = {
     "task": "task",
@@ -41,6 +42,11 @@ class Subjects:
             return self._find(match[0], command, number)
 
         return PLACEHOLDER.sub(one, command)
+
+    def clear(self) -> None:
+        """Nothing of an earlier page takes a slot any more."""
+        for job in self._jobs(lambda job: job.spec.name == ASLEEP and job.ended_ns is None):
+            self._client.jobs.cancel(job.job_id)
 
     def _find(self, placeholder: str, command: str, number: int) -> str:
         if placeholder == "sch_0193":
@@ -70,11 +76,11 @@ class Subjects:
 
     def _live(self) -> str:
         """A job that does nothing for so long as this test."""
-        asleep = self._jobs(lambda job: job.state is JobState.RUNNING and job.spec.name == "asleep")
+        asleep = self._jobs(lambda job: job.state is JobState.RUNNING and job.spec.name == ASLEEP)
         if asleep:
             return asleep[0].job_id
         steps = [{"do": "sleep", "seconds": 600}]
-        spec = JobSpec(program="drill", inputs={"steps": steps}, name="asleep")
+        spec = JobSpec(program="drill", inputs={"steps": steps}, name=ASLEEP)
         return self._client.jobs.submit(spec).job.job_id
 
     def _request(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,9 @@ do those of a translation, wherever they are."""
 
 TRANSLATED = re.compile(r"\.zh(?:-CN)?\.md\Z")
 
+DEEP = {"train", "python", "quantization", "speculation"}
+"""Pages of half a minute, run by `make test-deep`; the tutorial and README train, too."""
+
 SHOWN = [
     page for page in pages() if any(b.is_shell or b.language == "python" for b in blocks(page))
 ]
@@ -41,7 +45,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield made
 
 
-@pytest.mark.parametrize("page", SHOWN, ids=_name)
+def _marked(page: Path) -> Any:
+    return pytest.param(page, marks=[pytest.mark.deep] if page.stem in DEEP else [], id=_name(page))
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in SHOWN])
 def test_what_a_page_shows_works(desk: Desk, page: Path) -> None:
     desk.begin()
     printed = ""
