@@ -29,7 +29,7 @@ REVIEWS = {
         "not bad at all",
         "better than feared",
     ],
-    "negative": ["a terrible bore", "I hated it", "good actors, wasted", "I hoped for more"],
+    "negative": ["a terrible bore", "I hated it", "good actors wasted", "I hoped for more"],
 }
 
 
@@ -42,6 +42,7 @@ def settings(page: Any, url: str) -> None:
 def evaluate(page: Any, url: str) -> None:
     """An evaluation in full."""
     page.goto(url + "/evaluate")
+    page.wait_for_function("window.did_handshake === true")
     page.get_by_role("row").filter(has_text="reviews").get_by_role("button").click()
     page.locator("table.matrix").scroll_into_view_if_needed()
 

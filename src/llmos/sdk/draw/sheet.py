@@ -19,7 +19,7 @@ STYLE = (
     "<style>"
     ".llmos {--line:rgb(128 128 128/.35);--soft:rgb(128 128 128/.14);--c:#3b6cf5;"
     "font:13px/1.5 system-ui,sans-serif;max-width:960px;overflow-x:auto}"
-    ".llmos :is(h3,h4) {margin:10px 0 4px;font-size:13px}.llmos p {margin:2px 0}"
+    ".llmos h3 {margin:10px 0 4px;font-size:13px}.llmos p {margin:2px 0}"
     ".llmos .dim,.llmos em,.llmos time {opacity:.72;font-style:normal}"
     ".llmos table {border-collapse:collapse;margin:4px 0;font-size:13px}"
     ".llmos :is(td,th) {padding:3px 10px;text-align:left;border-bottom:1px solid var(--line);"
@@ -116,7 +116,7 @@ def facts(pairs: Iterable[tuple[str, Cell]]) -> str:
 
 def heading(text: str) -> str:
     """Of a part of a sheet."""
-    return f"<h4>{escaped(text)}</h4>"
+    return f"<h3>{escaped(text)}</h3>"
 
 
 def said(text: str) -> str:
