@@ -82,7 +82,7 @@ def _part(part: Any, at: str) -> dict[str, Any]:
     if kind in LATER_PARTS:
         what = _READS.get(kind, "")
         raise fault(f"parts of type {kind!r} are not supported{what}", f"{at}.type", "unsupported")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise fault("must be 'text' or 'image_url'", f"{at}.type")
     for key in part:
         if key not in _KEYS[kind] | _SHARED_KEYS:
