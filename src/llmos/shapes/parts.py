@@ -15,8 +15,6 @@ LATER_PARTS = ("input_audio", "file", "refusal")
 DETAILS = ("auto", "low", "high")
 """Of an image: for remote models. One here reads every image in the size it was made for."""
 
-NOTHING_FETCHED = "The server fetches nothing: send the image itself, as a data: URL."
-
 MAX_URL_CHARS = 8192
 """Of a URL of something that is elsewhere."""
 
