@@ -10,6 +10,7 @@ Legend: T tokens, N tokens of an image, H hidden units.
 # ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,6 @@ import numpy as np
 import torch
 
 from llmos.abi.inference import WorkItem
-from llmos.drivers.encoder.images import blank_image
-from llmos.drivers.encoder.texts import read_json
 from llmos.drivers.native import turns
 from llmos.drivers.native.batch import Seen
 from llmos.drivers.native.failures import mapped
@@ -28,9 +27,11 @@ from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.native.transfer import to_device
 from llmos.drivers.native.turns import Turns
 from llmos.drivers.pictures import Picture, decode_pictures, places_of
-from llmos.drivers.vision.prepare import make_reader
 from llmos.errors import EngineFailed, ModelRejected
 from llmos.weights.seeing import SEEING
+
+PREPARER = "llmos.drivers.vision.prepare"
+"""By name, as all entries are: it is imported where a model sees only."""
 
 
 class Sight:
@@ -85,8 +86,7 @@ class Eyes:
 
     def _check(self, folder: Path) -> None:
         """That a small image is as many tokens to the model as to who prepares prompts."""
-        read = make_reader(folder, read_json(folder / "config.json"))
-        values, num_tokens, grid = read(blank_image())
+        values, num_tokens, grid = importlib.import_module(PREPARER).read_blank(folder)
         try:
             with mapped():
                 self._look(values, num_tokens, grid)

@@ -16,6 +16,7 @@ import msgspec
 from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem
 from llmos.drivers.encoder.images import (
     ImageReader,
+    blank_image,
     open_image,
     read_blob,
     read_settings,
@@ -224,6 +225,11 @@ def make_reader(folder: Path, config: dict[str, Any]) -> FixedReader | TileReade
             raise ModelRejected(f"{name}: do_pad is not supported")
         return FixedReader(folder, config)
     return TileReader(settings)
+
+
+def read_blank(folder: Path) -> Pixels:
+    """A small image as a folder's model gets it. Raises ModelRejected, PluginError."""
+    return make_reader(folder, read_json(folder / "config.json"))(blank_image())
 
 
 def _count(fields: dict[str, Any], name: str, unsaid: int) -> int:
