@@ -15,7 +15,6 @@ from llmos.errors import AuthenticationFailed, PermissionDenied, ShuttingDown
 from tests.unit.api.fake_gate import SECRET, USER, Keys, edge
 
 MAX_LOOKS = 200
-PACE = {"log_interval_s": 0.001, "keepalive_comment_s": 0.005}
 
 
 @dataclass
@@ -48,7 +47,7 @@ def _followed(log: Log) -> tuple[str, str]:
     """All that was sent, and the code of the error at its end."""
 
     async def scene() -> str:
-        async with edge(log_source=log, **PACE) as e:
+        async with edge(log_source=log, log_interval_s=0.001, keepalive_comment_s=0.005) as e:
             answer = await e.client.get("/os/v1/logs?lines=1&follow=true")
             assert answer.status_code == 200
             return answer.text
