@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 
-from llmos.abi.logs import Entry, LogCursor
+from llmos.abi.logs import MAX_LINES, Entry, LogCursor
 from llmos.abi.principal import Action, Resource
 from llmos.api.call import Call, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
@@ -15,7 +15,6 @@ from llmos.errors import NotFound, QuotaExceeded, StorageError
 
 QUERY = ("lines", "follow")
 DEFAULT_LINES = 50
-MAX_LINES = 1000
 _FOLLOWED = "logs"
 """Under which name followers are counted."""
 
