@@ -247,7 +247,7 @@ def test_a_stalled_reader_slows_nobody() -> None:
             writer.transport.pause_reading()
             async with httpx.AsyncClient(base_url=s.url, headers=AUTH) as client:
                 posts = [client.post("/v1/chat/completions", json=CHAT) for _ in range(20)]
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(30):  # it is none of speed: the other never ends
                     answers = await asyncio.gather(*posts)
             assert {a.status_code for a in answers} == {200}
             writer.transport.abort()

@@ -408,7 +408,7 @@ def test_engine_errors_are_events(
     expected = generated(driver, max_tokens=5, ignore_eos=True)
     runner = driver._model()
 
-    def broken(*args: Any) -> torch.Tensor:
+    def broken(*args: Any, **named: Any) -> torch.Tensor:
         raise error
 
     broken_parts: list[tuple[Any, str]] = []

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from llmos.programs.train.objectives.language import IGNORED, _Masked, _told_loss
+from llmos.programs.train.objectives.language import IGNORED, _Masked, _own_loss, _told_loss
+from llmos.programs.train.recipe import parse
 
 TOKENIZER: Any = type(
     "Tokenizer",
@@ -40,6 +41,16 @@ def test_it_is_the_models_own() -> None:
     for name, weight in model.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(found[name], weight.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("training", "is_ours"),
+    [({}, True), ({"precision": "bfloat16"}, False), ({"label_smoothing": 0.1}, False)],
+)
+def test_what_the_trainer_would_add_is_left_to_it(training: dict[str, Any], is_ours: bool) -> None:
+    model = SimpleNamespace(bert=None, cls=None, config=SimpleNamespace(model_type="bert"))
+    recipe = parse({"name": "m", "objective": "masked", "training": training})
+    assert (_own_loss(recipe, model) is _told_loss) is is_ours
 
 
 def test_every_row_has_one_to_tell() -> None:

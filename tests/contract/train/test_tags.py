@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import InvalidRequest
+from llmos.programs.task.conll import Sentence, read_conll
 from llmos.programs.train.recipe import Data, Format
 from llmos.programs.train.rows import read_splits
 from tests.contract.train.context import run
@@ -18,6 +19,14 @@ TEXT = "-DOCSTART- -X- O\n\nEU\tB-ORG\nsays\tO\n\nNo\tO\n"
 def write(path: Path, text: str) -> Path:
     path.write_text(text, "utf-8")
     return path
+
+
+def test_a_space_of_chinese_texts_is_a_token(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", "\u5357 B-LOC\n\u4eac  I-LOC\n\u3000 O\n \n\u5728 O\n")
+    assert list(read_conll(path)) == [
+        Sentence(["\u5357", "\u4eac", "\u3000"], ["B-LOC", "I-LOC", "O"]),
+        Sentence(["\u5728"], ["O"]),
+    ]
 
 
 def tagged(number: int, seed: int = 0) -> str:

@@ -115,6 +115,15 @@ def test_it_is_as_if_both_had_been_asked(tmp_path: Path, kind: str) -> None:
         assert row == together["scores"][name], name
 
 
+def test_a_slice_may_have_the_name_of_what_is_kept(tmp_path: Path) -> None:
+    rows = "text,label,example,said\na good one,good,x,1\na bad one,bad,y,2\n"
+    spec = {"kind": "classify", "format": "csv", "slices": ["example", "said"]}
+    answer, kind = CASES["classify"][2:]
+    kept = evaluate(tmp_path / "a", "job_a", spec, rows, answer, kind)
+    assert sorted(kept.lines) == [0, 1] or sorted(kept.lines) == [1, 2]
+    assert kept.lines[min(kept.lines)]["said"] != "1"
+
+
 def test_what_is_not_of_one_kind_and_data_is_not_compared(tmp_path: Path) -> None:
     fields, *given = CASES["classify"]
     spec = {"kind": "classify", **fields}

@@ -280,8 +280,8 @@ def _lines(examples: Sequence[Example], measured: Sequence[Measured]) -> Iterato
     for place, example in enumerate(examples):
         own = dict(measured[0].own[place])
         line = {
+            **example.slices,  # columns of people's own: whatever their names, ours are ours
             "example": example.number,
-            **example.slices,
             "asked": _cut(example.asked),
             "expected": _plain(example.right),
             "said": own.pop("said", None),

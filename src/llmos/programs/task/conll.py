@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,10 @@ from typing import NamedTuple
 from llmos.errors import InvalidRequest
 
 BEGINS_DOCUMENT = "-DOCSTART-"
+
+
+_BLANKS = re.compile(" +")
+"""An ideographic space is a token of Chinese texts."""
 
 
 class Sentence(NamedTuple):
@@ -26,8 +31,9 @@ def read_conll(path: Path, param: str = "data") -> Iterator[Sentence]:
     for number, line in numbered_lines(path, param):
         if line.startswith(BEGINS_DOCUMENT):
             continue
-        fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-        if not any(field.strip() for field in fields):
+        bare = line.rstrip("\r\n")
+        fields = bare.split("\t") if "\t" in bare else _BLANKS.split(bare.strip(" "))
+        if not bare.strip():
             if tokens:
                 yield Sentence(tokens, tags)
             tokens, tags = [], []

@@ -2,8 +2,8 @@
 
 An upper bound, deliberately: whoever takes more than was reserved is killed. Weights and gradients
 in float32, the optimizer's state, activations kept for the backward pass (Korthikanti et al.,
-"Reducing Activation Recomputation", 2022, without the attention matrices, which are never made),
-logits, the libraries, and the data twice.
+"Reducing Activation Recomputation", 2022, with the attention matrices: processors make them where
+there is dropout), logits, the libraries, and the data twice.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ LOGITS = frozenset(
 
 PAIRS = frozenset({Objective.EMBED, Objective.DPO, Objective.KTO, Objective.REWARD})
 """Objectives with two texts for every example."""
+
+HEAD_SIZE = 64
+"""Of attention, usually: an entry for each head and pair of tokens is made."""
 
 SLACK = 1.25
 
@@ -89,7 +92,8 @@ def _activations(recipe: Recipe, sizes: Sizes) -> int:
     tokens = recipe.training.batch_size * recipe.model.max_length
     if recipe.objective in PAIRS:
         tokens *= 2
-    layer = 4 * tokens * (14 * sizes.hidden_size + 3 * sizes.intermediate_size)
+    attention = 3 * recipe.model.max_length * -(-sizes.hidden_size // HEAD_SIZE)
+    layer = 4 * tokens * (14 * sizes.hidden_size + 3 * sizes.intermediate_size + attention)
     if recipe.method is Method.HEAD:  # nothing below it is learned, so nothing is kept
         kept = layer
     elif recipe.training.gradient_checkpointing:

@@ -81,7 +81,9 @@ def _own_loss(recipe: Recipe, model: Any) -> Any:
         return None
     if nexttoken.suits(recipe, model):
         return nexttoken.loss
-    is_masked = recipe.objective is Objective.MASKED and recipe.method is Method.FULL
+    training = recipe.training
+    is_plain = training.precision == "float32" and training.label_smoothing == 0
+    is_masked = is_plain and recipe.objective is Objective.MASKED and recipe.method is Method.FULL
     return _told_loss if is_masked and hasattr(model, "bert") and hasattr(model, "cls") else None
 
 
