@@ -33,6 +33,7 @@ BOUNDARIES = {
     "llmos.drivers.onnx.session.mapped",
     "llmos.drivers.vllm.opening.open_vllm",
     "llmos.drivers.native.failures.mapped",
+    "llmos.drivers.native.turns._Shared.run",
     "llmos.drivers.native.load.read_config",
     "llmos.drivers.native.load._read_model",
     "llmos.drivers.native.load._probe",

@@ -13,12 +13,25 @@ WEB = {"starlette", "fastapi", "uvicorn"}
 SQL = {"sqlalchemy", "alembic"}
 EDGE = {"pydantic", "pydantic_settings", "httpx", "typer", "rich", "click", "jinja2", "numpy"}
 
+READERS = {"tokenizers", "jinja2", "numpy"}
+PREPARERS = (
+    "llmos.drivers.text.prepare",
+    "llmos.drivers.encoder.prepare",
+    "llmos.drivers.vision.prepare",
+    "llmos.drivers.gguf.prepare",
+    "llmos.drivers.onnx.prepare",
+    "llmos.drivers.openai.prepare",
+)
+
 CASES = {
     "llmos.abi": HEAVY | WEB | SQL | EDGE,
     "llmos.errors": HEAVY | WEB | SQL | EDGE,
     "llmos.ipc": HEAVY | WEB | SQL | EDGE,
     "llmos.worker": HEAVY | WEB | SQL | EDGE,
     "llmos.kernel": HEAVY | WEB | SQL,
+    "llmos.drivers.echo": HEAVY | WEB | SQL | EDGE,
+    # of the tokenizer's worker: what reads files of tokens, templates and pixels, no more
+    **dict.fromkeys(PREPARERS, (HEAVY | WEB | SQL | EDGE) - READERS),
     # httpx brings rich and click along where they are installed
     "llmos.sdk": (HEAVY | WEB | SQL | EDGE) - {"httpx", "rich", "click"},
     "llmos.settings": HEAVY | WEB | SQL,

@@ -12,7 +12,7 @@ import msgspec
 
 from llmos.abi import worker as msg
 from llmos.abi.channel import Channel
-from llmos.abi.inference import ItemsPrompt, Prepared, PrepareItem, TextPrompt
+from llmos.abi.inference import ChatPrompt, ItemsPrompt, Prepared, PrepareItem, TextPrompt
 from llmos.errors import ErrorInfo
 from llmos.kernel.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ class Tokenizers:
 
     async def prepare(self, item: PrepareItem) -> Prepared:
         """As `Tokenizer.prepare`."""
-        lane = Lane.LONG if size_bytes(item) > LONG_BYTES else Lane.SHORT
+        lane = lane_of(item)
         if lane not in self._started:
             self._start(lane)
         return await self._lanes[lane].prepare(item)
@@ -93,9 +93,15 @@ class Tokenizers:
 
 
 def size_bytes(item: PrepareItem) -> int:
-    """About what there is to read: of the prompt and of the files that it names."""
+    """About what there is to read of a prompt, its files aside."""
     prompt = item.prompt
     if isinstance(prompt, TextPrompt):
         return len(prompt.text)
-    blobs = prompt.blobs if isinstance(prompt, ItemsPrompt) else []
-    return len(msgspec.msgpack.encode(prompt)) + sum(blob.size_bytes for blob in blobs)
+    return len(msgspec.msgpack.encode(prompt))
+
+
+def lane_of(item: PrepareItem) -> Lane:
+    """One with files is long whatever their size: a few bytes may be very many pixels."""
+    prompt = item.prompt
+    has_files = isinstance(prompt, ItemsPrompt | ChatPrompt) and bool(prompt.blobs)
+    return Lane.LONG if has_files or size_bytes(item) > LONG_BYTES else Lane.SHORT

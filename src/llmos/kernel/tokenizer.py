@@ -88,6 +88,8 @@ class Tokenizer:
                     self._discard(request_id)
             else:
                 request_id = result.request_id
+                if not self._is_awaited(request_id):
+                    self._discard(request_id)  # what was spilled until it failed
                 self._fail(request_id, result.error)
             self._sent.pop(request_id, None)
         if self._unsent:

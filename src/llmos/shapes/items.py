@@ -130,7 +130,7 @@ def _item(given: Any, at: str, new_id: NewId) -> Item:
     if not isinstance(given, dict):
         raise InvalidRequest(f"{at!r} must be an object.", param=at)
     kind = given.get("type", "message")
-    if kind in _CALL_KEYS:
+    if isinstance(kind, str) and kind in _CALL_KEYS:
         return _call_part(given, kind, at, new_id)
     if kind != "message":
         name = kind[:64] if isinstance(kind, str) else "?"

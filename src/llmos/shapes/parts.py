@@ -15,8 +15,6 @@ LATER_PARTS = ("input_audio", "file", "refusal")
 DETAILS = ("auto", "low", "high")
 """Of an image: for remote models. One here reads every image in the size it was made for."""
 
-NOTHING_FETCHED = "The server fetches nothing: send the image itself, as a data: URL."
-
 MAX_URL_CHARS = 8192
 """Of a URL of something that is elsewhere."""
 
@@ -82,7 +80,7 @@ def _part(part: Any, at: str) -> dict[str, Any]:
     if kind in LATER_PARTS:
         what = _READS.get(kind, "")
         raise fault(f"parts of type {kind!r} are not supported{what}", f"{at}.type", "unsupported")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise fault("must be 'text' or 'image_url'", f"{at}.type")
     for key in part:
         if key not in _KEYS[kind] | _SHARED_KEYS:

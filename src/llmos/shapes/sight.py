@@ -15,7 +15,8 @@ from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest, LLMOSError, UnsupportedParameter, from_info
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.outcomes import Choice
-from llmos.shapes.parts import NOTHING_FETCHED, text_of
+from llmos.shapes.parts import text_of
+from llmos.shapes.refusals import NOTHING_FETCHED
 
 KIND = "image-to-text"
 

@@ -6,6 +6,7 @@
               until the last one is cast; nothing where types are equal: weights are those pages
   + tables    the tokenizer, the model's objects, the engine's kernels for this model
   + scratch   what the largest forward or the largest draw needs beside weights and KV
+  + sight     what looking at the largest image needs, of models that see
   + KV        slots x tokens of context x bytes of a token
 
 All but base and KV are a version's footprint. It is arithmetic on shapes; what shapes do not say is
@@ -17,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+
+from llmos.weights.seeing import Tower
 
 TABLE_BYTES = 56 << 20
 """Objects and kernels that any loaded model brings; 36 to 46 MB were measured."""
@@ -44,6 +47,10 @@ _HEAP_BYTES = 32 << 20
 
 _DRAW_BYTES = 64
 """Of a logit that is drawn from: it as float32, its probability, sums and orders of them."""
+
+_TURNED, _SPREAD = 12, 3
+"""Of a patch in a layer of a vision tower: so many rows of its width, and of its widest product;
+both together were two thirds to nine tenths of it at 5120 patches, 640 wide."""
 
 _COUNT_BYTES = 5
 """Of a token of the vocabulary in a row with penalties: how often, and whether, it was there."""
@@ -94,11 +101,30 @@ def _attention_bytes(shape: Shape, context_length: int) -> int:
     return of_token * context_length
 
 
+def sight_bytes(tower: Tower | None, num_rows: int, item_bytes: int) -> int:
+    """Of looking at the largest image, and of what each row's request has seen and not yet read."""
+    if tower is None:
+        return 0
+    pixels = tower.num_patches * tower.patch_size * (4 + item_bytes)
+    # turned queries and keys are float32 whatever the type is
+    layer = tower.num_patches * (_TURNED * tower.width + _SPREAD * tower.widest) * 4
+    kept = tower.num_patches * tower.width * tower.num_kept * item_bytes
+    seen = (num_rows + 2) * tower.num_tokens * tower.out_width * item_bytes
+    return pixels + layer + kept + seen + _HEAP_BYTES
+
+
 def footprint_bytes(
-    loaded_bytes: int, cast_bytes: int, tokenizer_bytes: int, shape: Shape, context_length: int
+    loaded_bytes: int,
+    cast_bytes: int,
+    tokenizer_bytes: int,
+    shape: Shape,
+    context_length: int,
+    *,
+    tower: Tower | None = None,
 ) -> int:
     """All but base and KV. `cast_bytes`: of the file's tensors that are loaded as another type."""
     tables = TABLE_BYTES + TABLES_PER_TOKENIZER_BYTE * tokenizer_bytes + LIBRARY_BYTES
     scratch = scratch_bytes(shape, ROWS, min(context_length, CONTEXT_TOKENS))
+    scratch += sight_bytes(tower, ROWS, shape.item_bytes)
     # scratch and the file's pages are never there at the same time
     return loaded_bytes + tables + max(cast_bytes, scratch)

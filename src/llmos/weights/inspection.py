@@ -22,7 +22,7 @@ from llmos.weights.onnx_inspection import inspect_onnx, select_onnx
 from llmos.weights.openvino_inspection import inspect_openvino, select_openvino
 from llmos.weights.quantizable import EMBEDDINGS, HEADS
 from llmos.weights.safetensors import Tensor, read_header
-from llmos.weights.seeing import text_fields
+from llmos.weights.seeing import read_tower, text_fields
 from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
 from llmos.weights.textmodel import (
     check_tokenizer,
@@ -91,7 +91,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         quantization=_quantization(config),
         license=find_license(folder),
     )
-    return with_costs(facts, Sizes(folder, text, tensors, stored))
+    return with_costs(facts, Sizes(folder, text, tensors, stored, read_tower(config)))
 
 
 def _dtype(config: Fields, text: Fields, tensors: list[Tensor]) -> str:

@@ -22,16 +22,19 @@ from llmos.weights.processor import LOADABLE, QUANTIZED, loaded_dtype
 from llmos.weights.quantizable import find_targets
 from llmos.weights.quantlayout import size_bytes
 from llmos.weights.safetensors import Tensor
+from llmos.weights.seeing import Tower
 from llmos.weights.stored import Stored
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """What costs follow from. `text` is the language model's part of the configuration."""
+    """What costs follow from. `text` is the language model's part of the configuration; `tower` of
+    a model that sees."""
 
     folder: Path
     text: Fields
     tensors: list[Tensor]
     stored: dict[str, Stored]
+    tower: Tower | None = None
 
 
 def with_costs(facts: ModelFacts, sizes: Sizes) -> ModelFacts:
@@ -55,7 +58,8 @@ def _loads(facts: ModelFacts, sizes: Sizes, computed: str) -> dict[str, LoadCost
         for dtype in LOADABLE
         if dtype not in QUANTIZED
     }
-    for dtype, bits in (("int8", 8), ("int4", 4)):
+    # quantized matrices are the fused engine's, which does not see
+    for dtype, bits in () if sizes.tower else (("int8", 8), ("int4", 4)):
         try:
             footprint = _quantized_bytes(facts, sizes, computed, bits)
         except ModelRejected:  # such a model is not quantized
@@ -117,5 +121,10 @@ def _footprint(
     )
     tokenizer_bytes = (sizes.folder / "tokenizer.json").stat().st_size
     return footprint_bytes(
-        loaded_bytes, passing_bytes, tokenizer_bytes, shape, facts.context_length
+        loaded_bytes,
+        passing_bytes,
+        tokenizer_bytes,
+        shape,
+        facts.context_length,
+        tower=sizes.tower,
     )

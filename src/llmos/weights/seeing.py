@@ -1,11 +1,16 @@
-"""Models that read images beside text, and where a folder tells of their language model."""
+"""Models that read images beside text: where a folder tells of their language model, and what
+looking at an image takes."""
 
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Any
 
-from llmos.weights.jsonfile import Fields
+import msgspec
+
+from llmos.weights.jsonfile import Fields, read_object
+from llmos.weights.limits import MAX_CONFIG_BYTES
 
 
 class Family(enum.StrEnum):
@@ -34,6 +39,92 @@ _UNSAID: dict[str, dict[str, Any]] = {
 }
 """What Transformers takes a language model inside another one to be, where a folder does not say:
 LLaVA's folders tell what is unusual only."""
+
+
+IMAGE_TOKENS = 1280
+"""Of one image at most, whatever a folder's processor allows: what Qwen2-VL's own takes where its
+folder says nothing. A tower reads an image in one go, during which a replica answers nobody, and
+its work grows with the square."""
+
+REQUEST_TOKENS = 8 * IMAGE_TOKENS
+"""Of all images of a request."""
+
+_TOWERS: dict[str, dict[str, int]] = {
+    "qwen2_vl": {"embed_dim": 1280, "depth": 32, "patch_size": 14},
+    "qwen2_5_vl": {"hidden_size": 3584, "intermediate_size": 3420, "depth": 32, "patch_size": 14},
+    "clip_vision_model": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "image_size": 336,
+    },
+    "siglip_vision_model": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "patch_size": 16,
+        "image_size": 224,
+    },
+}
+"""What Transformers takes a tower to be where a folder does not say."""
+
+_MOST = 1 << 16
+"""Of any size of a tower."""
+
+
+class Tower(msgspec.Struct, frozen=True):
+    """What goes through a vision tower at most: `num_patches` of `patch_size` numbers each, `width`
+    and `widest` numbers of each in a layer, `num_kept` layers' results at once; and `num_tokens` of
+    `out_width` that come out."""
+
+    num_patches: int
+    patch_size: int
+    width: int
+    widest: int
+    num_kept: int
+    num_tokens: int
+    out_width: int
+
+
+def read_tower(config: Fields) -> Tower | None:
+    """None: it reads no images. Raises ModelRejected."""
+    architecture = (config.words("architectures", most=16) or [""])[0]
+    family = SEEING.get(architecture)
+    if family is None:
+        return None
+    section = config.find_section("vision_config")
+    said = section.values if section is not None else {}
+    kind = config.find_word("model_type")
+    if family is Family.FIXED:
+        kind = str(said.get("model_type", "clip_vision_model"))
+    vision = Fields("config.json: vision_config", _TOWERS.get(kind, {}) | said)
+    out_width = text_fields(config).get_count("hidden_size", high=1 << 20)
+    width = vision.get_count("embed_dim", "hidden_size", high=_MOST)
+    widest = vision.find_count("intermediate_size", high=8 * _MOST)
+    patch = vision.get_count("patch_size", high=_MOST)
+    if family is Family.FIXED:
+        num_patches = (vision.get_count("image_size", high=_MOST) // patch) ** 2 + 1
+        num_kept, frames, num_tokens = vision.get_count("num_hidden_layers", high=4096) + 1, 1, 1
+    else:
+        merge = vision.find_count("spatial_merge_size", high=64) or 2
+        num_patches, num_tokens = IMAGE_TOKENS * merge**2, merge**2
+        num_kept, frames = 1, vision.find_count("temporal_patch_size", high=64) or 2
+    return Tower(
+        num_patches=num_patches,
+        patch_size=3 * frames * patch**2,
+        width=width,
+        widest=widest or width * (vision.find_count("mlp_ratio", high=64) or 4),
+        num_kept=num_kept,
+        num_tokens=num_patches // num_tokens,
+        out_width=out_width,
+    )
+
+
+def find_tower(folder: Path) -> Tower | None:
+    """Of a model folder. Raises ModelRejected."""
+    values = read_object(folder / "config.json", MAX_CONFIG_BYTES)
+    return read_tower(Fields("config.json", values))
 
 
 def text_fields(config: Fields) -> Fields:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import threading
 from array import array
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,23 @@ import pytest
 import torch
 import transformers
 
+from llmos.abi.events import Failed
 from llmos.abi.inference import ChatPrompt, Prepared, PrepareItem, Sampling, WorkItem
 from llmos.drivers.catalog import choose
 from llmos.drivers.encoder.images import open_image
 from llmos.drivers.encoder.rows import Asked
+from llmos.drivers.native import eager
 from llmos.drivers.native.driver import NativeDriver
+from llmos.drivers.native.eager import EagerRunner
+from llmos.drivers.native.limits import LIMITS
+from llmos.drivers.pictures import decode_pictures, encode_pictures
+from llmos.drivers.resident import read_resident
 from llmos.drivers.text.prepare import make as make_text
 from llmos.drivers.vision.prepare import SightPreparer, make
+from llmos.errors import EngineFailed, ModelRejected
 from llmos.weights import inspect
+from llmos.weights.footprint import ROWS, scratch_bytes, sight_bytes
+from llmos.weights.seeing import find_tower
 from tests.unit.drivers.encoder.media import blob, png
 from tests.unit.drivers.tiny import drive, finished, make_spec, token_ids
 from tests.unit.drivers.vision.folders import FAMILIES, make_seeing
@@ -173,14 +184,103 @@ def test_it_is_suspended_and_recomputed(folder: Path, tmp_path: Path, after: int
     assert token_ids(again["r"]) == whole[4:]
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2-vl"])
+def test_what_looking_takes_is_reserved(tmp_path: Path, family: str) -> None:
+    """A wider tower and the largest image it is asked to read, against the process's own peak."""
+    wide = {"hidden_size": 256, "intermediate_size": 1024, "image_size": 7 * 34}
+    if family == "qwen2-vl":
+        wide = {"embed_dim": 256}
+    folder = make_seeing(tmp_path / "model", family, **wide)
+    tower = find_tower(folder)
+    assert tower is not None
+    driver = load(folder)
+    eyes = driver._model()._eyes  # type: ignore[attr-defined]
+    grid, shape = [], [3, 7 * 34, 7 * 34]
+    if family == "qwen2-vl":
+        grid, shape = [32, 40], [5120, 3 * 2 * 7 * 7]
+    pixels = np.zeros(shape, dtype=np.float32)
+    before = resettled()
+    seen = eyes._look(pixels, tower.num_tokens - (not grid), grid)
+    took = read_resident().peak_bytes - before
+    assert (tower.num_tokens - (not grid), 32) == seen.shape
+    bound = sight_bytes(tower, ROWS, 4)
+    assert bound / 8 < took <= bound
+
+
+def resettled() -> int:
+    """Bytes that are held, from which on the peak is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return read_resident().rss_bytes
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2-vl"])
+def test_a_processor_of_another_model_is_refused_at_once(tmp_path: Path, family: str) -> None:
+    folder = make_seeing(tmp_path / "model", family)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    crop = {"size": {"shortest_edge": 21}, "crop_size": {"height": 21, "width": 21}}
+    other = {"merge_size": 4} if family == "qwen2-vl" else crop
+    path.write_text(json.dumps(settings | other))
+    with pytest.raises(ModelRejected, match="its processor is not of this model"):
+        load(folder)
+
+
+def test_others_go_on_while_it_looks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower is gone through in turns with steps, and given up with its request."""
+    monkeypatch.setattr(eager, "LIMITS", msgspec.structs.replace(LIMITS, prefill_s_per_step=0.0))
+    preparer = make(str(folder))
+    driver = load(folder)
+    driver.submit(work("text", prepare(preparer, CHATS[2], tmp_path, "text"), 60))
+    while not token_ids(driver.step()):
+        pass
+    driver.submit(work("sees", prepare(preparer, CHATS[0], tmp_path, "sees")))
+    driver.submit(work("next", prepare(preparer, CHATS[0], tmp_path, "next")))
+    steps = [{event.request_id for event in driver.step()} for _ in range(2)]
+    assert all(said <= {"text"} for said in steps)
+    assert any(steps)
+    (thread,) = [one for one in threading.enumerate() if one.name == "turns"]
+    driver.abort("sees", "enough")
+    thread.join(30)
+    assert not thread.is_alive()
+    events = drive(driver)
+    assert len(token_ids(events["next"])) == MAX_NEW
+
+
+def test_an_image_of_other_tokens_is_its_request_s_end_alone(folder: Path, tmp_path: Path) -> None:
+    """As if the folder had been changed behind the replica's back."""
+    preparer = make(str(folder))
+    said = ["wide", "what?"]
+    good = work("good", prepare(preparer, said, tmp_path, "good"))
+    bad = work("bad", prepare(preparer, said, tmp_path, "bad"))
+    (picture,) = decode_pictures(bad.payload, len(bad.tokens) // 4)
+    shorter = msgspec.structs.replace(picture, end=picture.end - 1)
+    bad = msgspec.structs.replace(bad, payload=encode_pictures([shorter]))
+    events = drive(load(folder), [bad, good])
+    (failed,) = events["bad"]
+    assert isinstance(failed, Failed)
+    assert failed.error.code == EngineFailed.code
+    assert len(token_ids(events["good"])) == MAX_NEW
+
+
 def test_its_folder_is_read(folder: Path) -> None:
     facts = inspect(folder)
     choice = choose(facts)
     assert (choice.driver, choice.kinds) == ("native", ["generate"])
     assert choice.prepare == "llmos.drivers.vision.prepare:make"
     assert facts.has_chat_template
+    assert set(facts.loads) == {"bfloat16", "float16", "float32"}  # those that torch loads
     driver = load(folder)
-    assert facts.footprint_bytes >= driver.memory().weights_bytes
+    tower = find_tower(folder)
+    runner = driver._model()
+    assert isinstance(runner, EagerRunner)
+    scratch = scratch_bytes(runner.loaded.shape(), ROWS, facts.context_length)
+    scratch += sight_bytes(tower, ROWS, 4)
+    assert facts.footprint_bytes >= driver.memory().weights_bytes + scratch
+    own = scratch_bytes(runner.loaded.shape(), runner.num_slots, runner.loaded.context_length)
+    own += sight_bytes(tower, runner.num_slots, 4)
+    assert runner._accounts._scratch_bytes == own
     text = make_text(str(folder))
     prompt = ChatPrompt([{"role": "user", "content": "hi"}])
     assert text.prepare(PrepareItem("r", "e", "f", prompt, 1000)).num_tokens

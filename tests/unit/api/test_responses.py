@@ -343,6 +343,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (_image_in({"image_url": URL, "size": 1}), "input.0.content.0.size"),
     (_image_in({"image_url": URL}, role="system"), "input.0.content.0"),
     (_image_in({"image_url": URL}) | {"background": True}, "background"),
+    (_image_in({"image_url": URL}) | {"llmos": {"resume_s": 5}}, "llmos.resume_s"),
+    (_image_in({"image_url": URL + "A" * (2 << 20)}), "input"),
     ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input.0.content.0.text"),
     (
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "y": 1}]}]},
@@ -351,6 +353,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
     ({"input": [{"type": "function_call", "call_id": "c", "name": "f"}]}, "input.0.arguments"),
     ({"input": [{"type": "computer_call", "call_id": "c"}]}, "input.0.type"),
+    ({"input": [{"type": [], "call_id": "c"}]}, "input.0.type"),
+    ({"input": [{"type": {}, "call_id": "c"}]}, "input.0.type"),
+    ({"input": [{"role": "user", "content": [{"type": []}]}]}, "input.0.content.0.type"),
     ({"input": [{"role": "user", "content": "x", "name": "n"}]}, "input.0.name"),
     ({"input": [{"role": "user", "content": "x", "id": 7}]}, "input.0.id"),
     ({"model": ""}, "model"),

@@ -19,8 +19,9 @@ from llmos.abi.inference import (
 )
 from llmos.errors import ShuttingDown, WorkerLost
 from llmos.ipc import memory
-from llmos.kernel.lanes import LONG_BYTES, Lane, Tokenizers, size_bytes
+from llmos.kernel.lanes import LONG_BYTES, Lane, Tokenizers, lane_of
 
+IMAGE = [{"type": "image", "blob": 0, "where": "messages.0.content.0"}]
 LONG = TextPrompt("字" * (LONG_BYTES + 1))
 
 
@@ -135,7 +136,9 @@ def test_a_stuck_one_is_killed_in_its_own_lane() -> None:
         (ItemsPrompt("classify", ["a good film"] * 10), False),
         (ItemsPrompt("classify", ["a good film"] * LONG_BYTES), True),
         (ItemsPrompt("transcribe", [{"blob": 0}], blobs=[BlobRef("sha256:0", 1 << 20)]), True),
+        (ItemsPrompt("image-classification", [{"blob": 0}], blobs=[BlobRef("sha256:0", 9)]), True),
+        (ChatPrompt([{"role": "user", "content": IMAGE}], blobs=[BlobRef("sha256:0", 9)]), True),
     ],
 )
 def test_what_is_long(prompt: Prompt, is_long: bool) -> None:
-    assert (size_bytes(item("a", prompt)) > LONG_BYTES) is is_long
+    assert (lane_of(item("a", prompt)) is Lane.LONG) is is_long

@@ -6,8 +6,11 @@ import asyncio
 from array import array
 from pathlib import Path
 
+import pytest
+
 from llmos.abi import worker as msg
 from llmos.abi.inference import Prepared, PrepareItem, TextPrompt
+from llmos.errors import InvalidRequest
 from llmos.kernel.spills import Spills
 from llmos.kernel.tokenizer import Tokenizer
 
@@ -22,8 +25,9 @@ def test_a_file_goes_once(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_what_nobody_waits_for_any_more_leaves_no_file(tmp_path: Path) -> None:
-    """The preparer was at work when its request was given up."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_nobody_waits_for_any_more_leaves_no_file(tmp_path: Path, fails: bool) -> None:
+    """The preparer was at work when its request was given up; it may fail after some of it."""
 
     async def main() -> None:
         spills = Spills(tmp_path)
@@ -34,7 +38,10 @@ def test_what_nobody_waits_for_any_more_leaves_no_file(tmp_path: Path) -> None:
         asking.cancel()
         await asyncio.wait([asking])
         made = Prepared("req_1", array("i", [1]).tobytes(), 1, spill=item.spill)
-        tokenizer.answered(msg.PrepareResults([msg.PrepareSuccess(made)]))
+        result: msg.PrepareSuccess | msg.PrepareFailure = msg.PrepareSuccess(made)
+        if fails:
+            result = msg.PrepareFailure("req_1", InvalidRequest("no image").to_info())
+        tokenizer.answered(msg.PrepareResults([result]))
 
     late = Path(Spills(tmp_path).path("req_1"))
     late.write_bytes(b"pixels")

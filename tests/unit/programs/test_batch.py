@@ -143,6 +143,16 @@ def test_what_a_line_asks_wrongly_is_its_error_alone(tmp_path: Path) -> None:
     assert ctx.num_asked == 2
 
 
+@pytest.mark.parametrize("kind", [[], {}, [["text"]]], ids=str)
+def test_a_part_of_no_type_is_its_line_s_error(tmp_path: Path, kind: Any) -> None:
+    messages = [{"role": "user", "content": [{"type": kind}]}]
+    ctx = context(tmp_path, [line("bad", messages=messages), line("good")])
+    assert run(ctx)["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    (row,) = map(json.loads, ctx.lines("error"))
+    assert row["response"]["status_code"] == 400
+    assert row["response"]["body"]["error"]["param"] == "messages.0.content.0.type"
+
+
 def test_what_may_pass_is_tried_again_in_a_later_round(tmp_path: Path) -> None:
     seen: Counter[str] = Counter()
 

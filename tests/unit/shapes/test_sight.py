@@ -85,6 +85,11 @@ def test_what_is_no_image(part: dict[str, Any], code: str, at: str) -> None:
     assert refused(made) == (code, f"messages.0.content.1{at}")
 
 
+@pytest.mark.parametrize("kind", [[], {}, None, 7, "image"], ids=str)
+def test_a_part_of_no_known_type(kind: Any) -> None:
+    assert refused(user({"type": kind})) == ("invalid_request", "messages.0.content.0.type")
+
+
 def test_images_belong_to_the_user() -> None:
     for role in ("system", "assistant", "tool"):
         message = {"role": role, "content": [text("a"), IMAGE]}

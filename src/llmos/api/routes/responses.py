@@ -50,7 +50,11 @@ async def create_response(call: Call) -> None:
     generate = body.to_generate(items)
     key = idempotency_of(call, raw) if body.store else None
     if has_images(items):
-        for name, given in (("background", body.background), ("Idempotency-Key", key)):
+        for name, given in (
+            ("background", body.background),
+            ("Idempotency-Key", key),
+            ("llmos.resume_s", body.llmos.resume_s),
+        ):
             if given:  # its files are gone with the connection
                 raise UnsupportedParameter("No such answer is about images.", param=name)
     if key is None and not body.background:

@@ -185,6 +185,11 @@ def _pillow() -> Any:
     return Image
 
 
+def blank_image() -> Any:
+    """A small one. Raises PluginError where Pillow is missing."""
+    return _pillow().new("RGB", (8, 8))
+
+
 def open_image(data: bytes, asked: Asked) -> Any:
     """As RGB. Raises InvalidRequest, PayloadTooLarge."""
     pillow = _pillow()

@@ -30,7 +30,8 @@ from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
 from llmos.drivers.native.sight import Eyes
 from llmos.drivers.native.transfer import wait_for
 from llmos.errors import EngineFailed, LoadFailed
-from llmos.weights.footprint import scratch_bytes
+from llmos.weights.footprint import scratch_bytes, sight_bytes
+from llmos.weights.seeing import find_tower
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class EagerRunner:
             device=spec.device,
             context_length=spec.context_length,
         )
-        self._eyes = Eyes(self.loaded)
+        self._eyes = Eyes(self.loaded, Path(spec.folder))
         self.num_slots = spec.num_slots
         self.num_guessed = self.num_accepted = 0
         self._cache = _cache_of(spec) if spec.options.get("compile", False) else None
@@ -75,6 +76,9 @@ class EagerRunner:
         )
         pages.trim()
         scratch = scratch_bytes(self.loaded.shape(), spec.num_slots, self.loaded.context_length)
+        scratch += sight_bytes(
+            find_tower(Path(spec.folder)), spec.num_slots, self.loaded.dtype.itemsize
+        )
         if self.batch.compiled is not None:
             scratch += self.batch.compiled.room_bytes
         self._accounts = Accounts(self.loaded.weights, self.batch.kv, self.loaded.device, scratch)
@@ -168,6 +172,8 @@ class EagerRunner:
                 assert request.slot is not None
                 try:
                     with mapped():
+                        if request.sight and not self._eyes.look(request.sight, start, end, until):
+                            break
                         last = self._read(request, request.to_read[start:end])
                         wait_for(self.loaded.device)  # else the clock sees nothing of it
                 except EngineFailed as error:

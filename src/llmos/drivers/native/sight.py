@@ -1,7 +1,8 @@
 """Images in prompts: vectors of what is seen, where a prompt has tokens that only stand for it.
 
-An image goes through the model's own vision tower by itself, when the first of its tokens is read,
-so what is seen follows nobody else's; it is kept until the last of them has been read.
+An image goes through the model's own vision tower by itself, before the first of its tokens is
+read, so what is seen follows nobody else's; it is kept until the last of them has been read. It
+does so block by block, in turns with the steps of others, and one image at a time.
 
 Legend: T tokens, N tokens of an image, H hidden units.
 """
@@ -9,29 +10,40 @@ Legend: T tokens, N tokens of an image, H hidden units.
 # ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from llmos.abi.inference import WorkItem
+from llmos.drivers.encoder.images import blank_image
+from llmos.drivers.encoder.texts import read_json
+from llmos.drivers.native import turns
 from llmos.drivers.native.batch import Seen
+from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.load import LoadedModel
 from llmos.drivers.native.transfer import to_device
+from llmos.drivers.native.turns import Turns
 from llmos.drivers.pictures import Picture, decode_pictures, places_of
-from llmos.errors import EngineFailed, InvalidRequest
+from llmos.drivers.vision.prepare import make_reader
+from llmos.errors import EngineFailed, ModelRejected
+from llmos.weights.seeing import SEEING
 
 
 class Sight:
     """Of one request. `lag`: how much less than its number the place of a token after the images
-    is. `found` are vectors of images that are being read, by their number."""
+    is. `found` are vectors of images that are being read, by their number, `looks` those that are
+    on their way through the tower."""
 
     def __init__(self, pictures: list[Picture], spill: str, num_prompt: int) -> None:
         self.pictures = pictures
         self.spill = spill
         self.lag = 0
         self.found: dict[int, torch.Tensor] = {}
+        self.looks: dict[int, Turns[torch.Tensor]] = {}
         self._places: list[list[int]] = []
         if all(picture.grid for picture in pictures):
             self._places, self.lag = places_of(num_prompt, pictures)
@@ -53,13 +65,61 @@ def open_sight(item: WorkItem, num_prompt: int) -> Sight | None:
 class Eyes:
     """Of a loaded model. Engine errors come out as they are."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, folder: Path) -> None:
+        """Raises ModelRejected where the folder's processor is not of its model, PluginError."""
         self._loaded = loaded
         self._model: Any = loaded.model
+        config: Any = loaded.model.config
+        self._last: weakref.ref[Turns[torch.Tensor]] | None = None
+        if config.architectures[0] in SEEING:
+            self._check(folder)
+            self._let_pause()
+
+    def _let_pause(self) -> None:
+        """Before each block of the tower."""
+        inner = self._model.model
+        tower = inner.visual if hasattr(inner, "visual") else inner.vision_tower
+        for blocks in tower.modules():
+            for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                block.register_forward_pre_hook(_pause)
+
+    def _check(self, folder: Path) -> None:
+        """That a small image is as many tokens to the model as to who prepares prompts."""
+        read = make_reader(folder, read_json(folder / "config.json"))
+        values, num_tokens, grid = read(blank_image())
+        try:
+            with mapped():
+                self._look(values, num_tokens, grid)
+        except EngineFailed as error:
+            raise ModelRejected(f"its processor is not of this model: {error}") from error
+
+    def look(self, sight: Sight, start: int, end: int, until_s: float) -> bool:
+        """At the images of a chunk of the prompt, until that time. True: all have been seen."""
+        for number, picture in enumerate(sight.pictures):
+            if max(start, picture.begin) >= min(end, picture.end) or number in sight.found:
+                continue
+            if number not in sight.looks:
+                before = self._last() if self._last else None
+                if before is not None and not before.go_on(until_s):
+                    return False  # another's is at work, and memory is there for one
+                sight.looks[number] = self._start(picture, sight.spill)
+            if not sight.looks[number].go_on(until_s):
+                return False
+            sight.found[number] = sight.looks.pop(number).result()
+        return True
+
+    def _start(self, picture: Picture, spill: str) -> Turns[torch.Tensor]:
+        def work() -> torch.Tensor:
+            num_tokens = picture.end - picture.begin
+            return self._look(_read(picture, spill), num_tokens, picture.grid)
+
+        begun = Turns(work)
+        self._last = weakref.ref(begun)
+        return begun
 
     @torch.inference_mode()
     def read(self, sight: Sight, start: int, tokens: list[int]) -> Seen:
-        """A chunk of the prompt: its vectors and their places. Raises EngineFailed."""
+        """A chunk of the prompt, whose images have been looked at: its vectors and their places."""
         end = start + len(tokens)
         (ids_T,) = to_device(self._loaded.device, tokens)
         vectors_TH = self._model.get_input_embeddings()(ids_T)
@@ -67,8 +127,6 @@ class Eyes:
             first, last = max(start, picture.begin), min(end, picture.end)
             if first >= last:
                 continue
-            if number not in sight.found:
-                sight.found[number] = self._look(picture, sight.spill)
             seen_NH = sight.found[number][first - picture.begin : last - picture.begin]
             vectors_TH[first - start : last - start] = seen_NH
             if last == picture.end:
@@ -76,24 +134,27 @@ class Eyes:
         places = torch.stack(to_device(self._loaded.device, *sight.places(start, end)))
         return vectors_TH[None], places if len(places) == 1 else places[:, None]
 
-    def _look(self, picture: Picture, spill: str) -> torch.Tensor:
-        pixels = torch.from_numpy(_read(picture, spill)).to(self._loaded.device, self._loaded.dtype)
-        if picture.grid:
+    @torch.inference_mode()
+    def _look(self, values: Any, num_tokens: int, grid_of_tokens: list[int]) -> torch.Tensor:
+        pixels = torch.from_numpy(values).to(self._loaded.device, self._loaded.dtype)
+        if grid_of_tokens:
             merge = int(self._model.config.vision_config.spatial_merge_size)
-            sides = [1, *(side * merge for side in picture.grid)]
+            sides = [1, *(side * merge for side in grid_of_tokens)]
             grid = torch.tensor([sides], device=self._loaded.device)
             out = self._model.get_image_features(pixels, grid, return_dict=True)
         else:
             out = self._model.get_image_features(pixels[None], return_dict=True)
         (seen_NH,) = out.pooler_output
-        num_tokens = picture.end - picture.begin
         if len(seen_NH) != num_tokens:
-            raise InvalidRequest(
+            raise EngineFailed(
                 f"an image is {len(seen_NH)} tokens to this model, not {num_tokens}: its "
-                "configuration and its processor's disagree",
-                param="messages",
+                "configuration and its processor's disagree"
             )
         return seen_NH  # type: ignore[no-any-return]
+
+
+def _pause(*_: object) -> None:
+    turns.pause()
 
 
 def _read(picture: Picture, spill: str) -> Any:

@@ -28,9 +28,16 @@ from llmos.drivers.items import IMAGES
 from llmos.drivers.pictures import Picture, Pixels, encode_pictures
 from llmos.drivers.text.prepare import FileTokenizer, TextPreparer, read_template
 from llmos.drivers.vision.tiles import TileReader
-from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, UnsupportedParameter
-from llmos.shapes.parts import NOTHING_FETCHED
-from llmos.weights.seeing import SEEING, Family
+from llmos.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    LLMOSError,
+    ModelRejected,
+    PayloadTooLarge,
+    UnsupportedParameter,
+)
+from llmos.shapes.refusals import NOTHING_FETCHED
+from llmos.weights.seeing import IMAGE_TOKENS, REQUEST_TOKENS, SEEING, Family
 
 
 def make(folder: str) -> SightPreparer:
@@ -84,7 +91,8 @@ class SightPreparer(TextPreparer):
             )
         with Spill(item.spill) as spill:
             asked = Asked([], None, prompt.blobs, 0, "")
-            found = [self._read(part, asked, spill) for part in parts]
+            room = _Room(item.context_length, len(ids) - len(parts))
+            found = [self._read(part, asked, spill, room) for part in parts]
             tokens, pictures = _expanded(ids, self._token, found)
             return msgspec.structs.replace(
                 prepared,
@@ -94,11 +102,14 @@ class SightPreparer(TextPreparer):
                 spill=spill.path,
             )
 
-    def _read(self, part: dict[str, Any], asked: Asked, spill: Spill) -> tuple[int, Pixels]:
+    def _read(
+        self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room
+    ) -> tuple[int, Pixels]:
         """Where its pixels begin, and their shape. What is wrong with it names it."""
         try:
             data = read_blob(asked.blobs[part["blob"]], LIMITS.image_bytes)
             pixels = self._reader(open_image(data, asked))
+            room.take(pixels.num_tokens)
             start = spill.add(pixels.values)
             return start, pixels._replace(values=list(pixels.values.shape))
         except LLMOSError as error:
@@ -120,6 +131,29 @@ class SightPreparer(TextPreparer):
         else:
             made["content"] = [{"type": "text", "text": made["content"]}]
         return made
+
+
+class _Room:
+    """Of a prompt, for images beside its text. `context_length`: 0 where that is not known."""
+
+    def __init__(self, context_length: int, num_text: int) -> None:
+        self._context_length = context_length
+        self._num_text = num_text
+        self._num_seen = 0
+
+    def take(self, num_tokens: int) -> None:
+        """Raises PayloadTooLarge, ContextLengthExceeded."""
+        self._num_seen += num_tokens
+        if num_tokens > IMAGE_TOKENS:
+            raise PayloadTooLarge(f"the image is {num_tokens} tokens, over {IMAGE_TOKENS}")
+        if self._num_seen > REQUEST_TOKENS:
+            raise PayloadTooLarge(f"the images are over {REQUEST_TOKENS} tokens together")
+        needed = self._num_text + self._num_seen
+        if self._context_length and needed >= self._context_length:
+            raise ContextLengthExceeded(
+                f"the model has a context of {self._context_length} tokens; the prompt has "
+                f"{needed} with this image"
+            )
 
 
 def _texts_of(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import numpy as np
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.pictures import Pixels
 from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
+from llmos.weights.seeing import IMAGE_TOKENS
 
 MAX_RATIO = 200
 """Of an image's sides."""
@@ -35,7 +36,8 @@ class TileReader:
         said = settings.get("size")
         size = _SIZE | (said if isinstance(said, dict) else {})
         self._least = _count(settings, "min_pixels", size["shortest_edge"])
-        self._most = _count(settings, "max_pixels", size["longest_edge"])
+        most = _count(settings, "max_pixels", size["longest_edge"])
+        self._most = min(most, IMAGE_TOKENS * (self._patch * self._merge) ** 2)
         self._resample = int(settings.get("resample", _BICUBIC))
         self._scale = np.float32(settings.get("rescale_factor", 1 / 255))
         self._mean = np.array(settings.get("image_mean", _MEAN), dtype=np.float32)
@@ -71,7 +73,8 @@ class TileReader:
         elif sides[0] * sides[1] < self._least:
             grown = math.sqrt(self._least / (width * height))
             sides = [math.ceil(side * grown / unit) * unit for side in (width, height)]
-        if sides[0] * sides[1] > LIMITS.image_pixels:
+        num_pixels = sides[0] * sides[1]
+        if num_pixels > LIMITS.image_pixels or num_pixels // unit**2 > IMAGE_TOKENS:
             raise PayloadTooLarge(f"the image would be read as {sides[0]} x {sides[1]}")
         return sides[0], sides[1]
 

@@ -47,38 +47,43 @@ def write_words(folder: Path) -> int:
     return int(tokenizer.token_to_id(IMAGE))
 
 
-def make_seeing(folder: Path, family: str) -> Path:
-    """A folder of one of `FAMILIES`."""
+def make_seeing(folder: Path, family: str, **vision: Any) -> Path:
+    """A folder of one of `FAMILIES`; `vision`: other sizes of its tower."""
     folder.mkdir()
     token_id = write_words(folder)
     text = BASE | {"vocab_size": token_id + 4}
     make = _llava if "llava" in family else _qwen
-    model, settings = make(family, text, token_id)
+    model, settings = make(family, text, token_id, vision)
     save_random(folder, model, 0.3)
     write_json(folder / "preprocessor_config.json", settings)
     return folder
 
 
-def _llava(family: str, text: dict[str, Any], token_id: int) -> tuple[Any, dict[str, Any]]:
+def _llava(
+    family: str, text: dict[str, Any], token_id: int, sizes: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     import transformers
 
     is_siglip = family.endswith("siglip")
     vision: Any = transformers.SiglipVisionConfig if is_siglip else transformers.CLIPVisionConfig
     config = transformers.LlavaConfig(
-        vision_config=vision(**CLIP),
+        vision_config=vision(**CLIP | sizes),
         text_config=transformers.LlamaConfig(**text),
         image_token_id=token_id,
         vision_feature_select_strategy="full" if is_siglip else "default",
     )
+    edge = (CLIP | sizes)["image_size"]
     settings: dict[str, Any] = {"image_processor_type": "CLIPImageProcessor"}
-    settings |= {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    settings |= {"size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}}
     if is_siglip:
         settings = {"image_processor_type": "SiglipImageProcessor"}
         settings |= {"size": {"height": 28, "width": 28}}
     return transformers.LlavaForConditionalGeneration(config), settings
 
 
-def _qwen(family: str, text: dict[str, Any], token_id: int) -> tuple[Any, dict[str, Any]]:
+def _qwen(
+    family: str, text: dict[str, Any], token_id: int, sizes: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     import transformers
 
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
@@ -86,7 +91,7 @@ def _qwen(family: str, text: dict[str, Any], token_id: int) -> tuple[Any, dict[s
     names = ("Qwen2_5_VL", QWEN_2_5) if is_newer else ("Qwen2VL", QWEN_2)
     config = getattr(transformers, f"{names[0]}Config")(
         text_config=text | {"rope_parameters": rope, "head_dim": 8},
-        vision_config=names[1] | PATCHES,
+        vision_config=names[1] | PATCHES | sizes,
         image_token_id=token_id,
     )
     model = getattr(transformers, f"{names[0]}ForConditionalGeneration")(config)

@@ -9,6 +9,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.abi.blob import BlobRef
@@ -17,12 +18,14 @@ from llmos.drivers.pictures import Picture, decode_pictures, encode_pictures, pl
 from llmos.drivers.vision.prepare import SightPreparer, make
 from llmos.drivers.vision.tiles import TileReader
 from llmos.errors import (
+    ContextLengthExceeded,
     InvalidRequest,
     LLMOSError,
     ModelRejected,
     PayloadTooLarge,
     UnsupportedParameter,
 )
+from llmos.weights.seeing import IMAGE_TOKENS
 from tests.unit.drivers.encoder.media import blob, png, write_json
 from tests.unit.drivers.vision.folders import IMAGE, TEMPLATE, write_words
 
@@ -180,6 +183,58 @@ def test_sides_within_bounds() -> None:
     with pytest.raises(PayloadTooLarge):
         TileReader({"min_pixels": 1 << 30, "max_pixels": 1 << 31})._size(9, 9)
     assert TEMPLATE.count(IMAGE) == 1
+
+
+def test_no_image_is_read_in_more_tokens_than_a_tower_takes(tmp_path: Path) -> None:
+    """A few bytes of one colour, where the processor would allow 16,384."""
+    folder = make_folder(
+        tmp_path / "model", "Qwen2VLForConditionalGeneration", QWEN | {"max_pixels": 12_845_056}
+    )
+    preparer = make(str(folder))
+    made = ask(preparer, tmp_path, image(), blobs=[blob(tmp_path, "a", png(3584, 3584, mode="1"))])
+    (picture,) = decode_pictures(made.payload, made.num_tokens)
+    assert picture.grid == [35, 35]
+    assert picture.end - picture.begin <= IMAGE_TOKENS
+    wide = TileReader(QWEN | {"max_pixels": 12_845_056})
+    for sides in ((9000, 50), (50, 9000), (8000, 8000), (1015, 1000)):
+        width, height = wide._size(*sides)
+        assert width * height <= IMAGE_TOKENS * 28 * 28
+    with pytest.raises(PayloadTooLarge):
+        TileReader(QWEN | {"min_pixels": 2000 * 784, "max_pixels": 12_845_056})._size(9, 9)
+
+
+def test_a_tower_of_too_many_patches(tmp_path: Path) -> None:
+    size = {"size": {"height": 14 * 36, "width": 14 * 36}}
+    settings = {"image_processor_type": "SiglipImageProcessor", **size}
+    folder = make_folder(tmp_path / "model", "LlavaForConditionalGeneration", settings)
+    with pytest.raises(PayloadTooLarge, match="1296 tokens") as caught:
+        ask(make(str(folder)), tmp_path, image(), blobs=[blob(tmp_path, "a", png(9, 9))])
+    assert caught.value.param == "messages.0.content.0"
+
+
+@pytest.mark.parametrize(
+    ("context_length", "num_images", "error", "at"),
+    [(256, 1, ContextLengthExceeded, 0), (600, 3, ContextLengthExceeded, 2), (0, 41, None, 40)],
+)
+def test_what_does_not_fit_is_refused_before_it_is_written(
+    llava: SightPreparer,
+    tmp_path: Path,
+    context_length: int,
+    num_images: int,
+    error: type[LLMOSError] | None,
+    at: int,
+) -> None:
+    """The number of all its images, too: 41 of 256 tokens are more than a request may have."""
+    blobs = [blob(tmp_path, "a", png(9, 9))] * num_images
+    prompt = ChatPrompt([{"role": "user", "content": list(map(image, range(num_images)))}])
+    prompt = msgspec.structs.replace(prompt, blobs=blobs)
+    spill = tmp_path / "spill"
+    item = PrepareItem("r", "e", "f", prompt, 1000, context_length=context_length, spill=str(spill))
+    with pytest.raises(error or PayloadTooLarge) as caught:
+        llava.prepare(item)
+    assert caught.value.param == f"messages.0.content.{at}"
+    written = spill.stat().st_size if spill.exists() else 0
+    assert written == at * 4 * 3 * 224 * 224
 
 
 def test_places_of_images() -> None:
