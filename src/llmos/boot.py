@@ -184,7 +184,7 @@ async def system(
         kernel = Kernel(services, settings.kernel, metrics, settings.jobs)
         await kernel.start(settings.preload)
         app = _build_edge(kernel, keys, disk, settings, told, home=home)
-        front = Front(app, SEGMENTS, settings.console)
+        front = Front(app, SEGMENTS, settings.console, settings.api.max_inline_image_bytes)
         stack.push_async_callback(front.close)
         _calm_collector()
         yield kernel, home, front

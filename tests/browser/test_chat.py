@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmos.api.config import ApiConfig
 from tests.browser.conftest import Visitor
 
 HOSTILE = (
@@ -132,11 +133,12 @@ def test_a_reload_loses_nothing_and_the_talk_goes_on(me: Visitor) -> None:
     assert me.page.locator(".speed").inner_text() == facts
     assert me.page.evaluate("window.pwned") is None
     assert "echo" in me.page.locator(".voice").first.get_by_role("combobox").input_value()
+    _choose(me, 0, "pilot")  # echo reads only what was said last
     _say(me, "and again")
     _answered(me, 2)
     with me.server.client() as client:  # what was said before is part of the second request
-        listed = client.get("/os/v1/processes", params={"model": "echo"}).json()["processes"]
-    assert max(p["prompt_tokens"] for p in listed) > len(HOSTILE)
+        listed = client.get("/os/v1/processes", params={"model": "pilot"}).json()["processes"]
+    assert max(p["prompt_tokens"] for p in listed) > 100
 
 
 def test_a_chat_stays_while_one_looks_elsewhere_until_it_is_cleared(me: Visitor) -> None:
@@ -172,6 +174,7 @@ def test_who_logs_in_next_sees_nothing_of_it(me: Visitor) -> None:
     me.page.goto("about:blank")  # only the part after the # would change otherwise
     me.log_in(made["secret"])
     me.page.get_by_text("What would you like to know?").wait_for()
+    me.page.wait_for_function("() => sessionStorage.getItem('llmos_chat') === null")
     _reload(me)
     assert me.page.locator(".turn").count() == 0
 
@@ -196,6 +199,38 @@ def test_an_image_for_a_model_that_sees_none(me: Visitor, repository: Path) -> N
     assert not me.page.locator(".preview").is_visible()
     _say(me, "What is LLMOS?")
     me.page.locator(".answer", has_text="operating system").wait_for()
+
+
+def test_an_image_that_no_request_could_carry_is_refused_at_once(me: Visitor) -> None:
+    """As base64 it would not fit into the API's body: 8 MiB, with room for words."""
+    most = ApiConfig().max_inline_image_bytes
+    field = me.page.locator("input[type=file]")
+    field.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"x" * (most + 1)})
+    me.page.locator(".q-notification", has_text="An image may have 5.25 MiB").wait_for()
+    assert not me.page.locator(".preview").is_visible()
+    field.set_input_files({"name": "b.png", "mimeType": "image/png", "buffer": b"x" * most})
+    me.page.locator(".preview").wait_for()
+    _say(me, "What is in it?")
+    me.page.locator(".calls .problem").wait_for()
+    said = me.page.locator(".calls .problem").inner_text()
+    assert "image" in said  # the model's refusal, not that of the body
+    assert "bytes" not in said
+
+
+def test_a_slow_browser_loses_no_chat(me: Visitor) -> None:
+    """It answers what it kept after more than a second."""
+    _choose(me, 0, "echo")
+    _say(me, "between us")
+    _answered(me)
+    me.page.add_init_script(
+        "const begun = Date.now(), get = Storage.prototype.getItem;"
+        "Storage.prototype.getItem = function (name) {"
+        "  if (name === 'llmos_chat') { while (Date.now() - begun < 4000); }"
+        "  return get.call(this, name); }"
+    )
+    _reload(me)
+    _answered(me)
+    assert "between us" in me.page.locator(".turn.ours").inner_text()
 
 
 def test_a_call_of_a_tool_is_shown_as_one(me: Visitor) -> None:

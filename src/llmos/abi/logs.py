@@ -7,6 +7,9 @@ from typing import Any, Protocol
 Entry = dict[str, Any]
 """A line of it: `time`, `level`, `logger`, `message`, and what else was said with it."""
 
+MAX_LINES = 1000
+"""Of the last ones, asked for at once."""
+
 
 class LogCursor(Protocol):
     """A place in the log. Its methods read a file, so they are not for an event loop."""

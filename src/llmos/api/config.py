@@ -71,3 +71,9 @@ class ApiConfig(pydantic.BaseModel):
     graceful_timeout_s: Seconds = Field(
         default=20.0, description="How long a stopping server waits for answers under way."
     )
+
+    @property
+    def max_inline_image_bytes(self) -> int:
+        """Of an image that fits into a JSON body, in base64, beside a conversation's words."""
+        room_bytes = min(MIB, self.max_body_bytes // 4)
+        return min(self.max_media_bytes, (self.max_body_bytes - room_bytes) * 3 // 4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmos.abi.logs import MAX_LINES
 from llmos.cli.options import Json, LogLevel, ProcessID
 
 if TYPE_CHECKING:
@@ -96,7 +97,14 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on until the process has ended, or for ever.")
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="How many last lines of the server's log.")
+        int,
+        typer.Option(
+            "--lines",
+            "-n",
+            min=0,
+            max=MAX_LINES,
+            help="How many last lines of the server's log.",
+        ),
     ] = 20,
     level: Annotated[
         LogLevel, typer.Option(help="Of the server's log, only what is as severe.")

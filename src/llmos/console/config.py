@@ -32,7 +32,8 @@ class ConsoleConfig(BaseModel):
     max_transcript_chars: int = Field(
         default=400_000,
         ge=0,
-        description="Of a chat, kept in the browser's tab; 0: a reload forgets it.",
+        le=900_000,
+        description="Of a chat, kept at most in the browser's tab; 0: a reload forgets it.",
     )
     max_upload_bytes: int = Field(
         default=64 * MIB, ge=1024, description="A file given to the console, in bytes."

@@ -34,7 +34,13 @@ THEME_ICONS = {"auto": "o_contrast", "light": "o_light_mode", "dark": "o_dark_mo
 
 
 def register(
-    page: Page, pages: Sequence[Page], api: ASGIApp, config: ConsoleConfig, files: Sequence[str]
+    page: Page,
+    pages: Sequence[Page],
+    api: ASGIApp,
+    config: ConsoleConfig,
+    files: Sequence[str],
+    *,
+    max_image_bytes: int,
 ) -> None:
     """Give the toolkit a page."""
     learn(page.texts)
@@ -47,7 +53,7 @@ def register(
         client = open_client(api, session.key)
         ui.context.client.on_delete(client.aclose)
         texts = Texts(language_of(request.scope))
-        visit = Visit(client, texts, session, theme_of(request.scope), config)
+        visit = Visit(client, texts, session, theme_of(request.scope), config, max_image_bytes)
         _head(page, visit, files)
         try:
             with _shell(page, pages, visit):

@@ -38,12 +38,20 @@ class Pages(Protocol):
 
 
 class Front:
-    """An ASGI application over the API's. `api_segments`: first segments of paths of the API."""
+    """An ASGI application over the API's. `api_segments`: first segments of paths of the API;
+    `max_image_bytes`: of an image in a message, so that the API takes it."""
 
-    def __init__(self, api: ASGIApp, api_segments: frozenset[str], config: ConsoleConfig) -> None:
+    def __init__(
+        self,
+        api: ASGIApp,
+        api_segments: frozenset[str],
+        config: ConsoleConfig,
+        max_image_bytes: int,
+    ) -> None:
         self._api = api
         self._api_segments = api_segments
         self._config = config
+        self._max_image_bytes = max_image_bytes
         self._is_installed = importlib.util.find_spec(TOOLKIT) is not None
         self._site: Pages | None = None
         self._opening = asyncio.Lock()
@@ -78,7 +86,7 @@ class Front:
             if self._site is None:
                 module, _, name = SITE.partition(":")
                 found = await asyncio.to_thread(importlib.import_module, module)
-                site: Pages = getattr(found, name)(self._api, self._config)
+                site: Pages = getattr(found, name)(self._api, self._config, self._max_image_bytes)
                 await site.open()
                 self._site = site
         return self._site

@@ -13,13 +13,15 @@ from llmos.sdk.client import AsyncClient
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One person's look at one page: their client, their language."""
+    """One person's look at one page: their client, their language, and how large an image in a
+    message may be."""
 
     client: AsyncClient
     texts: Texts
     session: Session
     theme: str
     config: ConsoleConfig
+    max_image_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def static_url(name: str) -> str:
 class Site:
     """Implements `front.Pages`."""
 
-    def __init__(self, api: ASGIApp, config: ConsoleConfig) -> None:
+    def __init__(self, api: ASGIApp, config: ConsoleConfig, max_image_bytes: int) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every call of a page
         self._api = api
         self._styles = static_url("console.css")
@@ -55,7 +55,7 @@ class Site:
         head = [self._styles, static_url("console.js")]
         pages = find_pages()
         for page in pages:
-            register(page, pages, api, config, head)
+            register(page, pages, api, config, head, max_image_bytes=max_image_bytes)
         toolkit.config.quasar_config["loadingBar"] = {"skipHijack": True}  # it has no name for axe
         ui.run_with(
             self._outer,

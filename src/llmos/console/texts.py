@@ -72,6 +72,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "chat.image": ("Add an image", "添加图片"),
     "chat.image_drop": ("Remove the image", "移除图片"),
     "chat.image_given": ("An image", "一张图片"),
+    "chat.image_too_large": ("An image may have {size}.", "图片最大为 {size}。"),
     "chat.image_needed": ("Add an image for {model}.", "请为 {model} 添加图片。"),
     "chat.welcome": ("What would you like to know?", "想了解些什么？"),
     "chat.welcome_more": (

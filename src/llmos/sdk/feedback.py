@@ -27,12 +27,7 @@ def add_feedback(
 def list_feedback(config: ClientConfig, *, limit: int = 100) -> Call[Listed[Word]]:
     """What was said of one's tenant's answers, newest first; an administrator sees all."""
     request = Request("GET", f"{_PATH}?limit={limit}")
-    return Call(
-        request,
-        lambda: WholeBody(
-            lambda b: Listed(decode(b, FeedbackList).feedback), config.max_answer_bytes
-        ),
-    )
+    return Call(request, lambda: WholeBody(_words, config.max_answer_bytes))
 
 
 def _words(body: bytes) -> Listed[Word]:

@@ -114,12 +114,8 @@ def follow_job(
 
 def list_programs(config: ClientConfig) -> Call[Listed[ProgramEntry]]:
     """What jobs can run."""
-    return Call(
-        Request("GET", "/os/v1/programs"),
-        lambda: WholeBody(
-            lambda b: Listed(decode(b, ProgramList).programs), config.max_answer_bytes
-        ),
-    )
+    request = Request("GET", "/os/v1/programs")
+    return Call(request, lambda: WholeBody(_programs, config.max_answer_bytes))
 
 
 def list_schedules(config: ClientConfig) -> Call[Listed[Schedule]]:
@@ -199,12 +195,7 @@ def _events_path(job_id: str, after: int, kinds: Iterable[str]) -> str:
 
 
 def _schedules(config: ClientConfig, request: Request) -> Call[Listed[Schedule]]:
-    return Call(
-        request,
-        lambda: WholeBody(
-            lambda b: Listed(decode(b, ScheduleList).schedules), config.max_answer_bytes
-        ),
-    )
+    return Call(request, lambda: WholeBody(_schedules_of, config.max_answer_bytes))
 
 
 def _control(config: ClientConfig, process_id: str, verb: str) -> Call[Done]:

@@ -36,21 +36,24 @@ class LogTail:
     def last(self, num_lines: int) -> list[Entry]:
         """The last lines; the next ones are `more`."""
         lines = _tail(self._file)
-        return [parse(line) for line in lines[len(lines) - num_lines :]] if num_lines else []
+        return [parse(line) for line in lines[max(0, len(lines) - num_lines) :]]
 
     def more(self) -> list[Entry]:
         """Whole lines that have come."""
         found: list[Entry] = []
+        is_old = False  # a rotated file gets no more: what is read from now on is all it has
         while True:
             if data := self._file.read(TAIL_BYTES):
                 *lines, self._rest = (self._rest + data).split(b"\n")
                 found += map(parse, lines)
                 if len(data) == TAIL_BYTES:
                     return found
-            elif _is_replaced(self._path, self._file):  # it was rotated: what it still had is read
+            elif is_old:
                 self._file.close()
                 self._file = self._path.open("rb")
-                self._rest = b""
+                self._rest, is_old = b"", False
+            elif _is_replaced(self._path, self._file):
+                is_old = True
             else:
                 return found
 

@@ -73,13 +73,14 @@ class Redactor:
         return _QUOTED_TEXT.sub(r"\1" + REDACTED, text)
 
     def value(self, value: Any, name: str = "") -> Any:
-        """JSON. Numbers, truth and emptiness stay, whatever they are called."""
-        if isinstance(value, Mapping):
-            return {self.text(str(k)): self.value(v, str(k)) for k, v in value.items()}
-        if value is None or isinstance(value, bool | int | float) or value in ("", [], ()):
+        """JSON. Numbers, truth and emptiness stay, whatever they are called; an object or a list
+        under a name that says so goes as a whole."""
+        if value is None or isinstance(value, bool | int | float) or not value:
             return value
         if is_secret_name(name) or name.lower() in _TEXT_NAMES:
             return REDACTED
+        if isinstance(value, Mapping):
+            return {self.text(str(k)): self.value(v, str(k)) for k, v in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return [self.value(item, name) for item in value]
         return self.text(str(value))

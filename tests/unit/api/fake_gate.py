@@ -15,6 +15,7 @@ from llmos.abi.blob import BlobRef
 from llmos.abi.channel import ChannelClosed
 from llmos.abi.events import Event, Finished, FinishReason, Tokens
 from llmos.abi.inference import Usage
+from llmos.abi.logs import LogSource
 from llmos.abi.principal import Action, Principal, Resource, Role, ServiceClass
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import (
@@ -284,6 +285,7 @@ class Edge:
 async def edge(
     scripts: dict[type, Script] | None = None,
     client_addr: tuple[str, int] = ("127.0.0.1", 1),
+    log_source: LogSource | None = None,
     **limits: Any,
 ) -> AsyncIterator[Edge]:
     """Everything but the kernel and the network."""
@@ -299,6 +301,7 @@ async def edge(
         ApiConfig(**limits),
         authorizer=Rules(),
         source=source,
+        log_source=log_source,
         allowed_uid=4242,
     )
     running = asyncio.ensure_future(gate.run())

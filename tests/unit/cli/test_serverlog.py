@@ -79,6 +79,16 @@ def test_a_server_elsewhere_is_asked_for_its_log(
     assert llmos("logs", "--json").error["code"] == "permission_denied"
 
 
+@pytest.mark.parametrize("num_lines", ["1001", "5000"])
+def test_more_than_a_server_gives_is_refused_wherever_it_is(
+    llmos: Run, log: Path, num_lines: str
+) -> None:
+    refused = llmos("logs", "-n", num_lines)
+    assert refused.code == 2
+    assert "1000" in refused.err
+    assert llmos("logs", "-n", "1000").code == 0
+
+
 def test_following_goes_on_through_a_rotation_and_waits_for_whole_lines(log: Path) -> None:
     def rotate() -> None:
         with log.open("a") as file:

@@ -49,6 +49,8 @@ def test_a_matrix_is_drawn_where_there_is_one() -> None:
     assert "&lt;a&gt;" in drawn
     assert drawn.count('class="right"') == 2
     many = {"labels": ["x"] * 50, "confusion": [[0] * 50] * 50}
-    for nothing in ({}, {"labels": ["a"]}, many):
+    flat = {"labels": ["a"], "confusion": [3]}
+    partly = {"labels": ["a", "b"], "confusion": [[1, 2], None]}
+    for nothing in ({}, {"labels": ["a"]}, many, flat, partly):
         assert scores.matrix(scores.read_report(json.dumps(nothing).encode()), "t") == ""
     assert scores.read_report(b"{") == {}

@@ -37,7 +37,7 @@ def _ask(made: Front, path: str, accept: str = "*/*") -> tuple[int, str, bytes]:
 def bare(monkeypatch: pytest.MonkeyPatch) -> Front:
     """Where the toolkit is not installed."""
     monkeypatch.setattr(front, "TOOLKIT", "no_such_toolkit")
-    return Front(_api, SEGMENTS, ConsoleConfig())
+    return Front(_api, SEGMENTS, ConsoleConfig(), 1024)
 
 
 def test_without_the_toolkit_the_first_page_says_how_to_have_it(bare: Front) -> None:
@@ -53,7 +53,7 @@ def test_without_the_toolkit_the_first_page_says_how_to_have_it(bare: Front) -> 
 
 
 def test_a_console_that_is_off_is_not_there() -> None:
-    made = Front(_api, SEGMENTS, ConsoleConfig(enabled=False))
+    made = Front(_api, SEGMENTS, ConsoleConfig(enabled=False), 1024)
     assert _ask(made, "/", HTML)[2] == b"api"
 
 
@@ -91,7 +91,7 @@ def test_who_answers(path: str, accept: str, pages: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr(front, "TOOLKIT", "json")
     monkeypatch.setattr(front, "SITE", f"{__name__}:Site")
     monkeypatch.setitem(globals(), "Site", Site)
-    assert _ask(Front(_api, SEGMENTS, ConsoleConfig()), path, accept)[2] == (
+    assert _ask(Front(_api, SEGMENTS, ConsoleConfig(), 1024), path, accept)[2] == (
         b"page" if pages else b"api"
     )
 

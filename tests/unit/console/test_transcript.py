@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
 from llmos.abi.inference import Usage
-from llmos.console.views.talk import Picture, spoken
+from llmos.api.config import MIB, ApiConfig
+from llmos.console.views.talk import EARLIER_IMAGE, Picture, conversation, spoken
 from llmos.console.views.transcript import (
+    MAX_PACKET_BYTES,
     MAX_TURNS,
     KeptCall,
     Side,
@@ -63,7 +66,7 @@ def test_the_oldest_goes_first() -> None:
     text = pack(Transcript(ME, [Side("pilot", turns)]), 1000)
     found = unpack(text, ME, 1000)
     assert found is not None
-    assert [turn.words for turn in found.sides[0].turns] == [str(n) for n in range(41, 50)]
+    assert [turn.words for turn in found.sides[0].turns] == [str(n) for n in range(42, 50)]
     many = Transcript(ME, [Side("pilot", [_turn("x", "")] * (MAX_TURNS + 50))])
     found = unpack(pack(many, 100_000), ME, 100_000)
     assert found is not None
@@ -76,6 +79,42 @@ def test_a_browser_that_kept_more_than_it_may_is_cut_as_well() -> None:
     found = unpack(text, ME, 100)
     assert found is not None
     assert [turn.words for turn in found.sides[0].turns] == ["b"]
+
+
+def _words(text: str, max_chars: int) -> list[list[str]]:
+    found = unpack(text, ME, max_chars)
+    assert found is not None
+    return [[turn.words for turn in side.turns] for side in found.sides]
+
+
+def test_sides_share_what_there_is_by_what_they_have() -> None:
+    long = _turn("long", "x" * 250_000)
+    alone = Transcript(ME, [Side("pilot", [long]), Side("echo", [])])
+    assert _words(pack(alone, 400_000), 400_000) == [["long"], []]
+    beside = Transcript(ME, [Side("pilot", [long]), Side("echo", [_turn("short")])])
+    assert _words(pack(beside, 400_000), 400_000) == [["long"], ["short"]]
+    many = [_turn(str(n), "x" * 81) for n in range(10)]
+    assert {turn.size for turn in many} == {100}
+    both = Transcript(ME, [Side("pilot", many), Side("echo", list(many))])
+    assert _words(pack(both, 600), 600) == [["7", "8", "9"], ["7", "8", "9"]]
+
+
+def test_a_turn_that_is_too_large_takes_no_other_with_it() -> None:
+    turns = [_turn("a"), _turn("b"), _turn("huge", "x" * 5000)]
+    assert _words(pack(Transcript(ME, [Side("pilot", turns)]), 1000), 1000) == [["a", "b"]]
+
+
+@pytest.mark.parametrize("sign", ["x", "你", '"', "\\", "\x01", "🙂"])
+def test_what_is_kept_can_be_sent_back(sign: str) -> None:
+    """As a text in a message of JSON, which escapes what is escaped already."""
+    turns = [_turn(str(n), sign * 20_000) for n in range(45)]
+    text = pack(Transcript(ME, [Side("pilot", turns)]), 900_000)
+    assert len(json.dumps(text, ensure_ascii=False).encode()) <= MAX_PACKET_BYTES
+    kept = _words(text, 900_000)[0]
+    assert kept
+    assert kept == [str(n) for n in range(45 - len(kept), 45)]
+    one_more = pack(Transcript(ME, [Side("pilot", [_turn("x", sign * 900_000)])]), 10_000_000)
+    assert len(json.dumps(one_more, ensure_ascii=False).encode()) <= MAX_PACKET_BYTES
 
 
 @pytest.mark.parametrize(
@@ -111,3 +150,40 @@ def test_an_image_is_a_part_of_the_message() -> None:
     ]
     assert len(spoken("", picture)["content"]) == 1
     assert spoken("look", None) == {"role": "user", "content": "look"}
+
+
+def test_of_the_images_only_the_newest_is_sent() -> None:
+    first, last = Picture(b"first", "image/png"), Picture(b"last", "image/png")
+    answer = {"role": "assistant", "content": "a cat"}
+    history = [
+        spoken("look", first),
+        answer,
+        spoken("", first),
+        answer,
+        spoken("and this?", last),
+        answer,
+        spoken("sure?", None),
+    ]
+    sent = conversation("", history)
+    assert [message["content"] for message in sent] == [
+        f"look\n{EARLIER_IMAGE}",
+        "a cat",
+        EARLIER_IMAGE,
+        "a cat",
+        spoken("and this?", last)["content"],
+        "a cat",
+        "sure?",
+    ]
+    assert history[0] == spoken("look", first)  # what is there is not changed: it may be stopped
+
+
+@pytest.mark.parametrize("max_body_bytes", [1024, 100_000, 8 * MIB, 64 * MIB])
+def test_an_image_that_may_be_given_fits_into_a_body(max_body_bytes: int) -> None:
+    config = ApiConfig(max_body_bytes=max_body_bytes)
+    most = config.max_inline_image_bytes
+    words = "x" * (min(MIB, max_body_bytes // 4) - 240)
+    said = spoken(words, Picture(b"i" * most, "image/jpeg"))
+    body = {"model": "vision", "messages": conversation("be kind", [said]), "stream": True}
+    assert len(msgspec.json.encode(body)) <= max_body_bytes
+    assert most <= config.max_media_bytes
+    assert most * 2 > min(max_body_bytes, config.max_media_bytes)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from llmos.errors import ShuttingDown
-from llmos.telemetry.logtail import RedactedLog
+from llmos.telemetry import logtail
+from llmos.telemetry.logtail import LogTail, RedactedLog
 from llmos.telemetry.redact import Redactor
 
 SECRET = "not-to-be-told"
@@ -38,6 +40,41 @@ def test_nothing_secret_leaves_and_nothing_is_lost_in_a_rotation(tmp_path: Path)
     with pytest.raises(ShuttingDown):
         log.more()
     log.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(0, 0), (1, 1), (29, 29), (30, 30), (50, 30), (60, 30), (1000, 30)]
+)
+def test_the_last_lines_are_all_where_the_log_is_short(
+    tmp_path: Path, asked: int, given: int
+) -> None:
+    path = tmp_path / "llmos.log"
+    path.write_text("".join(_line(str(number)) for number in range(30)))
+    with LogTail(path) as tail:
+        told = [entry["message"] for entry in tail.last(asked)]
+    assert told == [str(number) for number in range(30 - given, 30)]
+
+
+def test_what_is_written_while_a_rotation_is_noticed_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, old = tmp_path / "llmos.log", tmp_path / "llmos.log.1"
+    path.write_text(_line("first"))
+    is_replaced = logtail._is_replaced
+
+    def rotated_now(at: Path, file: IO[bytes]) -> bool:
+        """The server writes once more and rotates: between our end of file and our look."""
+        if not old.exists():
+            with path.open("a") as more:
+                more.write(_line("late"))
+            path.rename(old)
+            path.write_text(_line("after"))
+        return is_replaced(at, file)
+
+    monkeypatch.setattr(logtail, "_is_replaced", rotated_now)
+    with LogTail(path) as tail:
+        tail.last(1)
+        assert [entry["message"] for entry in tail.more()] == ["late", "after"]
 
 
 def test_no_log_is_an_error_at_once(tmp_path: Path) -> None:

@@ -63,6 +63,25 @@ def test_json_is_judged_by_its_names() -> None:
     assert made["model"] == "pilot:1"
 
 
+def test_an_object_under_such_a_name_goes_as_a_whole() -> None:
+    told = {
+        "input": {"language": PLANTED, "deep": {"more": [PLANTED]}},
+        "password": {"value": PLANTED},
+        "inner": [{"messages": {"0": PLANTED}}, {"hf_token": {"of": {"whom": PLANTED}}}],
+        "Content": {"parts": (PLANTED,)},
+        "data": {},
+        "usage": {"tokens": 9, "prompt": {}},
+    }
+    assert Redactor([]).value(told) == {
+        "input": REDACTED,
+        "password": REDACTED,
+        "inner": [{"messages": REDACTED}, {"hf_token": REDACTED}],
+        "Content": REDACTED,
+        "data": {},
+        "usage": {"tokens": 9, "prompt": {}},
+    }
+
+
 def test_what_finds_a_fault_stays() -> None:
     line = (
         "worker lost: the worker died (signal 9) request_id=req_019f model=pilot:1 "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 
-from llmos.abi.logs import Entry, LogCursor
+from llmos.abi.logs import MAX_LINES, Entry, LogCursor
 from llmos.abi.principal import Action, Resource
 from llmos.api.call import Call, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
@@ -15,7 +15,6 @@ from llmos.errors import NotFound, QuotaExceeded, StorageError
 
 QUERY = ("lines", "follow")
 DEFAULT_LINES = 50
-MAX_LINES = 1000
 _FOLLOWED = "logs"
 """Under which name followers are counted."""
 
@@ -23,7 +22,7 @@ _FOLLOWED = "logs"
 async def show_logs(call: Call) -> None:
     """Its last lines, or with `follow` these and each that comes. It does not pass the gate, which
     keeps no log."""
-    call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
+    _check(call)
     query = Query(call.scope["query_string"], QUERY)
     num_lines = query.count("lines", DEFAULT_LINES, MAX_LINES, 0)
     if call.edge.logs is None:
@@ -46,14 +45,20 @@ async def show_logs(call: Call) -> None:
             followers[_FOLLOWED] -= 1
 
 
+def _check(call: Call) -> None:
+    """Raises PermissionDenied."""
+    call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
+
+
 async def _follow(call: Call, cursor: LogCursor, num_lines: int) -> None:
-    """Until the client leaves, or the server stops."""
+    """Until the client leaves, the server stops, or the key is no longer good for it, which is
+    looked up as often as a silent stream is kept alive."""
     left = asyncio.Event()
     config = call.edge.config
     with watching(call, left.set):
         found = await asyncio.to_thread(cursor.last, num_lines)
         await call.start_sse(error_prefix=b"event: error\ndata: ")
-        silent_s = 0.0
+        silent_s = trusted_s = 0.0
         while not left.is_set():
             if found or silent_s >= config.keepalive_comment_s:
                 await call.write(b"".join(map(_frame, found)) or KEEP_ALIVE)
@@ -62,6 +67,11 @@ async def _follow(call: Call, cursor: LogCursor, num_lines: int) -> None:
                 await asyncio.wait_for(left.wait(), config.log_interval_s)
             except TimeoutError:
                 silent_s += config.log_interval_s
+                trusted_s += config.log_interval_s
+                if trusted_s >= config.keepalive_comment_s:
+                    call.authenticate()
+                    _check(call)
+                    trusted_s = 0.0
                 found = await asyncio.to_thread(cursor.more)
 
 
@@ -69,4 +79,12 @@ def _frame(entry: Entry) -> bytes:
     return b"data: %s\n\n" % encode_json(entry)
 
 
-ROUTES = [RouteSpec("GET", "/os/v1/logs", show_logs, "The server's own log: `llmos logs`.")]
+ROUTES = [
+    RouteSpec(
+        "GET",
+        "/os/v1/logs",
+        show_logs,
+        "The server's own log; with `follow`, as server-sent events: `llmos logs`.",
+        query=QUERY,
+    )
+]

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from llmos.console.page import Visit
 from llmos.console.pages._bubble import Bubble, facts
-from llmos.console.views.talk import Picture, Speaker, conversation, spoken
+from llmos.console.views.talk import Picture, Speaker, conversation, spoken, with_newest_image
 from llmos.console.views.transcript import Side, Turn
 from llmos.console.widgets import Tag, label
 from llmos.errors import LLMOSError
@@ -129,6 +129,7 @@ class Voice:
         finally:
             if bubble.answer.text or bubble.answer.calls:
                 self._history.append(bubble.answer.message())
+                self._history[:] = with_newest_image(self._history)
             else:
                 self._history.pop()  # it was not answered: no part of the conversation
         bubble.finish()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import Any
 
 from nicegui import events, ui
+from nicegui.awaitable_response import AwaitableResponse
 from nicegui.elements.mixins.value_element import ValueElement
 
 from llmos.abi.principal import ServiceClass
 from llmos.console.frame import fail
 from llmos.console.page import Page, Visit
 from llmos.console.pages._voice import Voice
+from llmos.console.views.tab import Tab
 from llmos.console.views.talk import Picture, Speaker, sampling, speakers
-from llmos.console.views.transcript import STORED_AS, Transcript, owner_of, pack, unpack
+from llmos.console.views.transcript import owner_of
 from llmos.console.widgets import Tag, icon_button, label
 from llmos.errors import LLMOSError
+from llmos.sdk.draw import amounts
 
 NUMBERS: tuple[tuple[str, float | None, float | None, float], ...] = (
     ("temperature", 0, 2, 0.1),
@@ -27,7 +29,6 @@ NUMBERS: tuple[tuple[str, float | None, float | None, float], ...] = (
 )
 """Parameters that are numbers: name, least, most, step."""
 SUGGESTIONS = ("chat.suggest.1", "chat.suggest.2", "chat.suggest.3")
-MAX_IMAGE_BYTES = 8 * 1024 * 1024
 
 
 class Chat:
@@ -54,7 +55,8 @@ class Chat:
                 self._parameters()
         self._greet()
         ui.context.client.on_delete(self._stop)
-        self._owner = owner_of(visit.session.key)
+        owner = owner_of(visit.session.key)
+        self._tab = Tab(_run, owner, visit.config.max_transcript_chars)
         if visit.config.max_transcript_chars:
             ui.timer(0, self._restore, once=True)
 
@@ -86,7 +88,10 @@ class Chat:
             self._preview.set_visibility(False)
             with Tag("div", classes="write"):
                 self._upload = ui.upload(
-                    on_upload=self._add_image, auto_upload=True, max_file_size=MAX_IMAGE_BYTES
+                    on_upload=self._add_image,
+                    on_rejected=self._refuse_image,
+                    auto_upload=True,
+                    max_file_size=self._visit.max_image_bytes,
                 ).classes("hidden-upload")
                 label(self._upload, accept="image/*", aria_hidden="true")
                 self._attach = icon_button(
@@ -150,11 +155,7 @@ class Chat:
 
     async def _restore(self) -> None:
         """Go on where this tab was."""
-        try:
-            text = await ui.run_javascript(f"return sessionStorage.getItem('{STORED_AS}')")
-        except TimeoutError:  # the page is gone again
-            return
-        kept = unpack(text, self._owner, self._visit.config.max_transcript_chars)
+        kept = await self._tab.read()
         if kept is None or any(voice.kept().turns for voice in self._voices()):
             return
         for voice, side in zip(self._voices(), kept.sides, strict=False):
@@ -163,15 +164,9 @@ class Chat:
             self._toggle()
 
     def _keep(self) -> None:
-        """The tab keeps what was said; a browser that lets nobody keep anything is no reason to
-        fail."""
-        if self._visit.config.max_transcript_chars:
-            sides = [voice.kept() for voice in self._voices()]
-            kept = Transcript(self._owner, sides, self._second.is_open)
-            text = json.dumps(pack(kept, self._visit.config.max_transcript_chars))
-            ui.run_javascript(
-                f"try {{ sessionStorage.setItem('{STORED_AS}', {text}) }} catch (error) {{}}"
-            )
+        """The tab keeps what was said."""
+        sides = [voice.kept() for voice in self._voices()]
+        self._tab.write(sides, compared=self._second.is_open)
 
     def _toggle(self) -> None:
         shown = not self._second.is_open
@@ -185,6 +180,7 @@ class Chat:
     def _renew(self) -> None:
         for voice in self._voices():
             voice.forget()
+        self._tab.renew()
         self._keep()
         self._words.run_method("focus")
 
@@ -204,6 +200,11 @@ class Chat:
             icon_button("close", self._visit.texts("chat.image_drop"), self._drop_image)
         self._preview.set_visibility(True)
 
+    def _refuse_image(self) -> None:
+        most = amounts.size(self._visit.max_image_bytes)
+        told = self._visit.texts("chat.image_too_large", size=most)
+        ui.notify(told, type="warning", position="top")
+
     def _drop_image(self) -> None:
         self._picture = None
         self._preview.set_visibility(False)
@@ -213,6 +214,7 @@ class Chat:
         await self._send()
 
     async def _send(self) -> None:
+        await self._tab.asked()  # else what is restored would come after it, or not at all
         words, picture = (self._words.value or "").strip(), self._picture
         if self._halt.visible or not (words or picture):
             return
@@ -248,6 +250,10 @@ class Chat:
     def _busy(self, busy: bool) -> None:
         self._go.set_visibility(not busy)
         self._halt.set_visibility(busy)
+
+
+def _run(script: str, timeout_s: float) -> AwaitableResponse:
+    return ui.run_javascript(script, timeout=timeout_s)
 
 
 async def build(visit: Visit) -> None:

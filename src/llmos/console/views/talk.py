@@ -14,6 +14,9 @@ from llmos.abi.registry import ModelVersion
 from llmos.errors import InvalidRequest
 from llmos.sdk.draw.found import label_bars, labels_of
 
+EARLIER_IMAGE = "(an image that is no longer shown)"
+"""What a model reads in place of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
@@ -106,9 +109,28 @@ def sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def conversation(system: str, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a request."""
+    """The messages of a request, of whose images only the newest is sent."""
     head = [{"role": "system", "content": system.strip()}] if system.strip() else []
-    return [*head, *history]
+    return [*head, *with_newest_image(history)]
+
+
+def with_newest_image(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of earlier images only that there was one stays: each would be sent with every message."""
+    kept: list[dict[str, Any]] = []
+    has_image = False
+    for message in reversed(history):
+        parts = message["content"]
+        if isinstance(parts, list):
+            kept.append(_imageless(message) if has_image else message)
+            has_image = True
+        else:
+            kept.append(message)
+    return kept[::-1]
+
+
+def _imageless(message: dict[str, Any]) -> dict[str, Any]:
+    words = [part["text"] for part in message["content"] if part["type"] == "text"]
+    return {**message, "content": "\n".join([*words, EARLIER_IMAGE])}
 
 
 def finding(output: Any) -> str:

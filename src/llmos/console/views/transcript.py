@@ -15,6 +15,8 @@ from llmos.sdk.answer import Answer
 
 STORED_AS = "llmos_chat"
 MAX_TURNS = 200
+MAX_PACKET_BYTES = 900_000
+"""What a browser sends at once: a message of engine.io may have 1,000,000 characters."""
 
 
 class KeptCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,9 +66,10 @@ class Turn(msgspec.Struct, omit_defaults=True):
 
     @property
     def size(self) -> int:
-        """Characters, about."""
-        arguments = sum(len(call.arguments) + len(call.name) for call in self.calls)
-        return len(self.words) + len(self.text) + len(self.problem) + arguments
+        """Characters."""
+        called = sum(len(call.id) + len(call.name) + len(call.arguments) for call in self.calls)
+        said = len(self.words) + len(self.text) + len(self.problem)
+        return said + called + len(self.model) + len(self.facts) + len(self.request_id)
 
 
 class Side(msgspec.Struct):
@@ -90,21 +93,41 @@ def owner_of(key: str) -> str:
 
 
 def newest(turns: list[Turn], max_chars: int) -> list[Turn]:
-    """The last ones that fit, in their order."""
+    """The last ones that fit, in their order; one that alone is too large is left out."""
     kept: list[Turn] = []
+    room = max_chars
     for turn in reversed(turns[-MAX_TURNS:]):
-        max_chars -= turn.size
-        if max_chars < 0:
+        if turn.size > max_chars:
+            continue
+        room -= turn.size
+        if room < 0:
             break
         kept.append(turn)
     return kept[::-1]
 
 
+def shared(sides: list[Side], max_chars: int) -> list[Side]:
+    """Each with the turns that fit into its part: what one side does not need the other may use."""
+    needs = [sum(turn.size for turn in side.turns[-MAX_TURNS:]) for side in sides]
+    parts = [0] * len(sides)
+    order = sorted(range(len(sides)), key=needs.__getitem__)
+    for num_left, place in zip(range(len(sides), 0, -1), order, strict=False):
+        parts[place] = min(needs[place], max_chars // num_left)
+        max_chars -= parts[place]
+    return [
+        Side(side.model, newest(side.turns, part)) for side, part in zip(sides, parts, strict=True)
+    ]
+
+
 def pack(transcript: Transcript, max_chars: int) -> str:
-    """For the browser: the oldest turns go where there are too many."""
-    share = max_chars // max(1, len(transcript.sides))
-    sides = [Side(side.model, newest(side.turns, share)) for side in transcript.sides]
-    return msgspec.json.encode(msgspec.structs.replace(transcript, sides=sides)).decode()
+    """For the browser, which can send it back: the oldest turns go where there are too many."""
+    while True:
+        sides = shared(transcript.sides, max_chars)
+        text = msgspec.json.encode(msgspec.structs.replace(transcript, sides=sides)).decode()
+        size_bytes = len(msgspec.json.encode(text))  # as it is sent: a text, escaped once more
+        if size_bytes <= MAX_PACKET_BYTES or not max_chars:
+            return text
+        max_chars = max_chars * 9 * MAX_PACKET_BYTES // (10 * size_bytes)
 
 
 def unpack(text: object, owner: str, max_chars: int) -> Transcript | None:
@@ -117,6 +140,5 @@ def unpack(text: object, owner: str, max_chars: int) -> Transcript | None:
         return None
     if found.owner != owner or not 1 <= len(found.sides) <= 2:
         return None
-    share = max_chars // len(found.sides)
-    found.sides = [Side(side.model, newest(side.turns, share)) for side in found.sides]
+    found.sides = shared(found.sides, max_chars)
     return found

@@ -12,6 +12,10 @@ Point = tuple[float, float]
 NUM_COLORS = 6
 WIDTH, HEIGHT = 640, 200
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 24
+LEAST_SPAN, MOST = 1e-300, 1e300
+"""What lies nearer or farther than these is drawn as if it lay there: their parts are numbers."""
+LEAST_SHARE = 1e-12
+"""Of its size: what changes by less is drawn as a level line, for it would be rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Line:
 
 def nice_step(span: float, num: int = 4) -> float:
     """A round number that divides `span` in about `num` parts."""
-    if span <= 0 or not math.isfinite(span):
+    if span < LEAST_SPAN or not math.isfinite(span):
         return 1.0
     rough = span / num
     power = 10 ** math.floor(math.log10(rough))
@@ -48,12 +52,19 @@ class _Frame:
         return x, HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
+def _near(point: Point) -> Point:
+    """The point, or where it leaves what can be drawn."""
+    x, y = (max(-MOST, min(MOST, value)) for value in point)
+    return x, y
+
+
 def _frame(points: Sequence[Point], from_zero: bool) -> _Frame:
     """Around all points, with round numbers on the axis of y."""
     least, most = min(p[1] for p in points), max(p[1] for p in points)
     if from_zero:
         least, most = min(0.0, least), max(0.0, most)
-    step = nice_step(most - least or abs(most) or 1.0)
+    size, span = max(abs(least), abs(most)), most - least
+    step = nice_step(span if span > LEAST_SHARE * size else size)
     low, high = math.floor(least / step), math.ceil(most / step)
     x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
     return _Frame(x0, x1, low * step, max(high, low + 1) * step, step)
@@ -69,7 +80,7 @@ def line_chart(
     filled: bool = False,
 ) -> str:
     """An SVG with axes. Points that are no numbers are left out."""
-    kept = [[p for p in line.points if math.isfinite(p[0] + p[1])] for line in lines]
+    kept = [[_near(p) for p in line.points if all(map(math.isfinite, p))] for line in lines]
     points = [point for one in kept for point in one]
     parts: list[str] = []
     if points:

@@ -64,6 +64,8 @@ def matrix(report: Mapping[str, Any], title: str) -> str:
     labels, counts = report.get("labels"), report.get("confusion")
     if not isinstance(labels, list) or not isinstance(counts, list):
         return ""
+    if not all(isinstance(line, list) for line in counts):  # without one the others would shift
+        return ""
     if not 0 < len(labels) <= MAX_CLASSES or len(counts) < len(labels):
         return ""
     most = max((_count(n) for line in counts for n in line), default=0) or 1
