@@ -27,6 +27,7 @@ def test_planted_mutants_are_caught(plant: object) -> None:
     assert judge(plant.mutant()).caught  # type: ignore[attr-defined]
 
 
+@pytest.mark.deep
 def test_a_mutant_that_changes_nothing_would_survive() -> None:
     """Else everything would be caught, by something else."""
     source = read("policies.fifo") + "\nunused = 1\n"

@@ -31,12 +31,14 @@ def test_a_disk_that_fails_for_a_while(tmp_path: Path) -> None:
     check(faulting.storm(cell, kinds, length_s=1.0), kinds, cell)
 
 
+@pytest.mark.deep
 def test_no_file_can_be_opened_for_a_while(tmp_path: Path) -> None:
     cell = ServerCell(tmp_path / "cell", 2)
     check(faulting.storm(cell, ("EMFILE",), length_s=1.0), ("EMFILE",), cell)
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_a_clock_that_jumps_an_hour(tmp_path: Path) -> None:
     cell = ServerCell(tmp_path / "cell", 3)
     made = faulting.jump(cell, length_s=0.7)

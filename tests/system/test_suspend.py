@@ -283,7 +283,7 @@ def read(
     return ids, event_id, False
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", [pytest.param("stopped", marks=pytest.mark.deep), "killed"])
 def test_a_restart_of_the_server_changes_no_token(own_server: Server, slow: Path, how: str) -> None:
     server, wish = own_server.start(), stream_of(body(resume_s=60))
     server.cli("pull", f"file:{slow}", "--name", "s")

@@ -111,6 +111,7 @@ def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return ended
 
 
+@pytest.mark.deep  # what always runs: tests/contract/train/test_exact.py, and its worker killed
 def test_put_off_again_and_again_it_comes_to_the_same_weights(
     jobs: Jobs, whole: dict[str, Any], tmp_path: Path
 ) -> None:

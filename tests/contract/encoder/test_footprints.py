@@ -52,9 +52,12 @@ CASES: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
     "captions": (None, "image-to-text", 64, {"max_new_tokens": 20}),
     "voice": (None, "text-to-speech", [TEXT[:400]] * 2, {"speed": 0.5}),
 }
+DEEP = {"beams", "voice"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.deep] if c in DEEP else []) for c in CASES]
+)
 def test_an_estimate_covers_what_a_process_holds(case: str, tmp_path: Path) -> None:
     make, kind, items, params = CASES[case]
     folder = tmp_path / "model"
