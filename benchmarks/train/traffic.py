@@ -26,6 +26,8 @@ BODY = {
     "messages": [{"role": "user", "content": "Say in a few words what you do."}],
     "stream": True,
     "max_tokens": 16,
+    "temperature": 0,
+    "ignore_eos": True,
 }
 CONTENT = re.compile(r'"content": ?"[^"]')
 PAUSE_S = 0.1
