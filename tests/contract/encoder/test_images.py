@@ -17,7 +17,7 @@ from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.driver import EncoderDriver
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.prepare import EncoderPreparer
-from llmos.drivers.encoder.spill import read_row
+from llmos.drivers.floats import read_floats
 from tests.unit.drivers.encoder.folders import load, outputs, prepared, work_item
 from tests.unit.drivers.encoder.media import blob, png, save_random, write_json
 from tests.unit.drivers.tiny import drive
@@ -217,7 +217,8 @@ def test_pixels_pass_beside_the_messages(yolos: Path, tmp_path: Path) -> None:
     assert made.spill == str(spill)
     assert spill.stat().st_size == 2 * 4 * 3 * 48 * 64
     rows = [one.rows[0] for one in payload.decode(made.payload).items]
-    assert np.array_equal(read_row(made.spill, rows[0]), read_row(made.spill, rows[1]))
+    one, other = (read_floats(made.spill, row.shape, row.start) for row in rows)
+    assert np.array_equal(one, other)
     assert made.num_tokens == 2 * (48 * 64 // 256)
     driver = load(yolos)
     driver.submit(work_item("req_1", "object-detection", made))

@@ -17,9 +17,9 @@ import torch
 from llmos.drivers.encoder.kinds import Head
 from llmos.drivers.encoder.limits import LIMITS, EncoderLimits
 from llmos.drivers.encoder.load import Loaded
-from llmos.drivers.encoder.spill import read_row
 from llmos.drivers.encoder.voice import speak
 from llmos.drivers.encoder.work import Work
+from llmos.drivers.floats import read_floats
 from llmos.drivers.native.failures import mapped
 
 _ALONE = msgspec.structs.replace(LIMITS, batch_rows=1)
@@ -158,7 +158,9 @@ class Computer:
 
     def _spilled(self, batch: Sequence[Work]) -> torch.Tensor:
         """What the preparer put into files: rows of one shape."""
-        rows = [read_row(work.request.item.spill, work.row) for work in batch]
+        rows = [
+            read_floats(work.request.item.spill, work.row.shape, work.row.start) for work in batch
+        ]
         return self._tensor(np.stack(rows)).to(self._loaded.dtype)
 
     def pool(self, batch: Sequence[Work]) -> list[Any]:

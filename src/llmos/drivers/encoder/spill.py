@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from llmos.drivers.encoder.limits import LIMITS
-from llmos.drivers.encoder.payload import Row
-from llmos.errors import EngineFailed, PayloadTooLarge, StorageError
+from llmos.drivers.floats import DTYPE, SIZE_BYTES
+from llmos.errors import PayloadTooLarge, StorageError
 
 
 class Spill:
@@ -38,26 +38,14 @@ class Spill:
     def add(self, array: Any) -> int:
         """Where it begins, in floats. Raises StorageError, PayloadTooLarge."""
         start = self._num_floats
-        self._is_full = self._is_full or 4 * (start + array.size) > LIMITS.spill_bytes
+        self._is_full = self._is_full or SIZE_BYTES * (start + array.size) > LIMITS.spill_bytes
         self.check()
         try:
             if self._file is None:
                 self._file = Path(self._wanted).open("xb")  # noqa: SIM115 - closed by __exit__
                 self.path = self._wanted
-            self._file.write(np.ascontiguousarray(array, dtype="<f4").tobytes())
+            self._file.write(np.ascontiguousarray(array, dtype=DTYPE).tobytes())
         except OSError as error:
             raise StorageError(f"what was prepared cannot be written: {error.strerror}") from error
         self._num_floats += array.size
         return start
-
-
-def read_row(path: str, row: Row) -> Any:
-    """The array of one row. Raises EngineFailed."""
-    count = int(np.prod(row.shape))
-    try:
-        found = np.fromfile(path, dtype="<f4", count=count, offset=4 * row.start)
-    except OSError as error:
-        raise EngineFailed(f"what was prepared is gone: {error.strerror}") from error
-    if found.size != count:
-        raise EngineFailed("what was prepared is not whole")
-    return found.reshape(row.shape)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from llmos.abi.inference import WorkItem
+from llmos.drivers.floats import read_floats
 from llmos.drivers.native import turns
 from llmos.drivers.native.batch import Seen
 from llmos.drivers.native.failures import mapped
@@ -110,8 +110,8 @@ class Eyes:
 
     def _start(self, picture: Picture, spill: str) -> Turns[torch.Tensor]:
         def work() -> torch.Tensor:
-            num_tokens = picture.end - picture.begin
-            return self._look(_read(picture, spill), num_tokens, picture.grid)
+            pixels = read_floats(spill, picture.shape, picture.start)
+            return self._look(pixels, picture.end - picture.begin, picture.grid)
 
         begun = Turns(work)
         self._last = weakref.ref(begun)
@@ -155,14 +155,3 @@ class Eyes:
 
 def _pause(*_: object) -> None:
     turns.pause()
-
-
-def _read(picture: Picture, spill: str) -> Any:
-    count = int(np.prod(picture.shape))
-    try:
-        found = np.fromfile(spill, dtype="<f4", count=count, offset=4 * picture.start)
-    except OSError as error:
-        raise EngineFailed(f"what was prepared is gone: {error.strerror}") from error
-    if found.size != count:
-        raise EngineFailed("what was prepared is not whole")
-    return found.reshape(picture.shape)
