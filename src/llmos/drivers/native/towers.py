@@ -21,6 +21,9 @@ from llmos.weights.seeing import SEEING, Family
 DEEP = "llmos_deep"
 """Of a forward: what early layers add, as `deep_of` makes it."""
 
+_DEEP = "deepstack_features"
+"""The same, as what looking gives has it."""
+
 _TOWERS = {Family.FIXED: "vision_tower", Family.TILED: "visual", Family.SPLIT: "vision_model"}
 
 
@@ -30,7 +33,7 @@ class Vision:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._family = SEEING[model.config.architectures[0]]
-        if self._family is Family.TILED:
+        if getattr(model.config.vision_config, "deepstack_visual_indexes", None):
             model.model.language_model.register_forward_pre_hook(_go_deep, with_kwargs=True)
 
     def blocks(self) -> Iterator[torch.nn.Module]:
@@ -51,9 +54,6 @@ class Vision:
             out = see(pixels[None], return_dict=True)
         (seen_NH,) = out.pooler_output
         return torch.stack([seen_NH, *(deep_NH for (deep_NH,) in getattr(out, _DEEP, ()))])
-
-
-_DEEP = "deepstack_features"
 
 
 def deep_of(where: list[tuple[int, int]], seen: list[torch.Tensor], num_tokens: int) -> Any:

@@ -60,7 +60,7 @@ Read = Callable[[Any], list[str | Pixels]]
 """An image in its parts, and words between them. Raises InvalidRequest, PayloadTooLarge."""
 
 
-class _Shown(NamedTuple):
+class _Placed(NamedTuple):
     """One image: the tokens that stand in the place of its one, and where in them, and in the
     spilled file, its parts are."""
 
@@ -108,10 +108,12 @@ class SightPreparer(TextPreparer):
         with Spill(item.spill) as spill:
             asked = Asked([], None, prompt.blobs, 0, "")
             room = _Room(item.context_length, len(ids) - len(parts))
-            images = [self._shown(part, asked, spill, room) for part in parts]
+            images = [self._place(part, asked, spill, room) for part in parts]
             tokens, pictures = _expanded(ids, self._token, images)
             if max(tokens) >= item.vocab_size:
-                raise ModelRejected("tokenizer.json: words around an image are no tokens of its")
+                raise ModelRejected(
+                    "tokenizer.json: words around images are no tokens of the model"
+                )
             return msgspec.structs.replace(
                 prepared,
                 tokens=tokens.tobytes(),
@@ -120,7 +122,7 @@ class SightPreparer(TextPreparer):
                 spill=spill.path,
             )
 
-    def _shown(self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room) -> _Shown:
+    def _place(self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room) -> _Placed:
         """Its pixels go into the file. What is wrong with it names it."""
         try:
             data = read_blob(asked.blobs[part["blob"]], LIMITS.image_bytes)
@@ -189,7 +191,7 @@ def _images(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield part
 
 
-def _spilled(ids: list[int], token: int, seen: list[Pixels], spill: Spill) -> _Shown:
+def _spilled(ids: list[int], token: int, seen: list[Pixels], spill: Spill) -> _Placed:
     """The token of each part as often as it has tokens, and where that is. Raises ModelRejected,
     StorageError, PayloadTooLarge."""
     if ids.count(token) != len(seen):
@@ -204,11 +206,11 @@ def _spilled(ids: list[int], token: int, seen: list[Pixels], spill: Spill) -> _S
         tokens.extend([token] * pixels.num_tokens)
         start, shape = spill.add(pixels.values), list(pixels.values.shape)
         pictures.append(Picture(begin, len(tokens), start, shape, pixels.grid))
-    return _Shown(tokens, pictures)
+    return _Placed(tokens, pictures)
 
 
 def _expanded(
-    ids: array[int], token: int, images: list[_Shown]
+    ids: array[int], token: int, images: list[_Placed]
 ) -> tuple[array[int], list[Picture]]:
     """A prompt with all that stands for its images."""
     made, pictures = array("i"), []
