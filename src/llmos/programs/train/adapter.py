@@ -146,13 +146,13 @@ def _tensors(inner: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:
     for name, tensor in [*inner.named_parameters(remove_duplicate=False), *inner.named_buffers()]:
         if name not in kept or _ADDED.search(name):
             continue
-        within = next((path for path in bottlenecks if name.startswith(path)), None)
+        path, within = name, next((one for one in bottlenecks if name.startswith(one)), None)
         if within is not None:
             if not name.startswith(f"{within}layer."):
                 continue
-            name = within + name.removeprefix(f"{within}layer.")
+            path = within + name.removeprefix(f"{within}layer.")
         names, _ = found.setdefault(id(tensor), ([], tensor))
-        names.append(name.replace(".base_layer.", "."))
+        names.append(path.replace(".base_layer.", "."))
     yield from found.values()
 
 
