@@ -58,7 +58,8 @@ class Placed(NamedTuple):
         """For its version."""
         assert facts.adapter is not None
         version = self.base.version
-        own_bytes = sum(files[name].size_bytes for name in self.own)
+        theirs = {blob.digest for blob in self.base.files.values()}
+        own_bytes = sum(blob.size_bytes for blob in files.values() if blob.digest not in theirs)
         found = facts.adapter
         return AdapterOf(found.method, found.form, version.ref, version.digest, own_bytes)
 
