@@ -26,6 +26,7 @@ def pull(
     name: Annotated[
         str | None, typer.Option(help="Its name here; by default the source's own.")
     ] = None,
+    *,
     driver: Annotated[
         str | None, typer.Option(help="Who is to serve it; by default the best that reads it.")
     ] = None,
@@ -35,7 +36,9 @@ def pull(
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Of an adapter that PEFT made: the model here it is of."),
+        typer.Option(
+            metavar="MODEL", help="Of an adapter that PEFT made: the model here it is of."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -176,7 +179,17 @@ def ls(json: Json = False) -> None:
         )
         for m in models
     ]
-    headers = ("MODEL", "ALIASES", "PARAMETERS", "SIZE", "CONTEXT", "DTYPE", "DRIVER", "ADAPTER", "AGE")
+    headers = (
+        "MODEL",
+        "ALIASES",
+        "PARAMETERS",
+        "SIZE",
+        "CONTEXT",
+        "DTYPE",
+        "DRIVER",
+        "ADAPTER",
+        "AGE",
+    )
     emit_table(headers, rows, "no models yet; bring one in with `llmos pull`")
 
 
@@ -207,7 +220,9 @@ def show(ref: Ref, json: Json = False) -> None:
             text = _utc(value)
         elif name == "adapter" and model.adapter is not None:
             of = model.adapter
-            text = f"{of.method} over {of.base} ({of.base_digest}), {size(of.size_bytes)} of its own"
+            text = (
+                f"{of.method} over {of.base} ({of.base_digest}), {size(of.size_bytes)} of its own"
+            )
         elif name == "adapter":
             continue
         elif isinstance(value, list):

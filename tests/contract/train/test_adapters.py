@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from llmos.abi.registry import AdapterForm
-from llmos.errors import InvalidRequest
 from llmos.weights import inspect
 from tests.contract.train.context import run
 from tests.contract.train.data import TINY, recipe, sentences, sentiment

@@ -80,7 +80,12 @@ def test_one_of_peft_alone_wants_to_be_told_its_base(world: MakeWorld, tmp_path:
             version = await pull(w, bare, base="tiny")
             assert version.adapter is not None
             assert version.adapter.base == "tiny:1"
-            assert _names(version) == {"adapter", "config.json", "model.safetensors", "tokenizer.json"}
+            assert _names(version) == {
+                "adapter",
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+            }
             # what is here can be taken out and in again, with its base's weights or without
             copy = tmp_path / "copy"
             shutil.copytree(version.folder, copy)
