@@ -111,7 +111,8 @@ class EagerRunner:
     def seat(self, request: Request, slot: int) -> bool:
         if request.parked is not None:
             assert isinstance(request.parked, ParkedKV)
-            self.batch.kv.restore(slot, request.parked)
+            with mapped():
+                self.batch.kv.restore(slot, request.parked)
             request.parked = None
         if request.num_cached == 0:
             request.num_cached = self._virtual.begin(self.batch.kv, slot)

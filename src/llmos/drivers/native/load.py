@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from llmos.drivers.native import attention
+from llmos.drivers.native import attention, pages
 from llmos.drivers.native.architectures import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
@@ -93,9 +93,10 @@ def load_model(
     chosen_dtype = choose_dtype(dtype, config, folder, chosen_device)
 
     def read() -> torch.nn.Module:
-        model = _read_model(folder, config, chosen_dtype, chosen_device)
-        adapt(model)
-        return model
+        with pages.apart():
+            model = _read_model(folder, config, chosen_dtype, chosen_device)
+            adapt(model)
+            return model
 
     model = read()
     context_length = bound_context(text_of(config), context_length)
