@@ -206,10 +206,26 @@ def _with_adapter(facts: ModelFacts, found: DriverChoice) -> DriverChoice:
     if adapter.form not in DRIVERS[found.driver].adapters:
         able = [name for name, spec in DRIVERS.items() if adapter.form in spec.adapters]
         raise ModelRejected(
-            f"the {found.driver} driver takes no {adapter.method} adapters; {' and '.join(able)} do"
+            f"the {found.driver} driver takes no {adapter.method} adapters; those that do: "
+            f"{', '.join(able)}"
         )
+    if adapter.num_tokens and (what := _refuse_tokens(facts, found)):
+        raise ModelRejected(f"no {adapter.method} adapters: {what}")
     reason = f"{found.reason}; {adapter.method} adapter, {_HOW[adapter.form]}"
     return msgspec.structs.replace(found, reason=reason)
+
+
+_READING = (Head.SEQUENCE, Head.TOKEN, Head.SPAN, Head.MASK, Head.POOL, Head.DECODER)
+
+
+def _refuse_tokens(facts: ModelFacts, found: DriverChoice) -> str | None:
+    """Why no virtual tokens can stand before what a model reads; None: they can."""
+    if facts.architecture in SEEING:
+        return f"places of images in {facts.architecture} do not follow virtual tokens"
+    purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+    if found.driver == "encoder" and purpose is not None and purpose.head not in _READING:
+        return f"{facts.architecture} reads no text"
+    return None
 
 
 _HOW = {

@@ -83,7 +83,7 @@ def _refuse_to_quantize(version: ModelVersion, to: str) -> None:
     if version.adapter is not None:
         raise Conflict(
             f"{version.ref} is an adapter of {version.adapter.base}: `llmos load --dtype {to}` "
-            "quantizes it as it loads, `register: merged` makes a whole model of it"
+            "has its weights so in memory"
         )
     if version.dtype in BITS_OF:
         raise Conflict(f"{version.ref} is quantized already ({version.dtype})")

@@ -56,6 +56,7 @@ class NativeDriver:
         drafts=True,
         deterministic=True,
         features=["grammar", "logit_bias", "logprobs", "prompt_logprobs"],
+        adapters=[*AdapterForm],
     )
 
     def __init__(self) -> None:
