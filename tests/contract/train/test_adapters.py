@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llmos.abi.registry import AdapterForm
+from llmos.errors import InvalidRequest
 from llmos.weights import inspect
 from tests.contract.train.context import run
-from tests.contract.train.data import TINY, recipe, sentences, sentiment
+from tests.contract.train.data import TINY, recipe, sentences, sentiment, write_csv
 
 MERGED = ("lora", "dora", "adalora", "ia3", "head")
 
@@ -88,6 +89,22 @@ def test_what_is_merged_as_it_loads_is_what_peft_merges(
     assert inspect(adapted.folder).adapter is None
 
 
+def test_nothing_is_learned_that_could_not_be_kept_apart(tmp_path: Path, base: Path) -> None:
+    files = sentiment(tmp_path / "data")
+    _, small = run(tmp_path / "a", wanted_by("lora", "adapter"), files, {"base": base})
+    assert small.registered is not None
+    folder = over(base, small.registered, tmp_path / "version")
+    with pytest.raises(InvalidRequest, match="is an adapter"):
+        run(tmp_path / "b", wanted_by("lora", "adapter"), files, {"base": folder})
+    renamed = tmp_path / "renamed"
+    shutil.copytree(base, renamed)
+    tensors = load_file(base / "model.safetensors")
+    save_file({f"other.{n}": t for n, t in tensors.items()}, renamed / "model.safetensors")
+    with pytest.raises(InvalidRequest, match="register: merged") as told:
+        run(tmp_path / "c", wanted_by("lora", "adapter"), files, {"base": renamed})
+    assert told.value.param == "recipe.register"
+
+
 class Kept:
     """What a run learned, before it is saved."""
 
@@ -145,3 +162,35 @@ def test_a_classifier_is_served_as_it_was_learned(
         with torch.inference_mode():
             logits = kept.model(**given).logits[0].tolist()
         assert [found["neg"], found["pos"]] == pytest.approx(logits, abs=1e-4)
+
+
+def test_a_translator_reads_virtual_tokens(tmp_path: Path, kept: Kept) -> None:
+    """Those of a model with an encoder: PEFT learns as many again, and does not use them."""
+    from tests.unit.drivers.encoder.folders import infer
+
+    rows = [(word, word.upper()) for word in ("film", "plot", "cast", "music") * 20]
+    files = {"train": write_csv(tmp_path / "train.csv", rows, ("text", "target"))}
+    wanted = {
+        "name": "t",
+        "objective": "seq2seq",
+        "data": {"train": "train.csv"},
+        "model": TINY | {"vocab_size": 400, "max_length": 16},
+        "training": {"steps": 20, "batch_size": 8, "learning_rate": 1e-2, "threads": 1},
+    }
+    _, context = run(tmp_path / "base", wanted, files)
+    assert context.registered is not None
+    more = {"base": "base:1", "method": "prompt", "adapter": {"tokens": 3}}
+    models = {"base": context.registered}
+    _, small = run(tmp_path / "apart", wanted | more, files, models)
+    assert small.registered is not None
+    folder = over(context.registered, small.registered, tmp_path / "version")
+    texts = ["film", "music cast"]
+    outputs = infer(folder, "translation", texts, params={"max_new_tokens": 6, "num_beams": 1})
+    for text, output in zip(texts, outputs, strict=True):
+        assert output.error is None, output
+        given = kept.tokenizer(text, return_tensors="pt")
+        ids = kept.model.generate(**given, max_new_tokens=6, num_beams=1, do_sample=False)[0]
+        assert (
+            output.value["text"].strip()
+            == kept.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        )

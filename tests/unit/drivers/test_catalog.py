@@ -94,7 +94,7 @@ def test_adapters_are_told_of_and_taken_by_those_that_can(adapter: Adapted) -> N
 
 def test_a_driver_that_takes_no_adapters_says_which_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DRIVERS, "native", msgspec.structs.replace(DRIVERS["native"], adapters=[]))
-    with pytest.raises(ModelRejected, match="native driver takes no lora adapters; .*: encoder"):
+    with pytest.raises(ModelRejected, match=r"native driver takes no lora adapters; .*: encoder"):
         choose(msgspec.structs.replace(LLAMA, adapter=MERGED))
 
 
