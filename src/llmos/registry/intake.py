@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import msgspec
+
 from llmos.abi.blob import BlobRef
 from llmos.abi.registry import AdapterOf
 from llmos.abi.remote import REMOTE_FILE, RemoteSpec
@@ -154,6 +156,8 @@ class Intaker:
         self._blobs.keep([blob.digest for blob in placed.shared.values()], hold)
         files = placed.shared | own
         facts = self._inspect_copy(files)
+        licence = facts.license or placed.base.version.license  # what it is made of is no freer
+        facts = msgspec.structs.replace(facts, license=licence)
         choice = self._choose(facts, wishes.driver)
         return Intake(facts, choice, files, adapter=placed.describe(facts, files))
 
