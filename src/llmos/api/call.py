@@ -33,7 +33,8 @@ from llmos.errors import (
     ShuttingDown,
 )
 from llmos.shapes.status import http_error
-from llmos.telemetry.spans import Context, Kind, Span, Value
+from llmos.telemetry.spans import Context
+from llmos.telemetry.traced import AnswerRecord
 from llmos.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -261,23 +262,8 @@ def answering(tracer: Tracer, call: Call, method: str, route: str) -> Iterator[N
         yield
     finally:
         if context is not None and context.is_sampled:
-            attributes: dict[str, Value] = {
-                "http.request.method": method,
-                "http.route": route,
-                "http.response.status_code": call.status,
-                "llmos.request_id": call.request_id,
-            }
-            failed = f"status {call.status}" if call.status >= 500 else ""
-            span = Span(
-                context,
-                f"{method} {route}",
-                begun_ns,
-                time.time_ns(),
-                kind=Kind.SERVER,
-                attributes=attributes,
-                error=failed,
-            )
-            tracer.give(lambda: [span])
+            told = (method, route, call.status, call.request_id, begun_ns, time.time_ns())
+            tracer.give(AnswerRecord(context, *told))
 
 
 def _let_go(error: Exception) -> None:

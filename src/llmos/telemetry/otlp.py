@@ -37,9 +37,6 @@ class TraceFile:
         with self._path.open("ab") as file:
             file.write(line)
 
-    def close(self) -> None:
-        """Nothing is held open."""
-
 
 def request(spans: Sequence[Span], resource: Attributes, version: str) -> dict[str, Any]:
     """All spans of one export, JSON-able."""

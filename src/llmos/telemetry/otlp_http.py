@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmos.errors import ConfigError
 from llmos.telemetry.spans import Attributes, Context, Kind, Span
 
 if TYPE_CHECKING:
@@ -22,16 +21,10 @@ class Collector:
     """`export` raises CollectorRefused; the exporter has tried for `timeout_s` by then."""
 
     def __init__(self, url: str, timeout_s: float, resource: Attributes, version: str) -> None:
-        """Raises ConfigError without the extra."""
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-        except ImportError as error:
-            raise ConfigError(
-                f"telemetry.traces is 'otlp', which needs OpenTelemetry ({error.name} is missing):"
-                " pip install 'llmos[otel]'"
-            ) from error
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
         self._exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s)
         self._resource = Resource(dict(resource))
         self._scope = InstrumentationScope("llmos", version)
@@ -43,10 +36,6 @@ class Collector:
         result = self._exporter.export([self._readable(span) for span in spans])
         if result is not SpanExportResult.SUCCESS:
             raise CollectorRefused("the collector did not take the spans")
-
-    def close(self) -> None:
-        """An export under way gives up waiting."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _readable(self, span: Span) -> ReadableSpan:
         from opentelemetry.sdk.trace import Event, ReadableSpan

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from llmos.telemetry.spans import Context, Span, parent_of
+from llmos.telemetry.spans import Context, parent_of
 
-Batch = Callable[[], Sequence[Span]]
-"""Makes spans when they are wanted: off the path of whoever was traced."""
+if TYPE_CHECKING:
+    from llmos.telemetry.traced import Record
 
 
 class Tracer:
@@ -20,7 +20,7 @@ class Tracer:
     (0 to 1) are. `max_steps`: engine steps shown of one request.
     """
 
-    def __init__(self, give: Callable[[Batch], None], *, ratio: float, max_steps: int) -> None:
+    def __init__(self, give: Callable[[Record], None], *, ratio: float, max_steps: int) -> None:
         self.give = give
         self.max_steps = max_steps
         self._ratio = ratio
