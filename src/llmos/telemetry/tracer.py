@@ -28,8 +28,8 @@ class Tracer:
     def begin(self, trace_parent: str | None) -> Context:
         """A new span's context: a child of `trace_parent`, which is well-formed, or a new root."""
         if trace_parent is not None:
-            parent = parent_of(trace_parent)
-            return Context(parent.trace_id, new_span_id(), parent.span_id, parent.is_sampled)
+            trace_id, span_id, is_sampled = parent_of(trace_parent)
+            return Context(trace_id, new_span_id(), span_id, is_sampled)
         trace_id = f"{random.getrandbits(128) or 1:032x}"
         return Context(trace_id, new_span_id(), is_sampled=random.random() < self._ratio)
 

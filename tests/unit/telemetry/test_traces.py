@@ -62,7 +62,8 @@ def test_a_caller_has_decided_whether_it_is_sampled() -> None:
     root = every.begin(None)
     assert root.is_sampled
     assert root.parent_id == ""
-    assert parent_of(root.header) == root
+    assert parent_of(root.header) == (root.trace_id, root.span_id, True)
+    assert parent_of(root._replace(is_sampled=False).header)[2] is False
     assert child_of(root).parent_id == root.span_id
 
 
