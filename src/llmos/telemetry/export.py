@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """Of records that wait to be exported; of more, the newest are dropped and counted."""
-MAX_EXPORTED = 256
-"""Records that go out together."""
-INTERVAL_S = 0.25
+MAX_EXPORTED = 1024
+"""Records that go out together: each time, everybody waits for the thread to have its turn."""
+INTERVAL_S = 0.5
 
 
 class Outlet(Protocol):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-Value = str | bool | int | float | Sequence[str]
+Value = str | bool | int | float | tuple[str, ...]
 Attributes = Mapping[str, Value]
 
 _SAMPLED = 1

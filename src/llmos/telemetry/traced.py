@@ -159,7 +159,7 @@ class RequestRecord(msgspec.Struct, frozen=True, array_like=True, tag="request")
         if self.error_type:
             made["error.type"] = self.error_type
         else:
-            made["gen_ai.response.finish_reasons"] = [row.outcome]
+            made["gen_ai.response.finish_reasons"] = (row.outcome,)
         return made
 
     def _stages(self) -> Iterator[Span]:

@@ -190,7 +190,7 @@ def test_a_span_has_the_attributes_of_generative_ai_and_no_text() -> None:
     assert root.attributes["gen_ai.usage.input_tokens"] == 6
     assert root.attributes["gen_ai.usage.output_tokens"] == 5
     assert root.attributes["gen_ai.usage.cache_read.input_tokens"] == 4
-    assert root.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert root.attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert root.attributes["gen_ai.request.max_tokens"] == 9
     assert root.attributes["gen_ai.request.seed"] == 3
     assert root.error == ""

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.errors import ConfigError
@@ -33,7 +34,7 @@ RESOURCE = {"service.name": "llmos", "process.pid": 7}
 
 def spans() -> list[Span]:
     root = Context(TRACE, "1" * 16, PARENT)
-    attributes = {"a": "x", "n": 1 << 40, "f": 0.5, "b": True, "l": ["p", "q"]}
+    attributes = {"a": "x", "n": 1 << 40, "f": 0.5, "b": True, "l": ("p", "q")}
     moments = [Moment(1_700_000_000_000_000_005, "llmos.waiting", {"llmos.reason": "你好"})]
     return [
         Span(
@@ -136,7 +137,8 @@ def test_a_file_says_what_opentelemetrys_own_exporter_sends(collector: Received)
     sink.export(spans())
     sent = ExportTraceServiceRequest.FromString(collector.bodies[0])
     ours = ExportTraceServiceRequest()
-    ParseDict(_as_proto_json(request(spans(), RESOURCE, "1.2")), ours)
+    told = json.loads(msgspec.json.encode(request(spans(), RESOURCE, "1.2")))
+    ParseDict(_as_proto_json(told), ours)
     (theirs,), (mine,) = sent.resource_spans, ours.resource_spans
     by_key = {a.key: a.value for a in theirs.resource.attributes}
     for attribute in mine.resource.attributes:
