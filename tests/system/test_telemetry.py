@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -180,6 +183,66 @@ def test_a_collector_that_is_not_there_costs_traces_only(tmp_path: Path) -> None
         assert own.stop() == 0, own.log
     finally:
         own.kill()
+
+
+def test_all_that_was_traced_and_logged_is_there_after_a_stop(tmp_path: Path) -> None:
+    own = Server(
+        tmp_path / "home",
+        *("--preload", "echo", "--set", "telemetry.traces=file"),
+        *("--set", "telemetry.log_requests=true"),
+    ).start()
+    try:
+        with own.client() as client:
+            asked = [client.post("/v1/chat/completions", json=CHAT) for _ in range(20)]
+        assert own.stop() == 0, own.log  # SIGTERM, before either is due
+    finally:
+        own.kill()
+    ids = [answer.headers["x-request-id"] for answer in asked]
+    logs = own.home / "logs"
+    lines = map(json.loads, (logs / "llmos.log").read_text().splitlines())
+    assert [x["request_id"] for x in lines if x["logger"] == "llmos.requests"] == ids
+    traces = (logs / "traces.jsonl").read_text()
+    assert [traces.count(f'"{request_id}"') for request_id in ids] == [3] * 20
+
+
+def test_a_killed_scribe_is_replaced_and_no_request_hears_of_it(tmp_path: Path) -> None:
+    own = Server(
+        tmp_path / "home", *("--preload", "echo", "--set", "telemetry.traces=file")
+    ).start()
+    traces = own.home / "logs" / "traces.jsonl"
+    try:
+        with own.client() as client:
+            assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+            (first,) = _scribes(own.pid, 1)
+            os.kill(first, signal.SIGKILL)
+            deadline = time.monotonic() + 30
+            while (second := _scribes(own.pid, 1)[0]) == first:
+                assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+                assert time.monotonic() < deadline
+            _until(client, "llmos:traces_dropped_total ")
+            answer = client.post("/v1/chat/completions", json=CHAT)
+        assert own.stop() == 0, own.log
+        assert not Path(f"/proc/{second}").exists()
+    finally:
+        own.kill()
+    assert answer.headers["x-request-id"] in traces.read_text()
+    assert "traces are lost" in (own.home / "logs" / "llmos.log").read_text()
+
+
+def _scribes(pid: int, count: int) -> list[int]:
+    """Of a server, once there are so many."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                if parent == str(pid) and b"scribe" in (path / "cmdline").read_bytes():
+                    found.append(int(path.name))
+        if len(found) == count:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
 
 
 def _until(client: httpx.Client, sample: str) -> str:

@@ -30,13 +30,13 @@ class Tracer:
         if trace_parent is not None:
             trace_id, span_id, is_sampled = parent_of(trace_parent)
             return Context(trace_id, new_span_id(), span_id, is_sampled)
-        trace_id = f"{random.getrandbits(128) or 1:032x}"
-        return Context(trace_id, new_span_id(), is_sampled=random.random() < self._ratio)
+        ids = random.randbytes(24).hex()  # all zero, which is no id, comes once in 2**64
+        return Context(ids[:32], ids[32:], is_sampled=random.random() < self._ratio)
 
 
 def new_span_id() -> str:
-    """Random, not zero: that is no id."""
-    return f"{random.getrandbits(64) or 1:016x}"
+    """Random."""
+    return random.randbytes(8).hex()
 
 
 def child_of(context: Context) -> Context:
