@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,16 @@ def parent_of(header: str) -> tuple[str, str, bool]:
     """Trace and span that a well-formed `traceparent` names, and whether they are sampled (W3C
     Trace Context, level 1)."""
     return header[3:35], header[36:52], bool(int(header[53:55], 16) & _SAMPLED)
+
+
+def new_span_id() -> str:
+    """Random."""
+    return random.randbytes(8).hex()
+
+
+def child_of(context: Context) -> Context:
+    """For a span under another one of ours."""
+    return Context(context.trace_id, new_span_id(), context.span_id)
 
 
 class Moment(NamedTuple):

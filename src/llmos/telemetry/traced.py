@@ -15,8 +15,7 @@ import msgspec
 from llmos.abi.inference import UNBOUNDED
 from llmos.abi.requests import RequestRow
 from llmos.abi.syscall import Decided
-from llmos.telemetry.spans import Context, Kind, Moment, Span, Value
-from llmos.telemetry.tracer import Step, child_of
+from llmos.telemetry.spans import Context, Kind, Moment, Span, Value, child_of
 
 PROVIDER = "llmos"
 """OpenTelemetry's `gen_ai.provider.name`."""
@@ -61,6 +60,14 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
                 error=f"status {self.status}" if self.status >= 500 else "",
             )
         ]
+
+
+class Step(NamedTuple):
+    """One step of its engine that made `num_tokens` of it. `end_mono`: monotonic, in ns."""
+
+    end_mono: int
+    step_s: float
+    num_tokens: int
 
 
 class Drawing(NamedTuple):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
 
-from llmos.telemetry.spans import Context, parent_of
-
-if TYPE_CHECKING:
-    from llmos.telemetry.traced import Record
+from llmos.telemetry.spans import Context, new_span_id, parent_of
+from llmos.telemetry.traced import Record, Step
 
 
 class Tracer:
@@ -32,24 +29,6 @@ class Tracer:
             return Context(trace_id, new_span_id(), span_id, is_sampled)
         ids = random.randbytes(24).hex()  # all zero, which is no id, comes once in 2**64
         return Context(ids[:32], ids[32:], is_sampled=random.random() < self._ratio)
-
-
-def new_span_id() -> str:
-    """Random."""
-    return random.randbytes(8).hex()
-
-
-def child_of(context: Context) -> Context:
-    """For a span under another one of ours."""
-    return Context(context.trace_id, new_span_id(), context.span_id)
-
-
-class Step(NamedTuple):
-    """One step of its engine that made `num_tokens` of it. `end_mono`: monotonic, in ns."""
-
-    end_mono: int
-    step_s: float
-    num_tokens: int
 
 
 @dataclass(slots=True)

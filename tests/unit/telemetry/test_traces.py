@@ -24,9 +24,9 @@ from llmos.telemetry.otlp import TraceFile, request
 from llmos.telemetry.otlp_http import Collector, CollectorRefused
 from llmos.telemetry.scribe import Destination, Scribe, ScribeFailed, ScribeLost
 from llmos.telemetry.setup import open_tracer
-from llmos.telemetry.spans import Context, Kind, Moment, Span, parent_of
+from llmos.telemetry.spans import Context, Kind, Moment, Span, child_of, parent_of
 from llmos.telemetry.traced import AnswerRecord, decode, encode
-from llmos.telemetry.tracer import Trace, Tracer, begin, child_of
+from llmos.telemetry.tracer import Trace, Tracer, begin
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RESOURCE = {"service.name": "llmos", "process.pid": 7}
