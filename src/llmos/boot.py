@@ -52,7 +52,7 @@ from llmos.storage.jobs import SqlJobStore, SqlRequestLog, close_job_store, open
 from llmos.storage.snapshots import Snapshots
 from llmos.storage.source import BlobReader
 from llmos.storage.uploads import Uploads
-from llmos.telemetry.logs import LOG, setup_logs
+from llmos.telemetry.logs import LOG, LogFile, RequestLines, setup_logs
 from llmos.telemetry.logtail import RedactedLog
 from llmos.telemetry.metrics import Metrics
 from llmos.telemetry.redact import Redactor
@@ -134,7 +134,7 @@ async def system(
     async with AsyncExitStack() as stack:
         home = open_home(settings.home)
         stack.callback(home.close)
-        _setup_logs(settings, home)
+        log_file = _setup_logs(settings, home)
         place("vllm", str(settings.drivers.vllm_python or ""))
         database = open_database(home.db, settings.storage)
         stack.callback(database.close)
@@ -142,6 +142,7 @@ async def system(
         await keys.open()
         metrics = Metrics()
         tracer = _open_tracer(settings, home, metrics, stack)
+        request_lines = _open_request_lines(settings, log_file, metrics, stack)
         disk = await _open_disk(settings, home, database, metrics)
         stack.push_async_callback(close_job_store, disk.jobs)
         stack.push_async_callback(disk.requests.close)
@@ -177,7 +178,7 @@ async def system(
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
             tracer=tracer,
             watts_per_core=settings.telemetry.watts_per_core,
-            log_requests=settings.telemetry.log_requests,
+            request_lines=request_lines,
             may_reach=functools.partial(is_allowed, patterns=settings.registry.egress),
         )
         entry_points.names(entry_points.PROGRAMS)  # read now: later, no file may be free
@@ -216,9 +217,19 @@ def _build_edge(
     )
 
 
-def _setup_logs(settings: Settings, home: Home) -> None:
+def _setup_logs(settings: Settings, home: Home) -> LogFile:
+    return setup_logs(home.logs, settings.telemetry.log_level, settings.telemetry.log_format)
+
+
+def _open_request_lines(
+    settings: Settings, file: LogFile, metrics: Metrics, stack: AsyncExitStack
+) -> RequestLines | None:
     config = settings.telemetry
-    setup_logs(home.logs, config.log_level, config.log_format, requests=config.log_requests)
+    if not config.log_requests or config.log_level not in {"debug", "info"}:
+        return None
+    lines = RequestLines(file, metrics.lines_dropped.inc)
+    stack.push_async_callback(asyncio.to_thread, lines.close)
+    return lines
 
 
 def _open_tracer(

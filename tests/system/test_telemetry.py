@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -180,6 +183,62 @@ def test_a_collector_that_is_not_there_costs_traces_only(tmp_path: Path) -> None
         assert own.stop() == 0, own.log
     finally:
         own.kill()
+
+
+def test_all_that_was_traced_and_logged_is_there_after_a_stop(tmp_path: Path) -> None:
+    own = Server(
+        tmp_path / "home",
+        *("--preload", "echo", "--set", "telemetry.traces=file"),
+        *("--set", "telemetry.log_requests=true"),
+    ).start()
+    try:
+        with own.client() as client:
+            asked = [client.post("/v1/chat/completions", json=CHAT) for _ in range(20)]
+        assert own.stop() == 0, own.log  # SIGTERM, before either is due
+    finally:
+        own.kill()
+    ids = [answer.headers["x-request-id"] for answer in asked]
+    logs = own.home / "logs"
+    lines = map(json.loads, (logs / "llmos.log").read_text().splitlines())
+    assert [x["request_id"] for x in lines if x["logger"] == "llmos.requests"] == ids
+    traces = (logs / "traces.jsonl").read_text()
+    assert [traces.count(f'"{request_id}"') for request_id in ids] == [3] * 20
+
+
+def test_a_killed_scribe_is_replaced_and_no_request_hears_of_it(tmp_path: Path) -> None:
+    own = Server(
+        tmp_path / "home", *("--preload", "echo", "--set", "telemetry.traces=file")
+    ).start()
+    traces = own.home / "logs" / "traces.jsonl"
+    try:
+        with own.client() as client:
+            first = _scribe(own, client, not_pid=0)
+            os.kill(first, signal.SIGKILL)
+            second = _scribe(own, client, not_pid=first)
+            dropped = _until(client, "llmos:traces_dropped_total ")
+            assert "llmos:traces_dropped_total 0.0" not in dropped
+            answer = client.post("/v1/chat/completions", json=CHAT)
+        assert own.stop() == 0, own.log
+        assert not Path(f"/proc/{second}").exists()
+    finally:
+        own.kill()
+    assert answer.headers["x-request-id"] in traces.read_text()
+    assert "traces are lost" in (own.home / "logs" / "llmos.log").read_text()
+
+
+def _scribe(server: Server, client: httpx.Client, not_pid: int) -> int:
+    """The process, once there is another one than `not_pid`: it is started by what is traced."""
+    deadline = time.monotonic() + 30
+    while True:
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                is_one = b"telemetry.scribe" in (path / "cmdline").read_bytes()
+                if is_one and parent == str(server.pid) and int(path.name) != not_pid:
+                    return int(path.name)
+        assert time.monotonic() < deadline, "there is none"
+        time.sleep(0.05)
 
 
 def _until(client: httpx.Client, sample: str) -> str:

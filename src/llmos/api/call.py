@@ -33,7 +33,8 @@ from llmos.errors import (
     ShuttingDown,
 )
 from llmos.shapes.status import http_error
-from llmos.telemetry.spans import Context, Kind, Span, Value
+from llmos.telemetry.spans import Context
+from llmos.telemetry.traced import AnswerRecord
 from llmos.telemetry.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -250,36 +251,6 @@ def watching(call: Call, on_gone: Callable[[], object]) -> Iterator[None]:
         watcher.cancel()
 
 
-@contextmanager
-def answering(tracer: Tracer, call: Call, method: str, route: str) -> Iterator[None]:
-    """A span around an answer: of whoever sends a trace context, and of whatever is no GET, for
-    those are asked all the time by what watches us."""
-    given, begun_ns = call.given_trace_parent, time.time_ns()
-    context = tracer.begin(given) if given is not None or method != "GET" else None
-    call.trace = context
-    try:
-        yield
-    finally:
-        if context is not None and context.is_sampled:
-            attributes: dict[str, Value] = {
-                "http.request.method": method,
-                "http.route": route,
-                "http.response.status_code": call.status,
-                "llmos.request_id": call.request_id,
-            }
-            failed = f"status {call.status}" if call.status >= 500 else ""
-            span = Span(
-                context,
-                f"{method} {route}",
-                begun_ns,
-                time.time_ns(),
-                kind=Kind.SERVER,
-                attributes=attributes,
-                error=failed,
-            )
-            tracer.give(lambda: [span])
-
-
 def _let_go(error: Exception) -> None:
     """A stream keeps the error it raised, whose frames keep the stream and the request's body: a
     cycle of megabytes that only a full collection, a rare thing here, would free.
@@ -303,12 +274,20 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self._edge, scope, receive, send)
-        tracer = self._edge.tracer
-        if tracer is None:
+        tracer, given = self._edge.tracer, call.given_trace_parent
+        if tracer is None or (given is None and scope["method"] == "GET"):
+            await self._answer(call)  # what watches us asks all the time
+        else:
+            await self._traced(call, tracer, tracer.begin(given))
+
+    async def _traced(self, call: Call, tracer: Tracer, context: Context) -> None:
+        call.trace, begun_ns = context, time.time_ns()
+        try:
             await self._answer(call)
-            return
-        with answering(tracer, call, scope["method"], self._path):
-            await self._answer(call)
+        finally:
+            if context.is_sampled:
+                told = (call.status, call.request_id, begun_ns, time.time_ns())
+                tracer.give(AnswerRecord(context, call.scope["method"], self._path, *told))
 
     async def _answer(self, call: Call) -> None:
         scope = call.scope

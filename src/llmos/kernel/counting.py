@@ -9,9 +9,7 @@ from llmos.abi.inference import GENERATE, UNBOUNDED
 from llmos.errors import ErrorInfo, QueueFull, QuotaExceeded
 from llmos.kernel.process import Process
 from llmos.telemetry.metrics import Metrics
-
-PROVIDER = "llmos"
-"""OpenTelemetry's `gen_ai.provider.name`."""
+from llmos.telemetry.traced import PROVIDER
 
 _OPERATIONS = {"completions": "text_completion"}
 _REJECTIONS = frozenset({QueueFull.code, QuotaExceeded.code})

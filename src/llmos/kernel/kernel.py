@@ -28,7 +28,7 @@ from llmos.abi.policy import MakePolicy, Tuning
 from llmos.abi.principal import Authorizer, KeyStore
 from llmos.abi.program import Plan, ProgramEntry
 from llmos.abi.registry import Registry
-from llmos.abi.requests import RequestLog
+from llmos.abi.requests import RequestLog, RequestRow
 from llmos.abi.suspended import SnapshotStore, Tier
 from llmos.abi.syscall import Accepted, Refused, Reply
 from llmos.errors import ConfigError, ErrorInfo, from_info
@@ -53,7 +53,7 @@ from llmos.kernel.loop import Loop
 from llmos.kernel.memory import MemoryWatch
 from llmos.kernel.placement import ChooseDtype, Placement
 from llmos.kernel.process import Phase, Process, ProcessTable
-from llmos.kernel.records import log_end, row_of
+from llmos.kernel.records import line_of, row_of
 from llmos.kernel.restore import restore
 from llmos.kernel.resume import Resumable
 from llmos.kernel.spending import Spending
@@ -62,11 +62,12 @@ from llmos.kernel.stream import Bounds, Kept, Stream
 from llmos.kernel.switch import Switch
 from llmos.kernel.syscall import Gate
 from llmos.kernel.table import SYSCALLS
-from llmos.kernel.tracing import ended
+from llmos.kernel.tracing import record_of
 from llmos.kernel.vitals import Vitals
 from llmos.kernel.watch import Watch
 from llmos.kernel.worker import Worker
 from llmos.kernel.workers import Workers
+from llmos.telemetry.logs import RequestLines
 from llmos.telemetry.metrics import Metrics
 from llmos.telemetry.tracer import Tracer
 
@@ -106,7 +107,7 @@ class Services:
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
     tracer: Tracer | None = None
-    log_requests: bool = False
+    request_lines: RequestLines | None = None
     watts_per_core: float = 0.0
 
 
@@ -136,7 +137,7 @@ class Kernel:
         self.snapshots = services.snapshots
         self.feedback = services.feedback
         self._requests = services.requests
-        self._log_requests = services.log_requests
+        self._request_lines = services.request_lines
         self._budgets = {HOST: self._budget_bytes()}
         self._num_arrivals = 0
         self._residents: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
@@ -353,7 +354,8 @@ class Kernel:
         request_id = process.request_id
         event = Aborted(request_id, "not accepted") if error is None else Failed(request_id, error)
         process.end(event, time.time_ns(), "" if error is None else "never accepted")
-        self._trace(process, event)
+        if process.trace is not None:
+            self._trace(process, event, row_of(process, event, self.epoch))
         self.table.retire(process)
         self.switch.closed(process)
         self.spills.discard(request_id)
@@ -444,14 +446,15 @@ class Kernel:
         task.add_done_callback(self._tasks.discard)
 
     def _record(self, process: Process, event: Terminal) -> None:
-        self._requests.record([row_of(process, event, self.epoch)])
-        self._trace(process, event)
-        if self._log_requests:
-            log_end(process, event)
+        row = row_of(process, event, self.epoch)
+        self._requests.record([row])
+        self._trace(process, event, row)
+        if self._request_lines is not None:
+            self._request_lines.give(line_of(process, row))
 
-    def _trace(self, process: Process, event: Terminal) -> None:
+    def _trace(self, process: Process, event: Terminal, row: RequestRow) -> None:
         if self.tracer is not None and process.trace is not None:
-            self.tracer.give(ended(process, process.trace, event).spans)
+            self.tracer.give(record_of(process, process.trace, row, event))
 
     def _die(self, error: Exception) -> None:
         if not self.fatal.done():

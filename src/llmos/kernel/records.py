@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import logging
+from msgspec import UNSET
 
 from llmos.abi.events import Failed, Finished, Terminal
 from llmos.abi.requests import RequestRow
 from llmos.kernel.process import Process
-from llmos.telemetry.logs import REQUESTS
-
-log = logging.getLogger(REQUESTS)
+from llmos.telemetry.logs import REQUESTS, RequestLine, stamp
 
 
-def log_end(process: Process, event: Terminal) -> None:
-    """A line about a request that has ended: whose, how long, what it came to. Never its text."""
-    created_ns, ended_ns = process.created_ns, process.ended_ns or process.created_ns
-    extra = {
-        "request_id": process.request_id,
-        "model": process.version.ref,
-        "route": process.body.route,
-        "tenant_id": process.principal.tenant_id,
-        "class": process.service_class.name.lower(),
-        "outcome": str(process.phase),
-        "prompt_tokens": event.usage.prompt_tokens,
-        "completion_tokens": event.usage.completion_tokens,
-        "lasted_s": round((ended_ns - created_ns) / 1e9, 6),
-    }
-    if process.started_mono:
-        extra["queued_s"] = round((process.started_mono - process.created_mono) / 1e9, 6)
-    if process.first_token_mono:
-        extra["ttft_s"] = round((process.first_token_mono - process.created_mono) / 1e9, 6)
-    if process.parent_id is not None:
-        extra["parent_id"] = process.parent_id
-    if process.trace is not None:
-        extra["trace_id"] = process.trace.context.trace_id
-    if isinstance(event, Failed):
-        extra["error"] = event.error.code
-    log.info("a request %s", process.phase, extra=extra)
+def line_of(process: Process, row: RequestRow) -> RequestLine:
+    """Of the log: whose it was, how long it took, what it came to. Never its text."""
+    started_mono, first_mono = process.started_mono, process.first_token_mono
+    trace, error_code = process.trace, row.error_code
+    return RequestLine(
+        stamp(row.ended_ns),
+        "info",
+        REQUESTS,
+        f"a request {process.phase}",
+        row.request_id,
+        row.model,
+        row.route,
+        row.tenant_id,
+        process.service_class.name.lower(),
+        process.phase,
+        row.prompt_tokens,
+        row.completion_tokens,
+        _lasted_s(row.created_ns, row.ended_ns),
+        _lasted_s(process.created_mono, started_mono) if started_mono else UNSET,
+        _lasted_s(process.created_mono, first_mono) if first_mono else UNSET,
+        UNSET if process.parent_id is None else process.parent_id,
+        UNSET if trace is None else trace.context.trace_id,
+        UNSET if error_code is None else error_code,
+    )
+
+
+def _lasted_s(from_ns: int, to_ns: int) -> float:
+    """To the microsecond."""
+    return (to_ns - from_ns) // 1000 / 1e6
 
 
 def row_of(process: Process, event: Terminal, epoch: int) -> RequestRow:

@@ -1,84 +1,84 @@
-"""Spans on their way out: a bounded queue and one thread, so that nobody ever waits for a disk or
-a collector."""
+"""Records of what was traced on their way out: a bounded queue and one thread, so that nobody ever
+waits for a process, a disk or a collector."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from llmos.telemetry.spans import Span
-from llmos.telemetry.tracer import Batch
+from llmos.telemetry.traced import Record, encode
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED = 4096
-"""Requests whose spans wait to be exported; of more, the newest are dropped and counted."""
-MAX_EXPORTED = 64
-"""Requests whose spans go out together."""
-INTERVAL_S = 1.0
-BREATH_REQUESTS, BREATH_S = 8, 0.0005
-"""After the spans of so many, the interpreter is left to others: who computes in one thread else
-holds up every other one for 5 ms whenever that has waited for a socket."""
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+"""Of records that wait to be exported; of more, the newest are dropped and counted."""
+MAX_EXPORTED = 1024
+"""Records that go out together: each time, everybody waits for the thread to have its turn."""
+INTERVAL_S = 0.5
 
 
-class Sink(Protocol):
-    """Where spans go. `export` is called from one thread, and raises OSError."""
+class Outlet(Protocol):
+    """Where encoded records go. `export` is called from one thread, and raises OSError."""
 
-    def export(self, spans: Sequence[Span]) -> None: ...
+    def export(self, records: Sequence[bytes]) -> None: ...
 
     def close(self) -> None:
-        """From another thread: an export under way ends soon."""
+        """From another thread: an export under way fails soon."""
         ...
 
 
 class Exporter:
-    """`give` never waits. `dropped(n)` counts requests whose spans were lost."""
+    """`give` never waits and never fails. `dropped(n)` counts records that were lost."""
 
-    def __init__(self, sink: Sink, dropped: Callable[[int], None]) -> None:
-        self._sink = sink
+    def __init__(self, outlet: Outlet, dropped: Callable[[int], None]) -> None:
+        self._outlet = outlet
         self._dropped = dropped
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[bytes] = deque()
+        self._given_bytes = 0  # of one thread each, so that neither needs a lock
+        self._taken_bytes = 0
         self._closing = threading.Event()
         self._is_failing = False
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
 
-    def give(self, batch: Batch) -> None:
-        """To be called for its spans, and exported."""
-        if len(self._queue) >= MAX_QUEUED:
+    def give(self, record: Record) -> None:
+        """Encoded at once: what it refers to may change, and waits as cheaply as can be."""
+        try:
+            data = encode(record)
+        except (UnicodeError, OverflowError):  # of names that others chose
             self._dropped(1)
-        else:
-            self._queue.append(batch)
+            return
+        if self._given_bytes - self._taken_bytes + len(data) > MAX_QUEUED_BYTES:
+            self._dropped(1)
+            return
+        self._given_bytes += len(data)
+        self._queue.append(data)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """What is queued goes out, as far as there is time."""
+        """What is queued goes out, as far as there is time; the rest is counted as dropped."""
         self._closing.set()
         self._thread.join(timeout_s)
-        self._sink.close()
+        self._outlet.close()
+        self._thread.join(timeout_s)
+        if self._queue:
+            self._dropped(len(self._queue))
+            log.warning("%d records of traces are lost: there was no time", len(self._queue))
 
     def _run(self) -> None:
         while not self._closing.wait(INTERVAL_S):
             self._drain()
         self._drain()
 
-    def _made(self, batches: Sequence[Batch]) -> list[Span]:
-        spans: list[Span] = []
-        for number, batch in enumerate(batches, 1):
-            spans += batch()
-            if number % BREATH_REQUESTS == 0 and not self._closing.is_set():
-                time.sleep(BREATH_S)
-        return spans
-
     def _drain(self) -> None:
         while self._queue:
             count = min(MAX_EXPORTED, len(self._queue))
             taken = [self._queue.popleft() for _ in range(count)]
+            self._taken_bytes += sum(map(len, taken))
             try:
-                self._sink.export(self._made(taken))
+                self._outlet.export(taken)
                 self._is_failing = False
             except Exception as error:  # noqa: BLE001 - a thread's edge: what is lost is counted
                 self._dropped(count)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import logging.handlers
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 LOG = "llmos.log"
 REQUESTS = "llmos.requests"
-"""The logger of ended requests, if they are logged."""
+"""The logger that lines about ended requests are of."""
 GATHER_S = 0.25
 MAX_GATHERED = 100_000
 MAX_LOG_BYTES = 16 * 1024 * 1024
 NUM_OLD_LOGS = 3
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
+encode = msgspec.json.Encoder().encode
+
 
 class JsonFormatter(logging.Formatter):
     """Time (UTC, ISO 8601), level, logger, message, and whatever was passed as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
-            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "time": stamp(int(record.created * 1e9)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -41,46 +48,72 @@ class LogFile(logging.handlers.RotatingFileHandler):
     """Python's, which asks the system twice and formats each line a second time to see whether it
     fits: here a file may be one line longer than it should."""
 
-    def write_lines(self, lines: list[str]) -> None:
-        """Already formatted; any thread."""
-        self.acquire()
-        try:
+    def write(self, lines: bytes) -> None:
+        """Whole ones, as they are; any thread. Raises OSError, ValueError: it is closed."""
+        with self.lock or contextlib.nullcontext():
             if self.stream is None or self.stream.tell() >= self.maxBytes:
                 self.doRollover()
-            if self.stream is not None:
-                self.stream.write("\n".join(lines) + "\n")
-                self.flush()
-        except (OSError, ValueError):  # a full disk, or closed: as logging does, go on without
-            pass
-        finally:
-            self.release()
+            assert self.stream is not None, "a rollover opens it"
+            self.stream.buffer.write(lines)  # nothing is in the text layer: each line is flushed
+            self.stream.flush()
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  its name there
         return self.stream is not None and self.stream.tell() >= self.maxBytes
 
 
-class Gathered(logging.Handler):
-    """Lines that come by the thousand: each is made at once and written with those of the same
-    moment, by a thread. What came in the last `interval_s` of a server that was killed is lost."""
+class RequestLine(msgspec.Struct, frozen=True, rename={"service_class": "class"}):
+    """What the log says of a request that has ended. Durations in seconds."""
 
-    def __init__(self, file: LogFile, interval_s: float = GATHER_S) -> None:
-        super().__init__()
+    time: str
+    level: str
+    logger: str
+    message: str
+    request_id: str
+    model: str
+    route: str
+    tenant_id: str
+    service_class: str
+    outcome: str
+    prompt_tokens: int
+    completion_tokens: int
+    lasted_s: float
+    queued_s: float | msgspec.UnsetType = msgspec.UNSET
+    ttft_s: float | msgspec.UnsetType = msgspec.UNSET
+    parent_id: str | msgspec.UnsetType = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RequestLines:
+    """Lines that come by the thousand pass Python's logging by: each is encoded at once and written
+    with those of the same moment, by a thread. What came in the last `interval_s` of a server that
+    was killed is lost. `dropped(n)` counts lines that were lost otherwise; nobody ever waits."""
+
+    def __init__(
+        self, file: LogFile, dropped: Callable[[int], None], interval_s: float = GATHER_S
+    ) -> None:
         self._file = file
-        self._lines: list[str] = []
+        self._dropped = dropped
+        self._lines: deque[bytes] = deque()
         self._interval_s = interval_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if len(self._lines) < MAX_GATHERED:
-            self._lines.append(self._file.format(record))
+    def give(self, line: RequestLine) -> None:
+        """One more, after those before it."""
+        if len(self._lines) >= MAX_GATHERED:
+            self._dropped(1)
+            return
+        try:
+            self._lines.append(encode(line))
+        except UnicodeError:  # of a name that others chose
+            self._dropped(1)
 
     def close(self) -> None:
-        """Also called when the interpreter ends."""
+        """What was given is in the file."""
         self._closing.set()
         self._thread.join()
-        super().close()
 
     def _run(self) -> None:
         while not self._closing.wait(self._interval_s):
@@ -88,27 +121,37 @@ class Gathered(logging.Handler):
         self._write()
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            self._file.write_lines(lines)
+        if lines := [self._lines.popleft() for _ in range(len(self._lines))]:
+            try:
+                self._file.write(b"\n".join(lines) + b"\n")
+            except (OSError, ValueError):  # a full disk: as logging does, go on without
+                self._dropped(len(lines))
 
 
-def setup_logs(folder: Path, level: str, form: str = "text", *, requests: bool = False) -> None:
+def setup_logs(folder: Path, level: str, form: str = "text") -> LogFile:
     """Everything to `folder/llmos.log` (rotated), warnings to stderr: as `text`, or as `json` for
-    what collects the stderr of services. `requests`: those that end are logged, so gather them."""
+    what collects the stderr of services."""
     file = LogFile(folder / LOG, maxBytes=MAX_LOG_BYTES, backupCount=NUM_OLD_LOGS, encoding="utf-8")
     file.setFormatter(JsonFormatter())
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
     plain = logging.Formatter("%(levelname)s %(name)s: %(message)s")
     terminal.setFormatter(JsonFormatter() if form == "json" else plain)
-    if requests:
-        logger = logging.getLogger(REQUESTS)
-        logger.propagate = False
-        logger.addHandler(Gathered(file))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(file)
     root.addHandler(terminal)
     root.setLevel(level.upper())
+    return file
+
+
+def stamp(at_ns: int) -> str:
+    """UTC, ISO 8601, to the millisecond, as every line of the log has it."""
+    second, rest_ns = divmod(at_ns, 1_000_000_000)
+    return f"{_second(second)}.{rest_ns // 1_000_000:03d}Z"
+
+
+@functools.lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

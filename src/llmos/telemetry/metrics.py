@@ -264,7 +264,10 @@ class Metrics:
         self.collected_bytes = counter("llmos:collected_bytes", "Of blobs that were deleted.")
         self.last_backup = gauge("llmos:last_backup_timestamp_seconds", "End of the last backup.")
         self.spans_dropped = counter(
-            "llmos:traces_dropped", "Traced requests whose spans were lost."
+            "llmos:traces_dropped", "Records of traced answers and requests that were lost."
+        )
+        self.lines_dropped = counter(
+            "llmos:log_lines_dropped", "Lines about ended requests that were lost."
         )
         self.turns = counter("llmos:kernel_turns", "Turns of the kernel's loop.")
         self.step_errors = counter("llmos:kernel_errors", "Exceptions caught by the kernel's loop.")

@@ -6,6 +6,7 @@ receiver reads them. Needs nothing but msgspec.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from llmos.telemetry.spans import Attributes, Span, Value
 
 MAX_TRACE_BYTES = 64 * 1024 * 1024
 """Of the file; then it becomes `traces.jsonl.1`, in the place of an older one."""
+
+MAX_REMEMBERED = 8192
+"""Attributes, with their values."""
 
 _FAILED = 2
 
@@ -37,12 +41,9 @@ class TraceFile:
         with self._path.open("ab") as file:
             file.write(line)
 
-    def close(self) -> None:
-        """Nothing is held open."""
-
 
 def request(spans: Sequence[Span], resource: Attributes, version: str) -> dict[str, Any]:
-    """All spans of one export, JSON-able."""
+    """All spans of one export, for msgspec to write as JSON."""
     scoped = {
         "scope": {"name": "llmos", "version": version},
         "spans": [_span(span) for span in spans],
@@ -75,8 +76,14 @@ def _span(span: Span) -> dict[str, Any]:
     return made
 
 
-def _attributes(attributes: Attributes) -> list[dict[str, Any]]:
-    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
+def _attributes(attributes: Attributes) -> list[msgspec.Raw]:
+    return [_attribute(key, value) for key, value in attributes.items()]
+
+
+@functools.lru_cache(maxsize=MAX_REMEMBERED, typed=True)
+def _attribute(key: str, value: Value) -> msgspec.Raw:
+    """Most of one request are those of the one before it."""
+    return msgspec.Raw(msgspec.json.encode({"key": key, "value": _value(value)}))
 
 
 def _value(value: Value) -> dict[str, Any]:

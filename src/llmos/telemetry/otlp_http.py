@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmos.errors import ConfigError
 from llmos.telemetry.spans import Attributes, Context, Kind, Span
 
 if TYPE_CHECKING:
@@ -14,39 +13,34 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 
+MAX_SENT = 512
+"""Spans in one body: OpenTelemetry's own default, which every collector takes."""
+
+
 class CollectorRefused(OSError):
-    """The collector took none of the spans, or does not answer."""
+    """The collector did not take all of the spans, or does not answer."""
 
 
 class Collector:
     """`export` raises CollectorRefused; the exporter has tried for `timeout_s` by then."""
 
     def __init__(self, url: str, timeout_s: float, resource: Attributes, version: str) -> None:
-        """Raises ConfigError without the extra."""
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-        except ImportError as error:
-            raise ConfigError(
-                f"telemetry.traces is 'otlp', which needs OpenTelemetry ({error.name} is missing):"
-                " pip install 'llmos[otel]'"
-            ) from error
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
         self._exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s)
         self._resource = Resource(dict(resource))
         self._scope = InstrumentationScope("llmos", version)
 
     def export(self, spans: Sequence[Span]) -> None:
-        """All or nothing."""
+        """One body after another, until one is refused."""
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        result = self._exporter.export([self._readable(span) for span in spans])
-        if result is not SpanExportResult.SUCCESS:
-            raise CollectorRefused("the collector did not take the spans")
-
-    def close(self) -> None:
-        """An export under way gives up waiting."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        for start in range(0, len(spans), MAX_SENT):
+            body = [self._readable(span) for span in spans[start : start + MAX_SENT]]
+            if self._exporter.export(body) is not SpanExportResult.SUCCESS:
+                raise CollectorRefused("the collector did not take the spans")
 
     def _readable(self, span: Span) -> ReadableSpan:
         from opentelemetry.sdk.trace import Event, ReadableSpan

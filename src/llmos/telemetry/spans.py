@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-Value = str | bool | int | float | Sequence[str]
+Value = str | bool | int | float | tuple[str, ...]
 Attributes = Mapping[str, Value]
 
 _SAMPLED = 1
@@ -32,13 +33,23 @@ class Context(NamedTuple):
     @property
     def header(self) -> str:
         """The `traceparent` that makes others this span's children."""
-        return f"00-{self.trace_id}-{self.span_id}-{int(self.is_sampled):02x}"
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
 
 
-def parent_of(header: str) -> Context:
-    """The span that a well-formed `traceparent` names (W3C Trace Context, level 1)."""
-    _, trace_id, span_id, flags = header.split("-")[:4]
-    return Context(trace_id, span_id, is_sampled=bool(int(flags, 16) & _SAMPLED))
+def parent_of(header: str) -> tuple[str, str, bool]:
+    """Trace and span that a well-formed `traceparent` names, and whether they are sampled (W3C
+    Trace Context, level 1)."""
+    return header[3:35], header[36:52], bool(int(header[53:55], 16) & _SAMPLED)
+
+
+def new_span_id() -> str:
+    """Random."""
+    return random.randbytes(8).hex()
+
+
+def child_of(context: Context) -> Context:
+    """For a span under another one of ours."""
+    return Context(context.trace_id, new_span_id(), context.span_id)
 
 
 class Moment(NamedTuple):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from llmos.telemetry.spans import Context, Span, parent_of
-
-Batch = Callable[[], Sequence[Span]]
-"""Makes spans when they are wanted: off the path of whoever was traced."""
+from llmos.telemetry.spans import Context, new_span_id, parent_of
+from llmos.telemetry.traced import Record, Step
 
 
 class Tracer:
@@ -20,7 +17,7 @@ class Tracer:
     (0 to 1) are. `max_steps`: engine steps shown of one request.
     """
 
-    def __init__(self, give: Callable[[Batch], None], *, ratio: float, max_steps: int) -> None:
+    def __init__(self, give: Callable[[Record], None], *, ratio: float, max_steps: int) -> None:
         self.give = give
         self.max_steps = max_steps
         self._ratio = ratio
@@ -28,28 +25,10 @@ class Tracer:
     def begin(self, trace_parent: str | None) -> Context:
         """A new span's context: a child of `trace_parent`, which is well-formed, or a new root."""
         if trace_parent is not None:
-            parent = parent_of(trace_parent)
-            return Context(parent.trace_id, new_span_id(), parent.span_id, parent.is_sampled)
-        trace_id = f"{random.getrandbits(128) or 1:032x}"
-        return Context(trace_id, new_span_id(), is_sampled=random.random() < self._ratio)
-
-
-def new_span_id() -> str:
-    """Random, not zero: that is no id."""
-    return f"{random.getrandbits(64) or 1:016x}"
-
-
-def child_of(context: Context) -> Context:
-    """For a span under another one of ours."""
-    return Context(context.trace_id, new_span_id(), context.span_id)
-
-
-class Step(NamedTuple):
-    """One step of its engine that made `num_tokens` of it. `end_mono`: monotonic, in ns."""
-
-    end_mono: int
-    step_s: float
-    num_tokens: int
+            trace_id, span_id, is_sampled = parent_of(trace_parent)
+            return Context(trace_id, new_span_id(), span_id, is_sampled)
+        ids = random.randbytes(24).hex()  # all zero, which is no id, comes once in 2**64
+        return Context(ids[:32], ids[32:], is_sampled=random.random() < self._ratio)
 
 
 @dataclass(slots=True)

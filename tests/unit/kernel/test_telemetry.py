@@ -3,7 +3,7 @@ the attributes of its span. Never its text."""
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from typing import Any
 
@@ -18,11 +18,13 @@ from llmos.abi.syscall import Infer
 from llmos.errors import EngineFailed, InvalidRequest, QueueFull
 from llmos.kernel.counting import count_end, count_refusal
 from llmos.kernel.process import Process
-from llmos.kernel.records import log_end
+from llmos.kernel.records import line_of, row_of
 from llmos.kernel.stream import Bounds, Stream
-from llmos.kernel.tracing import ended
+from llmos.kernel.tracing import record_of
+from llmos.telemetry.logs import encode as encode_line
 from llmos.telemetry.metrics import Metrics
-from llmos.telemetry.spans import Context
+from llmos.telemetry.spans import Context, Span
+from llmos.telemetry.traced import decode, encode
 from llmos.telemetry.tracer import Trace
 
 PLANTED = "planted prompt"
@@ -143,41 +145,63 @@ def test_refusals_by_a_queue_are_vllms_rejections() -> None:
     assert 'llmos:request_refused_total{code="invalid_request"} 1.0' in text
 
 
-def test_a_line_of_the_log_says_who_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
+def told_of(process: Process, event: Terminal) -> dict[str, Any]:
+    """The line of the log."""
+    line: dict[str, Any] = json.loads(encode_line(line_of(process, row_of(process, event, 1))))
+    return line
+
+
+def spans_of(process: Process, trace: Trace, event: Terminal) -> list[Span]:
+    """As they are made in another process."""
+    return decode(encode(record_of(process, trace, row_of(process, event, 1), event))).spans()
+
+
+def test_a_line_of_the_log_says_who_and_how_long() -> None:
     process = served()
     process.trace = Trace(Context("a" * 32, "b" * 16), 1)
-    process.end(FINISHED, process.created_ns + 500 * MS)
-    with caplog.at_level(logging.INFO, "llmos.requests"):
-        log_end(process, FINISHED)
-    (record,) = caplog.records
-    told = vars(record)
-    assert told["request_id"] == "req_1"
+    process.end(FINISHED, 1_700_000_000_042_999_999)
+    process.created_ns = process.ended_ns - 500 * MS  # type: ignore[operator]
+    told = told_of(process, FINISHED)
+    assert list(told)[:4] == ["time", "level", "logger", "message"]
+    assert told["time"] == "2023-11-14T22:13:20.042Z"
+    assert told["message"] == "a request finished"
+    assert (told["request_id"], told["class"]) == ("req_1", "batch")
     assert (told["lasted_s"], told["queued_s"], told["ttft_s"]) == (0.5, 0.1, 0.2)
     assert (told["outcome"], told["trace_id"]) == ("finished", "a" * 32)
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (6, 5)
     assert PLANTED not in repr(told)
+
+
+def test_a_line_has_no_word_about_what_did_not_happen() -> None:
+    event = Failed("req_1", EngineFailed("broke").to_info())
+    process = a_process()
+    process.end(event, process.created_ns + 500 * MS)
+    told = told_of(process, event)
+    assert (told["outcome"], told["error"]) == ("failed", "engine_failed")
+    assert not {"queued_s", "ttft_s", "trace_id", "parent_id"} & set(told)
 
 
 def test_a_span_has_the_attributes_of_generative_ai_and_no_text() -> None:
     process, trace = served(), Trace(Context("a" * 32, "b" * 16, "c" * 16), 1)
     process.end(FINISHED, process.created_ns + 500 * MS)
-    made = ended(process, trace, FINISHED)
-    root, *stages = made.spans()
+    made = spans_of(process, trace, FINISHED)
+    root, *stages = made
     assert root.name == "chat m:1"
     assert root.attributes["gen_ai.usage.input_tokens"] == 6
     assert root.attributes["gen_ai.usage.output_tokens"] == 5
     assert root.attributes["gen_ai.usage.cache_read.input_tokens"] == 4
-    assert root.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert root.attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert root.attributes["gen_ai.request.max_tokens"] == 9
     assert root.attributes["gen_ai.request.seed"] == 3
     assert root.error == ""
     assert stages
-    assert PLANTED not in repr(made.spans())
+    assert PLANTED not in repr(made)
 
 
 def test_a_failed_request_is_a_failed_span() -> None:
     event = Failed("req_1", EngineFailed("broke").to_info())
     process, trace = served(), Trace(Context("a" * 32, "b" * 16), 1)
     process.end(event, process.created_ns + 500 * MS)
-    root = ended(process, trace, event).spans()[0]
+    root = spans_of(process, trace, event)[0]
     assert root.error == "engine_failed: broke"
     assert root.attributes["error.type"] == "engine_failed"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from llmos.abi.inference import UNBOUNDED
+from llmos.abi.requests import RequestRow
 from llmos.abi.syscall import Decided
-from llmos.kernel.tracing import Ended
+from llmos.kernel.process import Phase
 from llmos.telemetry.spans import Context, Span
+from llmos.telemetry.traced import Drawing, RequestRecord
 from llmos.telemetry.tracer import Trace
 
 TRACE = "a" * 32
@@ -14,9 +17,13 @@ MS = 1_000_000
 def made(trace: Trace, *history: tuple[int, str], first: int = 0, end: int = 100) -> list[Span]:
     """Times in ms."""
     decisions = [Decided(at * MS, state, f"why {at}") for at, state in history]
-    return Ended(
-        trace, "chat m:1", {"k": 1}, 0, 0, first * MS, end * MS, decisions, error=""
-    ).spans()
+    row = RequestRow(
+        "req_1", "t", "prn_1", "m:1", "chat", 1, 1, 1, 0, 0, end * MS, "stop", 1, 0, first * MS
+    )
+    drawing = Drawing(1.0, 1.0, 0.0, 0.0, 0, None, UNBOUNDED)
+    told = ("chat", "m", "echo", "normal", 0, str(Phase(history[-1][1])), 0, 0, drawing)
+    noted = (trace.prepared_ns, trace.num_steps, trace.steps)
+    return RequestRecord(trace.context, row, 0, *noted, decisions, *told).spans()
 
 
 def stages(spans: list[Span]) -> list[tuple[str, int, int]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmos.telemetry.logs import REQUESTS, setup_logs
+from llmos.telemetry.logs import GATHER_S, REQUESTS, RequestLine, RequestLines, setup_logs
 from llmos.telemetry.metrics import Metrics
 
 
@@ -63,11 +64,6 @@ def root_logger() -> Iterator[logging.Logger]:
     for handler in before:
         root.addHandler(handler)
     root.setLevel(level)
-    requests = logging.getLogger(REQUESTS)
-    requests.propagate = True
-    for handler in list(requests.handlers):
-        requests.removeHandler(handler)
-        handler.close()
 
 
 def test_a_log_line_is_json_with_its_extras(tmp_path: Path, root_logger: logging.Logger) -> None:
@@ -108,15 +104,78 @@ def test_stderr_may_be_json(
     assert [(t["message"], t["request_id"]) for t in told] == [("careful", "req_2")]
 
 
+def line(number: int, model: str = "m:1") -> RequestLine:
+    """One that can be told from others."""
+    told = (f"req_{number}", model, "chat", "t", "normal", "finished", 1, 1, 0.5)
+    return RequestLine("2026-01-01T00:00:00.000Z", "info", REQUESTS, "a request finished", *told)
+
+
+def ids(path: Path) -> list[str | None]:
+    lines = path.read_text("utf-8").splitlines()
+    return [json.loads(one).get("request_id") for one in lines]
+
+
 def test_lines_about_requests_are_gathered_and_none_is_lost_at_the_end(
     tmp_path: Path, root_logger: logging.Logger
 ) -> None:
-    setup_logs(tmp_path, "info", requests=True)
-    log = logging.getLogger(REQUESTS)
-    for number in range(200):
-        log.info("a request finished", extra={"request_id": f"req_{number}"})
-    (gathered,) = log.handlers
-    gathered.close()
-    log.removeHandler(gathered)
-    lines = [json.loads(x) for x in (tmp_path / "llmos.log").read_text("utf-8").splitlines()]
-    assert [line["request_id"] for line in lines] == [f"req_{n}" for n in range(200)]
+    dropped = list[int]()
+    lines = RequestLines(setup_logs(tmp_path, "info"), dropped.append, interval_s=0.001)
+    for number in range(5000):
+        lines.give(line(number))
+    lines.close()
+    logging.getLogger("llmos.x").info("after them")
+    assert ids(tmp_path / "llmos.log") == [*(f"req_{n}" for n in range(5000)), None]
+    assert dropped == []
+
+
+def test_lines_are_seen_a_moment_later(tmp_path: Path, root_logger: logging.Logger) -> None:
+    lines = RequestLines(setup_logs(tmp_path, "info"), lambda n: None)
+    try:
+        began_s = time.monotonic()
+        lines.give(line(1))
+        while not ids(tmp_path / "llmos.log"):
+            assert time.monotonic() - began_s < 30
+            time.sleep(0.01)
+        assert GATHER_S <= 0.5
+    finally:
+        lines.close()
+
+
+def test_lines_that_do_not_fit_or_are_no_text_are_counted(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.telemetry.logs.MAX_GATHERED", 3)
+    dropped = list[int]()
+    lines = RequestLines(setup_logs(tmp_path, "info"), dropped.append, interval_s=60)
+    lines.give(line(0, "\ud800"))
+    for number in range(5):
+        lines.give(line(number))
+    lines.close()
+    assert ids(tmp_path / "llmos.log") == ["req_0", "req_1", "req_2"]
+    assert sum(dropped) == 3
+
+
+def test_lines_for_a_disk_that_is_full_are_counted(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, dropped = setup_logs(tmp_path, "info"), list[int]()
+
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file, "write", full)
+    lines = RequestLines(file, dropped.append, interval_s=60)
+    lines.give(line(1))
+    lines.close()
+    assert dropped == [1]
+
+
+def test_gathered_lines_turn_a_full_log_over(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.telemetry.logs.MAX_LOG_BYTES", 1000)
+    file = setup_logs(tmp_path, "info")
+    for number in range(2):
+        file.write(b"%d" % number * 1000 + b"\n")
+    assert (tmp_path / "llmos.log.1").read_text() == "0" * 1000 + "\n"
+    assert (tmp_path / "llmos.log").read_text() == "1" * 1000 + "\n"
