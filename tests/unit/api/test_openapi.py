@@ -10,6 +10,7 @@ import httpx
 import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
 from llmos.abi.syscall import StatusInfo
 from llmos.api.app import ROUTES
@@ -39,9 +40,9 @@ def test_it_is_a_valid_document() -> None:
 
 
 def test_what_is_no_document_is_told_from_one() -> None:
-    with pytest.raises(Exception, match="operationId|unique|duplicate"):
-        broken = document(ROUTES)
-        broken["paths"]["/healthz"]["get"]["operationId"] = "readyz"
+    broken = document(ROUTES)
+    broken["paths"]["/healthz"]["get"]["operationId"] = "readyz"
+    with pytest.raises(OpenAPIValidationError):
         OpenAPIV31SpecValidator(broken).validate()
 
 
@@ -131,6 +132,9 @@ def test_a_parameter_reads_what_its_schema_allows(
         with pytest.raises(InvalidRequest) as caught:
             parameter.read(values)
         assert caught.value.param == "a"
+
+
+ENVELOPE = {"message": "m", "type": "t", "param": None}
 
 
 def _answer(path: str, status: int, body: typing.Any) -> httpx.Response:
