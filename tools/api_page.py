@@ -10,6 +10,7 @@ from typing import Any
 
 from llmos.api.app import ROUTES
 from llmos.api.openapi import EVENTS, document, meaning
+from llmos.api.schemas import REF
 from llmos.errors import ERRORS
 from llmos.shapes.status import STATUS
 
@@ -59,9 +60,10 @@ def page() -> str:
         for route, operation in routes:
             lines += _route(route, operation, schemas)
     lines += [*_errors(), SHAPES_HEAD]
+    inner = set(re.findall(f'"{REF}(\\w+)"', json.dumps(schemas)))
     bodies = {_name(_body_of(operation)) for routes in parts.values() for _, operation in routes}
     for name, schema in schemas.items():
-        if name not in bodies:
+        if name in inner or name not in bodies:
             lines += [f"### {name}", "", *_shape(schema)]
     return "\n".join(lines).rstrip() + "\n"
 

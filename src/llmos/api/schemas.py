@@ -48,8 +48,16 @@ class Schemas:
             schema = schema | {"enum": [one.name.lower() for one in ServiceClass]}
         if "description" in schema:
             schema = schema | {"description": inspect.cleandoc(schema["description"])}
+        if "properties" in schema:
+            fields = {name: _without_nothing(one) for name, one in schema["properties"].items()}
+            schema = schema | {"properties": fields}
         if self.made.setdefault(name, schema) != schema:
             raise ValueError(f"two shapes are called {name}")
+
+
+def _without_nothing(field: dict[str, Any]) -> dict[str, Any]:
+    """A default that is nothing is the same as none, and may be of another type than is read."""
+    return {k: v for k, v in field.items() if k != "default" or v not in (None, [], {})}
 
 
 def _as_sent(schema: dict[str, Any]) -> dict[str, Any]:
