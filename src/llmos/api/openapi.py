@@ -6,6 +6,7 @@ Of an event stream the schema is that of one event's data, as OpenAI's own docum
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import sys
@@ -160,7 +161,7 @@ def openapi_route(routes: Sequence[RouteSpec]) -> RouteSpec:
     async def openapi(call: Call) -> None:
         """What every route takes and answers."""
         if not made:
-            made.append(document(routes))
+            made.append(await asyncio.to_thread(document, routes))
         await call.send_json(made[0])
 
     return RouteSpec("GET", "/openapi.json", openapi, "This document.")
