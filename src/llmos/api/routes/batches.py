@@ -22,7 +22,7 @@ from llmos.api.parameters import Count, Text
 from llmos.api.query import Query
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.errors import InvalidRequest, NotFound, QuotaExceeded
+from llmos.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, UnsupportedParameter
 from llmos.shapes.batches import BatchBody, BatchObject, BatchPage, batch_object
 from llmos.shapes.files import page_object
 from llmos.shapes.inputs import read_plain
@@ -107,7 +107,7 @@ ROUTES = [
         body=BatchBody,
         answer=BatchObject,
         headers=(IDEMPOTENCY_KEY,),
-        raises=(NotFound, QuotaExceeded),
+        raises=(NotFound, QuotaExceeded, UnsupportedParameter),
     ),
     RouteSpec(
         "GET",
@@ -118,6 +118,13 @@ ROUTES = [
         query=LIST_QUERY,
         raises=(NotFound,),
     ),
-    RouteSpec("POST", _ONE + "/cancel", cancel_batch, "End a batch.", answer=BatchObject),
+    RouteSpec(
+        "POST",
+        _ONE + "/cancel",
+        cancel_batch,
+        "End a batch.",
+        answer=BatchObject,
+        raises=(Conflict,),
+    ),
     RouteSpec("GET", _ONE, show_batch, "One batch.", answer=BatchObject),
 ]

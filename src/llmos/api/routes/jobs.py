@@ -233,7 +233,9 @@ ROUTES = [
         events={"KIND": JobEvent, "done": JobReply, "error": ErrorAnswer},
         raises=(OffsetLost,),
     ),
-    RouteSpec("POST", _ONE + "/cancel", cancel_job, "End a job and its children."),
+    RouteSpec(
+        "POST", _ONE + "/cancel", cancel_job, "End a job and its children.", raises=(Conflict,)
+    ),
     RouteSpec(
         "POST",
         _ONE + "/retry",

@@ -213,7 +213,7 @@ ROUTES = [
         cancel_response,
         "End a response in the background.",
         answer=ResponseObject,
-        raises=(InvalidRequest,),
+        raises=(InvalidRequest, Conflict),
     ),
     RouteSpec(
         "GET",

@@ -156,6 +156,8 @@ ROUTES = [
         headers=RANGES,
         raises=(Conflict,),
     ),
-    RouteSpec("POST", _ONE + "/cancel", cancel_task, "End a task; what is done stays."),
+    RouteSpec(
+        "POST", _ONE + "/cancel", cancel_task, "End a task; what is done stays.", raises=(Conflict,)
+    ),
     RouteSpec("GET", _ONE, show_task, "One task."),
 ]
