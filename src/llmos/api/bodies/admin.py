@@ -22,7 +22,7 @@ MAX_KEEP_ALIVE_S = 3_153_600_000
 class PullBody(Shape):
     """`source` is `hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`, or of a model that
     stays elsewhere `openai:https://host/v1#model`, which `remote` says more of. `driver` absent:
-    the one that is best for it here."""
+    the one that is best for it here. `base`: of an adapter, the version here it was learned on."""
 
     source: str = Field(min_length=1, max_length=4096, description="Where it comes from")
     name: str | None = Field(
@@ -37,11 +37,17 @@ class PullBody(Shape):
     remote: dict[str, Any] | None = Field(
         default=None, description="Of a model that stays elsewhere: its limits and what it costs"
     )
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Of an adapter: the version here it was learned on",
+    )
 
     def to_call(self) -> PullModel:
         """Raises InvalidRequest naming the field of `remote`."""
         remote = None if self.remote is None else read_spec(self.remote)
-        return PullModel(self.source, self.name, PullOptions(self.driver, remote))
+        return PullModel(self.source, self.name, PullOptions(self.driver, remote, self.base))
 
 
 class QuantizeBody(Shape):
