@@ -185,9 +185,9 @@ def cli() -> str:
 
 def api() -> str:
     """The page of every route."""
-    from tools import reference
+    from tools.api_page import page
 
-    return NOTE + reference.api()
+    return NOTE + page()
 
 
 def python() -> str:

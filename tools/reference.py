@@ -13,14 +13,6 @@ Every command as `--help` has it. What is meant for programs is printed with `--
 code is 0 when all went well, 1 when something failed, 2 when the command was not understood.
 """
 
-API = """# The HTTP API
-
-Every route of the server. The same as a document of OpenAPI 3.1, with the shape of each body and
-answer, is at `/openapi.json` of a running server. A route wants a key, `Authorization: Bearer KEY`,
-unless it is marked *open*. [openai.md](openai.md) says which of OpenAI's fields are honoured;
-errors have OpenAI's shape.
-"""
-
 PYTHON = """# The Python client
 
 `llmos.Client` and `llmos.AsyncClient` have the same calls; those of the second are awaited. The
@@ -28,8 +20,6 @@ package `llmos.sdk` can be used without a server on the machine.
 
 ## Client
 """
-
-TITLES = {"os": "LLMOS's own", "v1": "OpenAI's", "": "Health and metrics"}
 
 
 def cli() -> str:
@@ -83,40 +73,6 @@ def _prose(text: str | None) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-def api() -> str:
-    """Every route, by the part of the API it belongs to."""
-    from llmos.api.app import ROUTES
-    from llmos.api.openapi import document
-
-    paths = document(ROUTES)["paths"]
-    parts: dict[str, list[str]] = {part: [] for part in TITLES}
-    for path, operations in paths.items():
-        first = path.split("/")[1]
-        for method, operation in operations.items():
-            parts[first if first in parts else ""].append(_route(method, path, operation))
-    lines = [API]
-    for part, rows in parts.items():
-        lines += [f"## {TITLES[part]}", "", "| route | what | body, query |", "|---|---|---|"]
-        lines += [*rows, ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _route(method: str, path: str, operation: dict[str, Any]) -> str:
-    said = operation["summary"] + ("" if operation["security"] else " *open*")
-    takes = [_body(operation.get("requestBody", {}).get("content", {}))]
-    query = [f"`{p['name']}`" for p in operation["parameters"] if p["in"] == "query"]
-    takes.append(f"?{' '.join(query)}" if query else "")
-    return f"| `{method.upper()} {path}` | {_cell(said)} | {', '.join(filter(None, takes))} |"
-
-
-def _body(content: dict[str, Any]) -> str:
-    """The name of a shape, or the type of what is sent."""
-    for kind, form in content.items():
-        reference = form.get("schema", {}).get("$ref", "")
-        return f"`{reference.rpartition('/')[2] or kind}`"
-    return ""
 
 
 def python() -> str:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import msgspec
+
 Entry = dict[str, Any]
 """A line of it: `time`, `level`, `logger`, `message`, and what else was said with it."""
 
 MAX_LINES = 1000
 """Of the last ones, asked for at once."""
+
+
+class LogEntries(msgspec.Struct, frozen=True):
+    """Lines of the log, oldest first."""
+
+    entries: list[Entry]
 
 
 class LogCursor(Protocol):

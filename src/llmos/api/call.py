@@ -25,6 +25,7 @@ from llmos.abi.settings import SettingInfo
 from llmos.api.config import ApiConfig
 from llmos.api.gate import GateClient
 from llmos.api.status import encode_envelope, error_headers
+from llmos.api.wire import to_wire
 from llmos.errors import (
     AuthenticationFailed,
     LLMOSError,
@@ -258,7 +259,8 @@ def _let_go(error: Exception) -> None:
     error.__traceback__ = None
 
 
-Handler = Callable[[Call], Awaitable[None]]
+Handler = Callable[[Call], Awaitable[msgspec.Struct | None]]
+"""Returns what is answered, or None where it has answered by itself."""
 
 
 class Endpoint:
@@ -294,7 +296,9 @@ class Endpoint:
         try:
             if self._needs_key:
                 call.authenticate()
-            await self._handler(call)
+            result = await self._handler(call)
+            if result is not None:
+                await call.send_json(to_wire(result))
         except ClientGone as e:
             _let_go(e)
         except LLMOSError as e:

@@ -9,9 +9,11 @@ import msgspec
 
 from llmos.abi.jobs import Idempotency
 from llmos.api.call import Call
+from llmos.api.parameters import Text
 from llmos.errors import InvalidRequest
 
 MAX_KEY_CHARS = 255
+IDEMPOTENCY_KEY = Text("Idempotency-Key", "Requests with the same key and body are one")
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 

@@ -1,97 +1,157 @@
-"""The OpenAPI 3.1 document, from the route table and the pydantic shapes."""
+"""The OpenAPI 3.1 document, from the route table and the shapes it names.
+
+Of an event stream the schema is that of one event's data, as OpenAI's own document has it, and
+`x-events` has those of each name.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-import pydantic
-
 from llmos import __version__
 from llmos.api.call import Call
+from llmos.api.parameters import Parameter
+from llmos.api.refusals import refusals
 from llmos.api.routes.spec import RouteSpec
+from llmos.api.schemas import Schemas
+from llmos.errors import LLMOSError
 from llmos.shapes.answers import ErrorAnswer
 
+JSON, EVENTS = "application/json", "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
-_SCHEMAS = "#/components/schemas/{model}"
+_HEADERS = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key: `llmos key add` makes one.",
+}
+REQUEST_ID = {
+    "description": "What `why` and the log know it by.",
+    "schema": {"type": "string"},
+}
 
 
 def document(routes: Sequence[RouteSpec]) -> dict[str, Any]:
     """The whole document as JSON-able data."""
-    schemas: dict[str, Any] = {}
-    error = {"application/json": {"schema": _schema(ErrorAnswer, schemas, "serialization")}}
+    schemas = Schemas()
     paths: dict[str, Any] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        operation = _operation(route, schemas)
-        operation["responses"]["default"] = {"description": "An error.", "content": error}
-        paths.setdefault(path, {})[route.method.lower()] = operation
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "LLMOS", "version": __version__},
+        "info": {"title": "LLMOS", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": "/"}],
+        "tags": _tags(routes),
         "paths": paths,
         "components": {
-            "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": dict(sorted(schemas.made.items())),
+            "headers": {"RequestId": REQUEST_ID},
+            "securitySchemes": {"key": KEY},
         },
     }
 
 
-def _operation(route: RouteSpec, schemas: dict[str, Any]) -> dict[str, Any]:
-    answer = {} if route.answer is None else _schema(route.answer, schemas, "serialization")
+def _tags(routes: Sequence[RouteSpec]) -> list[dict[str, str]]:
+    modules = dict.fromkeys(route.handler.__module__ for route in routes)
+    return [
+        {"name": _tag(name), "description": inspect.getdoc(sys.modules[name]) or ""}
+        for name in modules
+    ]
+
+
+def _tag(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _operation(route: RouteSpec, schemas: Schemas) -> dict[str, Any]:
     made: dict[str, Any] = {
         "summary": route.summary,
+        "description": inspect.getdoc(route.handler) or "",
         "operationId": route.handler.__name__,
+        "tags": [_tag(route.handler.__module__)],
         "security": [{"key": []}] if route.needs_key else [],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in _PARAMETER.findall(route.path)
         ]
-        + [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-            for name in route.query
-        ]
-        + [
-            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
-            for name in route.headers
-        ],
-        "responses": {
-            "200": {"description": "Done.", "content": {route.answer_type: {"schema": answer}}}
-        },
+        + [_parameter(parameter, "query") for parameter in route.query]
+        + [_parameter(parameter, "header") for parameter in route.headers],
+        "responses": _responses(route, schemas),
     }
-    if route.body is not None:
-        body = _schema(route.body, schemas, "validation")
-        content = {"application/json": {"schema": body}}
-        made["requestBody"] = {"required": route.needs_body, "content": content}
-    elif route.form is not None:
-        made["requestBody"] = {
-            "required": True,
-            "content": {"multipart/form-data": _form(route.form)},
-        }
-    elif route.method == "PUT":
-        made["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+    if (body := _body(route, schemas)) is not None:
+        made["requestBody"] = body
     return made
 
 
-def _form(fields: dict[str, str]) -> dict[str, Any]:
-    properties = {
-        name: {"type": "string", **({"format": form} if form else {})}
-        for name, form in fields.items()
+def _parameter(parameter: Parameter[Any], place: str) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": place,
+        "description": parameter.meaning,
+        "required": parameter.required,
+        "schema": parameter.schema,
     }
-    return {"schema": {"type": "object", "properties": properties}}
 
 
-def _schema(
-    model: type[pydantic.BaseModel],
-    schemas: dict[str, Any],
-    mode: pydantic.json_schema.JsonSchemaMode,
-) -> dict[str, str]:
-    """A reference to the model's schema, which is put among `schemas` with those it needs."""
-    made = model.model_json_schema(ref_template=_SCHEMAS, mode=mode)
-    schemas.update(made.pop("$defs", {}))
-    schemas[model.__name__] = made
-    return {"$ref": _SCHEMAS.format(model=model.__name__)}
+def _body(route: RouteSpec, schemas: Schemas) -> dict[str, Any] | None:
+    if route.body is not None:
+        content = {JSON: {"schema": schemas.body(route.body)}}
+        return {"required": route.needs_body, "content": content}
+    if route.form:
+        return {"required": True, "content": {"multipart/form-data": {"schema": _form(route)}}}
+    if route.method == "PUT":
+        return {"required": True, "content": {"application/octet-stream": {}}}
+    return None
+
+
+def _form(route: RouteSpec) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {f.name: {**f.schema, "description": f.meaning} for f in route.form},
+        "required": [field.name for field in route.form if field.required],
+        "additionalProperties": False,
+    }
+
+
+def _responses(route: RouteSpec, schemas: Schemas) -> dict[str, Any]:
+    error = {JSON: {"schema": schemas.answer(ErrorAnswer)}}
+    done = {"description": "Done.", "headers": _HEADERS, "content": _content(route, schemas)}
+    made: dict[str, Any] = {"200": done}
+    if "Range" in {header.name for header in route.headers}:
+        made["206"] = done | {"description": "The part that was asked for."}
+        made["416"] = {"description": "There is no such part.", "content": error}
+    for status, errors in refusals(route).items():
+        made[str(status)] = {
+            "description": "\n".join(f"- `{e.code}`: {meaning(e)}" for e in errors),
+            "headers": _HEADERS,
+            "content": error,
+        }
+    made["default"] = {"description": "A fault of the server, or its end.", "content": error}
+    return made
+
+
+def meaning(error: type[LLMOSError]) -> str:
+    """What an error means: the first paragraph of its docstring, on one line."""
+    return " ".join((inspect.getdoc(error) or "").partition("\n\n")[0].split())
+
+
+def _content(route: RouteSpec, schemas: Schemas) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if (shape := route.shape) is not None:
+        content[route.answer_type] = {"schema": schemas.answer(shape)}
+    if route.events:
+        events = {name: schemas.answer(kind) for name, kind in route.events.items()}
+        kinds = list({str(kind): kind for kind in events.values()}.values())
+        schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        content[EVENTS] = {"schema": schema, "x-events": events}
+    return content or {route.answer_type: {}}
 
 
 def openapi_route(routes: Sequence[RouteSpec]) -> RouteSpec:
@@ -99,8 +159,9 @@ def openapi_route(routes: Sequence[RouteSpec]) -> RouteSpec:
     made: list[dict[str, Any]] = []
 
     async def openapi(call: Call) -> None:
+        """What every route takes and answers."""
         if not made:
-            made.append(document(routes))
+            made.append(await asyncio.to_thread(document, routes))
         await call.send_json(made[0])
 
     return RouteSpec("GET", "/openapi.json", openapi, "This document.")

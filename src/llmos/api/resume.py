@@ -12,9 +12,11 @@ from llmos.abi.events import Finished, Tokens
 from llmos.abi.syscall import Accepted
 from llmos.api.call import Call
 from llmos.api.frames import Frames
+from llmos.api.parameters import Text
 from llmos.errors import InvalidRequest
 from llmos.shapes.options import InferenceBody
 
+LAST_EVENT_ID = Text("Last-Event-ID", "Go on with a broken stream after this event of it")
 _ID = re.compile(r"(req_[0-9a-f]{32}):([0-9]{1,12})")
 
 

@@ -13,6 +13,12 @@ _OPAQUE = frozenset({"counts", "inputs", "outputs", "value", "metadata", "detail
 """Other people's JSON, left as it is."""
 
 
+class DoneAnswer(msgspec.Struct, frozen=True):
+    """It was done; `done` says to what."""
+
+    done: str
+
+
 def to_wire(result: msgspec.Struct) -> dict[str, Any]:
     """JSON-able; the message's own tag means nothing outside the channel and is left out."""
     made: dict[str, Any] = msgspec.to_builtins(result)

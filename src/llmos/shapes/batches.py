@@ -40,18 +40,30 @@ _S = 1_000_000_000
 class OutputExpiry(Shape):
     """When the files that a batch makes go."""
 
-    anchor: Literal["created_at"]
-    seconds: int = Field(ge=MIN_EXPIRES_S, le=MAX_EXPIRES_S)
+    anchor: Literal["created_at"] = Field(description="Since when")
+    seconds: int = Field(ge=MIN_EXPIRES_S, le=MAX_EXPIRES_S, description="How long after")
 
 
 class BatchBody(Shape):
     """The body of POST /v1/batches. `completion_window`: `24h`, or other hours or days."""
 
-    input_file_id: str = Field(min_length=1, max_length=64)
-    endpoint: str = Field(min_length=1, max_length=64)
-    completion_window: str = Field(min_length=2, max_length=5, pattern=_WINDOW.pattern)
-    metadata: Metadata = Field(default_factory=dict)
-    output_expires_after: OutputExpiry | None = None
+    input_file_id: str = Field(
+        min_length=1, max_length=64, description="A file of purpose `batch`, a request a line"
+    )
+    endpoint: str = Field(min_length=1, max_length=64, description="The route that every line asks")
+    completion_window: str = Field(
+        min_length=2,
+        max_length=5,
+        pattern=_WINDOW.pattern,
+        description="`24h`, or other hours (`h`) or days (`d`)",
+    )
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="Kept with it: 16 pairs, keys of 64, values of 512 characters",
+    )
+    output_expires_after: OutputExpiry | None = Field(
+        default=None, description="When the files it makes go"
+    )
 
     def to_spec(self, now_ns: int) -> JobSpec:
         """The job. Raises InvalidRequest, UnsupportedParameter."""

@@ -46,19 +46,23 @@ class Message(Shape):
 
     role: Annotated[
         Literal["system", "user", "assistant", "tool", "function"], BeforeValidator(_role)
-    ]
+    ] = Field(description="Who says it; `developer` is the same as `system`")
     content: Annotated[
         Content, BeforeValidator(read_content, json_schema_input_type=str | list[dict[str, Any]])
-    ] = ""
-    name: str | None = Field(default=None, min_length=1, max_length=128)
+    ] = Field(default="", description="A text, or parts of text and images (`image_url`)")
+    name: str | None = Field(
+        default=None, min_length=1, max_length=128, description="Of the function whose answer it is"
+    )
     tool_calls: Annotated[
         list[Any], BeforeValidator(read_calls, json_schema_input_type=list[dict[str, Any]])
-    ] = Field(default_factory=list)
-    tool_call_id: str | None = Field(default=None, min_length=1, max_length=128)
+    ] = Field(default_factory=list, description="What the assistant called")
+    tool_call_id: str | None = Field(
+        default=None, min_length=1, max_length=128, description="The call that a `tool` answers"
+    )
     function_call: Annotated[
         dict[str, str] | None,
         BeforeValidator(read_said_call, json_schema_input_type=dict[str, str]),
-    ] = None
+    ] = Field(default=None, description="OpenAI's older word for `tool_calls`")
 
     def to_dict(self) -> dict[str, Any]:
         """As templates take it, once `as_tools` has seen it."""
@@ -75,28 +79,35 @@ class Message(Shape):
 
 
 class ChatBody(InferenceBody):
-    """What is honoured; `shapes.table` says what happens to other documented fields."""
+    """What is honoured; docs/openai.md says what happens to other documented fields."""
 
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: TokenCount | None = None
-    logprobs: bool = False
-    top_logprobs: TopLogprobs | None = None
+    messages: list[Message] = Field(min_length=1, description="The conversation, oldest first")
+    max_completion_tokens: TokenCount | None = Field(
+        default=None, description="OpenAI's newer word for `max_tokens`; the smaller one holds"
+    )
+    logprobs: bool = Field(default=False, description="Tell how likely each token was")
+    top_logprobs: TopLogprobs | None = Field(
+        default=None, description="And so many of the likeliest there"
+    )
     response_format: Annotated[
         Any, BeforeValidator(format_grammar, json_schema_input_type=dict[str, Any])
-    ] = None
+    ] = Field(
+        default=None,
+        description="`text`, `json_object` or `json_schema`: what the answer has to be",
+    )
     tools: Annotated[
         list[Any], BeforeValidator(read_tools, json_schema_input_type=list[dict[str, Any]])
-    ] = Field(default_factory=list)
+    ] = Field(default_factory=list, description="Functions the model may call")
     tool_choice: Annotated[
         str, BeforeValidator(read_choice, json_schema_input_type=str | dict[str, Any])
-    ] = "auto"
-    parallel_tool_calls: bool = True
+    ] = Field(default="auto", description="`auto`, `none`, `required`, or one function")
+    parallel_tool_calls: bool = Field(default=True, description="Several calls in one answer")
     functions: Annotated[
         list[Any], BeforeValidator(read_functions, json_schema_input_type=list[dict[str, Any]])
-    ] = Field(default_factory=list)
+    ] = Field(default_factory=list, description="OpenAI's older word for `tools`")
     function_call: Annotated[
         str, BeforeValidator(read_function_choice, json_schema_input_type=str | dict[str, Any])
-    ] = "auto"
+    ] = Field(default="auto", description="OpenAI's older word for `tool_choice`")
 
     @property
     def has_images(self) -> bool:

@@ -49,7 +49,7 @@ def _check_tokens(tokens: Any, at: str) -> None:
 
 
 class CompletionsBody(InferenceBody):
-    """What is honoured; `shapes.table` says what happens to other documented fields."""
+    """What is honoured; docs/openai.md says what happens to other documented fields."""
 
     # Any: the validator has looked at every element already, and token lists are long
     prompt: Annotated[
@@ -57,11 +57,13 @@ class CompletionsBody(InferenceBody):
         BeforeValidator(
             prompts_of, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
         ),
-    ]
+    ] = Field(description="A text, token ids, or a list of either: an answer to each")
 
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        default=None, description="Of so many of the likeliest tokens"
+    )
     best_of: Annotated[int, Field(ge=1, le=20, description="Answers to choose `n` of")] | None = (
-        None
+        Field(default=None, description="Answers to choose `n` of")
     )
     echo: bool = Field(default=False, description="Begin with the prompt; not of a stream")
 

@@ -35,9 +35,13 @@ class EmbeddingsBody(ItemsBody):
         BeforeValidator(
             prompts_of, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
         ),
-    ]
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(default=None, ge=1, le=1 << 20)
+    ] = Field(description="A text, token ids, or a list of either")
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="Vectors as numbers, or their float32 bytes"
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, le=1 << 20, description="Only the first so many, at length 1 again"
+    )
 
     def to_generate(self) -> Generate:
         """One inference of all inputs."""

@@ -31,8 +31,12 @@ class ItemsOptions(LlmosOptions):
     """As everywhere, and what to do with a text that is longer than the model reads: read it in
     windows that share `stride` tokens, cut it, or refuse it. None: as the kind does by itself."""
 
-    overflow: Literal["window", "truncate", "refuse"] | None = None
-    stride: int | None = Field(default=None, ge=0, le=65_536)
+    overflow: Literal["window", "truncate", "refuse"] | None = Field(
+        default=None, description="Of a text longer than the model reads"
+    )
+    stride: int | None = Field(
+        default=None, ge=0, le=65_536, description="Tokens that windows share"
+    )
 
 
 NO_OPTIONS = ItemsOptions()
@@ -41,8 +45,10 @@ NO_OPTIONS = ItemsOptions()
 class ItemsBody(Shape):
     """What every such route has."""
 
-    model: ModelName
-    llmos: ItemsOptions = Field(default_factory=lambda: NO_OPTIONS)
+    model: ModelName = Field(description="`name`, `name:version` or `name:alias`")
+    llmos: ItemsOptions = Field(
+        default_factory=lambda: NO_OPTIONS, description="What OpenAI's API has no word for"
+    )
 
     def to_options(self) -> Options:
         """The abi's words."""
@@ -74,9 +80,14 @@ class ItemsBody(Shape):
 class InferBody(ItemsBody):
     """Body of /os/v1/infer. Without `kind`, what the model is for."""
 
-    kind: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    inputs: Annotated[JsonList, Field(min_length=1, max_length=MAX_ITEMS)]
-    params: JsonObject = Field(default_factory=dict)
+    kind: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="Hugging Face's name of the work; absent: what the model is for",
+    )
+    inputs: Annotated[JsonList, Field(min_length=1, max_length=MAX_ITEMS)] = Field(
+        description="As the kind takes them, each answered by itself"
+    )
+    params: JsonObject = Field(default_factory=dict, description="As the kind takes them")
 
     def to_generate(self) -> Generate:
         """One inference of all inputs. Raises InvalidRequest."""

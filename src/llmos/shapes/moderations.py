@@ -47,12 +47,12 @@ def _texts(value: Any) -> Any:
 class ModerationsBody(ItemsBody):
     """Body of /v1/moderations."""
 
-    model: ModelName = DEFAULT_MODEL
+    model: ModelName = Field(default=DEFAULT_MODEL, description="A classifier's name or alias")
     input: Annotated[
         list[str],
         BeforeValidator(_texts, json_schema_input_type=str | list[str] | list[dict[str, str]]),
         Field(max_length=MAX_ITEMS),
-    ]
+    ] = Field(description="A text, or a list of them")
 
     def to_generate(self) -> Generate:
         """One inference of all texts, with the score of every class."""

@@ -98,20 +98,38 @@ def _bias(value: Any) -> Any:
 class StreamOptions(Shape):
     """OpenAI's `stream_options`."""
 
-    include_usage: bool = False
+    include_usage: bool = Field(default=False, description="End with an event of the usage")
 
 
 class LlmosOptions(Shape):
     """What OpenAI's API has no word for. Accepted on every inference route."""
 
     service_class: Literal["batch", "default", "interactive"] | None = Field(
-        default=None, alias="class"
+        default=None, alias="class", description="How urgent it is, by class"
     )
-    nice: int = Field(default=0, ge=-20, le=19)
-    deadline_ms: int | None = Field(default=None, ge=1, le=86_400_000)
-    keep_alive: float | None = Field(default=None, ge=0, le=2_592_000, description="Seconds")
-    deterministic: bool | None = None
-    resume_s: float | None = Field(default=None, ge=0, le=86_400)
+    nice: int = Field(default=0, ge=-20, le=19, description="And within its class: -20 comes first")
+    deadline_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400_000,
+        description="Since it arrived; what cannot keep it is refused, or ended",
+    )
+    keep_alive: float | None = Field(
+        default=None,
+        ge=0,
+        le=2_592_000,
+        description="How long the model then stays unused, in seconds",
+    )
+    deterministic: bool | None = Field(
+        default=None,
+        description="Answers do not depend on who else is served; absent: as is best there",
+    )
+    resume_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=86_400,
+        description="Keep a broken stream so long, in seconds: see `Last-Event-ID`",
+    )
     cache_salt: str | None = Field(
         default=None,
         min_length=1,
@@ -139,7 +157,9 @@ class LlmosOptions(Shape):
             description="How this model writes calls of tools, if not as its template says",
         )
     )
-    driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(default_factory=dict)
+    driver: Annotated[dict[str, Any], BeforeValidator(_small)] = Field(
+        default_factory=dict, description="What only the model's driver knows"
+    )
 
 
 NO_OPTIONS = LlmosOptions()
@@ -148,26 +168,45 @@ NO_OPTIONS = LlmosOptions()
 class WishBody(Shape):
     """What every inference route has."""
 
-    model: ModelName
-    stream: bool = False
-    temperature: Temperature = 1.0
-    top_p: Probability = 1.0
-    top_k: TopK = 0
-    min_p: Probability = 0.0
-    seed: Seed | None = None
-    frequency_penalty: Penalty = 0.0
-    presence_penalty: Penalty = 0.0
-    repetition_penalty: RepetitionPenalty = 1.0
-    stop: Stops = Field(default_factory=list)
-    stop_token_ids: StopTokens = Field(default_factory=list)
-    ignore_eos: bool = False
+    model: ModelName = Field(description="`name`, `name:version` or `name:alias`")
+    stream: bool = Field(default=False, description="Answer as server-sent events")
+    temperature: Temperature = Field(default=1.0, description="0: always the likeliest token")
+    top_p: Probability = Field(
+        default=1.0, description="Draw from the likeliest tokens that make up this much"
+    )
+    top_k: TopK = Field(
+        default=0, description="vLLM's: draw from so many of the likeliest; 0 and -1 are off"
+    )
+    min_p: Probability = Field(
+        default=0.0,
+        description="vLLM's: draw from tokens at least this likely, against the likeliest",
+    )
+    seed: Seed | None = Field(default=None, description="Draw the same again")
+    frequency_penalty: Penalty = Field(
+        default=0.0, description="Against tokens, by how often they came"
+    )
+    presence_penalty: Penalty = Field(default=0.0, description="Against tokens that came")
+    repetition_penalty: RepetitionPenalty = Field(
+        default=1.0,
+        description="vLLM's: divides what speaks for tokens that came, the prompt's too",
+    )
+    stop: Stops = Field(default_factory=list, description="End before any of these texts")
+    stop_token_ids: StopTokens = Field(
+        default_factory=list, description="vLLM's: end at any of these tokens"
+    )
+    ignore_eos: bool = Field(default=False, description="vLLM's: do not end where the model would")
     logit_bias: Annotated[Any, BeforeValidator(_bias, json_schema_input_type=dict[str, float])] = (
-        Field(default_factory=list)
+        Field(default_factory=list, description="Added for each token id, from -100 to 100")
     )
     service_tier: Annotated[
-        str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": list(TIERS)})
-    ] = None
-    llmos: LlmosOptions = Field(default_factory=lambda: NO_OPTIONS)  # a default is deep-copied
+        str | None, BeforeValidator(_tier), Field(json_schema_extra={"enum": [*TIERS, None]})
+    ] = Field(
+        default=None,
+        description="OpenAI's word for a class: `flex` is batch, `priority` interactive",
+    )
+    llmos: LlmosOptions = Field(
+        default_factory=lambda: NO_OPTIONS, description="What OpenAI's API has no word for"
+    )  # a default is deep-copied
 
     def to_sampling(self, max_tokens: int) -> Sampling:
         """The abi's words; `max_tokens` as the route understands it."""
@@ -248,8 +287,8 @@ class InferenceBody(WishBody):
 
     n: Annotated[int, Field(ge=1, le=128, description="Answers to each prompt")] = 1
 
-    stream_options: StreamOptions | None = None
-    max_tokens: TokenCount | None = None
+    stream_options: StreamOptions | None = Field(default=None, description="Of a streamed answer")
+    max_tokens: TokenCount | None = Field(default=None, description="Of one answer")
     return_token_ids: bool = Field(default=False, description="vLLM's: add the generated token ids")
     structured_outputs: Annotated[
         Any, BeforeValidator(structured_grammar, json_schema_input_type=dict[str, Any])

@@ -41,14 +41,14 @@ def _documents(value: Any) -> Any:
 class RerankBody(ItemsBody):
     """Body of /v1/rerank."""
 
-    query: str = Field(min_length=1)
+    query: str = Field(min_length=1, description="What they are to answer")
     documents: Annotated[
         list[str],
         BeforeValidator(_documents, json_schema_input_type=list[str | dict[str, str]]),
         Field(max_length=MAX_ITEMS),
-    ]
-    top_n: int | None = Field(default=None, ge=1)
-    return_documents: bool = False
+    ] = Field(description="Texts, or objects with `text`")
+    top_n: int | None = Field(default=None, ge=1, description="Only the best so many")
+    return_documents: bool = Field(default=False, description="With their texts")
 
     def to_generate(self) -> Generate:
         """One inference of all pairs."""

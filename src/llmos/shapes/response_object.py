@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ConfigDict, Field
+
 from llmos.abi.inference import Usage
 from llmos.abi.jobs import JobRecord, JobState
 from llmos.abi.principal import ServiceClass
@@ -92,6 +94,15 @@ class ResponseDeleted(answers.Answer):
     id: str
     object: Literal["response"]
     deleted: bool
+
+
+class ResponseEvent(answers.Answer):
+    """One event of a streamed response, as OpenAI has it: what else it has, `type` decides."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(description="The event's name: `response.created` to `response.completed`")
+    sequence_number: int = Field(description="From 0; `starting_after` takes it")
 
 
 def response_object(facts: Facts) -> dict[str, Any]:

@@ -57,27 +57,42 @@ def _text(value: Any) -> Any:
 
 
 class ResponsesBody(WishBody):
-    """What is honoured; `shapes.table` says what happens to other documented fields."""
+    """What is honoured; docs/openai.md says what happens to other documented fields."""
 
     input: Any = Field(description="A text, or a list of messages")
-    instructions: str | None = None
-    max_output_tokens: TokenCount | None = None
-    previous_response_id: str | None = Field(default=None, min_length=1, max_length=64)
-    store: bool = True
-    background: bool = False
-    include: Annotated[list[str], BeforeValidator(_include)] = Field(default_factory=list)
-    metadata: Metadata = Field(default_factory=dict)
-    top_logprobs: TopLogprobs = 0
+    instructions: str | None = Field(
+        default=None, description="Said by the system before the input; not kept for the next turn"
+    )
+    max_output_tokens: TokenCount | None = Field(default=None, description="Of the answer")
+    previous_response_id: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Go on from this stored response"
+    )
+    store: bool = Field(default=True, description="Keep the answer, to be read and gone on from")
+    background: bool = Field(
+        default=False, description="Answer at once with a response in progress, to be polled"
+    )
+    include: Annotated[list[str], BeforeValidator(_include)] = Field(
+        default_factory=list,
+        description="Parts of items to add: `message.output_text.logprobs`",
+    )
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="Kept with it: 16 pairs, keys of 64, values of 512 characters",
+    )
+    top_logprobs: TopLogprobs = Field(
+        default=0, description="Tell of so many of the likeliest tokens"
+    )
     text: Annotated[Any, BeforeValidator(_text, json_schema_input_type=dict[str, Any])] = Field(
-        default_factory=lambda: TextFormat(PLAIN_TEXT, None)
+        default_factory=lambda: TextFormat(PLAIN_TEXT, None),
+        description="`format`: what the answer has to be",
     )
     tools: Annotated[
         list[Any], BeforeValidator(read_flat_tools, json_schema_input_type=list[dict[str, Any]])
-    ] = Field(default_factory=list)
+    ] = Field(default_factory=list, description="Functions the model may call")
     tool_choice: Annotated[
         str, BeforeValidator(read_choice, json_schema_input_type=str | dict[str, Any])
-    ] = "auto"
-    parallel_tool_calls: bool = True
+    ] = Field(default="auto", description="`auto`, `none`, `required`, or one function")
+    parallel_tool_calls: bool = Field(default=True, description="Several calls in one answer")
 
     @property
     def num_logprobs(self) -> int | None:

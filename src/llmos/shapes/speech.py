@@ -34,7 +34,7 @@ def _format(value: Any) -> Any:
 class SpeechOptions(ItemsOptions):
     """As of every item; what is drawn while speaking follows from `seed`."""
 
-    seed: int | None = Field(default=None, ge=0, lt=1 << 53)
+    seed: int | None = Field(default=None, ge=0, lt=1 << 53, description="Draw the same again")
 
 
 NO_OPTIONS = SpeechOptions()
@@ -43,15 +43,19 @@ NO_OPTIONS = SpeechOptions()
 class SpeechBody(ItemsBody):
     """Body of /v1/audio/speech."""
 
-    input: str = Field(min_length=1, max_length=MAX_CHARS)
+    input: str = Field(min_length=1, max_length=MAX_CHARS, description="What is said")
     voice: Annotated[
         str | None,
         BeforeValidator(_voice, json_schema_input_type=str | dict[str, str] | None),
         Field(max_length=64),
-    ] = None
-    response_format: Annotated[Literal["wav", "pcm"], BeforeValidator(_format)] = "wav"
-    speed: float = Field(default=1.0, ge=0.25, le=4.0)
-    llmos: SpeechOptions = Field(default_factory=lambda: NO_OPTIONS)
+    ] = Field(default=None, description="One that the model has; absent: its first")
+    response_format: Annotated[Literal["wav", "pcm"], BeforeValidator(_format)] = Field(
+        default="wav", description="With a header, or bare 16-bit samples"
+    )
+    speed: float = Field(default=1.0, ge=0.25, le=4.0, description="1 is the voice's own")
+    llmos: SpeechOptions = Field(
+        default_factory=lambda: NO_OPTIONS, description="What OpenAI's API has no word for"
+    )
 
     def to_generate(self) -> Generate:
         """One inference, in parts that are heard as they are ready; in one, where the text may not

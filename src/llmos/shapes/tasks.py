@@ -86,9 +86,15 @@ def _default_formats() -> list[FormatName]:
 class TaskInput(Shape):
     """`items`, each a text or an object of columns, or a `file` that was uploaded."""
 
-    items: JsonList | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
-    file: str | None = Field(default=None, min_length=1, max_length=64)
-    format: Literal["csv", "tsv", "jsonl", "json", "parquet", "lines", "document"] | None = None
+    items: JsonList | None = Field(
+        default=None, min_length=1, max_length=MAX_ITEMS, description="Texts, or objects of columns"
+    )
+    file: str | None = Field(
+        default=None, min_length=1, max_length=64, description="The id of one that was uploaded"
+    )
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet", "lines", "document"] | None = Field(
+        default=None, description="Of the file; absent: by its name"
+    )
     column: Column | None = Field(default=None, description="The column that is `text`")
     columns: dict[Column, Column] = Field(
         default_factory=dict, max_length=64, description="Names the task reads: columns"
@@ -98,40 +104,50 @@ class TaskInput(Shape):
 class TaskOutput(Shape):
     """What results become, and which columns of the input come back (absent: all)."""
 
-    formats: Formats = Field(default_factory=_default_formats)
-    columns: list[Column] | None = Field(default=None, max_length=1000)
+    formats: Formats = Field(
+        default_factory=_default_formats, description="Files to make of the results"
+    )
+    columns: list[Column] | None = Field(
+        default=None, max_length=1000, description="Of the input, that come back; absent: all"
+    )
 
 
 class TaskSampling(Shape):
     """How a generating model answers."""
 
-    temperature: Temperature = 0.0
-    top_p: Probability = 1.0
-    seed: Seed | None = None
-    stop: Stops = Field(default_factory=list)
+    temperature: Temperature = Field(default=0.0, description="0: always the likeliest token")
+    top_p: Probability = Field(
+        default=1.0, description="Draw from the likeliest tokens that make up this much"
+    )
+    seed: Seed | None = Field(default=None, description="Draw the same again")
+    stop: Stops = Field(default_factory=list, description="End before any of these texts")
     max_tokens: TokenCount | None = Field(default=None, description="Of one answer")
 
 
 class PricesBody(Shape):
     """US dollars per million tokens."""
 
-    prompt: float = Field(ge=0, le=1e6)
-    completion: float = Field(ge=0, le=1e6)
+    prompt: float = Field(ge=0, le=1e6, description="Of what is read")
+    completion: float = Field(ge=0, le=1e6, description="Of what is written")
 
 
 class TaskPolicy(Shape):
     """How it is carried out. `retries` and `timeout_s` are of one input, the rest of the task."""
 
     service_class: Literal["batch", "default", "interactive"] = Field(
-        default="batch", alias="class"
+        default="batch", alias="class", description="How urgent it is, by class"
     )
-    nice: int = Field(default=0, ge=-20, le=19)
-    deadline_s: float | None = Field(default=None, gt=0, le=MAX_DEADLINE_S)
-    retries: int = Field(default=3, ge=0, le=100)
-    timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    nice: int = Field(default=0, ge=-20, le=19, description="And within its class: -20 comes first")
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=MAX_DEADLINE_S, description="After so long what is not done is left"
+    )
+    retries: int = Field(
+        default=3, ge=0, le=100, description="Of one input, after failures that may pass"
+    )
+    timeout_s: float | None = Field(default=None, gt=0, le=86_400, description="Of one input")
     max_tokens: int | None = Field(default=None, ge=1, le=10**15, description="Of all inputs")
     max_cost: float | None = Field(default=None, gt=0, le=1e9, description="US dollars")
-    prices: PricesBody | None = None
+    prices: PricesBody | None = Field(default=None, description="What `max_cost` counts with")
     window: int = Field(default=64, ge=1, le=1024, description="Calls under way at once")
 
     def to_policy(self, now_ns: int) -> Policy:
@@ -171,25 +187,36 @@ class TaskBody(Shape):
         "rerank",
         "caption",
         "transcribe",
-    ]
-    input: TaskInput
-    model: ModelName = AUTO
+    ] = Field(description="What to do with each input")
+    input: TaskInput = Field(description="What to do it with")
+    model: ModelName = Field(default=AUTO, description="`auto`: the server chooses one that can")
     language: str | None = Field(
         default=None,
         pattern=r"^[a-z]{2,3}$",
         description="ISO 639 code of the inputs, for the choice of a model",
     )
     prompt: str = Field(default="", max_length=100_000, description="A Jinja template")
-    system: str = Field(default="", max_length=100_000)
-    labels: list[Label] = Field(default_factory=list, max_length=MAX_LABELS)
+    system: str = Field(
+        default="", max_length=100_000, description="Said by the system before each prompt"
+    )
+    labels: list[Label] = Field(
+        default_factory=list, max_length=MAX_LABELS, description="To classify by"
+    )
     to: str = Field(default="", max_length=64, description="The language to translate into")
-    schema_: JsonObject | None = Field(default=None, alias="schema")
-    sampling: TaskSampling = Field(default_factory=TaskSampling)
+    schema_: JsonObject | None = Field(
+        default=None, alias="schema", description="A JSON Schema, of what is extracted"
+    )
+    sampling: TaskSampling = Field(
+        default_factory=TaskSampling, description="How a generating model answers"
+    )
     params: JsonObject = Field(default_factory=dict, description="Of a model made for the task")
-    output: TaskOutput = Field(default_factory=TaskOutput)
-    policy: TaskPolicy = Field(default_factory=TaskPolicy)
-    name: str = Field(default="", max_length=128)
-    metadata: Metadata = Field(default_factory=dict)
+    output: TaskOutput = Field(default_factory=TaskOutput, description="What results become")
+    policy: TaskPolicy = Field(default_factory=TaskPolicy, description="How it is carried out")
+    name: str = Field(default="", max_length=128, description="For people")
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="Kept with it: 16 pairs, keys of 64, values of 512 characters",
+    )
 
     @property
     def kind(self) -> TaskKind:

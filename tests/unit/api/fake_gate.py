@@ -46,6 +46,7 @@ from llmos.errors import (
     StorageError,
 )
 from llmos.ipc.memory import pair
+from tests.unit.api import document
 
 SECRET = "sk-llmos-test"
 USER_SECRET = "sk-llmos-user"
@@ -309,7 +310,10 @@ async def edge(
     headers = {"authorization": f"Bearer {SECRET}"}
     try:
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://edge", headers=headers
+            transport=transport,
+            base_url="http://edge",
+            headers=headers,
+            event_hooks={"response": [document.check]},
         ) as client:
             yield Edge(app, gate, sink, source, client, gate_client)
     finally:

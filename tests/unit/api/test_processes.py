@@ -26,7 +26,7 @@ from llmos.abi.syscall import (
     Syscall,
     WaitProcess,
 )
-from llmos.api.routes.processes import ENDED, LIVE, MAX_WAIT_S
+from llmos.api.routes.processes import ENDED, LIVE, TIMEOUT
 from llmos.errors import (
     DeadlineExceeded,
     LLMOSError,
@@ -220,7 +220,7 @@ def test_who_leaves_waits_no_longer() -> None:
 
 def test_the_states_and_bounds_are_the_kernels() -> None:
     assert {*LIVE, *ENDED} == {*Phase, *JobState}
-    assert MAX_WAIT_S == KERNEL_MAX_WAIT_S
+    assert TIMEOUT.high == KERNEL_MAX_WAIT_S
 
 
 @pytest.mark.parametrize(

@@ -417,7 +417,8 @@ def test_the_openapi_document_names_every_route() -> None:
             named = {(m.upper(), p) for p, ops in made["paths"].items() for m in ops}
             assert named == {(s.method, s.path.replace(":path", "")) for s in ROUTES}
             refs = set(_refs(made))
-            assert {r.rpartition("/")[2] for r in refs} <= set(made["components"]["schemas"])
+            parts = made["components"]["schemas"] | made["components"]["headers"]
+            assert {r.rpartition("/")[2] for r in refs} <= set(parts)
             chat = made["components"]["schemas"]["ChatBody"]["properties"]
             assert {"messages", "llmos", "top_k"} <= set(chat)
             load = made["paths"]["/os/v1/models/{ref}/load"]["post"]["requestBody"]

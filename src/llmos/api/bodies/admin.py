@@ -24,11 +24,25 @@ class PullBody(Shape):
     stays elsewhere `openai:https://host/v1#model`, which `remote` says more of. `driver` absent:
     the one that is best for it here. `base`: of an adapter, the version here it was learned on."""
 
-    source: str = Field(min_length=1, max_length=4096)
-    name: str | None = Field(default=None, min_length=1, max_length=256)
-    driver: str | None = Field(default=None, min_length=1, max_length=64)
-    remote: dict[str, Any] | None = None
-    base: str | None = Field(default=None, min_length=1, max_length=256)
+    source: str = Field(min_length=1, max_length=4096, description="Where it comes from")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="What it is called here; absent: as there",
+    )
+    driver: str | None = Field(
+        default=None, min_length=1, max_length=64, description="What serves it"
+    )
+    remote: dict[str, Any] | None = Field(
+        default=None, description="Of a model that stays elsewhere: its limits and what it costs"
+    )
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Of an adapter: the version here it was learned on",
+    )
 
     def to_call(self) -> PullModel:
         """Raises InvalidRequest naming the field of `remote`."""
@@ -39,8 +53,13 @@ class PullBody(Shape):
 class QuantizeBody(Shape):
     """A new version of a model, its weights `to` 8 or 4 bits. `name` absent: its own, and `to`."""
 
-    to: Literal["int8", "int4"]
-    name: str | None = Field(default=None, min_length=1, max_length=256)
+    to: Literal["int8", "int4"] = Field(description="The type of its weights")
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="What it is called; absent: its own, and `to`",
+    )
 
     def to_call(self, ref: str) -> QuantizeModel:
         return QuantizeModel(ref, self.to, self.name)
@@ -49,8 +68,8 @@ class QuantizeBody(Shape):
 class AliasBody(Shape):
     """`NAME:alias` is this version from now on; `reason` is kept with it."""
 
-    alias: str = Field(min_length=1, max_length=64)
-    reason: str = Field(default="", max_length=4096)
+    alias: str = Field(min_length=1, max_length=64, description="`stable` in `NAME:stable`")
+    reason: str = Field(default="", max_length=4096, description="Kept with it")
 
     def to_call(self, ref: str) -> AliasModel:
         return AliasModel(ref, self.alias, self.reason)
@@ -60,9 +79,15 @@ class LoadBody(Shape):
     """`keep_alive_s`: how long the model then stays unused; `dtype`: the type of its weights in
     memory; `draft`: a smaller model that guesses ahead. Absent: as it was."""
 
-    keep_alive_s: float | None = Field(default=None, ge=0, le=MAX_KEEP_ALIVE_S)
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] | None = None
-    draft: str | None = Field(default=None, min_length=1, max_length=256)
+    keep_alive_s: float | None = Field(
+        default=None, ge=0, le=MAX_KEEP_ALIVE_S, description="How long it then stays unused"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] | None = Field(
+        default=None, description="Of its weights in memory"
+    )
+    draft: str | None = Field(
+        default=None, min_length=1, max_length=256, description="A smaller model that guesses ahead"
+    )
 
     def to_call(self, ref: str) -> LoadModel:
         return LoadModel(ref, self.keep_alive_s, self.dtype, self.draft)
@@ -71,9 +96,9 @@ class LoadBody(Shape):
 class NiceBody(Shape):
     """How urgent a live process is from now on; what is absent stays as it was."""
 
-    nice: int | None = Field(default=None, ge=-20, le=19)
+    nice: int | None = Field(default=None, ge=-20, le=19, description="-20 comes first")
     service_class: Literal["batch", "default", "interactive"] | None = Field(
-        default=None, alias="class"
+        default=None, alias="class", description="Its class"
     )
 
     @model_validator(mode="after")
@@ -90,11 +115,17 @@ class NiceBody(Shape):
 class KeyBody(Shape):
     """A new key. `weight` is its principal's share among equals."""
 
-    name: str = Field(min_length=1, max_length=128)
-    tenant: str = Field(min_length=1, max_length=128)
-    role: Literal["admin", "user"] = "user"
-    max_class: Literal["batch", "default", "interactive"] = "interactive"
-    weight: float = Field(default=1.0, ge=MIN_WEIGHT, le=MAX_WEIGHT)
+    name: str = Field(min_length=1, max_length=128, description="Of the principal it belongs to")
+    tenant: str = Field(min_length=1, max_length=128, description="Of whom")
+    role: Literal["admin", "user"] = Field(
+        default="user", description="An `admin` may do everything"
+    )
+    max_class: Literal["batch", "default", "interactive"] = Field(
+        default="interactive", description="The most urgent class it may ask for"
+    )
+    weight: float = Field(
+        default=1.0, ge=MIN_WEIGHT, le=MAX_WEIGHT, description="Its share among equals"
+    )
 
     def to_call(self) -> AddKey:
         max_class: ServiceClass = CLASSES[self.max_class]
@@ -104,9 +135,9 @@ class KeyBody(Shape):
 class FeedbackForm(Shape):
     """What an answer was worth. `request_id` is the one its `llmos` and `x-request-id` tell."""
 
-    request_id: str = Field(min_length=1, max_length=64)
-    rating: Literal["up", "down"]
-    comment: str = Field(default="", max_length=MAX_COMMENT_CHARS)
+    request_id: str = Field(min_length=1, max_length=64, description="Of the answer")
+    rating: Literal["up", "down"] = Field(description="Good or bad")
+    comment: str = Field(default="", max_length=MAX_COMMENT_CHARS, description="Why")
 
     def to_call(self) -> AddFeedback:
         return AddFeedback(self.request_id, Rating(self.rating), self.comment)

@@ -28,23 +28,44 @@ MomentNs = Annotated[int, Field(ge=0, le=MAX_NS, description="UTC, ns")]
 class SpecBody(Shape):
     """What is asked for: `llmos.abi.jobs.JobSpec`, which says what each field means."""
 
-    program: Name
-    inputs: JsonObject = Field(default_factory=dict)
-    name: str = Field(default="", max_length=128)
-    files: dict[Name, ThingId] = Field(default_factory=dict, max_length=MAX_FILES)
-    models: dict[Name, ModelRef] = Field(default_factory=dict, max_length=MAX_FILES)
-    service_class: Literal["batch", "default", "interactive"] = Field(
-        default="batch", alias="class"
+    program: Name = Field(description="One of `GET /os/v1/programs`")
+    inputs: JsonObject = Field(default_factory=dict, description="The program's own")
+    name: str = Field(default="", max_length=128, description="For people")
+    files: dict[Name, ThingId] = Field(
+        default_factory=dict,
+        max_length=MAX_FILES,
+        description="A name the program knows: a file's id",
     )
-    nice: int = Field(default=0, ge=-20, le=19)
-    needs: list[ThingId] = Field(default_factory=list, max_length=MAX_NEEDS)
-    parent_id: ThingId | None = None
-    memory_bytes: int = Field(default=0, ge=0, le=MAX_NS)
-    max_attempts: int = Field(default=3, ge=1, le=100)
-    timeout_s: float | None = Field(default=None, gt=0, le=MAX_TIMEOUT_S)
-    start_at_ns: MomentNs | None = None
-    expires_ns: MomentNs | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    models: dict[Name, ModelRef] = Field(
+        default_factory=dict,
+        max_length=MAX_FILES,
+        description="A name the program knows: a version",
+    )
+    service_class: Literal["batch", "default", "interactive"] = Field(
+        default="batch", alias="class", description="How urgent it is, by class"
+    )
+    nice: int = Field(default=0, ge=-20, le=19, description="And within its class: -20 comes first")
+    needs: list[ThingId] = Field(
+        default_factory=list, max_length=MAX_NEEDS, description="Jobs that must succeed first"
+    )
+    parent_id: ThingId | None = Field(
+        default=None, description="The job it is a part of, and ends with"
+    )
+    memory_bytes: int = Field(
+        default=0, ge=0, le=MAX_NS, description="0: the program's own estimate"
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="Starts after failures that may pass"
+    )
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=MAX_TIMEOUT_S, description="Of one attempt"
+    )
+    start_at_ns: MomentNs | None = Field(default=None, description="Not before: UTC, ns")
+    expires_ns: MomentNs | None = Field(default=None, description="Given up then: UTC, ns")
+    metadata: Metadata = Field(
+        default_factory=dict,
+        description="Kept with it: 16 pairs, keys of 64, values of 512 characters",
+    )
 
     def to_spec(self) -> JobSpec:
         """Raises InvalidRequest, NotFound (an id that can be nobody's)."""
@@ -76,9 +97,13 @@ class SpecBody(Shape):
 class ScheduleBody(Shape):
     """A job for every time `cron` (five fields, in `timezone`) says so."""
 
-    cron: str = Field(min_length=9, max_length=256)
-    spec: SpecBody
-    timezone: str = Field(default="UTC", min_length=1, max_length=64)
+    cron: str = Field(
+        min_length=9, max_length=256, description="Five fields: minute, hour, day, month, weekday"
+    )
+    spec: SpecBody = Field(description="The job")
+    timezone: str = Field(
+        default="UTC", min_length=1, max_length=64, description="Whose clock: `Europe/Berlin`"
+    )
 
     def to_call(self) -> AddSchedule:
         """Raises as `SpecBody.to_spec` does."""
@@ -88,7 +113,7 @@ class ScheduleBody(Shape):
 class BackupBody(Shape):
     """A folder of the server's machine that does not exist yet, or is empty."""
 
-    path: str = Field(min_length=1, max_length=4096)
+    path: str = Field(min_length=1, max_length=4096, description="An absolute path")
 
     def to_call(self) -> BackUp:
         return BackUp(self.path)

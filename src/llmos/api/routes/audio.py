@@ -12,6 +12,7 @@ from llmos.api.call import Call
 from llmos.api.items import answered
 from llmos.api.media import authorize
 from llmos.api.multipart import Form, boundary_of
+from llmos.api.parameters import Text, Upload, Word
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import InvalidRequest
 from llmos.shapes.transcriptions import (
@@ -23,6 +24,13 @@ from llmos.shapes.transcriptions import (
 MAX_FIELD_BYTES = 4096
 FORM_ROOM_BYTES = 65_536
 """What a form may have beside its file."""
+
+FORM = (
+    Upload("file", "The recording", required=True),
+    Text("model", "Which model listens", required=True),
+    Text("language", "Of what is said; absent: it is guessed"),
+    Word("response_format", "JSON, or the text alone", ("json", "text")),
+)
 
 
 async def transcriptions(call: Call) -> None:
@@ -78,6 +86,6 @@ ROUTES = [
         transcriptions,
         "What is said in a recording.",
         answer=TranscriptionAnswer,
-        form={"file": "binary", "model": "", "language": "", "response_format": ""},
+        form=FORM,
     )
 ]

@@ -17,18 +17,20 @@ from llmos.abi.syscall_jobs import (
 )
 from llmos.api.body import read_json
 from llmos.api.call import Call
-from llmos.api.idempotency import idempotency_of
+from llmos.api.idempotency import IDEMPOTENCY_KEY, idempotency_of
+from llmos.api.parameters import Count, Text
 from llmos.api.query import Query
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.errors import InvalidRequest, NotFound
+from llmos.errors import Conflict, InvalidRequest, NotFound, QuotaExceeded, UnsupportedParameter
 from llmos.shapes.batches import BatchBody, BatchObject, BatchPage, batch_object
 from llmos.shapes.files import page_object
 from llmos.shapes.inputs import read_plain
 from llmos.shapes.names import BATCH_PREFIX, job_of
 
-LIST_QUERY = ("after", "limit")
-MAX_PAGE = 100
+AFTER = Text("after", "The last id of the page before")
+LIMIT = Count("limit", "At most so many", 20, 100)
+LIST_QUERY = (AFTER, LIMIT)
 
 
 async def create_batch(call: Call) -> None:
@@ -57,13 +59,13 @@ async def _check_input(call: Call, file_id: str) -> None:
 
 async def list_batches(call: Call) -> None:
     """The tenant's batches, newest first."""
-    query = Query(call.scope["query_string"], LIST_QUERY)
-    after = query.text("after")
+    query = Query(call, LIST_QUERY)
+    after = query[AFTER]
     wanted = JobFilter(
         tenant_id=call.principal.tenant_id,
         programs=[BATCH],
         after=None if after is None else job_of(after, BATCH_PREFIX),
-        limit=query.count("limit", 20, MAX_PAGE),
+        limit=query[LIMIT],
     )
     found = await ask(call, ListJobs(wanted), JobList)
     await call.send_json(page_object([batch_object(job) for job in found.jobs], found.has_more))
@@ -104,9 +106,25 @@ ROUTES = [
         "Answer a file of requests.",
         body=BatchBody,
         answer=BatchObject,
-        headers=("Idempotency-Key",),
+        headers=(IDEMPOTENCY_KEY,),
+        raises=(NotFound, QuotaExceeded, UnsupportedParameter),
     ),
-    RouteSpec("GET", "/v1/batches", list_batches, "Batches.", answer=BatchPage, query=LIST_QUERY),
-    RouteSpec("POST", _ONE + "/cancel", cancel_batch, "End a batch.", answer=BatchObject),
+    RouteSpec(
+        "GET",
+        "/v1/batches",
+        list_batches,
+        "Batches.",
+        answer=BatchPage,
+        query=LIST_QUERY,
+        raises=(NotFound,),
+    ),
+    RouteSpec(
+        "POST",
+        _ONE + "/cancel",
+        cancel_batch,
+        "End a batch.",
+        answer=BatchObject,
+        raises=(Conflict,),
+    ),
     RouteSpec("GET", _ONE, show_batch, "One batch.", answer=BatchObject),
 ]

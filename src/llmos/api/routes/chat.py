@@ -13,12 +13,12 @@ from llmos.api.infer import (
     submitted,
 )
 from llmos.api.media import with_images
-from llmos.api.resume import ResumePoint, resume_point
+from llmos.api.resume import LAST_EVENT_ID, ResumePoint, resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.sight import answer_sight
 from llmos.api.streams import InferStream
 from llmos.errors import InvalidRequest, UnsupportedParameter
-from llmos.shapes.answers import ChatAnswer
+from llmos.shapes.answers import ChatAnswer, ChatChunk
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.inputs import read_chat
 from llmos.shapes.outcomes import chat_answer
@@ -75,5 +75,7 @@ ROUTES = [
         "Answer a conversation.",
         body=ChatBody,
         answer=ChatAnswer,
+        events={"": ChatChunk},
+        headers=(LAST_EVENT_ID,),
     )
 ]

@@ -12,7 +12,7 @@ from llmos.api.infer import (
     stream_choices,
     submitted,
 )
-from llmos.api.resume import resume_point
+from llmos.api.resume import LAST_EVENT_ID, resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import UnsupportedParameter
 from llmos.shapes.answers import CompletionAnswer
@@ -66,5 +66,7 @@ ROUTES = [
         "Continue a text.",
         body=CompletionsBody,
         answer=CompletionAnswer,
+        events={"": CompletionAnswer},
+        headers=(LAST_EVENT_ID,),
     )
 ]

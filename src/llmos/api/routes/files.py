@@ -21,15 +21,19 @@ from llmos.abi.syscall_jobs import (
 )
 from llmos.api.body import body_chunks
 from llmos.api.call import Call, ClientGone, Header, watching
-from llmos.api.idempotency import idempotency_of
+from llmos.api.idempotency import IDEMPOTENCY_KEY, idempotency_of
 from llmos.api.multipart import Form, boundary_of
+from llmos.api.parameters import Count, Text, Upload, Word
 from llmos.api.query import Query
 from llmos.api.ranges import ByteRange, Unsatisfiable, range_of
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
 from llmos.api.status import encode_envelope
-from llmos.errors import InvalidRequest, NotFound
+from llmos.errors import DiskFull, InvalidRequest, NotFound, QuotaExceeded
 from llmos.shapes.files import (
+    MAX_EXPIRES_S,
+    MIN_EXPIRES_S,
+    PURPOSES,
     FileDeleted,
     FileObject,
     FilePage,
@@ -43,9 +47,22 @@ from llmos.shapes.table import NOTHING, unknown
 
 MAX_FIELD_BYTES = 1024
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
-FIELDS = ("file", "purpose", ANCHOR, SECONDS)
-LIST_QUERY = ("after", "limit", "order", "purpose")
-MAX_PAGE = 10_000
+FORM = (
+    Upload("file", "The file, with a name", required=True),
+    Word("purpose", "What it is for", PURPOSES, required=True),
+    Text(ANCHOR, "`created_at`: with the next, it goes so long after it was made"),
+    Text(SECONDS, f"From {MIN_EXPIRES_S} to {MAX_EXPIRES_S}, in seconds"),
+)
+FIELDS = tuple(field.name for field in FORM)
+AFTER = Text("after", "The last id of the page before")
+LIMIT = Count("limit", "At most so many", 10_000, 10_000)
+ORDER = Word("order", "By age, newest or oldest first", ("desc", "asc"))
+PURPOSE = Text("purpose", "Uploaded for this purpose")
+LIST_QUERY = (AFTER, LIMIT, ORDER, PURPOSE)
+RANGES = (
+    Text("Range", "One part: `bytes=FIRST-LAST`, answered with 206"),
+    Text("If-Range", "The `etag` the part has to be of"),
+)
 
 
 class _Given(NamedTuple):
@@ -109,13 +126,13 @@ async def _receive(call: Call, boundary: bytes, upload_id: str) -> _Given:
 
 async def list_files(call: Call) -> None:
     """The tenant's files."""
-    query = Query(call.scope["query_string"], LIST_QUERY)
+    query = Query(call, LIST_QUERY)
     wanted = FileFilter(
         tenant_id=call.principal.tenant_id,
-        purpose=query.text("purpose"),
-        after=query.text("after"),
-        limit=query.count("limit", MAX_PAGE, MAX_PAGE),
-        newest_first=query.word("order", ("desc", "asc")) != "asc",
+        purpose=query[PURPOSE],
+        after=query[AFTER],
+        limit=query[LIMIT],
+        newest_first=query[ORDER] == "desc",
     )
     found = await ask(call, ListFiles(wanted), FileList)
     await call.send_json(page_object([file_object(f) for f in found.files], found.has_more))
@@ -203,8 +220,9 @@ ROUTES = [
         create_file,
         "Upload a file.",
         answer=FileObject,
-        form={"file": "binary", "purpose": "", ANCHOR: "", SECONDS: ""},
-        headers=("Idempotency-Key",),
+        form=FORM,
+        headers=(IDEMPOTENCY_KEY,),
+        raises=(QuotaExceeded, DiskFull),
     ),
     RouteSpec("GET", "/v1/files", list_files, "Files.", answer=FilePage, query=LIST_QUERY),
     RouteSpec(
@@ -213,6 +231,7 @@ ROUTES = [
         read_file,
         "A file's bytes, or a range of them.",
         answer_type="application/octet-stream",
+        headers=RANGES,
     ),
     RouteSpec("GET", _ONE, show_file, "One file.", answer=FileObject),
     RouteSpec("DELETE", _ONE, delete_file, "Delete a file.", answer=FileDeleted),

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from llmos.abi.principal import Action, Resource
 from llmos.abi.syscall import Health, HealthReport
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import LLMOSError, ProtocolViolation, WorkerLost
+
+
+class Liveness(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`status` is `ok`, or with the HTTP status 503 `failing` for these `problems`."""
+
+    status: str
+    problems: list[str] = []
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`ready` is true when a request would be served; with 503, `problems` say why not."""
+
+    ready: bool
+    problems: list[str]
 
 
 async def _ask_health(call: Call) -> HealthReport:
@@ -30,9 +46,10 @@ async def healthz(call: Call) -> None:
     except LLMOSError as e:
         report = HealthReport(False, [e.message], live=False)
     if report.live:
-        await call.send_json({"status": "ok"})
+        await call.send_json(Liveness("ok"))
     else:
-        await call.send_json({"status": "failing", "problems": report.problems}, status=503)
+        told = Liveness("failing", report.problems)
+        await call.send_json(told, status=503)
 
 
 async def readyz(call: Call) -> None:
@@ -41,8 +58,8 @@ async def readyz(call: Call) -> None:
         report = await _ask_health(call)
     except LLMOSError as e:
         report = HealthReport(False, [e.message])
-    body = {"ready": report.ready, "problems": report.problems}
-    await call.send_json(body, status=200 if report.ready else 503)
+    told = Readiness(report.ready, report.problems)
+    await call.send_json(told, status=200 if report.ready else 503)
 
 
 async def metrics(call: Call) -> None:
@@ -53,7 +70,7 @@ async def metrics(call: Call) -> None:
 
 
 ROUTES = [
-    RouteSpec("GET", "/healthz", healthz, "Does the kernel answer?", needs_key=False),
-    RouteSpec("GET", "/readyz", readyz, "Would a request be served?", needs_key=False),
+    RouteSpec("GET", "/healthz", healthz, "Does the kernel answer?", False, answer=Liveness),
+    RouteSpec("GET", "/readyz", readyz, "Would a request be served?", False, answer=Readiness),
     RouteSpec("GET", "/metrics", metrics, "Metrics for Prometheus.", answer_type="text/plain"),
 ]

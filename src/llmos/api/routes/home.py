@@ -8,12 +8,12 @@ from llmos.api.bodies.jobs import BackupBody
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.routes.unary import answer
-from llmos.errors import InvalidRequest
+from llmos.api.routes.unary import ask
+from llmos.errors import Conflict, DiskFull, InvalidRequest
 from llmos.shapes.inputs import read_plain
 
 
-async def back_up(call: Call) -> None:
+async def back_up(call: Call) -> BackupReport:
     """Answered when the copy is whole."""
     body = read_plain(BackupBody, await read_json(call))
     if not call.is_owner:
@@ -22,21 +22,28 @@ async def back_up(call: Call) -> None:
             "user.",
             param="path",
         )
-    await answer(call, body.to_call(), BackupReport)
+    return await ask(call, body.to_call(), BackupReport)
 
 
-async def disk(call: Call) -> None:
+async def disk(call: Call) -> DiskReport:
     """What uses the disk, and what is left of it."""
-    await answer(call, ShowDisk(), DiskReport)
+    return await ask(call, ShowDisk(), DiskReport)
 
 
-async def collect_blobs(call: Call) -> None:
+async def collect_blobs(call: Call) -> DiskReport:
     """Delete what nothing refers to any more."""
-    await answer(call, CollectBlobs(), DiskReport)
+    return await ask(call, CollectBlobs(), DiskReport)
 
 
 ROUTES = [
-    RouteSpec("POST", "/os/v1/backup", back_up, "Copy the home into a folder.", body=BackupBody),
+    RouteSpec(
+        "POST",
+        "/os/v1/backup",
+        back_up,
+        "Copy the home into a folder.",
+        body=BackupBody,
+        raises=(Conflict, DiskFull),
+    ),
     RouteSpec("GET", "/os/v1/disk", disk, "The disk ledger."),
     RouteSpec("POST", "/os/v1/blobs/collect", collect_blobs, "Delete blobs nobody wants."),
 ]

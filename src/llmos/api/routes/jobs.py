@@ -28,13 +28,23 @@ from llmos.api.bodies.jobs import ScheduleBody, SpecBody
 from llmos.api.body import read_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
-from llmos.api.idempotency import idempotency_of
+from llmos.api.idempotency import IDEMPOTENCY_KEY, idempotency_of
+from llmos.api.parameters import Count, Flag, Text, Words
 from llmos.api.query import Query
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.routes.unary import answer, ask, ref_of
+from llmos.api.routes.unary import ask, ref_of
 from llmos.api.streams import FollowStream
 from llmos.api.wire import to_wire
-from llmos.errors import InvalidRequest, ProtocolViolation
+from llmos.errors import (
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    OffsetLost,
+    ProtocolViolation,
+    QuotaExceeded,
+)
+from llmos.shapes.answers import ErrorAnswer
 from llmos.shapes.fields import parse_int
 from llmos.shapes.inputs import read_plain
 from llmos.shapes.names import job_of
@@ -43,65 +53,73 @@ STATES = {state.value: frozenset({state}) for state in JobState} | {
     "live": frozenset(JobState) - ENDED,
     "ended": ENDED,
 }
-LIST_QUERY = ("state", "program", "tenant", "parent", "after", "limit")
-EVENT_QUERY = ("after", "limit", "kind", "follow")
-MAX_PAGE = 1000
-MAX_EVENTS = 1000
+STATE = Words("state", "In one of these states, or groups of them", tuple(STATES))
+PROGRAM = Text("program", "Of this program; several with commas")
+TENANT = Text("tenant", "Of this tenant")
+PARENT = Text("parent", "Children of this job")
+AFTER = Text("after", "The last id of the page before")
+LIMIT = Count("limit", "At most so many", 100, 1000)
+LIST_QUERY = (STATE, PROGRAM, TENANT, PARENT, AFTER, LIMIT)
+AFTER_EVENT = Count("after", "What follows the event of this number", 0, 2**62, 0)
+MOST_EVENTS = Count("limit", "At most so many, unless followed", 1000, 1000)
+KIND = Text("kind", "Only events of this kind; several with commas")
+FOLLOW = Flag("follow", "Server-sent events, until the job has ended")
+EVENT_QUERY = (AFTER_EVENT, MOST_EVENTS, KIND, FOLLOW)
+LAST_EVENT = Text("Last-Event-ID", "Follow after the event of this number")
 _KIND = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
-async def submit_job(call: Call) -> None:
+async def submit_job(call: Call) -> JobReply:
     """Answered once the job is on disk."""
     body = await read_json(call)
     spec = read_plain(SpecBody, body).to_spec()
-    await answer(call, SubmitJob(spec, idempotency_of(call, body)), JobReply)
+    return await ask(call, SubmitJob(spec, idempotency_of(call, body)), JobReply)
 
 
-async def list_jobs(call: Call) -> None:
+async def list_jobs(call: Call) -> JobList:
     """Newest first: those one may see."""
-    query = Query(call.scope["query_string"], LIST_QUERY)
-    named = query.words("state", tuple(STATES))
-    after, parent, program = query.text("after"), query.text("parent"), query.text("program")
+    query = Query(call, LIST_QUERY)
+    named = query[STATE]
+    after, parent, program = query[AFTER], query[PARENT], query[PROGRAM]
     wanted = JobFilter(
-        tenant_id=query.text("tenant"),
+        tenant_id=query[TENANT],
         programs=[] if program is None else program.split(","),
         states=sorted(frozenset().union(*(STATES[name] for name in named))),
         parent_id=None if parent is None else job_of(parent),
         after=None if after is None else job_of(after),
-        limit=query.count("limit", 100, MAX_PAGE),
+        limit=query[LIMIT],
     )
-    await answer(call, ListJobs(wanted), JobList)
+    return await ask(call, ListJobs(wanted), JobList)
 
 
-async def show_job(call: Call) -> None:
+async def show_job(call: Call) -> JobReply:
     """One job, with when it may end."""
-    await answer(call, ShowJob(_job_of(call)), JobReply)
+    return await ask(call, ShowJob(_job_of(call)), JobReply)
 
 
-async def cancel_job(call: Call) -> None:
+async def cancel_job(call: Call) -> JobReply:
     """It and its children end; what runs may put away what it has done."""
-    await answer(call, CancelJob(_job_of(call)), JobReply)
+    return await ask(call, CancelJob(_job_of(call)), JobReply)
 
 
-async def retry_job(call: Call) -> None:
+async def retry_job(call: Call) -> JobReply:
     """A job that did not succeed begins again; its results and its checkpoint are kept."""
-    await answer(call, RetryJob(_job_of(call)), JobReply)
+    return await ask(call, RetryJob(_job_of(call)), JobReply)
 
 
-async def remove_job(call: Call) -> None:
+async def remove_job(call: Call) -> JobReply:
     """Forget an ended job; the answer is its last record."""
-    await answer(call, RemoveJob(_job_of(call)), JobReply)
+    return await ask(call, RemoveJob(_job_of(call)), JobReply)
 
 
-async def job_events(call: Call) -> None:
+async def job_events(call: Call) -> JobEvents | None:
     """A page of its log, or with `follow` the rest of it as it comes."""
-    query = Query(call.scope["query_string"], EVENT_QUERY)
+    query = Query(call, EVENT_QUERY)
     job_id, kinds = _job_of(call), sorted(_kinds(query))
-    after = query.count("after", 0, 2**62, 0)
-    if not query.flag("follow"):
-        limit = query.count("limit", 1000, MAX_EVENTS)
-        await answer(call, ReadJobEvents(job_id, after, limit, kinds), JobEvents)
-        return
+    after = query[AFTER_EVENT]
+    if not query[FOLLOW]:
+        limit = query[MOST_EVENTS]
+        return await ask(call, ReadJobEvents(job_id, after, limit, kinds), JobEvents)
     stream = call.edge.gate.follow(
         call.principal, FollowJob(job_id, _last_id(call, after), kinds), call.trace_parent
     )
@@ -110,6 +128,7 @@ async def job_events(call: Call) -> None:
             await _relay(call, stream)
     finally:
         stream.cancel("answer ended", ClientGone())
+    return None
 
 
 async def _relay(call: Call, stream: FollowStream) -> None:
@@ -154,28 +173,29 @@ def _last_id(call: Call, after: int) -> int:
 
 
 def _kinds(query: Query) -> frozenset[str]:
-    given = query.text("kind")
+    given = query[KIND]
     return frozenset() if given is None else frozenset(given.split(","))
 
 
-async def list_programs(call: Call) -> None:
+async def list_programs(call: Call) -> ProgramList:
     """What jobs can run."""
-    await answer(call, ListPrograms(), ProgramList)
+    return await ask(call, ListPrograms(), ProgramList)
 
 
-async def list_schedules(call: Call) -> None:
+async def list_schedules(call: Call) -> ScheduleList:
     """Schedules one may see."""
-    await answer(call, ListSchedules(), ScheduleList)
+    return await ask(call, ListSchedules(), ScheduleList)
 
 
-async def add_schedule(call: Call) -> None:
+async def add_schedule(call: Call) -> ScheduleList:
     """Answered once it is on disk."""
-    await answer(call, read_plain(ScheduleBody, await read_json(call)).to_call(), ScheduleList)
+    body = read_plain(ScheduleBody, await read_json(call))
+    return await ask(call, body.to_call(), ScheduleList)
 
 
-async def remove_schedule(call: Call) -> None:
+async def remove_schedule(call: Call) -> ScheduleList:
     """Jobs it has made already are left alone."""
-    await answer(call, RemoveSchedule(ref_of(call, "schedule_id")), ScheduleList)
+    return await ask(call, RemoveSchedule(ref_of(call, "schedule_id")), ScheduleList)
 
 
 def _job_of(call: Call) -> str:
@@ -197,23 +217,43 @@ ROUTES = [
         submit_job,
         "Submit a job.",
         body=SpecBody,
-        headers=("Idempotency-Key",),
+        headers=(IDEMPOTENCY_KEY,),
+        raises=(NotFound, ModelNotFound, QuotaExceeded),
     ),
-    RouteSpec("GET", "/os/v1/jobs", list_jobs, "Jobs, newest first.", query=LIST_QUERY),
+    RouteSpec(
+        "GET", "/os/v1/jobs", list_jobs, "Jobs, newest first.", query=LIST_QUERY, raises=(NotFound,)
+    ),
     RouteSpec(
         "GET",
         _ONE + "/events",
         job_events,
         "A job's log; with `follow`, as server-sent events to its end.",
         query=EVENT_QUERY,
-        headers=("Last-Event-ID",),
+        headers=(LAST_EVENT,),
+        events={"KIND": JobEvent, "done": JobReply, "error": ErrorAnswer},
+        raises=(OffsetLost,),
     ),
-    RouteSpec("POST", _ONE + "/cancel", cancel_job, "End a job and its children."),
-    RouteSpec("POST", _ONE + "/retry", retry_job, "Begin a job again that did not succeed."),
+    RouteSpec(
+        "POST", _ONE + "/cancel", cancel_job, "End a job and its children.", raises=(Conflict,)
+    ),
+    RouteSpec(
+        "POST",
+        _ONE + "/retry",
+        retry_job,
+        "Begin a job again that did not succeed.",
+        raises=(Conflict,),
+    ),
     RouteSpec("GET", _ONE, show_job, "One job."),
-    RouteSpec("DELETE", _ONE, remove_job, "Forget an ended job."),
+    RouteSpec("DELETE", _ONE, remove_job, "Forget an ended job.", raises=(Conflict,)),
     RouteSpec("GET", "/os/v1/programs", list_programs, "What jobs can run."),
     RouteSpec("GET", _SCHEDULES, list_schedules, "Schedules."),
-    RouteSpec("POST", _SCHEDULES, add_schedule, "Submit a job by the clock.", body=ScheduleBody),
+    RouteSpec(
+        "POST",
+        _SCHEDULES,
+        add_schedule,
+        "Submit a job by the clock.",
+        body=ScheduleBody,
+        raises=(NotFound, QuotaExceeded),
+    ),
     RouteSpec("DELETE", _SCHEDULES + "/{schedule_id}", remove_schedule, "End a schedule."),
 ]

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 
-from llmos.abi.logs import MAX_LINES, Entry, LogCursor
+from llmos.abi.logs import MAX_LINES, Entry, LogCursor, LogEntries
 from llmos.abi.principal import Action, Resource
 from llmos.api.call import Call, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
+from llmos.api.parameters import Count, Flag
 from llmos.api.query import Query
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import NotFound, QuotaExceeded, StorageError
+from llmos.shapes.answers import ErrorAnswer
 
-QUERY = ("lines", "follow")
-DEFAULT_LINES = 50
+LINES = Count("lines", "Begin with so many of the last", 50, MAX_LINES, 0)
+FOLLOW = Flag("follow", "Server-sent events, one a line, as they come")
+QUERY = (LINES, FOLLOW)
 _FOLLOWED = "logs"
 """Under which name followers are counted."""
 
 
-async def show_logs(call: Call) -> None:
+async def show_logs(call: Call) -> LogEntries | None:
     """Its last lines, or with `follow` these and each that comes. It does not pass the gate, which
     keeps no log."""
     _check(call)
-    query = Query(call.scope["query_string"], QUERY)
-    num_lines = query.count("lines", DEFAULT_LINES, MAX_LINES, 0)
+    query = Query(call, QUERY)
+    num_lines = query[LINES]
     if call.edge.logs is None:
         raise NotFound("this server keeps no log of its own")
     try:
@@ -32,9 +35,8 @@ async def show_logs(call: Call) -> None:
     except OSError as error:
         raise StorageError(f"the log cannot be read: {error.strerror}") from error
     with closing(cursor):
-        if not query.flag("follow"):
-            await call.send_json({"entries": await asyncio.to_thread(cursor.last, num_lines)})
-            return
+        if not query[FOLLOW]:
+            return LogEntries(await asyncio.to_thread(cursor.last, num_lines))
         followers = call.edge.num_followers
         if followers[_FOLLOWED] >= call.edge.config.max_log_followers:
             raise QuotaExceeded("the log is followed by as many as may", retry_after_s=10.0)
@@ -43,6 +45,7 @@ async def show_logs(call: Call) -> None:
             await _follow(call, cursor, num_lines)
         finally:
             followers[_FOLLOWED] -= 1
+    return None
 
 
 def _check(call: Call) -> None:
@@ -86,5 +89,7 @@ ROUTES = [
         show_logs,
         "The server's own log; with `follow`, as server-sent events: `llmos logs`.",
         query=QUERY,
+        events={"": Entry, "error": ErrorAnswer},
+        raises=(NotFound, QuotaExceeded),
     )
 ]

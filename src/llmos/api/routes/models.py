@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from llmos.abi.registry import ModelVersion, PullProgress
 from llmos.abi.syscall import (
-    Done,
     ListModels,
-    LoadModel,
     Model,
     ModelList,
     PinModel,
@@ -23,65 +22,73 @@ from llmos.api.body import read_json, read_optional_json
 from llmos.api.call import Call, ClientGone, encode_json, watching
 from llmos.api.frames import KEEP_ALIVE
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.routes.unary import answer, ask, ref_of
+from llmos.api.routes.unary import ask, done, ref_of
 from llmos.api.streams import PullStream
-from llmos.api.wire import to_wire
-from llmos.errors import InvalidRequest, ProtocolViolation
+from llmos.api.wire import DoneAnswer, to_wire
+from llmos.errors import (
+    Conflict,
+    DiskFull,
+    InvalidRequest,
+    LoadFailed,
+    ModelRejected,
+    ModelTooLarge,
+    NotFound,
+    OutOfMemory,
+    PluginError,
+    ProtocolViolation,
+)
+from llmos.shapes.answers import ErrorAnswer
 from llmos.shapes.inputs import read_plain
 
 REMOTE_SCHEMES = ("hf:", "upload:", "openai:")
 """Sources any client may name; another one is a path of this machine."""
 
 
-async def list_models(call: Call) -> None:
+async def list_models(call: Call) -> ModelList:
     """Every version, with what the registry knows of it."""
-    await answer(call, ListModels(), ModelList)
+    return await ask(call, ListModels(), ModelList)
 
 
-async def show_model(call: Call) -> None:
+async def show_model(call: Call) -> ModelVersion:
     """One version."""
-    await call.send_json(to_wire((await ask(call, ShowModel(ref_of(call)), Model)).model))
+    return (await ask(call, ShowModel(ref_of(call)), Model)).model
 
 
-async def remove_model(call: Call) -> None:
+async def remove_model(call: Call) -> ModelVersion:
     """Forget a version; the answer is its last record."""
-    await call.send_json(to_wire((await ask(call, RemoveModel(ref_of(call)), Model)).model))
+    return (await ask(call, RemoveModel(ref_of(call)), Model)).model
 
 
-async def alias_model(call: Call) -> None:
+async def alias_model(call: Call) -> ModelVersion:
     """From now on whoever asks for the alias is answered by this version."""
     body = read_plain(AliasBody, await read_json(call)).to_call(ref_of(call))
-    await call.send_json(to_wire((await ask(call, body, Model)).model))
+    return (await ask(call, body, Model)).model
 
 
-async def unalias_model(call: Call) -> None:
+async def unalias_model(call: Call) -> ModelVersion:
     """The alias, which the path names, is nothing any more; the answer is what it was."""
-    await call.send_json(to_wire((await ask(call, UnaliasModel(ref_of(call)), Model)).model))
+    return (await ask(call, UnaliasModel(ref_of(call)), Model)).model
 
 
-async def load_model(call: Call) -> None:
+async def load_model(call: Call) -> DoneAnswer:
     """Answered when the replica is ready."""
     body = read_plain(LoadBody, await read_optional_json(call))
-    await _done(call, body.to_call(ref_of(call)))
+    return await done(call, body.to_call(ref_of(call)))
 
 
-async def unload_model(call: Call) -> None:
+async def unload_model(call: Call) -> DoneAnswer:
     """Answered when the wish is noted: running requests finish first."""
-    await _done(call, UnloadModel(ref_of(call)))
+    return await done(call, UnloadModel(ref_of(call)))
 
 
-async def pin_model(call: Call) -> None:
+async def pin_model(call: Call) -> DoneAnswer:
     """Answered when the replica is ready; nothing makes it leave from then on."""
-    await _done(call, PinModel(ref_of(call)))
+    return await done(call, PinModel(ref_of(call)))
 
 
-async def unpin_model(call: Call) -> None:
+async def unpin_model(call: Call) -> DoneAnswer:
     """It stays as long as any other model would."""
-    await _done(call, PinModel(ref_of(call), pinned=False))
-
-
-async def _done(call: Call, body: LoadModel | UnloadModel | PinModel) -> None:
-    await call.send_json({"done": (await ask(call, body, Done)).what})
+    return await done(call, PinModel(ref_of(call), pinned=False))
 
 
 async def pull_model(call: Call) -> None:
@@ -137,6 +144,7 @@ async def _next_or_silence(call: Call, stream: PullStream) -> list[object] | Non
 
 
 _ONE = "/os/v1/models/{ref:path}"
+PULL_EVENTS = {"progress": PullProgress, "done": ModelVersion, "error": ErrorAnswer}
 
 ROUTES = [
     RouteSpec("GET", "/os/v1/models", list_models, "Every model version."),
@@ -146,7 +154,8 @@ ROUTES = [
         pull_model,
         "Pull a model: events `progress`, then `done` or `error`.",
         body=PullBody,
-        answer_type="text/event-stream",
+        events=PULL_EVENTS,
+        raises=(ModelRejected, NotFound, Conflict, PluginError, DiskFull),
     ),
     RouteSpec(
         "POST",
@@ -155,6 +164,7 @@ ROUTES = [
         "Make a replica resident.",
         body=LoadBody,
         needs_body=False,
+        raises=(ModelTooLarge, OutOfMemory, LoadFailed),
     ),
     RouteSpec(
         "POST",
@@ -162,13 +172,20 @@ ROUTES = [
         quantize_model,
         "Make a quantized version: events `progress`, then `done` or `error`.",
         body=QuantizeBody,
-        answer_type="text/event-stream",
+        events=PULL_EVENTS,
+        raises=(ModelRejected, Conflict, DiskFull),
     ),
     RouteSpec("POST", _ONE + "/alias", alias_model, "Give a version an alias.", body=AliasBody),
     RouteSpec("DELETE", _ONE + "/alias", unalias_model, "Take an alias away."),
     RouteSpec("POST", _ONE + "/unload", unload_model, "Stop a model's replicas once idle."),
-    RouteSpec("POST", _ONE + "/pin", pin_model, "Load a model and keep it resident."),
+    RouteSpec(
+        "POST",
+        _ONE + "/pin",
+        pin_model,
+        "Load a model and keep it resident.",
+        raises=(ModelTooLarge, OutOfMemory, LoadFailed),
+    ),
     RouteSpec("DELETE", _ONE + "/pin", unpin_model, "Keep a model no longer than any other."),
     RouteSpec("GET", _ONE, show_model, "One model version."),
-    RouteSpec("DELETE", _ONE, remove_model, "Forget a model version."),
+    RouteSpec("DELETE", _ONE, remove_model, "Forget a model version.", raises=(Conflict,)),
 ]

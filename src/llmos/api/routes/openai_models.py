@@ -9,6 +9,7 @@ from llmos.abi.syscall import ListModels, Model, ModelList, RemoveModel, ShowMod
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
+from llmos.errors import Conflict
 from llmos.shapes.answers import ModelCard, ModelCards, ModelDeleted
 
 
@@ -57,7 +58,12 @@ def _card(model: ModelVersion, card_id: str) -> dict[str, Any]:
 
 ROUTES = [
     RouteSpec(
-        "DELETE", "/v1/models/{ref:path}", delete_model, "Forget a model.", answer=ModelDeleted
+        "DELETE",
+        "/v1/models/{ref:path}",
+        delete_model,
+        "Forget a model.",
+        answer=ModelDeleted,
+        raises=(Conflict,),
     ),
     RouteSpec("GET", "/v1/models", list_cards, "Models that can be asked.", answer=ModelCards),
     RouteSpec("GET", "/v1/models/{ref:path}", show_card, "One model.", answer=ModelCard),

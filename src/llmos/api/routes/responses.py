@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from llmos.abi.ids import new_id
@@ -9,20 +11,29 @@ from llmos.abi.jobs import ENDED, INFER, JobRecord, JobState
 from llmos.abi.syscall_jobs import CancelJob, JobReply, RemoveJob, ShowJob, SubmitJob
 from llmos.api.body import read_json
 from llmos.api.call import Call
-from llmos.api.idempotency import idempotency_of
+from llmos.api.idempotency import IDEMPOTENCY_KEY, idempotency_of
 from llmos.api.media import with_images
+from llmos.api.parameters import Count, Flag, Parameter, Text, Word, Words
 from llmos.api.query import Query
 from llmos.api.response_frames import NOTHING_SEEN
 from llmos.api.routes.respond import answer_ended, answer_live, stream_stored
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
-from llmos.errors import Conflict, InvalidRequest, NotFound, UnsupportedParameter
+from llmos.errors import (
+    Conflict,
+    DiskFull,
+    InvalidRequest,
+    NotFound,
+    OffsetLost,
+    UnsupportedParameter,
+)
 from llmos.shapes.files import page_object
 from llmos.shapes.items import Item, has_images, read_items
 from llmos.shapes.names import RESPONSE_PREFIX, job_of
 from llmos.shapes.response_object import (
     InputItems,
     ResponseDeleted,
+    ResponseEvent,
     ResponseObject,
     response_object,
     stored_facts,
@@ -36,10 +47,17 @@ from llmos.shapes.responses import (
 )
 from llmos.shapes.table import RESPONSES_INCLUDE
 
-INCLUDE = ("include", "include[]")
-SHOW_QUERY = (*INCLUDE, "include_obfuscation", "starting_after", "stream")
-ITEMS_QUERY = (*INCLUDE, "after", "limit", "order")
-MAX_PAGE = 100
+INCLUDE = tuple(
+    Words(name, "Parts of items to add", RESPONSES_INCLUDE) for name in ("include", "include[]")
+)
+OBFUSCATION = Flag("include_obfuscation", "Changes nothing: no event is padded")
+STARTING_AFTER = Count("starting_after", "Events after this number", NOTHING_SEEN, 2**31, 0)
+STREAM = Flag("stream", "Server-sent events, from the first or from `starting_after`")
+SHOW_QUERY = (*INCLUDE, OBFUSCATION, STARTING_AFTER, STREAM)
+AFTER = Text("after", "The last id of the page before")
+LIMIT = Count("limit", "At most so many", 20, 100)
+ORDER = Word("order", "By age, newest or oldest first", ("desc", "asc"))
+ITEMS_QUERY = (*INCLUDE, AFTER, LIMIT, ORDER)
 
 
 async def create_response(call: Call) -> None:
@@ -100,10 +118,10 @@ async def _conversation(call: Call, body: ResponsesBody) -> list[Item]:
 async def show_response(call: Call) -> None:
     """As it is now; with `stream` its events, after number `starting_after`."""
     query = _query(call, SHOW_QUERY)
-    query.flag("include_obfuscation")  # padding; nothing here is padded
-    after = query.count("starting_after", NOTHING_SEEN, 2**31, 0)
+    query[OBFUSCATION]  # padding; nothing here is padded
+    after = query[STARTING_AFTER]
     job = await _response_of(call)
-    if query.flag("stream"):
+    if query[STREAM]:
         await stream_stored(call, job, after)
     else:
         await call.send_json(response_object(stored_facts(job)))
@@ -129,8 +147,8 @@ async def cancel_response(call: Call) -> None:
 async def list_input_items(call: Call) -> None:
     """All that the answer was made from, newest first: earlier turns included."""
     query = _query(call, ITEMS_QUERY)
-    limit = query.count("limit", 20, MAX_PAGE)
-    after, order = query.text("after"), query.word("order", ("desc", "asc"))
+    limit = query[LIMIT]
+    after, order = query[AFTER], query[ORDER]
     items = items_of(await _response_of(call))
     if order != "asc":
         items = items[::-1]
@@ -142,10 +160,10 @@ async def list_input_items(call: Call) -> None:
     await call.send_json(page_object(items[:limit], len(items) > limit))
 
 
-def _query(call: Call, names: tuple[str, ...]) -> Query:
-    query = Query(call.scope["query_string"], names)
-    for name in INCLUDE:
-        query.words(name, RESPONSES_INCLUDE)
+def _query(call: Call, known: tuple[Parameter[Any], ...]) -> Query:
+    query = Query(call, known)
+    for parameter in INCLUDE:
+        query[parameter]  # nothing here has them, but a word nobody knows is refused
     return query
 
 
@@ -167,6 +185,7 @@ async def _stored(call: Call, name: str, param: str) -> JobRecord:
 
 
 _ONE = "/v1/responses/{response_id}"
+EVENTS = {"response.*": ResponseEvent, "error": ResponseEvent}
 
 ROUTES = [
     RouteSpec(
@@ -176,7 +195,9 @@ ROUTES = [
         "Answer, and keep the answer.",
         body=ResponsesBody,
         answer=ResponseObject,
-        headers=("Idempotency-Key",),
+        headers=(IDEMPOTENCY_KEY,),
+        events=EVENTS,
+        raises=(NotFound, Conflict, DiskFull),
     ),
     RouteSpec(
         "GET",
@@ -192,7 +213,17 @@ ROUTES = [
         cancel_response,
         "End a response in the background.",
         answer=ResponseObject,
+        raises=(InvalidRequest, Conflict),
     ),
-    RouteSpec("GET", _ONE, show_response, "A response.", answer=ResponseObject, query=SHOW_QUERY),
+    RouteSpec(
+        "GET",
+        _ONE,
+        show_response,
+        "A response.",
+        answer=ResponseObject,
+        query=SHOW_QUERY,
+        events=EVENTS,
+        raises=(OffsetLost,),
+    ),
     RouteSpec("DELETE", _ONE, delete_response, "Forget a response.", answer=ResponseDeleted),
 ]

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import pydantic
 
 from llmos.api.call import Handler
+from llmos.api.parameters import Parameter, Text
+from llmos.errors import LLMOSError
+
+Shape = type[pydantic.BaseModel] | type[msgspec.Struct]
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """`path` as Starlette writes it. `body` and `answer` are shapes, where there is one; a body may
-    be left out where it is not needed.
+    """`path` as Starlette writes it. `body` is a shape, where there is one; it may be left out
+    where it is not needed. `answer` is one where the handler answers by itself; of what it returns
+    its annotation tells.
 
-    `query` names what may stand after the `?`; `form` has the fields of a multipart body and the
-    format of each; `headers` are those that change what is done.
+    `query` is what may stand after the `?`; `form` has the fields of a multipart body; `headers`
+    are those that change what is done. `events` are those of a stream: their names ("": it has
+    none) and the shapes of their data. `raises` is what it is refused with beside what its other
+    parts imply (`api.refusals`).
     """
 
     method: str
@@ -25,8 +37,22 @@ class RouteSpec:
     needs_key: bool = True
     body: type[pydantic.BaseModel] | None = None
     needs_body: bool = True
-    answer: type[pydantic.BaseModel] | None = None
+    answer: Shape | None = None
     answer_type: str = "application/json"
-    query: tuple[str, ...] = ()
-    form: dict[str, str] | None = None
-    headers: tuple[str, ...] = ()
+    query: tuple[Parameter[Any], ...] = ()
+    form: tuple[Parameter[Any], ...] = ()
+    headers: tuple[Text, ...] = ()
+    events: Mapping[str, Any] = field(default_factory=dict)
+    raises: tuple[type[LLMOSError], ...] = ()
+
+    @property
+    def shape(self) -> Shape | None:
+        """Of its whole answer; None: bytes, or events only."""
+        return self.answer or _returned(self.handler)
+
+
+def _returned(handler: Handler) -> Shape | None:
+    """By a handler's annotation, which is checked where it is written."""
+    hint = typing.get_type_hints(handler)["return"]
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((kind for kind in kinds if kind is not type(None)), None)

@@ -16,34 +16,33 @@ from llmos.abi.syscall import (
 )
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.routes.unary import answer
-from llmos.api.wire import to_wire
+from llmos.api.routes.unary import ask
 
 
-async def list_replicas(call: Call) -> None:
+async def list_replicas(call: Call) -> ReplicaList:
     """Resident, starting, parked, stopping and failed replicas."""
-    await answer(call, ListReplicas(), ReplicaList)
+    return await ask(call, ListReplicas(), ReplicaList)
 
 
-async def list_workers(call: Call) -> None:
+async def list_workers(call: Call) -> WorkerList:
     """Worker processes."""
-    await answer(call, ListWorkers(), WorkerList)
+    return await ask(call, ListWorkers(), WorkerList)
 
 
-async def show_memory(call: Call) -> None:
+async def show_memory(call: Call) -> MemoryInfo:
     """Every device's ledger, who waits for room, and the snapshots on the disk."""
-    await answer(call, ShowMemory(), MemoryInfo)
+    return await ask(call, ShowMemory(), MemoryInfo)
 
 
-async def status(call: Call) -> None:
+async def status(call: Call) -> StatusInfo:
     """Readiness, queues and the memory budget."""
-    await answer(call, Status(), StatusInfo)
+    return await ask(call, Status(), StatusInfo)
 
 
-async def list_settings(call: Call) -> None:
+async def list_settings(call: Call) -> SettingList:
     """Values in force and where each came from. They do not pass the gate, which knows them not."""
     call.edge.authorizer.authorize(call.principal, Action.READ_SYSTEM, Resource("system"))
-    await call.send_json(to_wire(SettingList(list(call.edge.settings))))
+    return SettingList(list(call.edge.settings))
 
 
 ROUTES = [

@@ -21,27 +21,27 @@ from llmos.abi.syscall_jobs import (
 from llmos.abi.tasks import TASK
 from llmos.api.body import read_json
 from llmos.api.call import Call
-from llmos.api.idempotency import idempotency_of
+from llmos.api.idempotency import IDEMPOTENCY_KEY, idempotency_of
+from llmos.api.parameters import Text
 from llmos.api.query import Query
-from llmos.api.routes.files import send_file
-from llmos.api.routes.jobs import STATES
+from llmos.api.routes.files import RANGES, send_file
+from llmos.api.routes.jobs import AFTER, LIMIT, STATE, STATES
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.routes.unary import answer, ask, ref_of
-from llmos.api.wire import to_wire
-from llmos.errors import Conflict, NotFound
+from llmos.api.routes.unary import ask, ref_of
+from llmos.errors import Conflict, ModelNotFound, NotFound, QuotaExceeded
 from llmos.library.choose import choose, work_of, works_of
 from llmos.shapes.inputs import read_nested
 from llmos.shapes.names import job_of
 from llmos.shapes.tasks import AUTO, Chosen, TaskBody
 
-MAX_PAGE = 1000
-RESULT_QUERY = ("format",)
+FORMAT = Text("format", "One that the task was told to make, `rows` or `errors`; absent: its first")
+RESULT_QUERY = (FORMAT,)
 ALWAYS = frozenset({"rows", "errors"})
 """Results of every task; one without a line has no file."""
-LIST_QUERY = ("state", "after", "limit")
+LIST_QUERY = (STATE, AFTER, LIMIT)
 
 
-async def create_task(call: Call) -> None:
+async def create_task(call: Call) -> JobReply:
     """Answered once it is on disk; what is wrong inside the input is the task's own error."""
     body = await read_json(call)
     read = read_nested(TaskBody, body)
@@ -51,7 +51,7 @@ async def create_task(call: Call) -> None:
         filename = (await ask(call, ShowFile(read.input.file), FileReply)).file.filename
     chosen = await _choose(call, read)
     spec = read.to_spec(chosen, filename, time.time_ns())
-    await answer(call, SubmitJob(spec, idempotency_of(call, body)), JobReply)
+    return await ask(call, SubmitJob(spec, idempotency_of(call, body)), JobReply)
 
 
 async def _choose(call: Call, task: TaskBody) -> Chosen:
@@ -66,39 +66,39 @@ async def _choose(call: Call, task: TaskBody) -> Chosen:
     return Chosen(version.ref, work, version.has_chat_template, reason)
 
 
-async def list_tasks(call: Call) -> None:
+async def list_tasks(call: Call) -> JobList:
     """Newest first."""
-    query = Query(call.scope["query_string"], LIST_QUERY)
-    named = query.words("state", tuple(STATES))
-    after = query.text("after")
+    query = Query(call, LIST_QUERY)
+    named = query[STATE]
+    after = query[AFTER]
     wanted = JobFilter(
         programs=[TASK],
         states=sorted(frozenset().union(*(STATES[name] for name in named))),
         after=None if after is None else job_of(after),
-        limit=query.count("limit", 100, MAX_PAGE),
+        limit=query[LIMIT],
     )
-    await answer(call, ListJobs(wanted), JobList)
+    return await ask(call, ListJobs(wanted), JobList)
 
 
-async def show_task(call: Call) -> None:
+async def show_task(call: Call) -> JobReply:
     """One task, with when it may end."""
-    await call.send_json(to_wire(await _task_of(call)))
+    return await _task_of(call)
 
 
-async def cancel_task(call: Call) -> None:
+async def cancel_task(call: Call) -> JobReply:
     """What is done already stays."""
     job = (await _task_of(call)).job
-    await answer(call, CancelJob(job.job_id), JobReply)
+    return await ask(call, CancelJob(job.job_id), JobReply)
 
 
 async def task_result(call: Call) -> None:
     """A file of results, in a `format` that the task was told to make, or `rows`, `errors`."""
-    query = Query(call.scope["query_string"], RESULT_QUERY)
+    query = Query(call, RESULT_QUERY)
     job = (await _task_of(call)).job
     files = (job.outputs or {}).get("files")
     if not isinstance(files, dict):
         raise Conflict(f"the task is {job.state}: it has no results yet", param="task_id")
-    wanted = query.text("format")
+    wanted = query[FORMAT]
     if wanted in ALWAYS and not files.get(wanted):
         await call.send_bytes(200, b"", b"application/jsonl")
         return
@@ -135,9 +135,17 @@ ROUTES = [
         create_task,
         "Do one thing with many inputs.",
         body=TaskBody,
-        headers=("Idempotency-Key",),
+        headers=(IDEMPOTENCY_KEY,),
+        raises=(NotFound, ModelNotFound, QuotaExceeded),
     ),
-    RouteSpec("GET", "/os/v1/tasks", list_tasks, "Tasks, newest first.", query=LIST_QUERY),
+    RouteSpec(
+        "GET",
+        "/os/v1/tasks",
+        list_tasks,
+        "Tasks, newest first.",
+        query=LIST_QUERY,
+        raises=(NotFound,),
+    ),
     RouteSpec(
         "GET",
         _ONE + "/result",
@@ -145,7 +153,11 @@ ROUTES = [
         "Results, as a file.",
         answer_type="application/octet-stream",
         query=RESULT_QUERY,
+        headers=RANGES,
+        raises=(Conflict,),
     ),
-    RouteSpec("POST", _ONE + "/cancel", cancel_task, "End a task; what is done stays."),
+    RouteSpec(
+        "POST", _ONE + "/cancel", cancel_task, "End a task; what is done stays.", raises=(Conflict,)
+    ),
     RouteSpec("GET", _ONE, show_task, "One task."),
 ]

@@ -1,13 +1,13 @@
-"""The way of every route that is one system call: ask the gate, answer its result as JSON."""
+"""The way of every route that is one system call: ask the gate, and return its result."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TypeVar
 
-from llmos.abi.syscall import Body, Result
+from llmos.abi.syscall import Body, Done, Result
 from llmos.api.call import Call, ClientGone, watching
-from llmos.api.wire import to_wire
+from llmos.api.wire import DoneAnswer
 from llmos.errors import NotFound, ProtocolViolation
 
 R = TypeVar("R", bound=Result)
@@ -34,9 +34,9 @@ async def ask(call: Call, body: Body, kind: type[R]) -> R:
     return result
 
 
-async def answer(call: Call, body: Body, kind: type[R]) -> None:
-    """`ask`, and send it."""
-    await call.send_json(to_wire(await ask(call, body, kind)))
+async def done(call: Call, body: Body) -> DoneAnswer:
+    """`ask` for something of which there is nothing to tell but that it was done."""
+    return DoneAnswer((await ask(call, body, Done)).what)
 
 
 def ref_of(call: Call, name: str = "ref") -> str:

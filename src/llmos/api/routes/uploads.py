@@ -6,32 +6,33 @@ import re
 
 import msgspec
 
+from llmos.abi.blob import BlobRef
 from llmos.abi.principal import Action, Resource
 from llmos.api.body import body_chunks
 from llmos.api.call import Call
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ref_of
-from llmos.api.wire import to_wire
-from llmos.errors import InvalidRequest
+from llmos.api.wire import DoneAnswer
+from llmos.errors import DiskFull, InvalidRequest
 
 _UPLOAD_ID = re.compile(r"upl_[0-9a-f]{32}")
 
 
-async def put_file(call: Call) -> None:
+async def put_file(call: Call) -> BlobRef:
     """Store one file of an upload; the answer has its digest and size."""
     upload_id, filename = _upload_of(call), ref_of(call, "filename")
     config = call.edge.config
     chunks = body_chunks(call, config.max_upload_bytes, config.body_timeout_s)
     ref = await call.edge.sink.write(upload_id, filename, chunks)
     # where it lies on this machine is no business of a client
-    await call.send_json(to_wire(msgspec.structs.replace(ref, path=None)))
+    return msgspec.structs.replace(ref, path=None)
 
 
-async def discard(call: Call) -> None:
+async def discard(call: Call) -> DoneAnswer:
     """Drop an upload and its bytes, if there are any."""
     upload_id = _upload_of(call)
     await call.edge.sink.discard(upload_id)
-    await call.send_json({"done": upload_id})
+    return DoneAnswer(upload_id)
 
 
 def _upload_of(call: Call) -> str:
@@ -48,7 +49,11 @@ def _upload_of(call: Call) -> str:
 
 ROUTES = [
     RouteSpec(
-        "PUT", "/os/v1/uploads/{upload_id}/{filename:path}", put_file, "Upload one file, raw."
+        "PUT",
+        "/os/v1/uploads/{upload_id}/{filename:path}",
+        put_file,
+        "Upload one file, raw.",
+        raises=(DiskFull,),
     ),
     RouteSpec("DELETE", "/os/v1/uploads/{upload_id}", discard, "Drop an upload."),
 ]
