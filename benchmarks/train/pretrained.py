@@ -1,7 +1,9 @@
-"""An encoder that is pre-trained here and registered; what a probe and a LoRA make of it.
+"""An encoder that is pre-trained here and registered; what goes on from it: a linear probe, a LoRA,
+all weights.
 
-By the recipes of `examples/`. The control is the same encoder with the weights it was born with: a
-probe of it says what the task alone would find there.
+By the recipes of `examples/`. It is pre-trained on the sentences that are learned from later, without
+their labels, and on nothing that is held out. The control is the same encoder with the weights it
+was born with: a probe of it says what the task alone would find there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from benchmarks.train.jobs import DATA, OPTIONS, Runs
 
 RECIPES = harness.ROOT / "examples" / "recipes"
 SET = "rt-polarity"
-TUNED = {"probe": "linear probe", "lora": "LoRA"}
+TUNED = {"probe": "linear probe", "lora": "LoRA", "full": "all weights"}
 
 
 def example(name: str, base: str | None = None) -> dict[str, Any]:

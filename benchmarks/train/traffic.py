@@ -155,10 +155,11 @@ def _plain(pilot: Path, folder: Path, threads: int) -> Iterator[Step]:
         causal.sizes(LONG), batch_size=BATCH, threads=threads, log_steps=LOG_STEPS
     )
     said = msgspec.json.encode(wanted).decode()
-    command = [sys.executable, "-m", "benchmarks.train.tune"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.train.tune"]
     command += [str(pilot), str(folder / "pilot.npz"), said]
     with told.open("wb") as out:
-        process = subprocess.Popen(command, cwd=harness.ROOT, stdout=out)
+        env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        process = subprocess.Popen(command, cwd=harness.ROOT, stdout=out, env=env)
 
     def step() -> int:
         if process.poll() is not None:
