@@ -46,9 +46,9 @@ test-deep: setup ## what takes minutes more: every method and preference of trai
 	@$(BIN)/pytest -q $(PARALLEL) -m deep $(ARGS)
 
 .PHONY: test-gguf
-test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (minutes) into .venv-gguf
+test-gguf: setup ## the drivers' suite with llama.cpp, compiled once (a minute or two) into .venv-gguf
 	@$(BIN)/python tools/engine_venv.py gguf
-	@LLMOS_REQUIRE_DRIVERS=gguf .venv-gguf/bin/python -m pytest -q tests/contract/drivers tests/system/test_gguf.py $(ARGS)
+	@LLMOS_REQUIRE_DRIVERS=gguf .venv-gguf/bin/python -m pytest -q $(PARALLEL) -k gguf tests/contract/drivers tests/system/test_gguf.py $(ARGS)
 
 .PHONY: test-browser
 test-browser: setup ## the console in Chromium: every page, chat, compare, suspend, pull; needs chromium

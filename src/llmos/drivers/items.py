@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmos.abi.inference import WorkItem
-from llmos.errors import InvalidRequest, UnsupportedParameter
+from llmos.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 
 
 def check_plain(item: WorkItem, features: Sequence[str]) -> None:
@@ -42,6 +42,23 @@ def read_tokens(packed: bytes, vocab_size: int, param: str) -> list[int]:
             f"{param} has a token outside the vocabulary of {vocab_size}", param=param
         )
     return found
+
+
+def check_room(item: WorkItem, num_prompt: int, num_generated: int, context_length: int) -> int:
+    """How many tokens the answer may have. Raises ContextLengthExceeded, InvalidRequest."""
+    room = context_length - num_prompt
+    wanted = item.sampling.max_tokens or max(1, room)
+    if wanted > room:
+        raise ContextLengthExceeded(
+            f"{num_prompt} prompt tokens and {wanted} to generate exceed the context of "
+            f"{context_length} tokens",
+            param="prompt" if room < 1 else "max_tokens",
+        )
+    if num_generated > wanted:
+        raise InvalidRequest(
+            f"{num_generated} tokens were generated of {wanted}", param="generated"
+        )
+    return wanted
 
 
 IMAGES = ("image", "image_url")

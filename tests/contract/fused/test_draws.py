@@ -15,6 +15,7 @@ from llmos.drivers.native.fused import binding, build
 from llmos.drivers.native.fused.drawing import drawing
 from llmos.drivers.native.fused.engine import Engine
 from llmos.drivers.native.sampling import RowSampler
+from llmos.drivers.sampling.params import uniform
 from tests.contract.fused.products import open_head
 
 NUM = 250
@@ -86,7 +87,7 @@ def test_draws_agree(vocab_size: int, params: dict[str, Any]) -> None:
     for n, token in enumerate(found):
         assert token is not None
         low, high = stretch(logits[n], samplers[n].sampling, token)
-        assert low - EPS <= sampling.uniform(n, 0) <= high + EPS
+        assert low - EPS <= uniform(n, 0) <= high + EPS
 
 
 @pytest.mark.parametrize(

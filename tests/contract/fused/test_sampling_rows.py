@@ -11,9 +11,7 @@ import torch
 
 from llmos.abi.inference import Sampling
 from llmos.drivers.native import sampling as native
-from llmos.drivers.sampling import params
 from llmos.drivers.sampling.rows import RowSampler
-from llmos.errors import InvalidRequest
 
 CHOICES: dict[str, list[Any]] = {
     "temperature": [0.0, 0.01, 0.7, 1.0, 3.0],
@@ -81,24 +79,3 @@ def test_logits_that_are_not_finite(bad: float, asked: Sampling) -> None:
     assert RowSampler(asked, [1]).draw(logits, 0) is None
     logits[4] = -np.inf  # a token that is forbidden
     assert RowSampler(asked, [1]).draw(logits, 0) is not None
-
-
-def test_params_are_the_native_drivers() -> None:
-    assert params.GREEDY_BELOW == native.GREEDY_BELOW
-    for seed in (0, 1, 2**63 - 1):
-        for index in (0, 5, 1000):
-            assert params.uniform(seed, index) == native.uniform(seed, index)
-    for wrong in (
-        {"temperature": -1.0},
-        {"temperature": float("nan")},
-        {"top_p": 0.0},
-        {"top_p": 1.5},
-        {"top_k": -1},
-        {"min_p": 2.0},
-        {"repetition_penalty": 0.0},
-        {"presence_penalty": float("inf")},
-        {"max_tokens": -1},
-    ):
-        for check in (params.check, native.check):
-            with pytest.raises(InvalidRequest):
-                check(Sampling(**wrong))  # type: ignore[arg-type]

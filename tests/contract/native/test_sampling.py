@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmos.abi.inference import Sampling
-from llmos.drivers.native.sampling import RowSampler, check, sample, uniform
+from llmos.drivers.native.sampling import RowSampler, sample
+from llmos.drivers.sampling.params import check, uniform
 from llmos.errors import InvalidRequest
 
 SIZE = 40

@@ -53,3 +53,30 @@ def test_what_it_asks_for_goes_before_ours(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(engine_venv, "lend", lambda folder: done.append("lend"))
     assert engine_venv.install_apart(tmp_path, "vllm") == 0
     assert done == ["install", "uninstall", "lend"]
+
+
+@pytest.mark.parametrize("said", [None, "-DGGML_CUDA=ON"])
+def test_an_engine_is_compiled_without_what_we_do_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    """Apart from pip's cache, as a whole one is another package of the same name; unless it is
+    said how to compile it."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def call(command: list[str], env: dict[str, str], **_: object) -> int:
+        calls.append((command, env))
+        return 0
+
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CMAKE_ARGS", said)
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(engine_venv, "lend", lambda folder: None)
+    assert engine_venv.install(tmp_path, "gguf") == 0
+    ((command, env),) = calls
+    assert "--no-cache-dir" in command
+    if said is not None:
+        assert env["CMAKE_ARGS"] == said
+        return
+    assert "-DLLAVA_BUILD=OFF" in env["CMAKE_ARGS"]
+    assert Path(env["CMAKE_ARGS"].rpartition("=")[2]).is_file()

@@ -17,7 +17,7 @@ from llmos.abi.events import Aborted, Event, Failed
 from llmos.abi.inference import WorkItem
 from llmos.drivers.batcher.engine import Open, Opened, Row
 from llmos.drivers.batcher.rows import Rows
-from llmos.drivers.items import check_ids, check_plain, read_tokens
+from llmos.drivers.items import check_ids, check_plain, check_room, read_tokens
 from llmos.drivers.resident import read_resident
 from llmos.drivers.sampling.params import check
 from llmos.drivers.text.answer import Answer
@@ -25,7 +25,6 @@ from llmos.drivers.text.folder import find_ends, read_decoding
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
     Conflict,
-    ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
     ModelRejected,
@@ -98,18 +97,7 @@ class BatcherDriver:
         """Raises UserError for what cannot be honoured."""
         opened = self._open()
         prompt, generated = self._check(item)
-        room = opened.context_length - len(prompt)
-        wanted = item.sampling.max_tokens or max(1, room)
-        if wanted > room:
-            raise ContextLengthExceeded(
-                f"{len(prompt)} prompt tokens and {wanted} to generate exceed the context of "
-                f"{opened.context_length} tokens",
-                param="prompt" if room < 1 else "max_tokens",
-            )
-        if len(generated) > wanted:
-            raise InvalidRequest(
-                f"{len(generated)} tokens were generated of {wanted}", param="generated"
-            )
+        wanted = check_room(item, len(prompt), len(generated), opened.context_length)
         opened.engine.check(item.sampling, wanted)
         seed = item.sampling.seed
         row = Row(

@@ -15,17 +15,17 @@ from llmos.drivers.gguf.library import library
 from llmos.drivers.gguf.limits import LIMITS
 from llmos.drivers.gguf.memory import Accounts
 from llmos.drivers.gguf.request import Request
-from llmos.drivers.gguf.seats import Seats
+from llmos.drivers.gguf.sequences import Sequences
 from llmos.drivers.gguf.snapshot import Snapshots
-from llmos.drivers.items import check_ids, check_plain, read_tokens
+from llmos.drivers.items import check_ids, check_plain, check_room, read_tokens
 from llmos.drivers.resident import read_resident
 from llmos.drivers.sampling.params import check
 from llmos.drivers.sampling.rows import RowSampler
+from llmos.drivers.seats import Seats
 from llmos.drivers.text.answer import Answer
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
     Conflict,
-    ContextLengthExceeded,
     EngineFailed,
     InvalidRequest,
     LLMOSError,
@@ -105,7 +105,7 @@ class GGUFDriver:
             engine.close()
             raise LoadFailed(error.message) from error
         self._snapshots = Snapshots(spec, facts, engine, self._context_length)
-        self._seats = Seats(engine)
+        self._seats = Seats(Sequences(engine))
         self._accounts = Accounts(
             weights_bytes=engine.weights_bytes,
             library_bytes=library_bytes,
@@ -137,18 +137,7 @@ class GGUFDriver:
     def submit(self, item: WorkItem) -> None:
         """Raises UserError for what cannot be honoured."""
         prompt, generated = self._check(item)
-        room = self._context_length - len(prompt)
-        wanted = item.sampling.max_tokens or max(1, room)
-        if wanted > room:
-            raise ContextLengthExceeded(
-                f"{len(prompt)} prompt tokens and {wanted} to generate exceed the context of "
-                f"{self._context_length} tokens",
-                param="prompt" if room < 1 else "max_tokens",
-            )
-        if len(generated) > wanted:
-            raise InvalidRequest(
-                f"{len(generated)} tokens were generated of {wanted}", param="generated"
-            )
+        wanted = check_room(item, len(prompt), len(generated), self._context_length)
         exact = self._exact_by_default if item.deterministic is None else item.deterministic
         request = Request(
             item=item,
@@ -314,7 +303,8 @@ class GGUFDriver:
 
     def _fail(self, request: Request, error: EngineFailed, events: list[Event]) -> None:
         self._seats.remove(request)
-        self._open().scrub(self._seats.taken())
+        kept = [r.slot for r in self._seats if r.slot is not None and r.num_cached]
+        self._open().scrub(kept)
         events.append(request.fail(error))
 
     # state

@@ -14,25 +14,24 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Aborted, Event
 from llmos.abi.inference import WorkItem
+from llmos.drivers.items import check_room
 from llmos.drivers.native.eager import EagerRunner
 from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.fused.opening import Unsupported, open_fused
 from llmos.drivers.native.items import check_item
-from llmos.drivers.native.queue import Seats
 from llmos.drivers.native.request import Request
 from llmos.drivers.native.runner import Runner
 from llmos.drivers.native.sampling import RowSampler
 from llmos.drivers.native.snapshot import Snapshots
 from llmos.drivers.resident import read_resident
+from llmos.drivers.seats import Seats
 from llmos.drivers.text.detokenize import Decoding, Detokenizer
 from llmos.drivers.text.folder import read_decoding
 from llmos.drivers.text.grammar import GrammarsOf
 from llmos.drivers.text.stop import StopStrings
 from llmos.errors import (
     Conflict,
-    ContextLengthExceeded,
     EngineFailed,
-    InvalidRequest,
     LoadFailed,
     NotFound,
 )
@@ -118,18 +117,7 @@ class NativeDriver:
         prompt, generated = check_item(item, info.vocab_size)
         if self._seats.find(item.request_id) is not None:
             raise Conflict(f"{item.request_id} is in the batch already")
-        room = info.context_length - len(prompt)
-        wanted = item.sampling.max_tokens or max(1, room)
-        if wanted > room:
-            raise ContextLengthExceeded(
-                f"{len(prompt)} prompt tokens and {wanted} to generate exceed the context of "
-                f"{info.context_length} tokens",
-                param="prompt" if room < 1 else "max_tokens",
-            )
-        if len(generated) > wanted:
-            raise InvalidRequest(
-                f"{len(generated)} tokens were generated of {wanted}", param="generated"
-            )
+        wanted = check_room(item, len(prompt), len(generated), info.context_length)
         exact = self._exact_by_default if item.deterministic is None else item.deterministic
         request = Request(
             item=item,
@@ -221,11 +209,12 @@ class NativeDriver:
         """Seat who waits, let the runner do a step, and say what it brought."""
         runner = self._model()
         events, self._outbox = self._outbox, []
-        self._seats.fill()
+        for request, error in self._seats.fill():
+            events.append(request.fail(error))
         for request, drawn in runner.advance(self._seats.running()):
-            if error := request.sampler.error:
+            if refused := request.sampler.error:
                 self._seats.remove(request)
-                events.append(request.fail(error))
+                events.append(request.fail(refused))
                 continue
             if isinstance(drawn, EngineFailed):
                 self._seats.remove(request, broken=True)

@@ -106,7 +106,8 @@ class EagerRunner:
     def seat(self, request: Request, slot: int) -> bool:
         if request.parked is not None:
             assert isinstance(request.parked, ParkedKV)
-            self.batch.kv.restore(slot, request.parked)
+            with mapped():
+                self.batch.kv.restore(slot, request.parked)
             request.parked = None
         return True
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmos.abi.inference import WorkItem
-from llmos.drivers.items import check_ids
-from llmos.drivers.native import sampling
-from llmos.drivers.native.request import tokens_of
+from llmos.drivers.items import check_ids, read_tokens
+from llmos.drivers.sampling import params
 from llmos.errors import InvalidRequest, UnsupportedParameter
 
 
@@ -18,13 +17,13 @@ def check_item(item: WorkItem, vocab_size: int) -> tuple[list[int], list[int]]:
     if item.adapter is not None:
         raise UnsupportedParameter("adapter is not supported by this model", param="adapter")
     _check_options(item.options)
-    sampling.check(item.sampling)
+    params.check(item.sampling)
     check_ids([token_id for token_id, _ in item.sampling.logit_bias], vocab_size, "logit_bias")
     check_ids(item.shown, vocab_size, "shown")
-    prompt = _tokens(item.tokens, vocab_size, "prompt")
+    prompt = read_tokens(item.tokens, vocab_size, "prompt")
     if not prompt:
         raise InvalidRequest("the prompt has no tokens", param="prompt")
-    return prompt, _tokens(item.generated, vocab_size, "generated")
+    return prompt, read_tokens(item.generated, vocab_size, "generated")
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -35,15 +34,3 @@ def _check_options(options: dict[str, Any]) -> None:
         )
     if not isinstance(options.get("guesses", True), bool):
         raise InvalidRequest("guesses is true or false", param="llmos.driver")
-
-
-def _tokens(packed: bytes, vocab_size: int, param: str) -> list[int]:
-    """Of int32, little-endian."""
-    if len(packed) % 4:
-        raise InvalidRequest(f"{param} holds part of a token", param=param)
-    found = tokens_of(packed)
-    if found and (min(found) < 0 or max(found) >= vocab_size):
-        raise InvalidRequest(
-            f"{param} has a token outside the vocabulary of {vocab_size}", param=param
-        )
-    return found

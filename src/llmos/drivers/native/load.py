@@ -18,7 +18,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from llmos.drivers.native import attention
+from llmos.drivers.native import attention, pages
 from llmos.drivers.native.architectures import NATIVE_MIXTURES, find_refusal
 from llmos.drivers.native.attention import ProbePlan
 from llmos.drivers.native.kv import LayerShape
@@ -82,7 +82,8 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
     chosen_dtype = choose_dtype(dtype, config, folder, chosen_device)
 
     def read() -> torch.nn.Module:
-        return _read_model(folder, config, chosen_dtype, chosen_device)
+        with pages.apart():
+            return _read_model(folder, config, chosen_dtype, chosen_device)
 
     model = read()
     context_length = bound_context(text_of(config), context_length)

@@ -12,7 +12,7 @@ import functools
 import mmap
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,13 @@ POPULATE_READ = 22
 
 DONT_NEED = 4
 """`MADV_DONTNEED`: drop pages; a file's are read again from it when they are wanted."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt` (malloc.h)."""
+
+_APART_BYTES = 64 << 10
+_LARGEST_IN_HEAP_BYTES = 32 << 20
+"""`DEFAULT_MMAP_THRESHOLD_MAX` of glibc on machines of 64 bits."""
 
 _RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+\s*(.*)")
 _ALIGN_BYTES = 64
@@ -140,6 +147,26 @@ def _advise(r: FileRange, advice: int) -> None:
     if libc.madvise(ctypes.c_void_p(r.begin), ctypes.c_size_t(r.size_bytes), advice):
         number = ctypes.get_errno()
         raise OSError(number, f"madvise {advice}", r.path)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Meanwhile, what is allocated and not small is pages of its own, which freeing gives back.
+
+    Weights that are read by several threads lie in as many heaps of the C library otherwise, and
+    those keep tens of megabytes for themselves. Its own rule for what is a mapping ends with the
+    first `mallopt`; what that rule would come to in the end is set after.
+    """
+    mallopt: Callable[[int, int], int] | None = getattr(_libc(), "mallopt", None)
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_THRESHOLD, _APART_BYTES)
+    try:
+        yield
+    finally:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_IN_HEAP_BYTES)
+        mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_IN_HEAP_BYTES)
 
 
 def trim() -> None:

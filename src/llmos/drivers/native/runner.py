@@ -16,6 +16,7 @@ import torch
 from llmos.abi.driver import MemoryReport
 from llmos.drivers.native.kv import KVCopy
 from llmos.drivers.native.request import Request
+from llmos.drivers.seats import Room
 from llmos.errors import EngineFailed
 
 Drawn = tuple[Request, list[int] | EngineFailed]
@@ -47,7 +48,7 @@ class Grounds(msgspec.Struct, frozen=True):
     processor: str
 
 
-class Runner(Protocol):
+class Runner(Room[Request], Protocol):
     """One loaded model and the KV of its requests. For one thread.
 
     Engine errors come out as EngineFailed. Exactness: `grounds` are what a snapshot's bits rest on,
@@ -56,24 +57,11 @@ class Runner(Protocol):
     """
 
     info: ModelInfo
-    num_slots: int
     num_threads: int
     grounds: Grounds
     layers: list[tuple[int, int, int]]
     num_guessed: int
     num_accepted: int
-
-    def seat(self, request: Request, slot: int) -> bool:
-        """Room for the KV of a request, that of its copy put into it. False: not now."""
-        ...
-
-    def leave(self, request: Request, *, broken: bool = False) -> None:
-        """It has ended. `broken`: its KV may not be finite."""
-        ...
-
-    def set_aside(self, request: Request) -> None:
-        """Copy its KV out, to free its room for another."""
-        ...
 
     def advance(self, running: list[Request]) -> list[Drawn]:
         """One step for requests in ascending slots: some read on, some draw, some fail."""

@@ -10,9 +10,6 @@ Legend: N rows, V vocabulary.
 # ruff: noqa: N803, N806 (tensor names carry their shape)
 from __future__ import annotations
 
-import hashlib
-import math
-import secrets
 from collections.abc import Sequence
 
 import torch
@@ -20,48 +17,14 @@ import torch
 from llmos.abi.inference import Sampling
 from llmos.drivers.native.barring import bar
 from llmos.drivers.native.transfer import to_device
+from llmos.drivers.sampling.params import Row, uniform
 from llmos.drivers.text.grammar import GrammarState
 from llmos.errors import InvalidRequest
 from llmos.weights.footprint import DRAW_ELEMENTS
 
-GREEDY_BELOW = 1e-5
-"""A temperature under this is zero: the most likely token, the first one of equals."""
 
-MAX_LOGPROBS = 20
-"""Of likeliest tokens that are told of each one."""
-
-
-def check(sampling: Sampling) -> None:
-    """Raises InvalidRequest naming the parameter that is out of range."""
-    limits = {
-        "temperature": (0.0, math.inf),
-        "top_p": (0.0, 1.0),
-        "min_p": (0.0, 1.0),
-        "top_k": (0, math.inf),
-        "frequency_penalty": (-math.inf, math.inf),
-        "presence_penalty": (-math.inf, math.inf),
-        "repetition_penalty": (0.0, math.inf),
-        "max_tokens": (0, math.inf),
-    }
-    for name, (low, high) in limits.items():
-        value = getattr(sampling, name)
-        if not math.isfinite(value) or not low <= value <= high:
-            raise InvalidRequest(f"{name} is {value}, out of range", param=name)
-    for name in ("logprobs", "prompt_logprobs"):
-        most = getattr(sampling, name)
-        if most is not None and not 0 <= most <= MAX_LOGPROBS:
-            raise InvalidRequest(f"{name} is {most}, out of range", param=name)
-    for name in ("top_p", "repetition_penalty"):
-        if getattr(sampling, name) == 0:
-            raise InvalidRequest(f"{name} must be above 0", param=name)
-
-
-class RowSampler:
-    """One request's drawing: its parameters, its seed, the tokens its penalties look at.
-
-    All of it follows from the parameters, the seed and the tokens: one that goes on where another
-    was is given the seed that was drawn and the tokens `generated`.
-    """
+class RowSampler(Row):
+    """`Row` over tensors, and in a grammar."""
 
     def __init__(
         self,
@@ -71,15 +34,7 @@ class RowSampler:
         generated: Sequence[int] = (),
         grammar: GrammarState | None = None,
     ) -> None:
-        self.sampling = sampling
-        self.greedy = sampling.temperature < GREEDY_BELOW
-        seed = sampling.seed if seed is None else seed
-        self.seed = secrets.randbits(63) if seed is None else seed
-        self.penalized = (
-            sampling.frequency_penalty != 0
-            or sampling.presence_penalty != 0
-            or sampling.repetition_penalty != 1
-        )
+        super().__init__(sampling, prompt, seed, generated)
         self.grammar = grammar
         self.shaped = (
             self.penalized
@@ -90,8 +45,6 @@ class RowSampler:
         self.recorded: list[Recorded] = []
         """Of tokens drawn since it was last emptied, where log-probabilities are asked for."""
         self._raw_NV: list[torch.Tensor] = []
-        self._prompt = prompt
-        self._generated = list(generated)
         self._counts_V: torch.Tensor | None = None
         self._seen_V: torch.Tensor | None = None
 
@@ -168,15 +121,6 @@ def priced(logits_NV: torch.Tensor, tokens: Sequence[int], most: int) -> list[Re
     """Of given tokens, one after each row: what log-probabilities they have there."""
     raw_NV = torch.log_softmax(logits_NV[: len(tokens)].float(), dim=-1)
     return [_recorded(raw_V, token, most) for raw_V, token in zip(raw_NV, tokens, strict=True)]
-
-
-def uniform(seed: int, index: int) -> float:
-    """The number in [0, 1) that decides a request's token `index`.
-
-    A hash of both, so that the only state of a request's generator is how far it is.
-    """
-    digest = hashlib.blake2b(b"%d:%d" % (seed, index), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
 def sample(logits_NV: torch.Tensor, rows: list[tuple[RowSampler, int]]) -> list[int | None]:

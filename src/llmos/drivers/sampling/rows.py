@@ -7,25 +7,20 @@ Legend: V vocabulary, C candidates.
 # ruff: noqa: N803, N806 (array names carry their shape)
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmos.abi.inference import Sampling
-from llmos.drivers.sampling.params import GREEDY_BELOW, uniform
+from llmos.drivers.sampling.params import Row, uniform
 
 Floats = NDArray[np.float64]
 Logits = NDArray[np.float32]
 
 
-class RowSampler:
-    """One request's drawing: its parameters, its seed, the tokens its penalties look at.
-
-    All of it follows from the parameters, the seed and the tokens: one that goes on where another
-    was is given the seed that was drawn and the tokens `generated`.
-    """
+class RowSampler(Row):
+    """`Row` over arrays of the host."""
 
     def __init__(
         self,
@@ -34,17 +29,7 @@ class RowSampler:
         seed: int | None = None,
         generated: Sequence[int] = (),
     ) -> None:
-        self.sampling = sampling
-        self.greedy = sampling.temperature < GREEDY_BELOW
-        seed = sampling.seed if seed is None else seed
-        self.seed = secrets.randbits(63) if seed is None else seed
-        self.penalized = (
-            sampling.frequency_penalty != 0
-            or sampling.presence_penalty != 0
-            or sampling.repetition_penalty != 1
-        )
-        self._prompt = prompt
-        self._generated = list(generated)
+        super().__init__(sampling, prompt, seed, generated)
         self._counts_V: Floats | None = None
         self._seen_V: NDArray[np.bool_] | None = None
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from llmos.drivers.native import sampling
 from llmos.drivers.native.fused.engine import Drawing
+from llmos.drivers.sampling.params import Row, uniform
 
 
-def drawing(sampler: sampling.RowSampler, index: int) -> Drawing:
+def drawing(sampler: Row, index: int) -> Drawing:
     """Of the token `index` of a request: whoever draws it, draws it with the same number."""
     if sampler.greedy:
         return GREEDY
     how = sampler.sampling
     return Drawing(
         greedy=False,
-        uniform=sampling.uniform(sampler.seed, index),
+        uniform=uniform(sampler.seed, index),
         temperature=how.temperature,
         top_p=how.top_p,
         top_k=how.top_k,
