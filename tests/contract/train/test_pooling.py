@@ -12,6 +12,7 @@ import transformers
 from llmos.errors import InvalidRequest
 from tests.contract.train.context import run
 from tests.contract.train.data import TINY, recipe, sentences, sentiment, write_csv
+from tests.contract.train.test_objectives import embed, regress, tag
 from tests.unit.drivers.encoder.folders import infer
 
 TEXTS = [text for text, _ in sentences(8, seed=9)]
@@ -116,5 +117,16 @@ def test_pairs_need_no_kinds_of_tokens(tmp_path: Path, objective: str) -> None:
     )
     outputs, context = run(tmp_path / "run", wanted, {"train": path})
     assert outputs["status"] == "completed"
+    assert context.registered is not None
+    assert config_of(context.registered)["model_type"] == "modernbert"
+
+
+@pytest.mark.parametrize("make", [regress, tag, embed])
+def test_it_is_made_for_whatever_encoders_do(tmp_path: Path, make: Any) -> None:
+    given, files = make(tmp_path)
+    wanted = {"name": "m", "model": TINY | {"family": "modernbert"}, **given}
+    wanted["training"] = {"steps": 8, "batch_size": 8, "threads": 1, "learning_rate": 1e-2}
+    outputs, context = run(tmp_path / "run", wanted, files)
+    assert outputs["steps"] == 8
     assert context.registered is not None
     assert config_of(context.registered)["model_type"] == "modernbert"
