@@ -42,7 +42,7 @@ class JobsConfig(BaseModel):
         default=10.0, ge=0, description="How long unused a model makes room for a job."
     )
     compute_niceness: int = Field(
-        default=10,
+        default=5,
         ge=0,
         le=19,
         description="How much nicer than the server's (nice(2)) processes of computing jobs are.",
