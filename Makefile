@@ -18,8 +18,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 LINTED := src tests benchmarks tools
-# files of tests are shared out to as many processes; much of a test is waiting for a server
-PARALLEL = -n $(WORKERS) --dist loadfile
+# files of tests are shared out to as many processes, in the order of tests/conftest.py; much of a
+# test is waiting for a server
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## list the targets

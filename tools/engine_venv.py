@@ -23,10 +23,9 @@ UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 """They come with vLLM's CPU build, made for another torch, and break its import."""
 
 
+_LLAMA = ROOT / "tools" / "llama.cmake"
 LEAN = {
-    "gguf": {
-        "CMAKE_ARGS": f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={ROOT}/tools/llama.cmake"
-    }
+    "gguf": {"CMAKE_ARGS": f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={_LLAMA}"},
 }
 """What spares an engine that is compiled the parts that we don't use: a minute for ten."""
 

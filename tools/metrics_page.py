@@ -19,7 +19,7 @@ LEFT_OUT: dict[str, str] = {
     "vllm:kv_block_lifetime_seconds": "engines do not tell of single blocks",
     "vllm:kv_block_idle_before_evict_seconds": "engines do not tell of single blocks",
     "vllm:kv_block_reuse_gap_seconds": "engines do not tell of single blocks",
-    "vllm:lora_requests_info": "no adapters yet",
+    "vllm:lora_requests_info": "an adapter is a version of its own",
     "vllm:watermark_requests": "no watermarks yet",
     "vllm:spec_decode_num_drafts": "drivers tell tokens guessed and accepted, not how often",
     "vllm:spec_decode_num_accepted_tokens_per_pos": "drivers tell tokens guessed and accepted",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -73,13 +75,19 @@ def _llmos_commands() -> list[tuple[str, str]]:
     ]
 
 
+@functools.cache
+def _tree() -> Any:
+    """The real command tree; making it takes longer than reading a command."""
+    return get_command(app)
+
+
 def _parse(command: str) -> None:
     """By the real command tree, without running it. Raises what the command line would raise.
 
     A command named without any argument, as prose does, need only exist.
     """
     words = shlex.split(command, comments=True)[1:]
-    tree, name, parent = get_command(app), "llmos", None
+    tree, name, parent = _tree(), "llmos", None
     while True:
         bare = not words and parent is not None
         context = tree.make_context(name, list(words), parent=parent, resilient_parsing=bare)

@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 
+NO_SPARES = {"LLMOS_KERNEL__WARM_SPARE": "false"}
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
@@ -28,6 +29,8 @@ class Server:
     `options` are further arguments of `serve`; `env` is added to a clean environment. The log is
     kept in `log_path` beside the home and is part of every failure's message. `launcher` goes
     before the command and replaces itself by it; `served` is the home as the command sees it.
+    `spares`: after a load it warms a worker for the next one, for which it imports the engine once
+    more: seconds of a core that a test has no use for unless it speaks of them.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Server:
         launcher: Sequence[str] = (),
         served: Path | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        spares: bool = False,
     ) -> None:
         self.home = home
         self.served = served or home
@@ -46,7 +50,7 @@ class Server:
         self.log_path = home.with_name(home.name + ".log")
         self.url = ""
         self.token = ""
-        self._env = env or {}
+        self._env = ({} if spares else NO_SPARES) | (env or {})
         self._ready_timeout_s = ready_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 

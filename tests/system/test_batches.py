@@ -25,7 +25,7 @@ SETTINGS = (
     *("--set", "jobs.min_backoff_s=0.05"),
     *("--set", "jobs.poll_interval_s=0.2"),
 )
-NUM_LINES = 1500
+NUM_LINES = 1000
 NUM_SERVER_KILLS = 3
 
 

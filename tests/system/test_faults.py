@@ -82,10 +82,10 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_nobody_elses(
             *_, last = lines
             ended_s = time.monotonic() - killed
             assert last["error"]["code"] == "worker_lost"
-            assert ended_s < 1.0
+            assert ended_s < 2.0
             answer = client.post("/v1/chat/completions", json=echo("again", stream=False))
             assert answer.json()["choices"][0]["message"]["content"] == "again"
-            assert time.monotonic() - killed < 2.0
+            assert time.monotonic() - killed < 5.0
             *_, end = others
             assert end["choices"][0]["finish_reason"] == "length"
 

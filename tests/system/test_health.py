@@ -59,7 +59,7 @@ def test_a_worker_that_stays_stopped_is_replaced_and_its_streams_end(own_server:
 
 def test_a_dead_worker_is_not_ready_at_once_and_its_successor_is(own_server: Server) -> None:
     server = own_server
-    server.options = ("--preload", "echo", "--set", "kernel.warm_spare=false")
+    server.options = ("--preload", "echo")
     server.start()
     with server.client() as client:
         os.kill(worker_of(client, "echo"), signal.SIGKILL)

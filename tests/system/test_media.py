@@ -299,6 +299,48 @@ def test_openais_client_asks_about_an_image(
         create(**both)
 
 
+@pytest.mark.parametrize(("model", "family"), [("tiny-blip", "blip"), ("tiny-seer", "vit-gpt2")])
+def test_a_response_about_an_image(
+    api: openai.OpenAI, folders: dict[str, Path], model: str, family: str
+) -> None:
+    """Kept with its image, and gone on from with another."""
+    image = png(40, 30, seed=1)
+    said, num_tokens = expected(folders[model], family, image, "a cat", max_new_tokens=6)
+    asked: dict[str, Any] = {"model": model, "max_output_tokens": 6}
+    whole = api.responses.create(**asked, input=[_seen(image, "a cat")])
+    assert whole.usage is not None
+    assert (whole.output_text, whole.usage.output_tokens) == (said, num_tokens)
+    events = list(api.responses.create(**asked, input=[_seen(image, "a cat")], stream=True))
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == said
+    assert events[-1].type == f"response.{whole.status}"
+    other = png(30, 40, seed=2)
+    after = api.responses.create(
+        **asked, input=[_seen(other, "a dog")], previous_response_id=whole.id
+    )
+    kept = api.responses.retrieve(after.id)
+    assert kept.output_text == after.output_text
+    assert kept.output_text == expected(folders[model], family, other, "a dog", max_new_tokens=6)[0]
+    with pytest.raises(openai.BadRequestError) as raised:
+        api.responses.create(**asked, input=[_seen(b"junk", "a")])
+    assert (raised.value.code, raised.value.param) == ("invalid_request", "input.0.content.1")
+    failed = list(api.responses.create(**asked, input=[_seen(b"junk", "a")], stream=True))[-1]
+    assert failed.type == "response.failed"
+    with pytest.raises(openai.BadRequestError) as raised:
+        api.responses.create(**asked, input=[_seen(image, "a")], temperature=0.7)
+    assert raised.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError) as raised:
+        api.responses.create(**asked | {"max_output_tokens": 1 << 20}, input=[_seen(image, "a")])
+    assert raised.value.param == "max_output_tokens"
+    with pytest.raises(openai.BadRequestError, match="image-to-text"):
+        api.responses.create(model=model, input="no image")
+
+
+def _seen(image: bytes, said: str) -> Any:
+    url = "data:image/png;base64," + base64.b64encode(image).decode()
+    seen = {"type": "input_image", "image_url": url, "detail": "auto"}
+    return {"role": "user", "content": [{"type": "input_text", "text": said}, seen]}
+
+
 def _picture(image: bytes, said: str) -> dict[str, Any]:
     url = "data:image/png;base64," + base64.b64encode(image).decode()
     text = {"type": "text", "text": said}

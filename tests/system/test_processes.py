@@ -26,7 +26,7 @@ from tests.system.server import Server
 
 OPTIONS = (
     *("--preload", "echo", "--set", "kernel.num_slots=1", "--set", "kernel.slice_tokens=4"),
-    *("--set", "kernel.max_open_per_tenant=4", "--set", "kernel.warm_spare=false"),
+    *("--set", "kernel.max_open_per_tenant=4"),
     *("--set", "kernel.lowest_share=0"),  # batch waits for as long as a test looks at it
 )
 ENDLESS = {"tokens": 4000, "delay_ms": 5}

@@ -20,7 +20,12 @@ from tests.unit.drivers.vision.folders import make_seeing
 SAID: Said = ["tall", "and", "wide", " differ how?"]
 SYSTEM = {"role": "system", "content": "see"}
 EXACT = {"ignore_eos": True, "return_token_ids": True}
-MODELS = {"tiny-llava": "llava", "tiny-qwen": "qwen2-vl"}
+MODELS = {
+    "tiny-llava": "llava",
+    "tiny-qwen": "qwen2-vl",
+    "tiny-qwen-3": "qwen3-vl",
+    "tiny-smol": "smolvlm",
+}
 
 
 def url_of(name: str) -> str:

@@ -19,6 +19,7 @@ import openai
 import pytest
 
 from tests.system.server import Server
+from tests.system.test_faults import until, worker_of
 
 
 def test_secrets_are_readable_by_the_owner_alone(server: Server) -> None:
@@ -99,6 +100,29 @@ def test_workers_do_not_outlive_a_killed_server(own_server: Server) -> None:
     for fd in watched:
         assert _ended(fd, timeout_s=5.0), own_server.log
         os.close(fd)
+
+
+def test_the_next_load_takes_the_worker_that_is_warm(tmp_path: Path) -> None:
+    server = Server(
+        tmp_path / "home", "--preload", "echo", "--set", "kernel.spare_delay_s=0", spares=True
+    )
+    try:
+        server.start()
+        with server.client() as client:
+            until(lambda: _workers(client, "spare"))
+            (warm,) = _workers(client, "spare")
+            os.kill(worker_of(client, "echo"), signal.SIGKILL)
+            until(lambda: warm in _workers(client, "serving"))
+            until(lambda: worker_of(client, "echo") == warm)
+        assert server.stop() == 0
+    finally:
+        server.kill()
+
+
+def _workers(client: httpx.Client, state: str) -> list[int]:
+    """Their process ids."""
+    workers = client.get("/os/v1/workers").json()["workers"]
+    return [w["pid"] for w in workers if w["role"] == "replica" and w["state"] == state]
 
 
 def _ended(pidfd: int, timeout_s: float) -> bool:

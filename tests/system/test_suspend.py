@@ -17,7 +17,7 @@ from benchmarks.models import Shape, make
 from tests.system.server import Server
 from tests.system.test_faults import until
 
-NUM_TOKENS = 400
+NUM_TOKENS = 240
 
 ROUTE = "/v1/completions"
 
@@ -141,8 +141,8 @@ def is_whole(answer: dict[str, Any], expected: list[int], context: str = "snapsh
 
 def test_by_hand_by_the_command_line(answered: tuple[Server, list[int]]) -> None:
     server, _ = answered
-    text = "字🙂" * 100  # a token each 30 ms: commands take a while to start
-    wish: dict[str, Any] = {"model": "echo", "prompt": text, "max_tokens": 200}
+    text = "字🙂" * 60  # a token each 30 ms: commands take a while to start
+    wish: dict[str, Any] = {"model": "echo", "prompt": text, "max_tokens": 120}
     wish["llmos"] = {"driver": {"delay_ms": 30}}
     asked = Asked(server, wish)
     done = server.cli("suspend", asked.process_id)

@@ -229,7 +229,7 @@ def test_an_encoder_is_made_probed_and_tuned_by_one_pipeline(
 def test_processes_of_a_run_are_its_workers_and_end_with_it(
     server: Server, jobs: Jobs, tmp_path: Path
 ) -> None:
-    fields = {"training": {**WANTED["training"], "processes": 2, "epochs": 16}}
+    fields = {"training": {**WANTED["training"], "processes": 2, "epochs": 10}}
     job_id = submit(jobs, WANTED | fields, sentiment(tmp_path, 400))
     _step_after(jobs, job_id, 0)
     worker = worker_pid(server)

@@ -10,6 +10,7 @@ import msgspec
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.events import Event
 from llmos.abi.inference import Prepared, PrepareItem, WorkItem
+from llmos.abi.registry import AdapterForm
 
 DRAFTED_REQUESTS = 4
 """Of so many requests at once, at most, a driver keeps the KV that a draft model makes of them."""
@@ -24,7 +25,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     ahead. `formats` are the weight formats it reads.
     `egress` are the hosts (`name:port`) it must reach, `secrets` the names of those it wants to be
     given; both empty for a driver that needs no network, and known once a model is loaded.
-    `features`: of `FEATURES`, what it can do to an answer.
+    `features`: of `FEATURES`, what it can do to an answer. `adapters`: the forms of adapters it
+    loads a version with.
     """
 
     driver: str
@@ -38,6 +40,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     egress: list[str] = []
     secrets: list[str] = []
     features: list[str] = []
+    adapters: list[AdapterForm] = []
 
 
 FEATURES = ("grammar", "logit_bias", "logprobs", "prompt_logprobs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +20,39 @@ class LoadCost(msgspec.Struct, frozen=True):
     kv_bytes_per_token: int
 
 
+class AdapterForm(enum.StrEnum):
+    """What an adapter adds. MERGED becomes part of the base's matrices as they load; TOKENS are
+    vectors in front of every text, PREFIX keys and values there; BOTTLENECK is layers of its own.
+    """
+
+    MERGED = "merged"
+    TOKENS = "tokens"
+    PREFIX = "prefix"
+    BOTTLENECK = "bottleneck"
+
+
+class AdapterOf(msgspec.Struct, frozen=True):
+    """What makes a version an adapter of another one: how it was learned, and on what.
+
+    `base` is that version's reference, `base_digest` its digest; it stays for as long as the
+    adapter does. `size_bytes` are the files that are not the base's.
+    """
+
+    method: str
+    form: AdapterForm
+    base: str
+    base_digest: str
+    size_bytes: int = 0
+
+
 class PullOptions(msgspec.Struct, frozen=True):
     """How to bring a model in. `driver` None: the one that is best for it here. `remote`: of one
-    that stays elsewhere, where that is."""
+    that stays elsewhere, where that is. `base`: of an adapter that says not, the version here that
+    it was learned on."""
 
     driver: str | None = None
     remote: RemoteSpec | None = None
+    base: str | None = None
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -38,7 +66,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     it has or would have in memory, and why, and its draft model; only in the answer to `ShowModel`.
     `chosen` says why it has its driver. `egress` are the hosts its driver reaches out to, `secrets`
     the names of those it is given. `kinds` are what it can be asked for; the first is what it is
-    for.
+    for. `adapter`: of one that is an adapter over another version, whose weights it shares.
     """
 
     model_id: str
@@ -69,6 +97,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     egress: list[str] = []
     secrets: list[str] = []
     kinds: list[str] = msgspec.field(default_factory=lambda: [GENERATE])
+    adapter: AdapterOf | None = None
 
     @property
     def ref(self) -> str:
@@ -141,5 +170,6 @@ class Registry(Protocol):
         ...
 
     async def remove(self, ref: str) -> ModelVersion:
-        """Forget a version and collect blobs nobody refers to. Raises ModelNotFound, Conflict."""
+        """Forget a version and collect blobs nobody refers to. Raises ModelNotFound, Conflict (it
+        has an alias, or an adapter)."""
         ...

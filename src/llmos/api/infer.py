@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,15 @@ class Outcome:
         if self.finished is None:
             raise LLMOSError("The stream ended without a terminal event.")
         return self.finished
+
+
+Hear = Callable[[list[Event]], list[Event]]
+"""What a batch of events is taken for."""
+
+
+def as_they_are(batch: list[Event]) -> list[Event]:
+    """The events of a model that writes."""
+    return batch
 
 
 @asynccontextmanager
@@ -153,11 +162,11 @@ def frames_of(
     return made
 
 
-async def collect(call: Call, stream: InferStream) -> Outcome:
+async def collect(call: Call, stream: InferStream, hear: Hear = as_they_are) -> Outcome:
     """The whole of one choice. Raises what it failed with."""
     outcome = Outcome(accepted_s=time.perf_counter())
     async for batch in stream:
-        for event in batch:
+        for event in hear(batch):
             if type(event) is Tokens:
                 outcome.add(event)
             else:

@@ -26,6 +26,7 @@ def pull(
     name: Annotated[
         str | None, typer.Option(help="Its name here; by default the source's own.")
     ] = None,
+    *,
     driver: Annotated[
         str | None, typer.Option(help="Who is to serve it; by default the best that reads it.")
     ] = None,
@@ -33,9 +34,15 @@ def pull(
         str | None,
         typer.Option(metavar="NAME", help="Of openai: the name of the secret it wants as its key."),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Of an adapter that PEFT made: the model here it is of."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Bring a model in.
+    """Bring a model in, or an adapter of one that is here.
 
     Its files are checked and hashed before anything of it is visible.
     """
@@ -51,12 +58,13 @@ def pull(
     source, remote = as_remote(as_source(source), key_env)
     check_source(source)
     with connect(start=True) as client:
-        options = PullOptions(driver, remote)
+        options = PullOptions(driver, remote, base)
         version = pull_model(client, source, name, options, as_json=json)
     if json:
         emit_json({"event": "done", "model": version})
     else:
-        emit(f"{version.ref}  {size(version.size_bytes)}  {version.architecture}")
+        over = f"  {version.adapter.method} over {version.adapter.base}" if version.adapter else ""
+        emit(f"{version.ref}  {size(own_bytes(version))}  {version.architecture}{over}")
 
 
 def pull_model(
@@ -162,16 +170,32 @@ def ls(json: Json = False) -> None:
             m.ref,
             ",".join(m.aliases),
             count(m.num_parameters) if m.num_parameters else "-",
-            size(m.size_bytes),
+            size(own_bytes(m)),
             str(m.context_length),
             m.dtype or "-",
             m.driver,
+            f"{m.adapter.method} over {m.adapter.base}" if m.adapter else "-",
             age(m.created_ns),
         )
         for m in models
     ]
-    headers = ("MODEL", "ALIASES", "PARAMETERS", "SIZE", "CONTEXT", "DTYPE", "DRIVER", "AGE")
+    headers = (
+        "MODEL",
+        "ALIASES",
+        "PARAMETERS",
+        "SIZE",
+        "CONTEXT",
+        "DTYPE",
+        "DRIVER",
+        "ADAPTER",
+        "AGE",
+    )
     emit_table(headers, rows, "no models yet; bring one in with `llmos pull`")
+
+
+def own_bytes(model: ModelVersion) -> int:
+    """Of its files, without those of its base."""
+    return model.adapter.size_bytes if model.adapter else model.size_bytes
 
 
 def show(ref: Ref, json: Json = False) -> None:
@@ -194,6 +218,13 @@ def show(ref: Ref, json: Json = False) -> None:
             text = f"{value} ({size(value)})"
         elif name == "created_ns":
             text = _utc(value)
+        elif name == "adapter" and model.adapter is not None:
+            of = model.adapter
+            text = (
+                f"{of.method} over {of.base} ({of.base_digest}), {size(of.size_bytes)} of its own"
+            )
+        elif name == "adapter":
+            continue
         elif isinstance(value, list):
             text = ", ".join(str(item) for item in value)
         rows.append((name, text or "-"))
@@ -226,7 +257,7 @@ def rm(
             if json or not sys.stdin.isatty():
                 raise InvalidRequest(f"removing {model.ref} wants --yes when nobody can be asked")
             typer.confirm(
-                visible(f"remove {model.ref} ({size(model.size_bytes)})?"), abort=True, err=True
+                visible(f"remove {model.ref} ({size(own_bytes(model))})?"), abort=True, err=True
             )
         removed = client.models.remove(model.ref)
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,9 +43,11 @@ def serve(
         "preload": preload or None,
     }
     flags.update({key: value for key, value in given.items() if value is not None})
+    gc.disable()  # what is imported lives to the end: no collection finds anything in it
     import llmos.boot
     import llmos.settings
 
+    gc.enable()
     code = llmos.boot.run(llmos.settings.load(flags), flags)
     if code != OK:
         raise typer.Exit(code)

@@ -234,6 +234,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "card.source": ("Source", "来源"),
     "card.driver": ("Driver", "驱动"),
     "card.chosen": ("Why this driver", "选择理由"),
+    "card.adapter": ("Adapter / base", "适配器 / 基座"),
     "card.architecture": ("Architecture", "架构"),
     "card.params": ("Parameters", "参数量"),
     "card.context": ("Context", "上下文"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from llmos.abi.inference import GENERATE
+from llmos.abi.registry import AdapterForm
 from llmos.drivers import environments
 from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.drivers.native.architectures import find_refusal
@@ -33,8 +34,8 @@ class DriverSpec(msgspec.Struct, frozen=True):
     ours (empty: by the base install). `is_apart`: its pins clash with ours, so that it is not
     looked for in an extra; `place` says where it is. `base_bytes` is
     what its worker takes before a model is loaded. `snapshots`, `parks`, `drafts` and `features`
-    are the driver's capabilities, known without importing it. `least_slots` and
-    `load_s` as in `abi.DriverEntry`.
+    are the driver's capabilities, known without importing it. `adapters`:
+    the forms of adapters it takes. `least_slots` and `load_s` as in `abi.DriverEntry`.
     """
 
     entry: str
@@ -50,6 +51,7 @@ class DriverSpec(msgspec.Struct, frozen=True):
     features: list[str] = []
     load_s: float = 0.0
     is_apart: bool = False
+    adapters: list[AdapterForm] = []
 
 
 class DriverChoice(msgspec.Struct, frozen=True):
@@ -71,6 +73,7 @@ DRIVERS: dict[str, DriverSpec] = {
         parks=True,
         drafts=True,
         features=["grammar", "logit_bias", "logprobs", "prompt_logprobs"],
+        adapters=[*AdapterForm],
     ),
     "gguf": DriverSpec(
         entry="llmos.drivers.gguf.driver:GGUFDriver",
@@ -110,6 +113,7 @@ DRIVERS: dict[str, DriverSpec] = {
         distributions=["torch", "transformers", "safetensors", "tokenizers"],
         base_bytes=344 << 20,
         least_slots=64,
+        adapters=[*AdapterForm],
     ),
     "onnx": DriverSpec(
         entry="llmos.drivers.onnx.driver:OnnxDriver",
@@ -191,8 +195,51 @@ def choose(facts: ModelFacts, driver: str | None = None, *, device: str = "cpu")
     none does, PluginError naming the install when one would and its engine is missing,
     InvalidRequest for a driver that there is not.
     """
+    return _with_adapter(facts, _choose_any(facts, driver, device))
+
+
+def _with_adapter(facts: ModelFacts, found: DriverChoice) -> DriverChoice:
+    """Raises ModelRejected where the driver does not take what the adapter adds."""
+    adapter = facts.adapter
+    if adapter is None:
+        return found
+    if adapter.form not in DRIVERS[found.driver].adapters:
+        able = [name for name, spec in DRIVERS.items() if adapter.form in spec.adapters]
+        raise ModelRejected(
+            f"the {found.driver} driver takes no {adapter.method} adapters; those that do: "
+            f"{', '.join(able)}"
+        )
+    if adapter.num_tokens and (what := _refuse_tokens(facts, found)):
+        raise ModelRejected(f"no {adapter.method} adapters: {what}")
+    reason = f"{found.reason}; {adapter.method} adapter, {_HOW[adapter.form]}"
+    return msgspec.structs.replace(found, reason=reason)
+
+
+_READING = (Head.SEQUENCE, Head.TOKEN, Head.SPAN, Head.MASK, Head.POOL, Head.DECODER)
+
+
+def _refuse_tokens(facts: ModelFacts, found: DriverChoice) -> str | None:
+    """Why no virtual tokens can stand before what a model reads; None: they can."""
+    if facts.architecture in SEEING:
+        return f"places of images in {facts.architecture} do not follow virtual tokens"
+    purpose = find_purpose(facts.architecture, facts.labels, pools=facts.pools)
+    if found.driver == "encoder" and purpose is not None and purpose.head not in _READING:
+        return f"{facts.architecture} reads no text"
+    return None
+
+
+_HOW = {
+    AdapterForm.MERGED: "merged as it loads",
+    AdapterForm.TOKENS: "virtual tokens before every text",
+    AdapterForm.PREFIX: "keys and values before every text",
+    AdapterForm.BOTTLENECK: "layers after the base's",
+}
+
+
+def _choose_any(facts: ModelFacts, driver: str | None, device: str) -> DriverChoice:
     if driver is None:
-        return _choose_on(device, facts) or _choose(facts)
+        on_device = _choose_on(device, facts) if facts.adapter is None else None
+        return on_device or _choose(facts)
     if driver not in DRIVERS:
         known = ", ".join(sorted(DRIVERS))
         raise InvalidRequest(

@@ -194,6 +194,9 @@ class Process:
     def _driver(self) -> str:
         """Who serves its model, and why."""
         name, chosen = self.version.driver, self.version.chosen
+        if (adapter := self.version.adapter) is not None:
+            over = f"{adapter.base} with the {adapter.method} adapter {self.version.ref}"
+            return f"{name}: {over}; {chosen}"
         return f"{name}: {chosen}" if chosen else name
 
     def _eta_s(self) -> float | None:

@@ -23,6 +23,7 @@ from llmos.errors import (
     PermissionDenied,
     StorageError,
 )
+from llmos.registry.adapters import is_bare
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import HubSource
 from llmos.registry.partials import Partials
@@ -35,6 +36,7 @@ from llmos.registry.selection import (
 )
 from llmos.storage.blobs import Blobs
 from llmos.storage.disk import FULL
+from llmos.weights.adapters import WEIGHTS
 from llmos.weights.digest import file_digest
 from llmos.weights.folder import INDEX, read_weight_map
 from llmos.weights.gguf_inspection import SUFFIX
@@ -62,8 +64,11 @@ def fetch(
         repository = _Repository(source, staging, config, meter)
         offered = _offered(source, list(repository.files))
         small = select_small(offered)
-        require_basics(offered)
-        weights = select_weights(offered, [])  # refuses before anything is moved
+        if is_bare(offered):
+            weights = [WEIGHTS]
+        else:
+            require_basics(offered)
+            weights = select_weights(offered, [])  # refuses before anything is moved
         repository.check_limits(small + weights)
         meter.begin("download", "", repository.total_bytes(small + weights))
         for name in small:

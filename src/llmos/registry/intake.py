@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import msgspec
+
 from llmos.abi.blob import BlobRef
+from llmos.abi.registry import AdapterOf
 from llmos.abi.remote import REMOTE_FILE, RemoteSpec
 from llmos.errors import ModelNotFound, ModelRejected, PermissionDenied
-from llmos.registry import hub
+from llmos.registry import adapters, hub
+from llmos.registry.adapters import FindBase
 from llmos.registry.choice import ChooseDriver, DriverChoice
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import FolderSource, HubSource
@@ -37,6 +41,7 @@ class Intake:
     choice: DriverChoice
     files: dict[str, BlobRef]
     remote: RemoteSpec | None = None
+    adapter: AdapterOf | None = None
 
     @property
     def digest(self) -> str:
@@ -45,6 +50,15 @@ class Intake:
     @property
     def size_bytes(self) -> int:
         return sum(blob.size_bytes for blob in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to take a model in: `driver` None: by the best; `base`: of an adapter that says not."""
+
+    find_base: FindBase
+    driver: str | None = None
+    base: str | None = None
 
 
 class Intaker:
@@ -58,9 +72,7 @@ class Intaker:
         self._config = config
         self._choose = choose_driver
 
-    def take_hub(
-        self, source: HubSource, hold: Hold, meter: Meter, driver: str | None = None
-    ) -> Intake:
+    def take_hub(self, source: HubSource, hold: Hold, meter: Meter, wishes: Wishes) -> Intake:
         """Download, check, adopt."""
         staging = self._home.scratch / f"pull-{uuid.uuid4().hex}"
         try:
@@ -68,23 +80,24 @@ class Intaker:
             digests = hub.fetch(
                 source, staging, self._config, self._blobs, meter, pulls=self._home.pulls
             )
-            return self._adopt(staging, digests, hold, meter, driver)
+            if adapters.is_adapter(digests):
+                return self._take_adapter(staging, list(digests), hold, meter, wishes)
+            return self._adopt(staging, digests, hold, meter, wishes.driver)
         finally:
             remove_tree(staging)
 
-    def take_upload(
-        self, folder: Path, hold: Hold, meter: Meter, driver: str | None = None
-    ) -> Intake:
+    def take_upload(self, folder: Path, hold: Hold, meter: Meter, wishes: Wishes) -> Intake:
         """Check and adopt an upload's folder, which is ours to consume."""
         try:
             meter.begin("check", "", 0)
-            return self._adopt(folder, dict.fromkeys(self._scan(folder)), hold, meter, driver)
+            names = self._scan(folder)
+            if adapters.is_adapter(names):
+                return self._take_adapter(folder, names, hold, meter, wishes)
+            return self._adopt(folder, dict.fromkeys(names), hold, meter, wishes.driver)
         finally:
             remove_tree(folder)
 
-    def take_folder(
-        self, source: FolderSource, hold: Hold, meter: Meter, driver: str | None = None
-    ) -> Intake:
+    def take_folder(self, source: FolderSource, hold: Hold, meter: Meter, wishes: Wishes) -> Intake:
         """Check a folder (or a file) where it is, copy it, and check the copy: only that cannot
         change."""
         folder = Path(source.folder)
@@ -100,19 +113,53 @@ class Intaker:
             total_bytes = total_size(folder, names)
         except OSError as error:
             raise ModelRejected(f"{error.filename}: cannot be read: {error.strerror}") from None
-        self._choose(inspect(folder, names), driver)
+        if adapters.is_adapter(names):
+            return self._take_adapter(folder, names, hold, meter, wishes)
+        self._choose(inspect(folder, names), wishes.driver)
         self._blobs.require_free(total_bytes)
+        files = self._copy({name: folder / name for name in names}, total_bytes, hold, meter)
+        facts = self._inspect_copy(files)
+        return Intake(facts, self._choose(facts, wishes.driver), files)
+
+    def _copy(
+        self, paths: Mapping[str, Path], total_bytes: int, hold: Hold, meter: Meter
+    ) -> dict[str, BlobRef]:
         meter.begin("hash", "", total_bytes)
         files = {}
-        for name in names:
+        for name, path in paths.items():
             meter.begin("hash", name, total_bytes)
-            files[name] = self._blobs.copy(folder / name, hold, meter.add)
+            files[name] = self._blobs.copy(path, hold, meter.add)
+        return files
+
+    def _inspect_copy(self, files: Mapping[str, BlobRef]) -> ModelFacts:
         checking = self._blobs.link(f"check-{uuid.uuid4().hex}", _digests(files))
         try:
-            facts = inspect(checking, names)
+            return inspect(checking, sorted(files))
         finally:
             self._blobs.unlink(checking.name)
-        return Intake(facts, self._choose(facts, driver), files)
+
+    def _take_adapter(
+        self, folder: Path, names: list[str], hold: Hold, meter: Meter, wishes: Wishes
+    ) -> Intake:
+        """Copy an adapter's own files, and lay them over those of its base."""
+        staging = self._home.scratch / f"adapter-{uuid.uuid4().hex}"
+        try:
+            staging.mkdir(mode=0o700)
+            placed = adapters.place(folder, names, wishes.base, wishes.find_base, staging)
+            total_bytes = sum(path.stat().st_size for path in placed.own.values())
+            self._blobs.require_free(total_bytes)
+            own = self._copy(placed.own, total_bytes, hold, meter)
+        except OSError as error:
+            raise ModelRejected(f"{error.filename}: cannot be read: {error.strerror}") from None
+        finally:
+            remove_tree(staging)
+        self._blobs.keep([blob.digest for blob in placed.shared.values()], hold)
+        files = placed.shared | own
+        facts = self._inspect_copy(files)
+        licence = facts.license or placed.base.version.license  # what it is made of is no freer
+        facts = msgspec.structs.replace(facts, license=licence)
+        choice = self._choose(facts, wishes.driver)
+        return Intake(facts, choice, files, adapter=placed.describe(facts, files))
 
     def take_remote(
         self, spec: RemoteSpec, hold: Hold, meter: Meter, driver: str | None = None
@@ -206,5 +253,5 @@ def _is_link_local(name: str) -> bool:
     return address.is_link_local or address.is_multicast or address.is_unspecified
 
 
-def _digests(files: dict[str, BlobRef]) -> dict[str, str]:
+def _digests(files: Mapping[str, BlobRef]) -> dict[str, str]:
     return {name: blob.digest for name, blob in files.items()}

@@ -18,10 +18,11 @@ from llmos.abi.ids import new_id
 from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelRejected
 from llmos.registry import catalog
+from llmos.registry.adapters import Bases, adapters_of
 from llmos.registry.choice import ChooseDriver
 from llmos.registry.config import RegistryConfig
 from llmos.registry.flights import Flights, Watch
-from llmos.registry.intake import Intake, Intaker
+from llmos.registry.intake import Intake, Intaker, Wishes
 from llmos.registry.names import (
     LATEST,
     FolderSource,
@@ -79,6 +80,11 @@ BITS_OF = {"int8": 8, "int4": 4}
 
 def _refuse_to_quantize(version: ModelVersion, to: str) -> None:
     """What is known before its files are read. Raises Conflict, ModelRejected."""
+    if version.adapter is not None:
+        raise Conflict(
+            f"{version.ref} is an adapter of {version.adapter.base}: `llmos load --dtype {to}` "
+            "has its weights so in memory"
+        )
     if version.dtype in BITS_OF:
         raise Conflict(f"{version.ref} is quantized already ({version.dtype})")
     if version.format != "safetensors":
@@ -110,6 +116,7 @@ class ModelRegistry:
         self._config = config or RegistryConfig()
         self._intaker = Intaker(home, blobs, self._config, choose_driver)
         self._index = catalog.Index()
+        self._bases = Bases(database, blobs, self._index)
         self._flights = Flights(self._config.max_concurrent_pulls, self._config.max_waiting_pulls)
         self._changing = asyncio.Lock()
         """Held while rows, folders and the index change together."""
@@ -148,7 +155,7 @@ class ModelRegistry:
 
         async def run(tell: Watch) -> ModelVersion:
             written = parsed.written if isinstance(parsed, RemoteSource) else source
-            return await self._pull(parsed, written, wanted, tell, options.driver)
+            return await self._pull(parsed, written, wanted, tell, options)
 
         return await self._flights.join((source, wanted, repr(options)), progress, run)
 
@@ -238,6 +245,8 @@ class ModelRegistry:
                 raise Conflict(
                     f"{version.ref} ships with this release and would be back at the next start"
                 )
+            if adapted := adapters_of(version, self._index.all()):
+                raise Conflict(f"{version.ref} is the base of {', '.join(adapted[:8])}")
             await self._database.write(
                 lambda connection: catalog.forget_version(connection, version.model_id)
             )
@@ -252,9 +261,9 @@ class ModelRegistry:
         written: str,
         name: str,
         tell: Callable[[PullProgress], None],
-        driver: str | None = None,
+        options: PullOptions = PullOptions(),  # noqa: B008  frozen
     ) -> ModelVersion:
-        work = self._work(source, driver)
+        work = self._work(source, options)
         return await self._take(work, written, name, tell)
 
     async def _take(
@@ -278,16 +287,17 @@ class ModelRegistry:
             if version is None:
                 await self._collect_quietly()
 
-    def _work(self, source: Source, driver: str | None) -> Callable[[Hold, Meter], Intake]:
+    def _work(self, source: Source, options: PullOptions) -> Callable[[Hold, Meter], Intake]:
         intaker = self._intaker
         if isinstance(source, RemoteSource):
-            return functools.partial(intaker.take_remote, source.spec, driver=driver)
+            return functools.partial(intaker.take_remote, source.spec, driver=options.driver)
+        wishes = Wishes(self._bases.finder(), options.driver, options.base)
         if isinstance(source, HubSource):
-            return functools.partial(intaker.take_hub, source, driver=driver)
+            return functools.partial(intaker.take_hub, source, wishes=wishes)
         if isinstance(source, FolderSource):
-            return functools.partial(intaker.take_folder, source, driver=driver)
+            return functools.partial(intaker.take_folder, source, wishes=wishes)
         folder = self._uploads.take(source.upload_id)
-        return functools.partial(intaker.take_upload, folder, driver=driver)
+        return functools.partial(intaker.take_upload, folder, wishes=wishes)
 
     async def _register(
         self, intake: Intake, source: str, name: str, tell: Callable[[PullProgress], None]
@@ -320,6 +330,7 @@ class ModelRegistry:
             egress=intake.remote.hosts if intake.remote else [],
             secrets=intake.remote.keys if intake.remote else [],
             kinds=choice.kinds,
+            adapter=intake.adapter,
         )
         return await self._publish(version, intake.files)
 
@@ -362,6 +373,8 @@ class ModelRegistry:
             existing = self._index.find_contents(draft.name, draft.digest)
             if existing is not None:
                 return existing
+            if draft.adapter is not None:
+                self._index.resolve(draft.adapter.base)  # it may have been removed meanwhile
             folder = await asyncio.to_thread(self._blobs.link, draft.model_id, digests)
 
             def store(connection: Connection) -> ModelVersion:

@@ -99,7 +99,12 @@ def _discard(config: ClientConfig, upload_id: str) -> Generator[Call[Any], Any, 
 def pull_call(config: ClientConfig, wish: PullModel, progress: Progress) -> Call[Model]:
     """`POST /os/v1/models`: events `progress`, then `done` or `error`."""
     remote = msgspec.to_builtins(wish.options.remote)
-    fields = {"name": wish.name, "driver": wish.options.driver, "remote": remote}
+    fields = {
+        "name": wish.name,
+        "driver": wish.options.driver,
+        "remote": remote,
+        "base": wish.options.base,
+    }
     body = {"source": wish.source} | {k: v for k, v in fields.items() if v is not None}
     request = Request("POST", "/os/v1/models", encode(body), Patience.LONG)
     return Call(request, lambda: PullReader(config.max_event_bytes, progress))

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from llmos.abi.registry import LoadCost
+from llmos.abi.registry import AdapterForm, LoadCost
 from llmos.weights.dtypes import ITEM_BYTES
 from llmos.weights.processor import loaded_dtype
+
+
+class Adapted(msgspec.Struct, frozen=True):
+    """How an adapter was learned and what it adds; `num_tokens` virtual ones to every text."""
+
+    method: str
+    form: AdapterForm
+    num_tokens: int = 0
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -24,7 +32,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     files, in reading order. `loads` are the types it can be loaded in, with what each takes.
     `keeps_kv`: a request keeps keys and values of its own. `labels` are the names of its classes;
     `pools`: the folder says how hidden states become a vector. `kinds`: what it can be asked for,
-    of a model that says so itself.
+    of a model that says so itself. `adapter`: of a base with an adapter beside it.
     """
 
     format: str
@@ -56,6 +64,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     labels: list[str] = []
     pools: bool = False
     kinds: list[str] = []
+    adapter: Adapted | None = None
 
     @property
     def stored_dtype(self) -> str:

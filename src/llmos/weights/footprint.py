@@ -109,7 +109,7 @@ def sight_bytes(tower: Tower | None, num_rows: int, item_bytes: int) -> int:
     # turned queries and keys are float32 whatever the type is
     layer = tower.num_patches * (_TURNED * tower.width + _SPREAD * tower.widest) * 4
     kept = tower.num_patches * tower.width * tower.num_kept * item_bytes
-    seen = (num_rows + 2) * tower.num_tokens * tower.out_width * item_bytes
+    seen = (num_rows + 2) * (tower.num_tokens + CHUNK_TOKENS) * tower.out_width * item_bytes
     return pixels + layer + kept + seen + _HEAP_BYTES
 
 

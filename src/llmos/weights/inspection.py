@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from llmos.errors import ModelRejected
+from llmos.weights.adapters import has_adapter
+from llmos.weights.adapting import adapted
 from llmos.weights.card import find_license
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import ModelFacts
@@ -39,12 +41,20 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
     Raises ModelRejected naming the file and the reason.
     """
     names = list_files(folder) if names is None else names
+    if has_adapter(names):
+        base, tensors = _inspect(folder, names)
+        return adapted(folder, base, tensors)
     if not has_safetensors(names) and (gguf := select_file(names)) is not None:
         return inspect_gguf(folder, gguf)
     if not has_safetensors(names) and select_openvino(names):
         return inspect_openvino(folder, names)
     if not has_safetensors(names) and (onnx := select_onnx(names)) is not None:
         return inspect_onnx(folder, names, onnx)
+    return _inspect(folder, names)[0]
+
+
+def _inspect(folder: Path, names: list[str]) -> tuple[ModelFacts, list[Tensor]]:
+    """Of a folder of safetensors, with the headers of its tensors."""
     require(names, "config.json")
     config = Fields("config.json", read_object(folder / "config.json", MAX_CONFIG_BYTES))
     files, tensors = read_weights(folder, names)
@@ -52,7 +62,7 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         if "tokenizer.json" in names:
             check_tokenizer(folder)
         facts = item_facts(folder, names, config, files=files, tensors=tensors)
-        return msgspec.structs.replace(facts, license=find_license(folder))
+        return msgspec.structs.replace(facts, license=find_license(folder)), tensors
     require(names, "tokenizer.json")
     check_tokenizer(folder)
     text = text_fields(config)
@@ -91,7 +101,8 @@ def inspect(folder: Path, names: list[str] | None = None) -> ModelFacts:
         quantization=_quantization(config),
         license=find_license(folder),
     )
-    return with_costs(facts, Sizes(folder, text, tensors, stored, read_tower(config)))
+    sizes = Sizes(folder, text, tensors, stored, read_tower(config))
+    return with_costs(facts, sizes), tensors
 
 
 def _dtype(config: Fields, text: Fields, tensors: list[Tensor]) -> str:

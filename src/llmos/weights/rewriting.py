@@ -30,7 +30,9 @@ _NUMPY: dict[str, Any] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2
 _Sized = tuple[str, str, tuple[int, ...], int]
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A tensor's place in a file that is written: `begin` and `end` are offsets into its data."""
+
     dtype: str
     shape: tuple[int, ...]
     begin: int
@@ -52,7 +54,7 @@ def rewrite(source: Path, path: Path, targets: dict[str, Target], progress: Prog
         metadata[SHAPES] = shapes_text(shapes)
     if any(t.name in targets and not targets[t.name].replaces for t in header.tensors):
         metadata[TIED] = "true"
-    head = _encode(entries, metadata)
+    head = encode_header(entries, metadata)
     with source.open("rb") as reader, path.open("w+b") as writer:
         writer.write(head)
         rewriting = _Rewriting(reader, header, writer, len(head), entries, progress)
@@ -67,7 +69,7 @@ def rewrite(source: Path, path: Path, targets: dict[str, Target], progress: Prog
     return list(entries)
 
 
-def _layout(header: Header, targets: dict[str, Target]) -> dict[str, _Entry]:
+def _layout(header: Header, targets: dict[str, Target]) -> dict[str, Entry]:
     """Every `q` first, then scales, then the rest from wide to narrow: so all lie aligned."""
     q: list[_Sized] = []
     scales: list[_Sized] = []
@@ -83,15 +85,16 @@ def _layout(header: Header, targets: dict[str, Target]) -> dict[str, _Entry]:
             size_bytes = tensor.end - tensor.begin
             plain.append((tensor.name, tensor.dtype, tensor.shape, size_bytes))
     plain.sort(key=lambda entry: -(entry[3] // max(1, math.prod(entry[2]))))
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     at = 0
     for name, kind, sides, size_bytes in [*q, *scales, *plain]:
-        entries[name] = _Entry(kind, sides, at, at + size_bytes)
+        entries[name] = Entry(kind, sides, at, at + size_bytes)
         at += size_bytes
     return entries
 
 
-def _encode(entries: dict[str, _Entry], metadata: dict[str, str]) -> bytes:
+def encode_header(entries: dict[str, Entry], metadata: dict[str, str]) -> bytes:
+    """All that comes before the data, which then begins aligned."""
     said: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     for name, entry in entries.items():
         offsets = [entry.begin, entry.end]
@@ -106,7 +109,7 @@ class _Rewriting(NamedTuple):
     header: Header
     writer: BufferedRandom
     data_begin: int
-    entries: dict[str, _Entry]
+    entries: dict[str, Entry]
     progress: Progress
 
     def copy(self, tensor: Tensor) -> None:

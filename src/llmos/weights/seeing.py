@@ -9,22 +9,28 @@ from typing import Any
 
 import msgspec
 
+from llmos.errors import ModelRejected
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES
 
 
 class Family(enum.StrEnum):
     """`FIXED`: every image in one size, as LLaVA has them. `TILED`: in as many patches as its own
-    size asks for, with places in two dimensions, as Qwen2-VL has them."""
+    size asks for, with places in two dimensions, as Qwen2-VL has them. `SPLIT`: cut into squares of
+    one size and seen once more as a whole, with words around each, as Idefics3 has them."""
 
     FIXED = "fixed"
     TILED = "tiled"
+    SPLIT = "split"
 
 
 SEEING = {
     "LlavaForConditionalGeneration": Family.FIXED,
     "Qwen2VLForConditionalGeneration": Family.TILED,
     "Qwen2_5_VLForConditionalGeneration": Family.TILED,
+    "Qwen3VLForConditionalGeneration": Family.TILED,
+    "Idefics3ForConditionalGeneration": Family.SPLIT,
+    "SmolVLMForConditionalGeneration": Family.SPLIT,
 }
 """By architecture."""
 
@@ -42,14 +48,32 @@ LLaVA's folders tell what is unusual only."""
 
 
 IMAGE_TOKENS = 1280
-"""Of one image at most, whatever a folder's processor allows: what Qwen2-VL's own takes where its
-folder says nothing. A tower reads an image in one go, during which a replica answers nobody, and
-its work grows with the square."""
+"""Of what a tower reads in one go at most, an image or a part of one, whatever a folder's processor
+allows: what Qwen2-VL's own takes where its folder says nothing. Its work grows with the square."""
+
+SPLIT_TOKENS = 4096
+"""Of all parts of one image together: Idefics3 has 17 of 169."""
 
 REQUEST_TOKENS = 8 * IMAGE_TOKENS
 """Of all images of a request."""
 
-_TOWERS: dict[str, dict[str, int]] = {
+_IDEFICS_3 = {
+    "hidden_size": 1152,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "patch_size": 32,
+    "image_size": 224,
+}
+_TOWERS: dict[str, dict[str, Any]] = {
+    "idefics3": _IDEFICS_3,
+    "smolvlm": _IDEFICS_3,
+    "qwen3_vl": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "depth": 27,
+        "patch_size": 16,
+        "deepstack_visual_indexes": [8, 16, 24],
+    },
     "qwen2_vl": {"embed_dim": 1280, "depth": 32, "patch_size": 14},
     "qwen2_5_vl": {"hidden_size": 3584, "intermediate_size": 3420, "depth": 32, "patch_size": 14},
     "clip_vision_model": {
@@ -74,9 +98,10 @@ _MOST = 1 << 16
 
 
 class Tower(msgspec.Struct, frozen=True):
-    """What goes through a vision tower at most: `num_patches` of `patch_size` numbers each, `width`
-    and `widest` numbers of each in a layer, `num_kept` layers' results at once; and `num_tokens` of
-    `out_width` that come out."""
+    """What goes through a vision tower at most, in one go: `num_patches` of `patch_size` numbers
+    each, `width` and `widest` numbers of each in a layer, `num_kept` layers' results at once; and
+    `num_tokens` of `out_width` that come out. `image_size`: the side of an image, where all have
+    one size; else 0."""
 
     num_patches: int
     patch_size: int
@@ -85,6 +110,7 @@ class Tower(msgspec.Struct, frozen=True):
     num_kept: int
     num_tokens: int
     out_width: int
+    image_size: int = 0
 
 
 def read_tower(config: Fields) -> Tower | None:
@@ -103,22 +129,38 @@ def read_tower(config: Fields) -> Tower | None:
     width = vision.get_count("embed_dim", "hidden_size", high=_MOST)
     widest = vision.find_count("intermediate_size", high=8 * _MOST)
     patch = vision.get_count("patch_size", high=_MOST)
-    if family is Family.FIXED:
-        num_patches = (vision.get_count("image_size", high=_MOST) // patch) ** 2 + 1
-        num_kept, frames, num_tokens = vision.get_count("num_hidden_layers", high=4096) + 1, 1, 1
+    num_kept, frames, image_size = 1, 1, 0
+    if family is Family.TILED:
+        per_token = (vision.find_count("spatial_merge_size", high=64) or 2) ** 2
+        num_patches = IMAGE_TOKENS * per_token
+        frames = vision.find_count("temporal_patch_size", high=64) or 2
+        out_width *= 1 + _num_deep(vision)
     else:
-        merge = vision.find_count("spatial_merge_size", high=64) or 2
-        num_patches, num_tokens = IMAGE_TOKENS * merge**2, merge**2
-        num_kept, frames = 1, vision.find_count("temporal_patch_size", high=64) or 2
+        image_size = vision.get_count("image_size", high=_MOST)
+        num_patches, per_token = (image_size // patch) ** 2, 1
+        if family is Family.FIXED:
+            num_patches += 1
+            num_kept += vision.get_count("num_hidden_layers", high=4096)
+        else:
+            per_token = (config.find_count("scale_factor", high=64) or 2) ** 2
     return Tower(
         num_patches=num_patches,
         patch_size=3 * frames * patch**2,
         width=width,
         widest=widest or width * (vision.find_count("mlp_ratio", high=64) or 4),
         num_kept=num_kept,
-        num_tokens=num_patches // num_tokens,
+        num_tokens=num_patches // per_token,
         out_width=out_width,
+        image_size=image_size,
     )
+
+
+def _num_deep(vision: Fields) -> int:
+    """Layers of the tower whose results go into early layers of the language model as well."""
+    found = vision.values.get("deepstack_visual_indexes", [])
+    if not isinstance(found, list) or len(found) > _MOST:
+        raise ModelRejected(f"{vision.file}: deepstack_visual_indexes is no list of layers")
+    return len(found)
 
 
 def find_tower(folder: Path) -> Tower | None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from benchmarks import load
 from benchmarks.load import Plan
+from tests.contract.benchmarks.small_server import Handler, request, served
 
 SLOW_S = 0.03
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
+class _Handler(Handler):
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         if body == b"stream":
             self.send_response(200)
             self.send_header("Connection", "close")
@@ -38,28 +33,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"ok")
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with served(_Handler) as listens:
+        yield listens
 
 
 def _plan(mode: str, port: int, body: bytes, **options: float) -> Plan:
-    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    return Plan(mode, "127.0.0.1", port, head.encode() + body, **options)  # type: ignore[arg-type]
+    return Plan(mode, "127.0.0.1", port, request(body), **options)  # type: ignore[arg-type]
 
 
 def test_closed_counts_every_answer(port: int) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -17,16 +14,14 @@ from benchmarks.sched.client import Group, Plan, Run
 from benchmarks.sched.records import OK, Record
 from llmos.abi.driver import ReplicaSpec
 from llmos.drivers.echo import EchoDriver
+from tests.contract.benchmarks.small_server import Handler, request, served
 
 TOKEN = b'data: {"choices":[{"text":"a","finish_reason":null}]}\n\n'
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
+class _Handler(Handler):
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         if body == b"refuse":
             self.send_response(429)
             self.send_header("Content-Length", "4")
@@ -48,27 +43,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-
-
-def _request(body: bytes) -> bytes:
-    return f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with served(_Handler) as listens:
+        yield listens
 
 
 def _run(port: int, groups: list[Group], duration_s: float) -> list[Record]:
@@ -79,9 +58,9 @@ def _run(port: int, groups: list[Group], duration_s: float) -> list[Record]:
 def test_open_load_is_sent_when_it_is_due_and_recorded(port: int) -> None:
     due_s = [0.0, 0.0, 0.0, 0.05]
     groups = [
-        Group("fine", [_request(b"fine")], due_s, prompt_tokens=7),
-        Group("broken", [_request(b"break")], [0.01]),
-        Group("refused", [_request(b"refuse")], [0.02]),
+        Group("fine", [request(b"fine")], due_s, prompt_tokens=7),
+        Group("broken", [request(b"break")], [0.01]),
+        Group("refused", [request(b"refuse")], [0.02]),
     ]
     found = _run(port, groups, 0.1)
     fine = [record for record in found if record.group == "fine"]
@@ -96,7 +75,7 @@ def test_open_load_is_sent_when_it_is_due_and_recorded(port: int) -> None:
 
 
 def test_closed_clients_ask_again_until_the_time_is_over(port: int) -> None:
-    found = _run(port, [Group("busy", [_request(b"fine")], closed=3)], 0.2)
+    found = _run(port, [Group("busy", [request(b"fine")], closed=3)], 0.2)
     assert len(found) > 6
     assert {record.status for record in found} == {OK}
     assert all(record.due_s < 0.2 for record in found)

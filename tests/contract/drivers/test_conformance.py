@@ -168,6 +168,7 @@ def test_the_catalog_knows_the_capabilities(subject: Subject) -> None:
     entry = driver_entry(can.driver)
     assert (entry.snapshots, entry.parks) == (can.snapshots, can.parks)
     assert entry.features == can.features
+    assert DRIVERS[can.driver].adapters == can.adapters
     assert [name for name in can.formats if name != "none"] == FORMATS[can.driver]
 
 

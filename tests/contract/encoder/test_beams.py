@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from llmos.drivers.encoder.kinds import DECODER_FAMILIES
 from llmos.errors import InvalidRequest
+from tests.contract.encoder.written import KIND, TEXTS, generated
 from tests.unit.drivers.encoder.folders import (
     infer,
     load,
@@ -22,27 +21,9 @@ from tests.unit.drivers.encoder.folders import (
 )
 from tests.unit.drivers.tiny import drive
 
-TEXTS = [
-    "the cat",
-    "who lives in new york and paris?",
-    "it is good or bad, the cat sat on a mat",
-    "where is new york",
-]
-KIND = "summarization"
-
 
 def _expected(folder: Path, family: str, **how: Any) -> list[tuple[str, int]]:
-    cls = getattr(transformers, f"{family}ForConditionalGeneration")
-    model = cls.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    found = []
-    for text in TEXTS:
-        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-        with torch.inference_mode():
-            ids = model.generate(**inputs, do_sample=False, **how)[0]
-        said = tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
-        found.append((said, len(ids) - 1))
-    return found
+    return [generated(folder, family, text, **how) for text in TEXTS]
 
 
 def _ours(folder: Path, **params: Any) -> list[tuple[str, int]]:

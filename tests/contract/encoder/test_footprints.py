@@ -46,7 +46,7 @@ def _writer(folder: Path) -> None:
 
 
 CASES: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
-    "encoder": (_encoder, "fill-mask", [f"[MASK] {TEXT}"] * 64, {}),
+    "encoder": (_encoder, "fill-mask", [f"[MASK] {TEXT}"] * 16, {}),
     "writer": (_writer, "summarization", [TEXT] * 64, {"max_new_tokens": 64}),
     "beams": (_writer, "summarization", [TEXT] * 16, {"max_new_tokens": 64, "num_beams": 4}),
     "captions": (None, "image-to-text", 64, {"max_new_tokens": 20}),

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from llmos.abi.events import Event
 from llmos.drivers.encoder.driver import EncoderDriver
@@ -19,6 +17,7 @@ from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.writing import WritingLoop
 from tests.contract.encoder.test_captions import expected as described
 from tests.contract.encoder.test_captions import make_captioner
+from tests.contract.encoder.written import KIND, generated
 from tests.unit.drivers.encoder.folders import (
     WORDS,
     load,
@@ -30,7 +29,6 @@ from tests.unit.drivers.encoder.folders import (
 from tests.unit.drivers.encoder.media import blob, png
 from tests.unit.drivers.tiny import drive
 
-KIND = "summarization"
 TEXTS = [
     "the cat",
     "who lives in new york and paris?",
@@ -70,15 +68,6 @@ def _one_by_one(
     return events
 
 
-def _generated(folder: Path, family: str, text: str, most: int, **how: Any) -> tuple[str, int]:
-    model = getattr(transformers, f"{family}ForConditionalGeneration").from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-    with torch.inference_mode():
-        ids = model.eval().generate(**inputs, do_sample=False, max_new_tokens=most, **how)[0]
-    return tokenizer.decode(ids[1:], skip_special_tokens=True).strip(), len(ids) - 1
-
-
 def _check(events: dict[str, list[Event]], i: int, wanted: tuple[str, int]) -> None:
     (one,) = outputs(events[f"req_{i}"])
     assert one.error is None
@@ -104,7 +93,7 @@ def test_who_joins_writes_as_alone(family: str, num_beams: int, tmp_path: Path) 
     events = _one_by_one(driver, items, look)
     assert max(widths) >= 3
     for i, (text, most) in enumerate(zip(TEXTS, MOST, strict=True)):
-        _check(events, i, _generated(folder, family, text, most, num_beams=num_beams))
+        _check(events, i, generated(folder, family, text, max_new_tokens=most, num_beams=num_beams))
 
 
 @pytest.mark.usefixtures("patient")
@@ -144,7 +133,7 @@ def test_rules_count_each_texts_own_tokens(tmp_path: Path) -> None:
     ]
     events = _one_by_one(driver, items)
     for i, (text, most) in enumerate(zip(TEXTS, MOST, strict=True)):
-        _check(events, i, _generated(folder, "Bart", text, most))
+        _check(events, i, generated(folder, "Bart", text, max_new_tokens=most))
 
 
 @pytest.mark.usefixtures("patient")
@@ -176,7 +165,7 @@ def test_who_is_paused_stands_aside_and_comes_back(family: str, tmp_path: Path) 
     assert len(kept) == 4
     assert len(set(kept)) == 1
     for i, (text, most) in enumerate(zip(TEXTS, MOST, strict=True)):
-        _check(events, i, _generated(folder, family, text, most))
+        _check(events, i, generated(folder, family, text, max_new_tokens=most))
 
 
 @pytest.mark.usefixtures("patient")

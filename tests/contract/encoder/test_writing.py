@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from llmos.abi.events import Aborted, Finished, Outputs
 from llmos.drivers.encoder.driver import EncoderDriver
@@ -16,6 +14,7 @@ from llmos.drivers.encoder.kinds import DECODER_FAMILIES
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.writing import WritingLoop
 from llmos.errors import InvalidRequest
+from tests.contract.encoder.written import KIND, TEXTS, generated
 from tests.unit.drivers.encoder.folders import (
     PIECES,
     infer,
@@ -26,14 +25,6 @@ from tests.unit.drivers.encoder.folders import (
     work_item,
 )
 from tests.unit.drivers.tiny import drive
-
-TEXTS = [
-    "the cat",
-    "who lives in new york and paris?",
-    "it is good or bad, the cat sat on a mat",
-    "where is new york",
-]
-KIND = "summarization"
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +37,6 @@ def driver(folder: Path) -> EncoderDriver:
     return load(folder)
 
 
-def _generated(folder: Path, family: str, text: str, most: int) -> tuple[str, int]:
-    """By Transformers, alone; and how many tokens that are."""
-    cls = getattr(transformers, f"{family}ForConditionalGeneration")
-    model = cls.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-    with torch.inference_mode():
-        ids = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=most)[0]
-    return tokenizer.decode(ids[1:], skip_special_tokens=True).strip(), len(ids) - 1
-
-
 @pytest.mark.parametrize("family", DECODER_FAMILIES)
 def test_it_writes_what_generate_writes(family: str, tmp_path: Path) -> None:
     scale = 3 if "T5" in family else 8
@@ -64,7 +44,7 @@ def test_it_writes_what_generate_writes(family: str, tmp_path: Path) -> None:
     ours = infer(folder, KIND, TEXTS, params={"max_new_tokens": 12})
     for text, output in zip(TEXTS, ours, strict=True):
         assert output.error is None, output.error
-        expected, num_tokens = _generated(folder, family, text, 12)
+        expected, num_tokens = generated(folder, family, text, num_beams=1, max_new_tokens=12)
         assert (output.value["text"], output.value["num_tokens"]) == (expected, num_tokens)
         assert output.value["finish_reason"] == ("stop" if num_tokens < 12 else "length")
 
@@ -75,14 +55,10 @@ def test_the_folders_rules_hold(tmp_path: Path) -> None:
     rules = {"no_repeat_ngram_size": 1, "min_length": 5, "forced_bos_token_id": 9, "max_length": 9}
     path.write_text(json.dumps(json.loads(path.read_text()) | rules))
     ours = infer(folder, KIND, TEXTS)
-    model = transformers.BartForConditionalGeneration.from_pretrained(folder).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     for text, output in zip(TEXTS, ours, strict=True):
-        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
-        with torch.inference_mode():
-            ids = model.generate(**inputs, do_sample=False)[0]
-        assert output.value["text"] == tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
-        assert output.value["num_tokens"] == len(ids) - 1 <= 8
+        expected, num_tokens = generated(folder, "Bart", text)
+        assert output.value["text"] == expected
+        assert output.value["num_tokens"] == num_tokens <= 8
 
 
 def test_later_requests_need_not_wait_for_earlier_ones(folder: Path, driver: EncoderDriver) -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from llmos.abi.registry import ModelVersion, PullProgress
+from llmos.abi.registry import ModelVersion, PullOptions, PullProgress
 from llmos.errors import (
     DigestMismatch,
     DiskFull,
+    InvalidRequest,
     LLMOSError,
     ModelNotFound,
     ModelRejected,
     PermissionDenied,
     StorageError,
 )
+from tests.unit.adapter_folder import make_bare
 from tests.unit.model_folder import make_model, make_sharded
 from tests.unit.registry.conftest import MakeWorld, World
 from tests.unit.registry.hub_server import COMMIT, Faults, Hub
@@ -404,3 +406,22 @@ def test_closing_gives_up_what_is_under_way(world: MakeWorld, tiny: Hub) -> None
 
     task = asyncio.run(main())
     assert isinstance(task.exception(), LLMOSError)
+
+
+def test_an_adapter_alone_is_laid_over_a_model_that_is_here(
+    world: MakeWorld, tiny: Hub, tmp_path: Path
+) -> None:
+    tiny.add("org/lora", make_bare(tmp_path / "lora"))
+
+    async def main() -> None:
+        async with world(hub_endpoint=tiny.url) as w:
+            with pytest.raises(InvalidRequest, match="say which version here it is of"):
+                await w.registry.pull("hf:org/lora", None, lambda _: None)
+            assert w.trace() == {}
+            base = await w.registry.pull("hf:org/Tiny", None, lambda _: None)
+            options = PullOptions(base="tiny")
+            found = await w.registry.pull("hf:org/lora", None, lambda _: None, options)
+            assert found.adapter is not None
+            assert (found.adapter.base, found.license) == (base.ref, "mit")
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from llmos.tracking.config import TrackingConfig
 from llmos.tracking.opening import open_sink
 from llmos.tracking.sink import Point, Run, Sink
 from llmos.tracking.tracker import Tracker
+from tests.conftest import missing
 
 RUN = Run("job_0123456789abcdef0123456789abcdef", "tiny", 10**18, {"recipe.name": "tiny"})
 POINTS = [Point(10**18 + i * 10**9, i, {"train/loss": 1.0 / i}) for i in (1, 2, 3)]
@@ -83,7 +85,8 @@ READERS: dict[str, Callable[[Path], list[tuple[int, float]]]] = {
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_told_is_kept(tmp_path: Path, name: str) -> None:
-    pytest.importorskip({"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}[name])
+    if importlib.util.find_spec(name) is None:
+        missing(f"needs pip install 'llmos[{name}]'")
     sink = open_sink(name, tmp_path)
     sink.begin(RUN)
     sink.tell(RUN, POINTS[:2])

@@ -72,11 +72,13 @@ def test_a_few_weights_are_learned_exactly(tmp_path: Path, base: Path, method: s
         assert config["architectures"] == ["BertForSequenceClassification"]
         assert not list(seen.registered.glob("adapter*"))
     else:
-        assert "model" not in whole
+        assert whole["model"] == "tiny:1"
+        assert seen.registered is not None
+        assert not list(seen.registered.glob("*.safetensors"))
         pieces = seen.results["raw:adapter"]
         whole_file = BytesIO(b"".join(pieces[i] for i in sorted(pieces)))
         with tarfile.open(fileobj=whole_file) as archive:
-            assert "adapter_model.safetensors" in archive.getnames()
+            assert "adapter/adapter_model.safetensors" in archive.getnames()
 
 
 def test_ranks_of_adalora_move(tmp_path: Path, base: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmos.abi.registry import ModelVersion
+from llmos.abi.registry import AdapterForm, AdapterOf, ModelVersion
 from llmos.errors import InvalidRequest, ModelTooLarge
 from llmos.programs.train.help import as_markdown, as_text, rows
 from llmos.programs.train.memory import LIBRARIES_BYTES, SLACK, Sizes, needed_bytes
@@ -59,6 +59,14 @@ def test_a_small_run_fits() -> None:
         ({"name": ""}, FILES, {}, "recipe.name"),
         ({"method": "lora"}, FILES, {}, "recipe.method"),
         ({"objective": "dpo"}, FILES, {}, "recipe.base"),
+        ({"register": "adapter"}, FILES, {}, "recipe.register"),
+        (
+            {"register": "merged", "base": "bert", "method": "prefix"},
+            FILES,
+            {},
+            "recipe.register",
+        ),
+        ({"register": "whole"}, FILES, {}, "recipe.register"),
         ({"model": {"hidden_size": 10, "num_heads": 3}}, FILES, {}, "recipe.model.num_heads"),
         ({"model": {"family": "t5"}}, FILES, {}, "recipe.model.family"),
         ({"model": {"pooling": "mean"}}, FILES, {}, "recipe.model.pooling"),
@@ -86,7 +94,8 @@ def test_a_base_that_cannot_be_learned_on(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InvalidRequest, match="modernbert, eurobert have two"):
         plan(asked(base="bert", model={"pooling": "mean"}), FILES, {"base": base}, 64 * GIB)
-    for fields in ({"format": "gguf"}, {"dtype": "int8"}):
+    adapter = AdapterOf("lora", AdapterForm.MERGED, "words:1", "sha256:1")
+    for fields in ({"format": "gguf"}, {"dtype": "int8"}, {"adapter": adapter}):
         with pytest.raises(InvalidRequest):
             plan(asked(base="bert"), FILES, {"base": version(tmp_path, **fields)}, 64 * GIB)
 

@@ -212,7 +212,7 @@ def opened(root: Path) -> Iterator[Desk]:
         stack.callback(far.kill)
         options = ("--preload", "pilot", *QUICK, "--set", f"registry.hub_endpoint={hub.url}")
         env = dict.fromkeys(SECRETS, far.token)
-        server = Server(user / ".llmos", *options, env=env).start()
+        server = Server(user / ".llmos", *options, env=env, spares=True).start()
         stack.callback(server.kill)
         client = stack.enter_context(Client(server.url, server.token))
         yield Desk(user, folder, server, far, Subjects(client))

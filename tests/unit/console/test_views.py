@@ -47,9 +47,9 @@ def _process(number: int, state: str = "running", **fields: Any) -> ProcessInfo:
 
 def test_ten_thousand_processes_are_shown_a_page_at_a_time() -> None:
     many = [_process(n, "running" if n % 2 else "finished") for n in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     shown = select(many, Query("all", sort="tokens", descending=True), 20_000 * NS)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert (shown.total, shown.first, len(shown.rows)) == (10_000, 1, PAGE_SIZE)
     assert shown.rows[0].prompt_tokens == 9999
     live = select(many, Query("live", number=99), 20_000 * NS)

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.abi.registry import AdapterForm
 from llmos.abi.remote import Endpoint, RemoteSpec
 from llmos.drivers import environments
 from llmos.drivers.catalog import DRIVERS, FORMATS, choose, find_missing, place
 from llmos.drivers.native.architectures import NATIVE_ARCHITECTURES
 from llmos.errors import InvalidRequest, ModelRejected, PluginError
 from llmos.weights import ModelFacts
+from llmos.weights.facts import Adapted
 from llmos.weights.remote import remote_facts
 
 LLAMA = ModelFacts(
@@ -69,6 +71,31 @@ def test_refusals_name_the_architecture_and_why(facts: dict[str, Any], reason: s
         choose(msgspec.structs.replace(LLAMA, **facts))
     assert facts.get("architecture", "LlamaForCausalLM")[:20] in caught.value.message
     assert len(caught.value.message) < 400
+
+
+MERGED = Adapted("lora", AdapterForm.MERGED)
+TOKENS = Adapted("prompt", AdapterForm.TOKENS, 4)
+
+
+@pytest.mark.parametrize("adapter", [MERGED, TOKENS])
+def test_adapters_are_told_of_and_taken_by_those_that_can(adapter: Adapted) -> None:
+    facts = msgspec.structs.replace(LLAMA, adapter=adapter)
+    choice = choose(facts)
+    assert choice.driver == "native"
+    assert f"{adapter.method} adapter" in choice.reason
+    assert choose(facts, device="cuda").driver == "native"
+    images = msgspec.structs.replace(facts, architecture="ViTForImageClassification")
+    if adapter is TOKENS:
+        with pytest.raises(ModelRejected, match="reads no text"):
+            choose(images)
+    else:
+        assert choose(images).driver == "encoder"
+
+
+def test_a_driver_that_takes_no_adapters_says_which_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DRIVERS, "native", msgspec.structs.replace(DRIVERS["native"], adapters=[]))
+    with pytest.raises(ModelRejected, match=r"native driver takes no lora adapters; .*: encoder"):
+        choose(msgspec.structs.replace(LLAMA, adapter=MERGED))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from llmos.kernel.effects import Effects
 from llmos.kernel.placement import Placement
 from llmos.telemetry.metrics import Metrics
 from tests.unit.kernel.core_world import World
-from tests.unit.kernel.test_runtime import NoFootprints, choose_dtype, version
+from tests.unit.kernel.test_placement import NoFootprints, choose_dtype, version
 
 LOADS = {"float32": LoadCost(2000, 2), "int8": LoadCost(500, 1)}
 TARGET = version(dtype="float32", loads=LOADS, vocab_size=0)

@@ -19,7 +19,7 @@ from llmos.kernel.core import events as ev
 from llmos.kernel.core.replica import ReplicaState
 from llmos.kernel.placement import Placement
 from tests.unit.kernel.core_world import GIB, World, model
-from tests.unit.kernel.test_runtime import NoFootprints, choose_dtype, version
+from tests.unit.kernel.test_placement import NoFootprints, choose_dtype, version
 
 WIDE = replace(model(size=GIB), dtype="float32")
 NARROW = replace(model(size=GIB // 2), dtype="int8")

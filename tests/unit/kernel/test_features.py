@@ -12,7 +12,7 @@ from llmos.abi.inference import Grammar, Sampling
 from llmos.errors import PermissionDenied, UnsupportedParameter
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.placement import Placement
-from tests.unit.kernel.test_runtime import placement_of, version
+from tests.unit.kernel.test_placement import placement_of, version
 
 WISHES: dict[str, Any] = {
     "grammar": Grammar("regex", "a"),

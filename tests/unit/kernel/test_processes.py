@@ -41,6 +41,7 @@ VERSION = cast(
         driver="echo",
         chosen="",
         kinds=["generate"],
+        adapter=None,
     ),
 )
 

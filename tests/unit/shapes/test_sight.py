@@ -8,12 +8,23 @@ import msgspec
 import pytest
 
 from llmos.abi.blob import BlobRef
-from llmos.abi.events import ItemOutput
-from llmos.abi.inference import ItemsPrompt, Usage
-from llmos.errors import InvalidRequest, PayloadTooLarge, UnsupportedParameter
+from llmos.abi.events import Failed, Finished, FinishReason, ItemOutput, Outputs, Tokens
+from llmos.abi.inference import ChatPrompt, ItemsPrompt, Usage
+from llmos.abi.program import Generate
+from llmos.errors import InvalidRequest, LLMOSError, PayloadTooLarge, UnsupportedParameter
 from llmos.shapes import calls
 from llmos.shapes.inputs import read_chat
-from llmos.shapes.sight import KIND, in_chat, is_captioner, read_sight, sight_choice
+from llmos.shapes.items import read_items
+from llmos.shapes.responses import read_response
+from llmos.shapes.sight import (
+    CHAT,
+    KIND,
+    RESPONSES,
+    Heard,
+    in_words_of,
+    is_captioner,
+    read_sight,
+)
 
 URL = "data:image/png;base64,AAAA"
 BLOB = BlobRef("sha256:0", 4, "/b")
@@ -31,12 +42,26 @@ def user(*parts: Any) -> dict[str, Any]:
 def read(*messages: Any, **fields: Any) -> Any:
     body = read_chat({"model": "m", "messages": list(messages), **fields}, 100)
     assert body.has_images
-    prompt = body.to_prompt()
-    for message in prompt.messages:  # as `api.media` does
+    return read_sight(body, filed(body.to_generate()))
+
+
+def filed(wish: Generate) -> Generate:
+    """As `api.media` does."""
+    prompt = wish.prompt
+    assert isinstance(prompt, ChatPrompt)
+    for message in prompt.messages:
         for part in message["content"] if isinstance(message["content"], list) else ():
             if part["type"] == "image_url" and part["image_url"]["url"] == URL:
                 part |= {"type": "image", "blob": 0}
-    return read_sight(body, msgspec.structs.replace(prompt, blobs=[BLOB]))
+    return msgspec.structs.replace(wish, prompt=msgspec.structs.replace(prompt, blobs=[BLOB]))
+
+
+def respond(*parts: Any, **fields: Any) -> Any:
+    """A response's body, read likewise."""
+    asked = {"model": "m", "input": [{"role": "user", "content": list(parts)}], **fields}
+    body = read_response(asked, 100)
+    items = read_items(body.input, lambda: "msg_1")
+    return read_sight(body, filed(body.to_generate(items)))
 
 
 def refused(*messages: Any, **fields: Any) -> tuple[str, str | None]:
@@ -134,10 +159,56 @@ def test_errors_name_the_part() -> None:
     blind = InvalidRequest("is for captions", param="model", details={"kinds": [KIND]})
     assert is_captioner(blind)
     assert not is_captioner(InvalidRequest("no", param="model", details={"kinds": ["rerank"]}))
-    assert in_chat(InvalidRequest("params: too many", param="params")).param == "max_tokens"
+    for route, name in ((CHAT, "max_tokens"), (RESPONSES, "max_output_tokens")):
+        assert in_words_of(route, InvalidRequest("too many", param="params")).param == name
+        assert in_words_of(route, InvalidRequest("other", param="model")).param == "model"
+
+
+INPUT = {"type": "input_image", "image_url": URL, "detail": "low"}
+WORDS = {"type": "input_text", "text": "a"}
+
+
+def test_a_response_is_asked_as_a_chat_is() -> None:
+    sight = respond(WORDS, INPUT, max_output_tokens=7, top_p=0.5)
+    asked = [{"blob": 0, "text": "a"}]
+    assert sight.wish.prompt == ItemsPrompt(KIND, asked, {"max_new_tokens": 7}, [BLOB])
+    assert (sight.where, sight.wish.route) == ("input.0.content.1", "responses")
+    with pytest.raises(InvalidRequest, match="2 images") as caught:
+        respond(INPUT, INPUT)
+    assert caught.value.param == "input.0.content.1"
+    with pytest.raises(InvalidRequest, match="no image") as caught:
+        respond(WORDS)
+    assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": 0.7}, "temperature"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": {}}]}, "tools"),
+    ],
+)
+def test_what_would_change_a_response_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        respond(INPUT, **fields)
+    assert caught.value.param == param
+
+
+def test_what_is_said_of_an_image_is_heard_as_text() -> None:
+    heard = Heard("x.y")
+    value = {"text": "a cat", "finish_reason": "length"}
+    assert heard([Outputs("r", [ItemOutput(0, value)])]) == [Tokens("r", [], "a cat")]
+    end = Finished("r", FinishReason.STOP, Usage(3, 2))
+    assert heard([end]) == [Finished("r", FinishReason.LENGTH, Usage(3, 2))]
+    failed = Failed("r", PayloadTooLarge("large").to_info())
+    assert heard([failed]) == [failed]
     with pytest.raises(PayloadTooLarge) as caught:
-        sight_choice(ItemOutput(0, error=PayloadTooLarge("large").to_info()), Usage(), "x.y")
+        heard([Outputs("r", [ItemOutput(0, error=PayloadTooLarge("large").to_info())])])
     assert caught.value.param == "x.y"
+    with pytest.raises(LLMOSError, match="No answer"):
+        Heard("x.y")([end])
 
 
 def test_parts_know_where_they_stand() -> None:

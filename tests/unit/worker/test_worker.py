@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -317,6 +318,15 @@ def test_what_no_message_holds_fails_its_prompt_alone(monkeypatch: pytest.Monkey
 def test_an_entry_that_does_not_exist_says_so() -> None:
     with pytest.raises(PluginError, match=r"llmos\.nowhere"):
         load_entry("llmos.nowhere:x")
+
+
+def test_no_garbage_is_looked_for_while_an_engine_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engine_of_a_test.py").write_text("import gc\nCOLLECTS = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_entry("engine_of_a_test:COLLECTS") is False
+    assert gc.isenabled()
 
 
 def start_process() -> tuple[subprocess.Popen[bytes], Wire, socket.socket]:

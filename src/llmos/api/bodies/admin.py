@@ -22,17 +22,18 @@ MAX_KEEP_ALIVE_S = 3_153_600_000
 class PullBody(Shape):
     """`source` is `hf:org/name[@revision]`, `file:/absolute/path`, `upload:ID`, or of a model that
     stays elsewhere `openai:https://host/v1#model`, which `remote` says more of. `driver` absent:
-    the one that is best for it here."""
+    the one that is best for it here. `base`: of an adapter, the version here it was learned on."""
 
     source: str = Field(min_length=1, max_length=4096)
     name: str | None = Field(default=None, min_length=1, max_length=256)
     driver: str | None = Field(default=None, min_length=1, max_length=64)
     remote: dict[str, Any] | None = None
+    base: str | None = Field(default=None, min_length=1, max_length=256)
 
     def to_call(self) -> PullModel:
         """Raises InvalidRequest naming the field of `remote`."""
         remote = None if self.remote is None else read_spec(self.remote)
-        return PullModel(self.source, self.name, PullOptions(self.driver, remote))
+        return PullModel(self.source, self.name, PullOptions(self.driver, remote, self.base))
 
 
 class QuantizeBody(Shape):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llmos.abi.inference import ChatPrompt
 from llmos.api.body import read_json
 from llmos.api.call import Call
 from llmos.api.infer import (
@@ -51,8 +50,7 @@ async def _about_images(call: Call, body: ChatBody, point: ResumePoint | None) -
         except InvalidRequest as error:
             if not is_captioner(error) or call.is_started:
                 raise
-            assert isinstance(wish.prompt, ChatPrompt)
-            await answer_sight(call, body, wish.prompt)
+            await answer_sight(call, body, wish)
 
 
 async def _answer(

@@ -14,27 +14,47 @@ from llmos.abi.program import Answer, Generate
 from llmos.abi.syscall_jobs import FollowJob, JobReply, RecordJob
 from llmos.api.call import Call, ClientGone, watching
 from llmos.api.frames import KEEP_ALIVE
-from llmos.api.infer import Outcome, Pulse, collect, finished, report, submitted
+from llmos.api.infer import (
+    Hear,
+    Outcome,
+    Pulse,
+    as_they_are,
+    collect,
+    finished,
+    report,
+    submitted,
+)
 from llmos.api.response_frames import NOTHING_SEEN, ResponseFrames
 from llmos.api.response_output import Output
 from llmos.api.routes.jobs import next_or_silence
 from llmos.api.streams import FollowStream, InferStream
-from llmos.errors import Cancelled, LLMOSError, OffsetLost, ProtocolViolation, from_info
-from llmos.shapes.items import Item
+from llmos.errors import (
+    Cancelled,
+    InvalidRequest,
+    LLMOSError,
+    OffsetLost,
+    ProtocolViolation,
+    UserError,
+    from_info,
+)
+from llmos.shapes.items import Item, has_images
 from llmos.shapes.response_object import Facts, response_object, stored_facts
 from llmos.shapes.responses import ResponsesBody, output_of, stored_spec, wanted_by
+from llmos.shapes.sight import Heard, in_words_of, is_captioner, read_sight
 
 ERROR_PREFIX = b"event: error\ndata: "
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A response that is made while its client waits."""
+    """A response that is made while its client waits. `hear`: what the model's events are taken
+    for."""
 
     call: Call
     body: ResponsesBody
     items: list[Item]
     job_id: str
+    hear: Hear
 
     async def answer(self, generate: Generate) -> None:
         """The whole answer, or its events."""
@@ -42,7 +62,7 @@ class Live:
             if self.body.stream:
                 await self._stream(stream)
             else:
-                facts = self._facts(stream, await collect(self.call, stream))
+                facts = self._facts(stream, await collect(self.call, stream, self.hear))
                 await self._store(facts)
                 await self.call.send_json(response_object(facts))
 
@@ -71,12 +91,13 @@ class Live:
         """Texts as they come. Raises what the request failed with."""
         outcome = Outcome(accepted_s=time.perf_counter())
         with Pulse(self.call, [stream]):
-            async for batch in stream:
+            async for arrived in stream:
+                batch = self.hear(arrived)
                 texts = [event for event in batch if type(event) is Tokens]
                 out = b"".join(map(output.push, texts))
                 for event in texts:
                     outcome.add(event)
-                if out or not batch:
+                if out or not arrived:
                     await self.call.write(out or KEEP_ALIVE)
                 if batch and type(batch[-1]) is not Tokens:
                     outcome.finished = finished(batch[-1])
@@ -129,10 +150,23 @@ class Live:
 async def answer_live(
     call: Call, body: ResponsesBody, items: list[Item], generate: Generate
 ) -> None:
-    """Make it now. What is too long to be kept is refused before it is made."""
+    """Make it now. What is too long to be kept is refused before it is made. About images a model
+    that chats is asked first; one that only captions answers in its own way."""
     if body.store:
         stored_spec(body, items, call.principal.max_class)
-    await Live(call, body, items, new_id("job")).answer(generate)
+    job_id = new_id("job")
+    try:
+        await Live(call, body, items, job_id, as_they_are).answer(generate)
+    except InvalidRequest as error:
+        if not (has_images(items) and is_captioner(error)) or call.is_started:
+            raise
+    else:
+        return
+    wish, where = read_sight(body, generate)
+    try:
+        await Live(call, body, items, job_id, Heard(where)).answer(wish)
+    except UserError as error:
+        raise in_words_of(wish.route, error) from None
 
 
 async def answer_ended(call: Call, job: JobRecord) -> None:

@@ -80,6 +80,7 @@ def card(model: ModelVersion) -> list[tuple[str, str]]:
         ("source", model.source),
         ("driver", model.driver),
         ("chosen", model.chosen),
+        ("adapter", f"{model.adapter.method} / {model.adapter.base}" if model.adapter else ""),
         ("architecture", model.architecture),
         ("params", params(model.num_parameters) if model.num_parameters else ""),
         ("context", amounts.count(model.context_length) if model.context_length else ""),

@@ -38,6 +38,8 @@ class Computer:
         pad = getattr(loaded.config, "pad_token_id", None)
         self._pad = pad if isinstance(pad, int) and pad >= 0 else 0
         self._run = _RUNS.get(loaded.purpose.head)
+        self._virtual = np.array(loaded.virtual, dtype=np.int32)
+        self._num_virtual = len(loaded.virtual)
 
     @property
     def limits(self) -> EncoderLimits:
@@ -45,10 +47,14 @@ class Computer:
         have scores of a vocabulary, these are bounded too."""
         if self._loaded.purpose.head is Head.VOICE:
             return _ALONE
+        limits, num_added = LIMITS, self._num_virtual + self._loaded.num_prefix
+        if num_added:  # they are no part of a row's length: at most a quarter of a batch
+            rows = max(1, LIMITS.batch_tokens // (4 * num_added))
+            limits = msgspec.structs.replace(LIMITS, batch_rows=min(LIMITS.batch_rows, rows))
         if self._loaded.purpose.head is not Head.MASK:
-            return LIMITS
+            return limits
         most = max(512, min(LIMITS.batch_tokens, LIMITS.head_bytes // (4 * self._vocab_size)))
-        return msgspec.structs.replace(LIMITS, batch_tokens=most)
+        return msgspec.structs.replace(limits, batch_tokens=most)
 
     @property
     def _vocab_size(self) -> int:
@@ -73,7 +79,8 @@ class Computer:
             return encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
 
     def forward(self, batch: Sequence[Work]) -> tuple[Any, list[int]]:
-        """Of rows of tokens: the model's outputs, and each row's length."""
+        """Of rows of tokens: the model's outputs, and each row's length without virtual tokens,
+        which have outputs as well, before the others."""
         inputs, lengths = self.inputs(batch)
         return self._model(**inputs, **self._extra), lengths
 
@@ -81,23 +88,27 @@ class Computer:
         """Rows of tokens side by side, padded, and each row's length."""
         rows = [np.frombuffer(work.row.tokens, dtype=np.int32) for work in batch]
         lengths = [len(row) for row in rows]
-        longest = max(lengths)
+        num_virtual, num_prefix = self._num_virtual, self._loaded.num_prefix
+        if num_virtual:
+            rows = [np.concatenate((self._virtual, row)) for row in rows]
+        longest = num_virtual + max(lengths)
         ids_BL = np.full((len(rows), longest), self._pad, dtype=np.int64)
         for i, row in enumerate(rows):
             ids_BL[i, : len(row)] = row
         inputs: dict[str, Any] = {"input_ids": self._tensor(ids_BL)}
-        mask_BL = np.arange(longest)[None, :] < np.array(lengths)[:, None]
+        ends_B = num_prefix + num_virtual + np.array(lengths)
+        mask_BL = np.arange(num_prefix + longest)[None, :] < ends_B[:, None]
         inputs["attention_mask"] = self._tensor(mask_BL.astype(np.int64))
         if self._has_types:
             inputs["token_type_ids"] = self._tensor(self._types(batch, longest))
         return inputs, lengths
 
     def _types(self, batch: Sequence[Work], longest: int) -> Any:
-        types_BL = np.zeros((len(batch), longest), dtype=np.int64)
+        types_BL, begin = np.zeros((len(batch), longest), dtype=np.int64), self._num_virtual
         for i, work in enumerate(batch):
             types = work.row.types
             if types:
-                types_BL[i, : len(types)] = np.frombuffer(types, dtype=np.uint8)
+                types_BL[i, begin : begin + len(types)] = np.frombuffer(types, dtype=np.uint8)
         return types_BL
 
     def _tensor(self, array: Any) -> torch.Tensor:
@@ -111,13 +122,14 @@ class Computer:
     def token(self, batch: Sequence[Work]) -> list[Any]:
         """LC scores."""
         out, lengths = self.forward(batch)
-        logits_BLC = _host(out.logits)
+        logits_BLC = _host(out.logits)[:, self._num_virtual :]
         return [logits_BLC[i, :n] for i, n in enumerate(lengths)]
 
     def span(self, batch: Sequence[Work]) -> list[Any]:
         """L scores of a first token, and of a last one."""
         out, lengths = self.forward(batch)
-        starts_BL, ends_BL = _host(out.start_logits), _host(out.end_logits)
+        begin = self._num_virtual
+        starts_BL, ends_BL = _host(out.start_logits)[:, begin:], _host(out.end_logits)[:, begin:]
         return [(starts_BL[i, :n], ends_BL[i, :n]) for i, n in enumerate(lengths)]
 
     def mask(self, batch: Sequence[Work]) -> list[Any]:
@@ -126,7 +138,8 @@ class Computer:
         found = []
         for i, work in enumerate(batch):
             about, most = work.open.item.about, work.request.params["top_k"]
-            probs_GV = out.logits[i, about["gaps"]].float().softmax(dim=-1)
+            gaps = [self._num_virtual + gap for gap in about["gaps"]]
+            probs_GV = out.logits[i, gaps].float().softmax(dim=-1)
             targets = about["targets"]
             ids = None if targets is None else torch.tensor(targets, device=probs_GV.device)
             if ids is not None:
@@ -166,7 +179,7 @@ class Computer:
     def pool(self, batch: Sequence[Work]) -> list[Any]:
         """A vector of H, and of how many tokens it is."""
         out, lengths = self.forward(batch)
-        hidden_BLH = out.last_hidden_state.float()
+        hidden_BLH = out.last_hidden_state.float()[:, self._num_virtual :]
         found = []
         for i, n in enumerate(lengths):
             hidden_LH = hidden_BLH[i, :n]

@@ -10,6 +10,7 @@ from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Event
 from llmos.abi.inference import WorkItem
+from llmos.abi.registry import AdapterForm
 from llmos.drivers.encoder.compute import Computer
 from llmos.drivers.encoder.decode import Decoder
 from llmos.drivers.encoder.finish import Finisher
@@ -27,7 +28,10 @@ class EncoderDriver:
     """One model; its requests are lists of items, each answered whole."""
 
     capabilities = Capabilities(
-        driver="encoder", kinds=[kind.value for kind in Kind], formats=["safetensors"]
+        driver="encoder",
+        kinds=[kind.value for kind in Kind],
+        formats=["safetensors"],
+        adapters=[*AdapterForm],
     )
 
     def __init__(self) -> None:

@@ -15,10 +15,14 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 os.environ.update(OMP_WAIT_POLICY="PASSIVE")
 
+import msgspec
 import torch
 import transformers
 
 from llmos.abi.driver import ReplicaSpec
+from llmos.abi.registry import AdapterForm
+from llmos.drivers.adapters.folder import Adapted, open_adapted
+from llmos.drivers.adapters.layers import add_bottlenecks, add_prefix, add_vectors
 from llmos.drivers.encoder.kinds import Head, Purpose, find_purpose
 from llmos.drivers.encoder.packed import pack
 from llmos.drivers.encoder.pooling import Pooling, read_pooling
@@ -37,7 +41,9 @@ _UNUSED = {Head.POOL: ("pooler.", "lm_head.", "cls.")}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to run. `labels` are the names of its classes, by number."""
+    """A model ready to run. `labels` are the names of its classes, by number; `virtual` ids of
+    tokens that come before every row. Of a prefix, `num_prefix` tokens come before these only as
+    keys and values."""
 
     model: Any
     config: Any
@@ -48,10 +54,15 @@ class Loaded:
     pooling: Pooling
     folder: Path
     weights_bytes: int
+    virtual: tuple[int, ...] = ()
+    num_prefix: int = 0
 
 
 def load_model(spec: ReplicaSpec) -> Loaded:
     """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
+    adapted = open_adapted(Path(spec.folder), spec.scratch)
+    if adapted is not None:
+        spec = msgspec.structs.replace(spec, folder=str(adapted.folder))
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = Path(spec.folder)
@@ -66,6 +77,7 @@ def load_model(spec: ReplicaSpec) -> Loaded:
     model, config = _read(cls, folder, raw, _dtype(spec, raw, device), purpose)
     with _failing("the device"):
         model = model.to(device).eval().requires_grad_(False)
+        first = _add(model, adapted)
         weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
         dtype = next(model.parameters()).dtype
         pack(model, purpose.head)
@@ -79,7 +91,22 @@ def load_model(spec: ReplicaSpec) -> Loaded:
         pooling=read_pooling(folder),
         folder=folder,
         weights_bytes=weights_bytes,
+        virtual=tuple(range(first, first + adapted.num_virtual)) if adapted and first else (),
+        num_prefix=adapted.num_virtual if adapted and not first else 0,
     )
+
+
+def _add(model: Any, adapted: Adapted | None) -> int:
+    """What is no part of the weights; the first id of its virtual tokens, or 0."""
+    if adapted is None:
+        return 0
+    if adapted.form is AdapterForm.BOTTLENECK:
+        add_bottlenecks(model, adapted)
+    elif adapted.form is AdapterForm.PREFIX:
+        add_prefix(model, adapted)
+    elif adapted.form is AdapterForm.TOKENS:
+        return add_vectors(model, adapted)
+    return 0
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _REASONS: list[tuple[str, list[str]]] = [
     ("its attention works in chunks", ["Llama4"]),
     ("it subtracts one attention from another", ["DiffLlama"]),
     ("its layers share keys and values", ["Gemma3n", "Gemma4"]),
+    ("its experts were not compared with Transformers' where there are images", ["Qwen3VLMoe"]),
     (
         "its attention is not behind Transformers' attention interface",
         ["CodeGen", "GPTJ", "GPTNeoFor", "XGLM", "StableLm", "Nemotron"],

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,10 +23,17 @@ from llmos.drivers.native.compiled import Compiled
 from llmos.drivers.native.kv import KVSlots
 from llmos.drivers.native.limits import LIMITS
 from llmos.drivers.native.load import LoadedModel
+from llmos.drivers.native.towers import DEEP
 from llmos.drivers.native.transfer import to_device
 
-Seen = tuple[torch.Tensor, torch.Tensor]
-"""Vectors of tokens, 1TH, and their places, 1T, or 31T where they are of three dimensions."""
+
+class Seen(NamedTuple):
+    """Vectors of tokens, 1TH, and their places, 1T, or 31T where they are of three dimensions.
+    `deep`: what early layers add to some of them, where a model has that."""
+
+    vectors: torch.Tensor
+    places: torch.Tensor
+    deep: Any
 
 
 class DecodeMode(enum.Enum):
@@ -69,7 +77,7 @@ class Batch:
         what stands in the tokens' place."""
         plan = PrefillPlan(self.kv, self._loaded.windows, slot, start, len(tokens))
         if seen is not None:
-            return self._forward(*seen, plan, num_wanted)[0]
+            return self._forward(seen.vectors, seen.places, plan, num_wanted, seen.deep)[0]
         ids_T, positions_T = self._there(tokens, range(start, start + len(tokens)))
         return self._forward(ids_T[None], positions_T[None], plan, num_wanted)[0]
 
@@ -95,12 +103,19 @@ class Batch:
         return self._fixed(slots, tokens, positions, turns)
 
     def _forward(
-        self, input_BT: torch.Tensor, positions_BT: torch.Tensor, plan: Plan, num_wanted: int
+        self,
+        input_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        plan: Plan,
+        num_wanted: int,
+        deep: Any = None,
     ) -> torch.Tensor:
         """Logits of each row's last `num_wanted` tokens, BNV. The input is ids, or vectors."""
         name = "inputs_embeds" if input_BT.is_floating_point() else "input_ids"
+        more = {} if deep is None else {DEEP: deep}
         out = self._loaded.model(
             **{name: input_BT},
+            **more,
             position_ids=positions_BT,
             use_cache=False,
             logits_to_keep=num_wanted,

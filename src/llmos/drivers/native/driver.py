@@ -10,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmos.abi.blob import SnapshotRef
 from llmos.abi.driver import Capabilities, Health, LoadReport, MemoryReport, ReplicaSpec
 from llmos.abi.events import Aborted, Event
 from llmos.abi.inference import WorkItem
+from llmos.abi.registry import AdapterForm
+from llmos.drivers.adapters.folder import Adapted, open_adapted
 from llmos.drivers.items import check_room
 from llmos.drivers.native.eager import EagerRunner
 from llmos.drivers.native.failures import mapped
@@ -52,6 +56,7 @@ class NativeDriver:
         drafts=True,
         deterministic=True,
         features=["grammar", "logit_bias", "logprobs", "prompt_logprobs"],
+        adapters=[*AdapterForm],
     )
 
     def __init__(self) -> None:
@@ -122,7 +127,8 @@ class NativeDriver:
         request = Request(
             item=item,
             order=self._num_submitted + 1,
-            prompt=prompt,
+            prompt=[*info.virtual, *prompt],
+            num_virtual=len(info.virtual),
             max_new=wanted,
             eos_ids=frozenset() if item.sampling.ignore_eos else info.eos_ids,
             exact=exact,
@@ -178,11 +184,14 @@ class NativeDriver:
 
     def resume(self, item: WorkItem, snapshot: SnapshotRef) -> None:
         """Raises SnapshotRejected, ContextLengthExceeded, Conflict, UserError as `submit` does."""
-        prompt, _ = check_item(item, self._model().info.vocab_size)
+        info = self._model().info
+        prompt, _ = check_item(item, info.vocab_size)
         if self._seats.find(item.request_id) is not None:
             raise Conflict(f"{item.request_id} is in the batch already")
         with mapped():
-            request = self._snapshots.read(item, snapshot, prompt, self._num_submitted + 1)
+            request = self._snapshots.read(
+                item, snapshot, [*info.virtual, *prompt], self._num_submitted + 1
+            )
         if request.scores_prompt:
             request.reread()
         self._num_submitted += 1
@@ -266,10 +275,13 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _open_runner(spec: ReplicaSpec) -> Runner:
-    """Raises LoadFailed, ModelRejected."""
+    """Raises LoadFailed, ModelRejected, DiskFull."""
     engine, why_torch = spec.options.get("engine", "auto"), "asked for"
+    spec, adapted = _with_adapters(spec)
     if engine != "torch":
         try:
+            if adapted is not None and adapted.form is not AdapterForm.MERGED:
+                raise Unsupported(f"its kernels take no {adapted.adapter.method} adapters")
             return open_fused(spec, guesses=spec.options.get("guesses", True))
         except Unsupported as error:
             why_torch = str(error)
@@ -280,7 +292,24 @@ def _open_runner(spec: ReplicaSpec) -> Runner:
             f"no draft model with torch, which runs this model ({why_torch}): "
             "only the fused engine guesses ahead"
         )
-    return EagerRunner(spec, why_torch)
+    return EagerRunner(spec, why_torch, adapted)
+
+
+def _with_adapters(spec: ReplicaSpec) -> tuple[ReplicaSpec, Adapted | None]:
+    """With folders that hold whole models; what the model's adapter adds otherwise."""
+    adapted = open_adapted(Path(spec.folder), spec.scratch)
+    if adapted is not None:
+        spec = msgspec.structs.replace(spec, folder=str(adapted.folder))
+    if spec.draft is None:
+        return spec, adapted
+    guessing = open_adapted(Path(spec.draft.folder), spec.scratch)
+    if guessing is None:
+        return spec, adapted
+    if guessing.form is not AdapterForm.MERGED:
+        method = guessing.adapter.method
+        raise LoadFailed(f"{spec.draft.ref} is a {method} adapter, which does not guess ahead")
+    draft = msgspec.structs.replace(spec.draft, folder=str(guessing.folder))
+    return msgspec.structs.replace(spec, draft=draft), adapted
 
 
 def _find_decoding(folder: Path) -> Decoding | None:

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from llmos.abi.driver import MemoryReport, ReplicaSpec
+from llmos.drivers.adapters.folder import Adapted
 from llmos.drivers.native import determinism, pages, sampling
 from llmos.drivers.native.batch import Batch, DecodeMode
 from llmos.drivers.native.compiled import Compiled
@@ -29,6 +30,7 @@ from llmos.drivers.native.request import Request, in_order
 from llmos.drivers.native.runner import Drawn, Grounds, ModelInfo
 from llmos.drivers.native.sight import Eyes
 from llmos.drivers.native.transfer import wait_for
+from llmos.drivers.native.virtual import Virtual
 from llmos.errors import EngineFailed, LoadFailed
 from llmos.weights.footprint import scratch_bytes, sight_bytes
 from llmos.weights.seeing import find_tower
@@ -39,14 +41,16 @@ _log = logging.getLogger(__name__)
 class EagerRunner:
     """`Runner` over torch. Raises ModelRejected, LoadFailed."""
 
-    def __init__(self, spec: ReplicaSpec, why: str) -> None:
+    def __init__(self, spec: ReplicaSpec, why: str, adapted: Adapted | None = None) -> None:
+        self._virtual = Virtual(adapted)
         self.num_threads = spec.num_threads or _most_threads()
         torch.set_num_threads(self.num_threads)
         self.loaded = load_model(
             Path(spec.folder),
             dtype=spec.dtype,
             device=spec.device,
-            context_length=spec.context_length,
+            context_length=spec.context_length + self._virtual.num_tokens,
+            adapt=self._virtual.add,
         )
         self._eyes = Eyes(self.loaded, Path(spec.folder))
         self.num_slots = spec.num_slots
@@ -93,12 +97,13 @@ class EagerRunner:
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(loaded.device),
             vocab_size=loaded.vocab_size,
-            context_length=loaded.context_length,
+            context_length=loaded.context_length - self._virtual.num_tokens,
             eos_ids=loaded.eos_ids,
             # who has steps compiled wants the fast ones, which deterministic steps are not
             exact_by_default=self._cache is None
             and determinism.is_default(loaded.device.type, loaded.dtype),
             why=why,
+            virtual=self._virtual.ids(loaded.vocab_size),
         )
 
     # KV
@@ -109,6 +114,8 @@ class EagerRunner:
             with mapped():
                 self.batch.kv.restore(slot, request.parked)
             request.parked = None
+        if request.num_cached == 0:
+            request.num_cached = self._virtual.begin(self.batch.kv, slot)
         return True
 
     def leave(self, request: Request, *, broken: bool = False) -> None:

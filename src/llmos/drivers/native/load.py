@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,18 @@ class LoadedModel:
         )
 
 
-def load_model(folder: Path, *, dtype: str, device: str, context_length: int) -> LoadedModel:
-    """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
+def load_model(
+    folder: Path,
+    *,
+    dtype: str,
+    device: str,
+    context_length: int,
+    adapt: Callable[[torch.nn.Module], None] = lambda model: None,
+) -> LoadedModel:
+    """`adapt` adds what is no part of the folder's weights.
+
+    Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it).
+    """
     files = identities(folder)
     config = read_config(folder)
     if getattr(config, "quantization_config", None) is not None:
@@ -83,7 +94,9 @@ def load_model(folder: Path, *, dtype: str, device: str, context_length: int) ->
 
     def read() -> torch.nn.Module:
         with pages.apart():
-            return _read_model(folder, config, chosen_dtype, chosen_device)
+            model = _read_model(folder, config, chosen_dtype, chosen_device)
+            adapt(model)
+            return model
 
     model = read()
     context_length = bound_context(text_of(config), context_length)

@@ -47,9 +47,10 @@ class Request:
     `order` is its place in the queue. `exact`: it wants deterministic steps; `only_exact`: so far
     it has had no other. `num_cached` tokens of prompt and generation have their KV in
     `slot` (its pages in `lease`, listed in `table`, where the runner has pages), or in `parked`.
-    Neither: it has not begun. `num_found` tokens of the prompt had it from others. `to_read`:
-    the prompt, and what was generated before where the request is recomputed; the first token is
-    drawn after it. `piece_of`: the bytes that a token stands for. `scored`: of a request that wants
+    Neither: it has not begun. `num_found` tokens of the prompt had it from others; its first
+    `num_virtual` are an adapter's. `to_read`: the prompt, and what was
+    generated before where the request is recomputed; the first token is drawn after it.
+    `piece_of`: the bytes that a token stands for. `scored`: of a request that wants
     log-probabilities of its prompt, those of the tokens read so far but the first. `sight`: its
     images.
     """
@@ -71,6 +72,7 @@ class Request:
     lease: Lease | None = None
     table: array[int] = dataclasses.field(default_factory=lambda: array("i"))
     num_found: int = 0
+    num_virtual: int = 0
     paused: bool = False
     only_exact: bool = True
     to_read: list[int] = dataclasses.field(init=False)
@@ -112,12 +114,13 @@ class Request:
 
     def score(self, logits_NV: torch.Tensor) -> None:
         """Rows are those after the tokens that are being read, from `num_cached` on."""
-        begin = self.num_cached + 1
-        tokens = self.prompt[begin : begin + len(logits_NV)]
+        hidden = max(0, self.num_virtual - self.num_cached)
+        begin = self.num_cached + hidden + 1
+        tokens = self.prompt[begin : begin + len(logits_NV) - hidden]
         most = self.item.sampling.prompt_logprobs or 0
         self.scored += [
             Logprobs(self._priced(token, logprob), [self._priced(*other) for other in top])
-            for token, logprob, top in priced(logits_NV, tokens, most)
+            for token, logprob, top in priced(logits_NV[hidden:], tokens, most)
         ]
 
     def reread(self) -> None:
@@ -127,7 +130,7 @@ class Request:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), len(self.generated), self.num_found)
+        return Usage(len(self.prompt) - self.num_virtual, len(self.generated), self.num_found)
 
     def known(self, count: int) -> list[int]:
         """The first tokens of prompt and generation."""
@@ -212,7 +215,8 @@ class Request:
     def _finish(self, reason: FinishReason, stop: str | int | None) -> Finished:
         told = None
         if self.scores_prompt:
-            told = [Logprobs(self._priced(self.prompt[0], 0.0), []), *self.scored]
+            first = self.prompt[self.num_virtual]
+            told = [Logprobs(self._priced(first, 0.0), []), *self.scored]
         return Finished(
             self.request_id, reason, self.usage, stop, self.only_exact, prompt_logprobs=told
         )

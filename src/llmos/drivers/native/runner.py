@@ -25,7 +25,9 @@ Drawn = tuple[Request, list[int] | EngineFailed]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What was loaded. `why`: how it came to be run this way, for people; `warnings` as well."""
+    """What was loaded. `why`: how it came to be run this way, for people; `warnings` as well.
+    `virtual` are ids of tokens that come before every prompt, and are counted nowhere: not in
+    `context_length` either."""
 
     engine: str
     dtype: str
@@ -36,6 +38,7 @@ class ModelInfo:
     exact_by_default: bool
     why: str
     warnings: tuple[str, ...] = ()
+    virtual: tuple[int, ...] = ()
 
 
 class Grounds(msgspec.Struct, frozen=True):

@@ -4,7 +4,8 @@ An image goes through the model's own vision tower by itself, before the first o
 read, so what is seen follows nobody else's; it is kept until the last of them has been read. It
 does so block by block, in turns with the steps of others, and one image at a time.
 
-Legend: T tokens, N tokens of an image, H hidden units.
+Legend: S what is seen (for the tokens, and for early layers), T tokens, N tokens of an image,
+H hidden units.
 """
 
 # ruff: noqa: N806 (tensor names carry their shape)
@@ -24,6 +25,7 @@ from llmos.drivers.native import turns
 from llmos.drivers.native.batch import Seen
 from llmos.drivers.native.failures import mapped
 from llmos.drivers.native.load import LoadedModel
+from llmos.drivers.native.towers import Vision, deep_of
 from llmos.drivers.native.transfer import to_device
 from llmos.drivers.native.turns import Turns
 from llmos.drivers.pictures import Picture, decode_pictures, places_of
@@ -73,15 +75,9 @@ class Eyes:
         config: Any = loaded.model.config
         self._last: weakref.ref[Turns[torch.Tensor]] | None = None
         if config.architectures[0] in SEEING:
+            self._vision = Vision(loaded.model)
             self._check(folder)
-            self._let_pause()
-
-    def _let_pause(self) -> None:
-        """Before each block of the tower."""
-        inner = self._model.model
-        tower = inner.visual if hasattr(inner, "visual") else inner.vision_tower
-        for blocks in tower.modules():
-            for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+            for block in self._vision.blocks():
                 block.register_forward_pre_hook(_pause)
 
     def _check(self, folder: Path) -> None:
@@ -123,34 +119,31 @@ class Eyes:
         end = start + len(tokens)
         (ids_T,) = to_device(self._loaded.device, tokens)
         vectors_TH = self._model.get_input_embeddings()(ids_T)
+        where, seen = [], []
         for number, picture in enumerate(sight.pictures):
             first, last = max(start, picture.begin), min(end, picture.end)
             if first >= last:
                 continue
-            seen_NH = sight.found[number][first - picture.begin : last - picture.begin]
-            vectors_TH[first - start : last - start] = seen_NH
+            seen_SNH = sight.found[number][:, first - picture.begin : last - picture.begin]
+            vectors_TH[first - start : last - start] = seen_SNH[0]
+            where.append((first - start, last - start))
+            seen.append(seen_SNH)
             if last == picture.end:
                 del sight.found[number]
         places = torch.stack(to_device(self._loaded.device, *sight.places(start, end)))
-        return vectors_TH[None], places if len(places) == 1 else places[:, None]
+        places = places if len(places) == 1 else places[:, None]
+        return Seen(vectors_TH[None], places, deep_of(where, seen, len(tokens)))
 
     @torch.inference_mode()
     def _look(self, values: Any, num_tokens: int, grid_of_tokens: list[int]) -> torch.Tensor:
         pixels = torch.from_numpy(values).to(self._loaded.device, self._loaded.dtype)
-        if grid_of_tokens:
-            merge = int(self._model.config.vision_config.spatial_merge_size)
-            sides = [1, *(side * merge for side in grid_of_tokens)]
-            grid = torch.tensor([sides], device=self._loaded.device)
-            out = self._model.get_image_features(pixels, grid, return_dict=True)
-        else:
-            out = self._model.get_image_features(pixels[None], return_dict=True)
-        (seen_NH,) = out.pooler_output
-        if len(seen_NH) != num_tokens:
+        seen_SNH = self._vision.see(pixels, grid_of_tokens)
+        if seen_SNH.shape[1] != num_tokens:
             raise EngineFailed(
-                f"an image is {len(seen_NH)} tokens to this model, not {num_tokens}: its "
+                f"an image is {seen_SNH.shape[1]} tokens to this model, not {num_tokens}: its "
                 "configuration and its processor's disagree"
             )
-        return seen_NH  # type: ignore[no-any-return]
+        return seen_SNH
 
 
 def _pause(*_: object) -> None:

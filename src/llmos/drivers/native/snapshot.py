@@ -136,6 +136,7 @@ class Snapshots:
         return differing
 
     def _check_length(self, num_prompt: int, max_new: int) -> None:
+        num_prompt -= len(self._runner.info.virtual)
         if num_prompt + max_new > self._runner.info.context_length:
             raise ContextLengthExceeded(
                 f"{num_prompt} prompt tokens and {max_new} to generate exceed this replica's "
@@ -171,7 +172,7 @@ class Snapshots:
             exact=state.exact,
             sampler=RowSampler(
                 item.sampling,
-                prompt,
+                prompt[len(self._runner.info.virtual) :],
                 state.seed,
                 generated,
                 self._grammars.start(item.grammar, generated),
@@ -183,6 +184,7 @@ class Snapshots:
             num_cached=parked.num_tokens,
             parked=parked if parked.num_tokens else None,
             num_found=state.num_found,
+            num_virtual=len(self._runner.info.virtual),
             only_exact=state.only_exact and state.grounds == self._runner.grounds,
         )
 

@@ -1,15 +1,15 @@
 """Chats with images to tokens and pixels, for models that read both. Torch-free.
 
-The template writes one token for an image, which becomes as many as the image is to the model; the
-numbers are those of Transformers' processors.
+The template writes one token for an image, which becomes as many as the image is to the model, of
+some models in parts with words around them; the numbers are those of Transformers' processors.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,7 @@ from llmos.drivers.encoder.texts import read_json
 from llmos.drivers.items import IMAGES
 from llmos.drivers.pictures import Picture, Pixels, encode_pictures
 from llmos.drivers.text.prepare import FileTokenizer, TextPreparer, read_template
+from llmos.drivers.vision.splits import FAKE, SplitReader
 from llmos.drivers.vision.tiles import TileReader
 from llmos.errors import (
     ContextLengthExceeded,
@@ -51,8 +52,20 @@ def make(folder: str) -> SightPreparer:
 PROCESSORS = {
     Family.FIXED: ("CLIPImageProcessor", "SiglipImageProcessor", "LlavaImageProcessor"),
     Family.TILED: ("Qwen2VLImageProcessor",),
+    Family.SPLIT: ("Idefics3ImageProcessor", "SmolVLMImageProcessor"),
 }
-"""Whose settings are read here, by name. Transformers' own of the tiled ones needs torchvision."""
+"""Whose settings are read here, by name. Transformers' own of most need torchvision."""
+
+Read = Callable[[Any], list[str | Pixels]]
+"""An image in its parts, and words between them. Raises InvalidRequest, PayloadTooLarge."""
+
+
+class _Placed(NamedTuple):
+    """One image: the tokens that stand in the place of its one, and where in them, and in the
+    spilled file, its parts are."""
+
+    tokens: array[int]
+    pictures: list[Picture]
 
 
 class SightPreparer(TextPreparer):
@@ -73,7 +86,9 @@ class SightPreparer(TextPreparer):
             raise ModelRejected("config.json: image_token_id is missing")
         self._token = token
         self._word = tokenizer.find_text(token)
-        self._reader = make_reader(folder, config)
+        self._read = make_reader(folder, config)
+        if isinstance(self._read, SplitReader) and tokenizer.find_id(FAKE) is None:
+            raise ModelRejected(f"tokenizer.json: {FAKE} is missing")
 
     def prepare(self, item: PrepareItem) -> Prepared:
         """Tokens of the prompt, and the pixels of its images. Raises InvalidRequest."""
@@ -93,8 +108,12 @@ class SightPreparer(TextPreparer):
         with Spill(item.spill) as spill:
             asked = Asked([], None, prompt.blobs, 0, "")
             room = _Room(item.context_length, len(ids) - len(parts))
-            found = [self._read(part, asked, spill, room) for part in parts]
-            tokens, pictures = _expanded(ids, self._token, found)
+            images = [self._place(part, asked, spill, room) for part in parts]
+            tokens, pictures = _expanded(ids, self._token, images)
+            if max(tokens) >= item.vocab_size:
+                raise ModelRejected(
+                    "tokenizer.json: words around images are no tokens of the model"
+                )
             return msgspec.structs.replace(
                 prepared,
                 tokens=tokens.tobytes(),
@@ -103,16 +122,16 @@ class SightPreparer(TextPreparer):
                 spill=spill.path,
             )
 
-    def _read(
-        self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room
-    ) -> tuple[int, Pixels]:
-        """Where its pixels begin, and their shape. What is wrong with it names it."""
+    def _place(self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room) -> _Placed:
+        """Its pixels go into the file. What is wrong with it names it."""
         try:
             data = read_blob(asked.blobs[part["blob"]], LIMITS.image_bytes)
-            pixels = self._reader(open_image(data, asked))
-            room.take(pixels.num_tokens)
-            start = spill.add(pixels.values)
-            return start, pixels._replace(values=list(pixels.values.shape))
+            parts = self._read(open_image(data, asked))
+            seen = [one for one in parts if not isinstance(one, str)]
+            text = "".join(one if isinstance(one, str) else self._word for one in parts)
+            ids = self._encode(text, special=False) if len(parts) > 1 else [self._token]
+            room.take(len(ids) - len(seen), [one.num_tokens for one in seen])
+            return _spilled(ids, self._token, seen, spill)
         except LLMOSError as error:
             error.param = part["where"]
             raise
@@ -142,11 +161,11 @@ class _Room:
         self._num_text = num_text
         self._num_seen = 0
 
-    def take(self, num_tokens: int) -> None:
-        """Raises PayloadTooLarge, ContextLengthExceeded."""
-        self._num_seen += num_tokens
-        if num_tokens > IMAGE_TOKENS:
-            raise PayloadTooLarge(f"the image is {num_tokens} tokens, over {IMAGE_TOKENS}")
+    def take(self, num_words: int, num_seen: list[int]) -> None:
+        """An image in parts of `num_seen` tokens. Raises PayloadTooLarge, ContextLengthExceeded."""
+        self._num_seen += num_words + sum(num_seen)
+        if (most := max(num_seen)) > IMAGE_TOKENS:
+            raise PayloadTooLarge(f"the image is {most} tokens, over {IMAGE_TOKENS}")
         if self._num_seen > REQUEST_TOKENS:
             raise PayloadTooLarge(f"the images are over {REQUEST_TOKENS} tokens together")
         needed = self._num_text + self._num_seen
@@ -172,20 +191,40 @@ def _images(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield part
 
 
+def _spilled(ids: list[int], token: int, seen: list[Pixels], spill: Spill) -> _Placed:
+    """The token of each part as often as it has tokens, and where that is. Raises ModelRejected,
+    StorageError, PayloadTooLarge."""
+    if ids.count(token) != len(seen):
+        raise ModelRejected("tokenizer.json: the word for an image is not one token in a text")
+    tokens, pictures = array("i"), []
+    parts = iter(seen)
+    for one in ids:
+        if one != token:
+            tokens.append(one)
+            continue
+        pixels, begin = next(parts), len(tokens)
+        tokens.extend([token] * pixels.num_tokens)
+        start, shape = spill.add(pixels.values), list(pixels.values.shape)
+        pictures.append(Picture(begin, len(tokens), start, shape, pixels.grid))
+    return _Placed(tokens, pictures)
+
+
 def _expanded(
-    ids: array[int], token: int, found: list[tuple[int, Pixels]]
+    ids: array[int], token: int, images: list[_Placed]
 ) -> tuple[array[int], list[Picture]]:
-    """The token of each image as often as it has tokens, and where that is."""
+    """A prompt with all that stands for its images."""
     made, pictures = array("i"), []
-    images = iter(found)
+    left = iter(images)
     for one in ids:
         if one != token:
             made.append(one)
             continue
-        start, pixels = next(images)
-        begin = len(made)
-        made.extend([token] * pixels.num_tokens)
-        pictures.append(Picture(begin, len(made), start, pixels.values, pixels.grid))
+        tokens, parts = next(left)
+        pictures += [
+            msgspec.structs.replace(p, begin=len(made) + p.begin, end=len(made) + p.end)
+            for p in parts
+        ]
+        made.extend(tokens)
     return made, pictures
 
 
@@ -201,14 +240,14 @@ class FixedReader:
         is_cut = config.get("vision_feature_select_strategy", "default") == "default"
         self._num_more = int(has_class) - int(is_cut)
 
-    def __call__(self, image: Any) -> Pixels:
+    def __call__(self, image: Any) -> list[str | Pixels]:
         pixels_CHW = self._reader.pixels(image)  # noqa: N806 (its shape)
         _, height, width = pixels_CHW.shape
         num_tokens = (height // self._patch) * (width // self._patch) + self._num_more
-        return Pixels(pixels_CHW, num_tokens, [])
+        return [Pixels(pixels_CHW, num_tokens, [])]
 
 
-def make_reader(folder: Path, config: dict[str, Any]) -> FixedReader | TileReader:
+def make_reader(folder: Path, config: dict[str, Any]) -> Read:
     """By the model's architecture and its processor. Raises ModelRejected, PluginError."""
     architecture = (config.get("architectures") or [""])[0]
     family = SEEING.get(str(architecture))
@@ -224,12 +263,14 @@ def make_reader(folder: Path, config: dict[str, Any]) -> FixedReader | TileReade
         if settings.get("do_pad"):
             raise ModelRejected(f"{name}: do_pad is not supported")
         return FixedReader(folder, config)
-    return TileReader(settings)
+    return TileReader(settings) if family is Family.TILED else SplitReader(folder, settings)
 
 
 def read_blank(folder: Path) -> Pixels:
-    """A small image as a folder's model gets it. Raises ModelRejected, PluginError."""
-    return make_reader(folder, read_json(folder / "config.json"))(blank_image())
+    """A small image, or a part of it, as a folder's model gets it. Raises ModelRejected,
+    PluginError."""
+    parts = make_reader(folder, read_json(folder / "config.json"))(blank_image())
+    return next(part for part in parts if not isinstance(part, str))
 
 
 def _count(fields: dict[str, Any], name: str, unsaid: int) -> int:

@@ -30,23 +30,21 @@ class TileReader:
     """By the settings of a folder's processor. Raises ModelRejected."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._patch = _count(settings, "patch_size", 14)
-        self._merge = _count(settings, "merge_size", 2)
-        self._frames = _count(settings, "temporal_patch_size", 2)
+        self._patch = count_of(settings, "patch_size", 14)
+        self._merge = count_of(settings, "merge_size", 2)
+        self._frames = count_of(settings, "temporal_patch_size", 2)
         said = settings.get("size")
         size = _SIZE | (said if isinstance(said, dict) else {})
-        self._least = _count(settings, "min_pixels", size["shortest_edge"])
-        most = _count(settings, "max_pixels", size["longest_edge"])
+        self._least = count_of(settings, "min_pixels", size["shortest_edge"])
+        most = count_of(settings, "max_pixels", size["longest_edge"])
         self._most = min(most, IMAGE_TOKENS * (self._patch * self._merge) ** 2)
         self._resample = int(settings.get("resample", _BICUBIC))
         self._scale = np.float32(settings.get("rescale_factor", 1 / 255))
         self._mean = np.array(settings.get("image_mean", _MEAN), dtype=np.float32)
         self._std = np.array(settings.get("image_std", _STD), dtype=np.float32)
-        for name in ("do_resize", "do_rescale", "do_normalize"):
-            if settings.get(name, True) is not True:
-                raise ModelRejected(f"preprocessor_config.json: {name} is not supported when false")
+        check_done(settings)
 
-    def __call__(self, image: Any) -> Pixels:
+    def __call__(self, image: Any) -> list[str | Pixels]:
         """A row of floats for each patch, those that become one token side by side. Raises
         InvalidRequest, PayloadTooLarge."""
         width, height = self._size(image.width, image.height)
@@ -59,7 +57,7 @@ class TileReader:
         patches = tokens.reshape(rows * columns * merge**2, 3, 1, patch**2)
         frames = np.repeat(patches, self._frames, axis=2)  # a still image is a film of that length
         values = frames.reshape(len(frames), -1).astype(np.float32)
-        return Pixels(values, rows * columns, [rows, columns])
+        return [Pixels(values, rows * columns, [rows, columns])]
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         """Whole tokens, within the bounds on pixels, the sides nearly as they were."""
@@ -79,7 +77,15 @@ class TileReader:
         return sides[0], sides[1]
 
 
-def _count(fields: dict[str, Any], name: str, unsaid: Any) -> int:
+def check_done(settings: dict[str, Any]) -> None:
+    """That nothing is left out. Raises ModelRejected."""
+    for name in ("do_resize", "do_rescale", "do_normalize"):
+        if settings.get(name, True) is not True:
+            raise ModelRejected(f"preprocessor_config.json: {name} is not supported when false")
+
+
+def count_of(fields: dict[str, Any], name: str, unsaid: Any) -> int:
+    """A setting of a processor. Raises ModelRejected."""
     found = fields.get(name)
     found = unsaid if found is None else found
     if type(found) is not int or found < 1:

@@ -22,10 +22,16 @@ def require_extra() -> None:
 
 def import_all() -> None:
     """Takes seconds, the first time. What imports made never becomes garbage: no collection walks
-    it again."""
-    for name in LEARNING:
-        importlib.import_module(name)
-    gc.freeze()
+    it, now or later."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        for name in LEARNING:
+            importlib.import_module(name)
+        gc.freeze()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def be_quiet() -> None:

@@ -6,12 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from llmos.errors import InvalidRequest, PluginError
-from llmos.programs.train.recipe import Method, Objective, Recipe
+from llmos.programs.train.recipe import MERGED, Method, Objective, Recipe
 from llmos.programs.train.work import Work
-
-MERGED = frozenset({Method.LORA, Method.DORA, Method.ADALORA, Method.IA3})
-"""What is added becomes part of the base's own matrices at the end. QLoRA's are four bits wide, and
-what virtual tokens and bottlenecks add has no place in them: those are kept as adapters."""
 
 TASKS = {
     Objective.CLASSIFY: "SEQ_CLS",
@@ -205,11 +201,7 @@ def set_allocator_state(model: Any, state: dict[str, Any] | None) -> None:
     model.peft_config[model.active_adapter].rank_pattern = state["rank_pattern"]
 
 
-def merge(recipe: Recipe, work: Work) -> bool:
-    """Make what was added part of the base. False where it has no place in it."""
-    if recipe.method in (Method.FULL, Method.HEAD):
-        return True
-    if recipe.method not in MERGED:
-        return False
-    work.model = work.model.merge_and_unload()
-    return True
+def merge(recipe: Recipe, work: Work) -> None:
+    """Make what was added part of the base: only where `is_apart` says it is to be."""
+    if recipe.method in MERGED:
+        work.model = work.model.merge_and_unload()

@@ -62,6 +62,12 @@ def _check_base(recipe: Recipe, base: ModelVersion) -> None:
         raise InvalidRequest(
             f"{base.ref} is {base.format}: only safetensors are trained", param="recipe.base"
         )
+    if base.adapter is not None:
+        raise InvalidRequest(
+            f"{base.ref} is an adapter of {base.adapter.base}: learn on that, or on a version that "
+            "was registered merged",
+            param="recipe.base",
+        )
     if base.dtype in ("int8", "int4"):
         raise InvalidRequest(
             f"{base.ref} is quantized ({base.dtype}): name what it was made of",

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from llmos.abi.program import Context, Yielded
-from llmos.errors import OutOfMemory
+from llmos.errors import InvalidRequest, OutOfMemory
 from llmos.programs.train.crew import crew
 from llmos.programs.train.libraries import import_all, require_extra
 from llmos.programs.train.ranks import Ranks
-from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, parse
+from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Recipe, is_apart, parse
+from llmos.weights.adapters import is_adapted
 
 LIBRARIES = ("transformers", "peft", "trl", "accelerate", "torch")
 NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
@@ -113,6 +114,8 @@ class _Run:
         recipe, ctx = self._recipe, self._ctx
         rows = read_splits(recipe.data, ctx.files, recipe.training.seed)
         base = ctx.models.get(BASE)
+        if base and is_adapted(Path(base)):
+            raise InvalidRequest(f"{recipe.base} is an adapter: none is made of it")
         kept = dict(state["kept"]) if state else {}
         setting = Setting(recipe, rows, Path(base) if base else None, kept)
         if self._ranks.is_first:
@@ -129,6 +132,7 @@ class _Run:
         self, work: Any, kept: dict[str, str], state: dict[str, Any] | None
     ) -> Mapping[str, Any]:
         from llmos.programs.train import checkpoint, preference
+        from llmos.programs.train.adapter import check_separable
         from llmos.programs.train.methods import apply_method, set_allocator_state
         from llmos.programs.train.steps import plan_steps
         from llmos.programs.train.trainer import ExamplesTrainer, make_arguments
@@ -137,6 +141,8 @@ class _Run:
         recipe, examples = self._recipe, work.examples[TRAIN]
         steps = plan_steps(recipe, len(examples))
         apply_method(recipe, work, steps.total)
+        if is_apart(recipe):
+            check_separable(recipe, work.model, Path(self._ctx.models[BASE]))
         self._ctx.emit("run", self._about(work, steps.total))
         watch = Watch(self._ctx, recipe, work, steps, kept, ranks=self._ranks)
         trainer: Any
@@ -211,11 +217,12 @@ class _Run:
             "tokens_per_s": round(watch.pace.num_tokens / max(1e-6, seconds), 1),
         }
         folder = self._scratch / "model"
-        is_whole = merge(recipe, work)
+        if not is_apart(recipe):
+            merge(recipe, work)
         outputs["weights"] = save(self._ctx, recipe, work, outputs, folder)
-        if not is_whole:
+        if is_apart(recipe):
             send_adapter(self._ctx, folder)
-        elif recipe.register:
+        if recipe.register:
             self._ctx.progress(num_steps, num_steps, "steps", "registering")
             outputs["model"] = self._ctx.register(str(folder), recipe.name)
         return outputs

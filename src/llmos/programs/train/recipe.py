@@ -60,6 +60,14 @@ class Method(enum.StrEnum):
     BOTTLENECK = "bottleneck"
 
 
+MERGED = frozenset({Method.LORA, Method.DORA, Method.ADALORA, Method.IA3})
+"""What is added becomes part of the base's own matrices at the end. QLoRA's are four bits wide, and
+what virtual tokens and bottlenecks add has no place in them: those are kept as adapters."""
+
+WHOLE = frozenset({Method.FULL, Method.HEAD})
+"""What is learned is the model's own."""
+
+
 class Format(enum.StrEnum):
     """Of the data's files."""
 
@@ -241,7 +249,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     adapter: Annotated[Adapter, Meta(description="Of methods that add weights")] = Adapter()
     training: Annotated[Training, Meta(description="How it is learned")] = Training()
     watch: Annotated[Watching, Meta(description="Measures and checkpoints")] = Watching()
-    register: Annotated[bool, Meta(description="Make a model version of it")] = True
+    register: Annotated[
+        bool | Literal["merged", "adapter"],
+        Meta(
+            description="Make a model version of it: `merged`, a whole model, where the method "
+            "can; `adapter`, a small one over its base, which must then stay"
+        ),
+    ] = True
 
 
 FAMILIES: dict[Objective, tuple[str, ...]] = {
@@ -304,6 +318,10 @@ def check(recipe: Recipe) -> None:
             refuse("model.pooling", f"{family_of(recipe)} has one way only: family: modernbert")
         if recipe.model.hidden_size % recipe.model.num_heads:
             refuse("model.num_heads", "does not divide hidden_size")
+    if recipe.register == "adapter" and recipe.method is Method.FULL:
+        refuse("register", "method full changes all of the base: there is no adapter of it")
+    if recipe.register == "merged" and recipe.method not in MERGED | WHOLE:
+        refuse("register", f"what {recipe.method} adds has no place in the base: it is an adapter")
     shares = [s for s in (recipe.data.validation, recipe.data.test) if isinstance(s, float)]
     if sum(shares) >= 1:
         refuse("data.test", "validation and test take all examples: none are left to learn from")
@@ -320,6 +338,11 @@ def find_pooling(family: str, wanted: str, base: str) -> str:
             param=f"{RECIPE}.model.pooling",
         )
     return POOLINGS[family][wanted]
+
+
+def is_apart(recipe: Recipe) -> bool:
+    """Whether what comes of it is an adapter, and not a whole model."""
+    return recipe.register == "adapter" or recipe.method not in MERGED | WHOLE
 
 
 def family_of(recipe: Recipe) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from llmos import __version__
 from llmos.abi.program import RAW, Context
-from llmos.programs.train.recipe import Method, Recipe
+from llmos.programs.train.adapter import save_adapter
+from llmos.programs.train.recipe import BASE, Recipe, is_apart
 from llmos.programs.train.work import Work
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "peft", "trl")
@@ -21,16 +22,19 @@ PIECE_BYTES = 4 << 20
 
 
 def save(ctx: Context, recipe: Recipe, work: Work, outputs: Mapping[str, Any], folder: Path) -> str:
-    """Write it all; the digest of the weights."""
+    """Write it all; the digest of the weights that are not a base's."""
     folder.mkdir(exist_ok=True)
-    _save_weights(recipe, work.model, folder)
+    if is_apart(recipe):
+        save_adapter(recipe, work.model, Path(ctx.models[BASE]), folder)
+    else:
+        work.model.save_pretrained(folder)
     if work.tokenizer is not None:
         work.tokenizer.save_pretrained(folder)
     work.finish(folder)
     made = facts(ctx, recipe, work, outputs)
     (folder / "training.json").write_text(_json(made), "utf-8")
     (folder / "README.md").write_text(card(recipe, made), "utf-8")
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.rglob("*.safetensors"))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
@@ -38,7 +42,7 @@ def save(ctx: Context, recipe: Recipe, work: Work, outputs: Mapping[str, Any], f
 
 
 def send_adapter(ctx: Context, folder: Path) -> None:
-    """What has no place in a model of its own, as the job's file `adapter.tar`."""
+    """What is no model of its own, as the job's file `adapter.tar`."""
     archive = folder.with_suffix(".tar")
     with tarfile.open(archive, "w") as tar:
         for path in sorted(folder.rglob("*")):
@@ -90,7 +94,8 @@ def versions() -> dict[str, str]:
 
 def card(recipe: Recipe, made: Mapping[str, Any]) -> str:
     """For people: what it is, what it was made of, how good it is."""
-    base = f" from `{recipe.base}`" if recipe.base else " from scratch"
+    how = "over" if is_apart(recipe) else "from"
+    base = f" {how} `{recipe.base}`" if recipe.base else " from scratch"
     lines = [
         f"# {recipe.name}",
         "",
@@ -113,14 +118,3 @@ def card(recipe: Recipe, made: Mapping[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-
-
-def _save_weights(recipe: Recipe, model: Any, folder: Path) -> None:
-    """A whole model, PEFT's adapter, or what was learned of bottlenecks."""
-    if recipe.method is not Method.BOTTLENECK:
-        model.save_pretrained(folder)
-        return
-    from safetensors.torch import save_file
-
-    learned = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(learned, folder / "adapter_model.safetensors")

@@ -77,11 +77,12 @@ def _(model: ModelVersion) -> Card:
     pairs: list[tuple[str, Cell]] = [
         ("driver", model.driver),
         ("for", ", ".join(model.kinds)),
-        ("size", amounts.size(model.size_bytes)),
+        ("size", amounts.size(model.adapter.size_bytes if model.adapter else model.size_bytes)),
         ("parameters", amounts.count(model.num_parameters) if model.num_parameters else "–"),
         ("context", f"{amounts.count(model.context_length)} tokens"),
         ("architecture", model.architecture or "–"),
         ("weights", model.loaded_as or model.dtype or "–"),
+        ("adapter", f"{model.adapter.method} over {model.adapter.base}" if model.adapter else "–"),
         ("aliases", ", ".join(model.aliases) or "–"),
         ("license", model.license or "–"),
         ("source", model.source),

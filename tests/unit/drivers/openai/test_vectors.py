@@ -11,7 +11,8 @@ import pytest
 from llmos.abi.events import Failed, Finished, Outputs
 from llmos.abi.inference import ItemsPrompt, PrepareItem, Sampling, WorkItem
 from llmos.errors import InvalidRequest, UnsupportedParameter
-from tests.contract.openai.test_driver import Rig, error_500
+from tests.contract.openai.exchanges import error_500
+from tests.contract.openai.test_driver import Rig
 from tests.unit.drivers.openai.fake_remote import Exchange, FakeRemote
 
 KINDS = {"kinds": ["embeddings"]}

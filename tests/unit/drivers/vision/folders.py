@@ -8,8 +8,16 @@ from typing import Any
 from tests.unit.drivers.encoder.media import save_random, write_json
 from tests.unit.drivers.tiny import BASE, byte_fallback_tokenizer
 
-FAMILIES = ("llava", "llava-siglip", "qwen2-vl", "qwen2.5-vl")
+FAMILIES = (
+    *("llava", "llava-siglip", "qwen2-vl", "qwen2.5-vl", "qwen3-vl"),
+    *("idefics3", "smolvlm"),
+)
 IMAGE = "<image>"
+AROUND = [
+    *("<fake_token_around_image>", "<global-img>", "<end_of_utterance>"),
+    *("<row_1_col_1>", "<row_1_col_2>", "<row_2_col_1>"),
+]
+"""Words of some families; of `<row_2_col_2>` the tokenizer has letters only."""
 TEMPLATE = (  # Qwen's own has something between two images as well
     "{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}"
     "{% if part['type'] == 'image' %}(<image>){% else %}{{ part['text'] }}{% endif %}"
@@ -34,13 +42,22 @@ QWEN_2_5: dict[str, Any] = {
     "fullatt_block_indexes": [1],
     "window_size": 28,
 }
+QWEN_3: dict[str, Any] = {
+    "depth": 3,
+    "hidden_size": 32,
+    "out_hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0, 1],
+}
 PATCHES: dict[str, Any] = {"patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2}
 
 
 def write_words(folder: Path) -> int:
     """A tokenizer and a template; the token of an image."""
     tokenizer = byte_fallback_tokenizer()
-    tokenizer.add_special_tokens([IMAGE])
+    tokenizer.add_special_tokens([IMAGE, *AROUND])
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     (folder / "chat_template.jinja").write_text(TEMPLATE)
@@ -51,8 +68,8 @@ def make_seeing(folder: Path, family: str, **vision: Any) -> Path:
     """A folder of one of `FAMILIES`; `vision`: other sizes of its tower."""
     folder.mkdir()
     token_id = write_words(folder)
-    text = BASE | {"vocab_size": token_id + 4}
-    make = _llava if "llava" in family else _qwen
+    text = BASE | {"vocab_size": token_id + 8, "max_position_embeddings": 512}
+    make = _llava if "llava" in family else _qwen if "qwen" in family else _idefics
     model, settings = make(family, text, token_id, vision)
     save_random(folder, model, 0.3)
     write_json(folder / "preprocessor_config.json", settings)
@@ -87,8 +104,11 @@ def _qwen(
     import transformers
 
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
-    is_newer = family == "qwen2.5-vl"
-    names = ("Qwen2_5_VL", QWEN_2_5) if is_newer else ("Qwen2VL", QWEN_2)
+    names = {
+        "qwen2-vl": ("Qwen2VL", QWEN_2),
+        "qwen2.5-vl": ("Qwen2_5_VL", QWEN_2_5),
+        "qwen3-vl": ("Qwen3VL", QWEN_3),
+    }[family]
     config = getattr(transformers, f"{names[0]}Config")(
         text_config=text | {"rope_parameters": rope, "head_dim": 8},
         vision_config=names[1] | PATCHES | sizes,
@@ -102,5 +122,30 @@ def _qwen(
         "temporal_patch_size": 2,
         "min_pixels": 28 * 28,
         "max_pixels": 56 * 56,
+    }
+    return model, settings
+
+
+def _idefics(
+    family: str, text: dict[str, Any], token_id: int, sizes: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Squares of 4 tokens; 2 x 2 of them at most."""
+    import transformers
+
+    name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[family]
+    vision = CLIP | sizes
+    config = getattr(transformers, f"{name}Config")(
+        vision_config=vision,
+        text_config=text | {"model_type": "llama"},
+        image_token_id=token_id,
+        scale_factor=2,
+    )
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    edge = vision["image_size"]
+    settings = {
+        "image_processor_type": f"{name}ImageProcessor",
+        "size": {"longest_edge": 2 * edge},
+        "max_image_size": {"longest_edge": edge},
+        "do_image_splitting": True,
     }
     return model, settings

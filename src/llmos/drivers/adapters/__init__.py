@@ -1,0 +1,1 @@
+"""Adapters as they are loaded: merged into their base, or beside it."""

@@ -1,0 +1,163 @@
+"""What a language model says with an adapter over it, whoever runs it: what PEFT says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llmos.abi.driver import DraftSpec
+from llmos.abi.events import Finished, Tokens
+from llmos.errors import LoadFailed, ModelRejected
+from llmos.weights import inspect
+from tests.contract.native.adapted import NUM_TOKENS, adapt
+from tests.unit.drivers.tiny import drive, make_item, make_model, random_prompt, token_ids
+
+# what libraries say to each other about their next releases
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+Load = Callable[..., Any]
+METHODS = ("lora", "dora", "ia3", "prompt", "p-tuning", "prefix", "bottleneck")
+BESIDE = ("prompt", "p-tuning", "prefix", "bottleneck")
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any]]:
+    kept: dict[str, tuple[Path, Any]] = {}
+
+    def make(method: str) -> tuple[Path, Any]:
+        if method not in kept:
+            folder = tmp_path_factory.mktemp("adapted") / method
+            kept[method] = folder, adapt(tiny, method, folder)
+        return kept[method]
+
+    return make
+
+
+def expected(model: Any, prompt: list[int], num_tokens: int) -> list[tuple[int, float]]:
+    """Greedy, from the beginning for every token: id and log-probability."""
+    ids, found = list(prompt), []
+    for _ in range(num_tokens):
+        given = torch.tensor([ids])
+        with torch.inference_mode():
+            logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0, -1]
+        best = int(logits.argmax())
+        found.append((best, float(logits.float().log_softmax(-1)[best])))
+        ids.append(best)
+    return found
+
+
+def said(events: list[Any]) -> list[tuple[int, float]]:
+    return [
+        (one.drawn.token_id, one.drawn.logprob)
+        for event in events
+        if isinstance(event, Tokens)
+        for one in event.logprobs or []
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_says_what_peft_says(load: Load, made: Any, tmp_path: Path, method: str) -> None:
+    folder, model = made(method)
+    driver = load(folder, scratch=str(tmp_path))
+    engine = "torch" if method in BESIDE else driver._model().info.engine
+    assert driver._model().info.engine == engine
+    prompts = {f"req_{n}": random_prompt(n, n) for n in (1, 5, 70)}
+    items = [
+        make_item(name, ids, max_tokens=6, logprobs=0, ignore_eos=True)
+        for name, ids in prompts.items()
+    ]
+    events = drive(driver, items)
+    for name, ids in prompts.items():
+        wanted = expected(model, ids, 6)
+        found = said(events[name])
+        assert [i for i, _ in found] == [i for i, _ in wanted]
+        assert [p for _, p in found] == pytest.approx([p for _, p in wanted], abs=2e-3)
+        ended = events[name][-1]
+        assert isinstance(ended, Finished)
+        assert ended.usage.prompt_tokens == len(ids)
+
+
+def test_a_merged_adapter_is_the_merged_model(
+    load: Load, made: Any, tmp_path: Path, tiny: Path
+) -> None:
+    """To the bit, and quantized as it loads as well."""
+    folder, _ = made("lora")
+    merged = tmp_path / "merged"
+    adapt(tiny, "lora", tmp_path / "again").merge_and_unload().save_pretrained(merged)
+    (merged / "tokenizer.json").write_bytes((tiny / "tokenizer.json").read_bytes())
+    item = make_item("req_1", random_prompt(3, 20), max_tokens=8, logprobs=0, ignore_eos=True)
+    for dtype in ("auto", "int8"):
+        ours = load(folder, fresh=True, dtype=dtype, scratch=str(tmp_path))
+        theirs = load(merged, fresh=True, dtype=dtype, scratch=str(tmp_path))
+        assert ours.memory().weights_bytes == theirs.memory().weights_bytes
+        assert said(drive(ours, [item])["req_1"]) == said(drive(theirs, [item])["req_1"])
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix", "bottleneck", "lora"])
+def test_what_is_put_off_and_parked_goes_on_exactly(
+    load: Load, made: Any, tmp_path: Path, method: str
+) -> None:
+    folder, _ = made(method)
+    driver = load(folder, scratch=str(tmp_path), snapshots=str(tmp_path / "snapshots"))
+    item = make_item("req_1", random_prompt(2, 9), max_tokens=10, deterministic=True)
+    whole = token_ids(drive(driver, [item])["req_1"])
+    for after in (1, 4):
+        driver.submit(item)
+        events = [event for _ in range(after) for event in driver.step()]
+        snapshot = driver.suspend("req_1")
+        driver.park()
+        driver.unpark()
+        driver.resume(item, snapshot)
+        events += drive(driver)["req_1"]
+        assert token_ids(events) == whole
+
+
+def test_scores_of_a_prompt_leave_virtual_tokens_out(load: Load, made: Any, tmp_path: Path) -> None:
+    for method in ("prompt", "prefix"):
+        folder, model = made(method)
+        ids = random_prompt(4, 6)
+        item = make_item("req_1", ids, max_tokens=1, prompt_logprobs=0)
+        ended = drive(load(folder, scratch=str(tmp_path)), [item])["req_1"][-1]
+        assert ended.prompt_logprobs is not None
+        assert [one.drawn.token_id for one in ended.prompt_logprobs] == ids
+        given = torch.tensor([ids])
+        with torch.inference_mode():
+            logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0]
+        logits = logits[-len(ids) :].float().log_softmax(-1)
+        found = [one.drawn.logprob for one in ended.prompt_logprobs[1:]]
+        assert found == pytest.approx(
+            [float(logits[n, i]) for n, i in enumerate(ids[1:])], abs=2e-3
+        )
+
+
+def test_virtual_tokens_take_room(load: Load, made: Any, tiny: Path, tmp_path: Path) -> None:
+    folder, _ = made("prefix")
+    longest = inspect(tiny).context_length
+    assert inspect(folder).context_length == longest - NUM_TOKENS
+    driver = load(folder, scratch=str(tmp_path), context_length=longest)
+    assert driver._model().info.context_length == longest - NUM_TOKENS
+    ids = random_prompt(5, longest - NUM_TOKENS - 2)
+    (*_, ended) = drive(driver, [make_item("req_1", ids, ignore_eos=True)])["req_1"]
+    assert ended.usage.completion_tokens == 2
+
+
+def test_a_draft_has_no_virtual_tokens(load: Load, made: Any, tiny: Path, tmp_path: Path) -> None:
+    folder, _ = made("prompt")
+    draft = DraftSpec("small:1", str(folder), "sha256:1")
+    with pytest.raises(LoadFailed, match="does not guess ahead"):
+        load(tiny, fresh=True, draft=draft, scratch=str(tmp_path))
+
+
+def test_an_adapter_of_another_model_is_refused(made: Any, tmp_path: Path) -> None:
+    folder, _ = made("lora")
+    make_model(tmp_path / "other", hidden_size=16, head_dim=4)
+    other = tmp_path / "other"
+    (other / "adapter").mkdir()
+    for path in (folder / "adapter").iterdir():
+        (other / "adapter" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelRejected, match="does not fit"):
+        inspect(other)

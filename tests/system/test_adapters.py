@@ -1,0 +1,89 @@
+"""Adapters through the real server: made, told of, asked, measured, and their base kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.native.adapted import adapt
+from tests.contract.train.data import TINY, sentences, sentiment
+from tests.system.server import Server
+from tests.system.test_jobs import QUICK
+from tests.system.test_train import llmos
+from tests.unit.drivers.tiny import make_model
+
+# what libraries say to each other about their next releases, where adapters are made
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    own = Server(tmp_path_factory.mktemp("adapters") / "home", *QUICK).start()
+    try:
+        yield own
+        assert own.stop() == 0, own.log
+    finally:
+        own.kill()
+
+
+def test_virtual_tokens_make_a_classifier_of_a_base(server: Server, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(text for text, _ in sentences(200)), "utf-8")
+    sizes = [f"--set=model.{name}={value}" for name, value in (TINY | {"max_length": 64}).items()]
+    data = (*("--train", str(corpus)), *("--set", "data.format=lines"))
+    llmos(server, "train", "--name", "words", "-O", "masked", *data, *sizes, "--steps", "10")
+    files = sentiment(tmp_path / "data", 200)
+    options = [part for split, path in files.items() for part in (f"--{split}", str(path))]
+    learning = ("--epochs", "2", "--lr", "1e-2", "--set=model.max_length=32")
+    said = llmos(
+        server,
+        *("train", "--name", "mood", "-O", "classify", "-m", "words", "--method", "prompt"),
+        *(*options, *learning),
+    )
+    assert "\nmood:1\n" in said, said
+    listed = llmos(server, "ls")
+    assert "prompt over words:1" in listed
+    shown = llmos(server, "show", "mood")
+    assert "prompt over words:1 (sha256:" in shown
+    assert "virtual tokens before every text" in shown
+    told = llmos(server, "task", "classify", "-m", "mood", "--text", "lovely film", "--json")
+    assert '"pos"' in told or '"neg"' in told, told
+    measured = llmos(
+        server, *("eval", "run", "--kind", "classify", "-m", "mood", "--data", str(files["test"]))
+    )
+    assert "accuracy" in measured
+    refused = llmos(server, "rm", "words:1", "--yes", fails=True)
+    assert "words:1 is the base of mood:1" in refused
+    refused = llmos(
+        server,
+        *("train", "--name", "again", "-O", "classify", "-m", "mood", "--method", "lora"),
+        *(*options, *learning),
+        fails=True,
+    )
+    assert "mood:1 is an adapter of words:1" in refused
+
+
+def test_an_adapter_is_pulled_over_a_model_that_is_here_and_asked(
+    server: Server, tmp_path: Path
+) -> None:
+    base = tmp_path / "tiny"
+    make_model(base)
+    adapt(base, "lora", tmp_path / "small")
+    refused = llmos(server, "pull", str(tmp_path / "small"), fails=True)
+    assert "no version here has those weights" in refused
+    llmos(server, "pull", str(base))
+    bare = tmp_path / "bare"
+    (tmp_path / "small" / "adapter").rename(bare)
+    (bare / "llmos.json").unlink()
+    assert "lora over tiny:1" in llmos(server, "pull", str(bare), "--base", "tiny")
+    body = {"model": "bare", "prompt": "the", "max_tokens": 4, "temperature": 0}
+    with server.client() as client:
+        answer = client.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 4
+        rows = client.get("/os/v1/processes").json()["processes"]
+    why = llmos(server, "why", rows[0]["process_id"])
+    assert "tiny:1 with the lora adapter bare:1" in why
+    llmos(server, "rm", "bare", "--yes", fails=True)  # it is loaded

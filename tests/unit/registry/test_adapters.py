@@ -1,0 +1,229 @@
+"""Adapters in the registry: over a base that is here and stays, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmos.abi.registry import AdapterForm, AdapterOf, ModelVersion, PullOptions
+from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelNotFound, ModelRejected
+from tests.unit.adapter_folder import PLAIN, UP, make_adapter, make_bare
+from tests.unit.model_folder import make_model
+from tests.unit.registry.conftest import MakeWorld, World
+
+
+async def pull(
+    w: World, folder: Path, name: str | None = None, base: str | None = None
+) -> ModelVersion:
+    options = PullOptions(base=base)
+    return await w.registry.pull(f"file:{folder}", name, lambda _: None, options)
+
+
+def test_it_has_the_files_of_its_base_and_takes_its_own_room_only(
+    world: MakeWorld, tmp_path: Path
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    folder = make_adapter(tmp_path / "small", base)
+
+    async def main() -> None:
+        async with world() as w:
+            tiny = await pull(w, base)
+            before = w.blobs.ledger().blob_bytes
+            version = await w.registry.register(folder, "small", "job:1")
+            assert version.adapter is not None
+            own = sum(p.stat().st_size for p in (folder / "adapter").iterdir())
+            assert w.blobs.ledger().blob_bytes - before == own
+            merged = AdapterForm.MERGED
+            assert version.adapter == AdapterOf("lora", merged, "tiny:1", tiny.digest, own)
+            assert version.footprint_bytes > tiny.footprint_bytes
+            there = Path(version.folder)
+            assert (there / "model.safetensors").samefile(Path(tiny.folder) / "model.safetensors")
+            assert (there / "adapter" / "adapter_model.safetensors").is_file()
+            again = await w.registry.register(folder, "small", "job:2")
+            assert again.ref == "small:1"
+        async with world() as w:  # it is as it was when the home is opened again
+            assert w.registry.resolve("small") == again
+
+    asyncio.run(main())
+
+
+def test_a_base_stays_for_as_long_as_its_adapters(world: MakeWorld, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "tiny")
+    folder = make_adapter(tmp_path / "small", base)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            await w.registry.register(folder, "small", "job:1")
+            with pytest.raises(Conflict, match="tiny:1 is the base of small:1"):
+                await w.registry.remove("tiny")
+            await w.registry.remove("small")
+            await w.registry.remove("tiny")
+            assert w.trace() == {}
+
+    asyncio.run(main())
+
+
+def test_one_of_peft_alone_wants_to_be_told_its_base(world: MakeWorld, tmp_path: Path) -> None:
+    bare = make_bare(tmp_path / "lora")
+
+    async def main() -> None:
+        async with world() as w:
+            tiny = await pull(w, make_model(tmp_path / "tiny"))
+            with pytest.raises(InvalidRequest, match="say which version here it is of"):
+                await pull(w, bare)
+            version = await pull(w, bare, base="tiny")
+            assert version.adapter is not None
+            assert version.adapter.base == "tiny:1"
+            assert _names(version) == {
+                "adapter",
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+            }
+            # what is here can be taken out and in again, with its base's weights or without
+            copy = tmp_path / "copy"
+            shutil.copytree(version.folder, copy)
+            copy.chmod(0o700)
+            there = await pull(w, copy, "copied")
+            assert there.digest == version.digest
+            assert there.adapter == version.adapter
+            assert tiny.digest == version.adapter.base_digest
+
+    asyncio.run(main())
+
+
+def test_of_two_with_the_same_weights_the_one_that_is_named_is_the_base(
+    world: MakeWorld, tmp_path: Path
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    folder = make_adapter(tmp_path / "small", base)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            await pull(w, base, "other")
+            version = await w.registry.register(folder, "small", "job:1")
+            assert version.adapter is not None
+            assert version.adapter.base == "tiny:1"
+
+    asyncio.run(main())
+
+
+def _names(version: ModelVersion) -> set[str]:
+    return {path.name for path in Path(version.folder).iterdir()}
+
+
+Break = Callable[[Path], object]
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "adapter" / "adapter_model.safetensors").unlink()
+    (folder / "adapter" / "adapter_model.bin").write_bytes(b"\x80\x04.")
+
+
+def _with_weights(folder: Path) -> None:
+    shutil.copy(make_model(folder.parent / "x", fill=9) / "model.safetensors", folder)
+
+
+def _config(**fields: object) -> Break:
+    def change(folder: Path) -> None:
+        path = folder / "adapter" / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return change
+
+
+def _claim(text: str) -> Break:
+    return lambda folder: (folder / "adapter" / "llmos.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (_cut, "truncated"),
+        (_pickle, "a pickle can run code"),
+        (_with_weights, "no weights but its base's"),
+        (_claim("{}"), "missing required field"),
+        (_claim("[]"), "expected a JSON object"),
+        (_claim('{"base": "a", "weights": {}}'), "names no weights"),
+        (_config(peft_type="VERA"), "an adapter of type VERA is none of"),
+        (_config(alpha_pattern={"a": 1}), "alpha_pattern is not read here"),
+        (_config(bias="all"), "bias 'all' is not read here"),
+        (lambda folder: (folder / "adapter" / "adapter_config.json").unlink(), "missing"),
+    ],
+)
+def test_what_is_broken_is_refused_and_leaves_nothing(
+    world: MakeWorld, tmp_path: Path, broken: Break, why: str
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    folder = make_adapter(tmp_path / "small", base)
+    broken(folder)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            before = w.trace()
+            with pytest.raises(ModelRejected, match=why):
+                await w.registry.register(folder, "small", "job:1")
+            assert w.trace() == before
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        ({f"{UP}.lora_A.weight": [2, 4]}, "has lora_A in a lora adapter"),
+        ({f"{UP}.lora_A.weight": [2, 5], f"{UP}.lora_B.weight": [4, 2]}, "does not fit"),
+        ({"nowhere.lora_A.weight": [2, 4], "nowhere.lora_B.weight": [4, 2]}, "another model"),
+        (PLAIN | {f"{UP}.lora_embedding_A": [2, 4]}, "none that is read here"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    world: MakeWorld, tmp_path: Path, shapes: dict[str, list[int]], why: str
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    folder = make_adapter(tmp_path / "small", base, shapes)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            with pytest.raises(ModelRejected, match=why):
+                await w.registry.register(folder, "small", "job:1")
+
+    asyncio.run(main())
+
+
+def test_bases_that_cannot_be(world: MakeWorld, tmp_path: Path) -> None:
+    base, other = make_model(tmp_path / "tiny"), make_model(tmp_path / "other", fill=1)
+    folder, bare = make_adapter(tmp_path / "small", base), make_bare(tmp_path / "bare")
+
+    async def refused(work: object, error: type[LLMOSError], why: str) -> None:
+        with pytest.raises(error, match=why):
+            await work  # type: ignore[misc]
+
+    async def main() -> None:
+        async with world() as w:
+            await refused(pull(w, folder), ModelRejected, "no version here has those weights")
+            await pull(w, other)
+            await refused(pull(w, folder, base="other"), ModelRejected, "whose weights are others")
+            await refused(pull(w, bare, base="nobody"), ModelNotFound, "no model 'nobody'")
+            await pull(w, base)
+            small = await pull(w, folder)
+            again = pull(w, bare, "again", base=small.ref)
+            await refused(again, ModelRejected, "no adapters of adapters")
+            quantizing = w.registry.quantize("small", "int8", None, lambda _: None)
+            await refused(quantizing, Conflict, "is an adapter of tiny:1")
+
+    asyncio.run(main())
