@@ -124,7 +124,7 @@ def _ours(server: Server, files: dict[str, Path], steps: int, seed: int, folder:
     assert outputs is not None
     shown = runs.client.models.show(outputs["model"])
     if not (folder / "blocks.npz").exists():
-        _write_blocks(Path(shown.folder), files, folder / "blocks.npz")
+        write_blocks(Path(shown.folder), files, folder / "blocks.npz")
     (first, begun_s), (last, ended_s) = marks[0], marks[-1]
     return Learned(
         (last - first) * BATCH * LENGTH / (ended_s - begun_s),
@@ -134,8 +134,8 @@ def _ours(server: Server, files: dict[str, Path], steps: int, seed: int, folder:
     )
 
 
-def _write_blocks(model: Path, files: dict[str, Path], path: Path) -> None:
-    """The tokens of ours, for the peers."""
+def write_blocks(model: Path, files: dict[str, Path], path: Path) -> None:
+    """What a model's tokenizer makes of the files, for the peers."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))

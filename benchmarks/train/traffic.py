@@ -1,25 +1,29 @@
-"""Interactive requests to pilot alone, beside a training job, beside the same one in a process of
-its own that nobody schedules; and what the two runs lose meanwhile."""
+"""Interactive requests to pilot alone, beside a job that fine-tunes it, beside the same fine-tune
+in a process of its own that nobody schedules; and what the two runs lose meanwhile.
+
+Both compute on every processor, so that there is none left to answer with.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
 
 from benchmarks import harness
 from benchmarks.serving import HOST, Server, serving
-from benchmarks.train import causal
+from benchmarks.train import causal, tune
 from benchmarks.train.jobs import OPTIONS, Runs
-from benchmarks.train.plain import LOG_STEPS
 
 BODY = {
     "model": "pilot",
@@ -33,8 +37,10 @@ CONTENT = re.compile(r'"content": ?"[^"]')
 PAUSE_S = 0.1
 WARM = 3
 LONG = 100_000
+LOG_STEPS = 2
+BATCH = 16
 TIMEOUT_S = 120.0
-RUNS = ("a training job", "the plain process")
+RUNS = ("a fine-tune here", "one in a plain process")
 Step = Callable[[], int]
 """The last step that a run has told of."""
 
@@ -59,15 +65,33 @@ def first_tokens(server: Server, number: int) -> list[float]:
     return found[WARM:]
 
 
+def recipe(threads: int) -> dict[str, Any]:
+    """A LoRA of pilot that would go on for hours."""
+    return {
+        "name": "beside",
+        "objective": "causal",
+        "base": "pilot",
+        "method": "lora",
+        "model": {"max_length": causal.LENGTH},
+        "adapter": {"rank": tune.RANK, "dropout": tune.DROPOUT},
+        "training": {"steps": LONG, "batch_size": BATCH, "threads": threads},
+        "watch": {"evaluate_every": LONG, "log_every": LOG_STEPS, "samples": 0},
+        "register": False,
+    }
+
+
 def measure(result: harness.Result, folder: Path, number: int, rounds: int) -> None:
     """`rounds` times alone and beside either, `number` requests each."""
-    files = causal.corpus(folder)
+    files, threads = causal.corpus(folder), len(os.sched_getaffinity(0))
     waits: dict[str, list[list[float]]] = {"alone": [], **{run: [] for run in RUNS}}
     rates: dict[str, list[tuple[float, float]]] = {run: [] for run in RUNS}
     with serving("--preload", "pilot", *OPTIONS) as (server, _):
+        pilot = Path(Runs(server).client.models.show("pilot").folder)
+        causal.write_blocks(pilot, files, folder / "pilot.npz")
         for _ in range(rounds):
             waits["alone"].append(first_tokens(server, number))
-            for run, begin in zip(RUNS, (_job(server, files), _plain(folder)), strict=True):
+            begun = (_job(server, files, threads), _plain(pilot, folder, threads))
+            for run, begin in zip(RUNS, begun, strict=True):
                 with begin as step:
                     waited, beside, undisturbed = _beside(server, step, number)
                 waits[run].append(waited)
@@ -109,10 +133,10 @@ def _next(step: Step) -> int:
 
 
 @contextlib.contextmanager
-def _job(server: Server, files: dict[str, Path]) -> Iterator[Step]:
+def _job(server: Server, files: dict[str, Path], threads: int) -> Iterator[Step]:
     """The run as one of this server's."""
     runs = Runs(server)
-    job_id = runs.submit(causal.recipe("beside", LONG), files)
+    job_id = runs.submit(recipe(threads), files)
     if runs.step_after(job_id, LOG_STEPS) is None:
         raise RuntimeError("the run ended before it was measured")
     try:
@@ -124,19 +148,18 @@ def _job(server: Server, files: dict[str, Path]) -> Iterator[Step]:
 
 
 @contextlib.contextmanager
-def _plain(folder: Path) -> Iterator[Step]:
+def _plain(pilot: Path, folder: Path, threads: int) -> Iterator[Step]:
     """The run in a process that this server knows nothing of."""
-    import numpy as np
-
-    path, told = folder / "random.npz", folder / "told.jsonl"
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(0, causal.VOCAB, (1024, causal.LENGTH), dtype=np.int32)
-    np.savez(path, train=blocks, validation=blocks[:1])
-    wanted = msgspec.structs.replace(causal.sizes(LONG), log_steps=1)
+    told = folder / "told.jsonl"
+    wanted = msgspec.structs.replace(
+        causal.sizes(LONG), batch_size=BATCH, threads=threads, log_steps=LOG_STEPS
+    )
     said = msgspec.json.encode(wanted).decode()
-    command = [sys.executable, "-m", "benchmarks.train.plain", "loop", str(path), said]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.train.tune"]
+    command += [str(pilot), str(folder / "pilot.npz"), said]
     with told.open("wb") as out:
-        process = subprocess.Popen(command, cwd=harness.ROOT, stdout=out)
+        env = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+        process = subprocess.Popen(command, cwd=harness.ROOT, stdout=out, env=env)
 
     def step() -> int:
         if process.poll() is not None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from llmos.cluster.proc import find_stat
+from llmos.kernel.jobs.config import JobsConfig
 from tests.contract.train.data import recipe, sentences, sentiment
 from tests.system.server import Server
 from tests.system.test_jobs import QUICK, Jobs, worker_pid
@@ -211,7 +212,7 @@ def test_an_encoder_is_made_probed_and_tuned_by_one_pipeline(
     sentiment(tmp_path, 400)
     (tmp_path / "corpus.txt").write_text("\n".join(text for text, _ in sentences(600)), "utf-8")
     made = spec["steps"]["encoder"]["inputs"]["recipe"]
-    made["model"] = recipe()["model"] | {"max_length": 32}
+    made["model"] |= recipe()["model"] | {"max_length": 32}
     made["training"] |= {"steps": 10}
     for name in ("probe", "lora"):
         spec["steps"][name]["inputs"]["recipe"]["model"] = {"max_length": 32}
@@ -234,6 +235,8 @@ def test_processes_of_a_run_are_its_workers_and_end_with_it(
     worker = worker_pid(server)
     (child,) = _children(worker)
     assert os.getpgid(child) == os.getpgid(worker)
+    nicer = min(19, os.getpriority(os.PRIO_PROCESS, 0) + JobsConfig().compute_niceness)
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in (worker, child)] == [nicer, nicer]
     os.kill(worker, signal.SIGKILL)
     again = end(jobs, job_id)
     assert not is_alive(child)

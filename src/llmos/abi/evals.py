@@ -1,8 +1,9 @@
 """An evaluation: how good a model's answers are on examples that are answered already.
 
 It is the job of the program `evaluate`: `inputs["eval"]` is an `EvalSpec` as JSON, `files["data"]`
-the examples. Beside the model another may be asked the same (`against`), and compared example by
-example. A gate says what must hold; whether it did, and why, is in the job's outputs.
+the examples, `files["corpus"]` what is searched if anything is. Beside the model another may be
+asked the same (`against`), and compared example by example. A gate says what must hold; whether it
+did, and why, is in the job's outputs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ EVAL = "eval"
 
 DATA = "data"
 """The name of its file."""
+
+CORPUS = "corpus"
+"""The name of another that `retrieve` may have: documents to search, instead of each example's own.
+"""
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
@@ -98,6 +103,7 @@ class EvalSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     model: str
     against: str = ""
     format: DataFormat | None = None
+    corpus_format: DataFormat | None = None
     columns: dict[str, str] = {}
     labels: list[str] = []
     rename: dict[str, str] = {}

@@ -103,7 +103,8 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 
     `files` and `models` are read-only paths by name, `checkpoint` the path of the newest one,
     `done_keys` the (stream, key) of results that are kept already. Bounds: results on their way,
-    log lines/s.
+    log lines/s. `niceness` is added to the worker's own, nice(2): processors are given to others
+    first.
     """
 
     job_id: str
@@ -117,6 +118,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     max_log_lines_per_s: float
     max_calls_in_flight: int
     models: dict[str, str] = {}
+    niceness: int = 0
 
 
 class GiveWay(msgspec.Struct, frozen=True, tag="giveway"):

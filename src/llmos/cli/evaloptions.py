@@ -22,6 +22,9 @@ Against = Annotated[
     str | None, typer.Option(help="Another model, asked the same; REF? if it may be missing.")
 ]
 Data = Annotated[str | None, typer.Option(help="The file with the examples.")]
+Corpus = Annotated[
+    str | None, typer.Option(help="Of retrieve: the file with the documents to search.")
+]
 Format = Annotated[
     str | None,
     typer.Option("--format", help="csv, tsv, jsonl, json, parquet, conll, squad, lines, text."),

@@ -23,34 +23,51 @@ class Planned(NamedTuple):
 
     spec: dict[str, Any]
     data: Path
+    corpus: Path | None = None
 
 
-def plan(file: Path | None, given: dict[str, Any], data: str | None) -> Planned:
+def plan(
+    file: Path | None, given: dict[str, Any], data: str | None, corpus: str | None = None
+) -> Planned:
     """A file's fields, and over them the flags'. Raises InvalidRequest naming the field."""
     from llmos.abi.evals import EvalKind, format_of, read_eval
     from llmos.errors import InvalidRequest
 
     spec: dict[str, Any] = {} if file is None else read_yaml(file, "evaluation")
-    path = spec.pop("data", None)
-    if path is not None and not isinstance(path, str):
-        raise InvalidRequest("'data' is the path of a file", param="data")
-    source = Path(data) if data is not None else None
-    if source is None and path is not None and file is not None:
-        source = file.parent / Path(path).expanduser()
+    source = _path(spec.pop("data", None), "data", file, data)
+    searched = _path(spec.pop("corpus", None), "corpus", file, corpus)
     spec |= given
     if source is None:
         raise InvalidRequest("there are no examples: --data FILE", param="data")
     read = read_eval(spec)
     if read.format is None and (form := format_of(source.name, EvalKind(read.kind))):
         spec["format"] = form.value
-    return Planned(spec, source)
+    if searched is not None:
+        if read.kind is not EvalKind.RETRIEVE:
+            raise InvalidRequest(f"{read.kind} searches no corpus", param="corpus")
+        if read.corpus_format is None and (form := format_of(searched.name, EvalKind.RETRIEVE)):
+            spec["corpus_format"] = form.value
+    return Planned(spec, source, searched)
+
+
+def _path(said: Any, name: str, file: Path | None, flag: str | None) -> Path | None:
+    """A flag's, or the file's own, which is relative to it."""
+    from llmos.errors import InvalidRequest
+
+    if said is not None and not isinstance(said, str):
+        raise InvalidRequest(f"'{name}' is the path of a file", param=name)
+    if flag is not None:
+        return Path(flag)
+    if said is None or file is None:
+        return None
+    return file.parent / Path(said).expanduser()
 
 
 def run_evaluation(
     planned: Planned, class_name: str, out: list[Path], *, detach: bool, as_json: bool
 ) -> None:
     """Exits with 1 unless it was measured and passed its gate."""
-    from llmos.abi.evals import DATA, EVAL, EVALUATE
+    from llmos.abi.evals import CORPUS, DATA, EVAL, EVALUATE
     from llmos.abi.jobs import JobSpec, JobState
     from llmos.abi.principal import ServiceClass
     from llmos.cli.output import emit, emit_json, note
@@ -58,12 +75,14 @@ def run_evaluation(
 
     _check_targets(out)
     with connect() as client:
-        file_id = client.files.put(planned.data, purpose="user_data").id
+        files = {DATA: client.files.put(planned.data, purpose="user_data").id}
+        if planned.corpus is not None:
+            files[CORPUS] = client.files.put(planned.corpus, purpose="user_data").id
         spec = JobSpec(
             program=EVALUATE,
             inputs={EVAL: planned.spec},
             name=str(planned.spec.get("title", "")),
-            files={DATA: file_id},
+            files=files,
             service_class=ServiceClass[class_name.upper()],
         )
         reply = client.jobs.submit(spec)

@@ -35,6 +35,7 @@ def run(
     model: opt.Model = None,
     against: opt.Against = None,
     data: opt.Data = None,
+    corpus: opt.Corpus = None,
     data_format: opt.Format = None,
     columns: opt.Columns = None,
     labels: opt.Labels = None,
@@ -78,7 +79,7 @@ def run(
         "gate": _gate(at_least, at_most, worse),
     }
     given = {name: value for name, value in flags.items() if value not in (None, [], {})}
-    planned = plan(file, given, data)
+    planned = plan(file, given, data, corpus)
     run_evaluation(planned, service_class.value, out or [], detach=detach, as_json=json)
 
 

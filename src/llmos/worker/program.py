@@ -103,7 +103,10 @@ class ProgramLoop:
             return raised(error, self._signals)
 
     def _run_program(self, run: msg.Run, context: WorkerContext) -> Outcome:
+        """In this thread, and those it starts: the listener answers as promptly as ever."""
         try:
+            if run.niceness:
+                os.nice(run.niceness)
             return returned(load_entry(run.entry)().run(context))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome
             outcome = raised(error, self._signals)

@@ -34,7 +34,11 @@ SEEN: dict[int, list[Any]] = {}
 
 
 async def started(
-    node: LocalNode, folder: Path, steps: list[dict[str, Any]], lives: bool = True
+    node: LocalNode,
+    folder: Path,
+    steps: list[dict[str, Any]],
+    lives: bool = True,
+    niceness: int = 0,
 ) -> LocalWorker:
     """A program worker that has begun its drill; one that does not live does not tell so."""
     worker = await node.start(WorkerSpec("wrk_1", str(folder / "wrk_1")))
@@ -50,6 +54,7 @@ async def started(
         max_results_in_flight=8,
         max_log_lines_per_s=1000.0,
         max_calls_in_flight=8,
+        niceness=niceness,
     )
     SEEN[worker.pid] = []
     await heard(worker, lambda m: isinstance(m, msg.Ready))
@@ -119,6 +124,25 @@ def test_a_frozen_worker_stands_still_and_goes_on(tmp_path: Path) -> None:
         assert not worker.is_stopped()
 
     with_worker(tmp_path, [{"do": "sleep", "seconds": 600}], act)
+
+
+def test_a_program_that_computes_is_nicer_and_so_is_what_it_starts(tmp_path: Path) -> None:
+    async def main() -> None:
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        niceness = min(5, 19 - ours)
+        steps = [{"do": "fork"}, {"do": "emit", "kind": "there"}, {"do": "sleep", "seconds": 600}]
+        node = LocalNode(worker_env(), tmp_path / "run")
+        worker = await started(node, tmp_path, steps, niceness=niceness)
+        try:
+            await heard(worker, emitted("there"))
+            members = [s.pid for s in proc.members_of(worker.pid)]
+            assert len(members) == 2
+            for pid in members:
+                assert os.getpriority(os.PRIO_PROCESS, pid) == ours + niceness
+        finally:
+            await ended(worker)
+
+    asyncio.run(main())
 
 
 def test_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:

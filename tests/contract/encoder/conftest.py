@@ -20,6 +20,10 @@ FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_labels": 3, "problem_type": "multi_label_classification"},
     ),
     "score": ("BertForSequenceClassification", {"num_labels": 1}),
+    "mean": (
+        "ModernBertForSequenceClassification",
+        {"num_labels": 3, "classifier_pooling": "mean"},
+    ),
     "entailment": (
         "BertForSequenceClassification",
         {"id2label": ENTAILMENT, "label2id": {v: k for k, v in ENTAILMENT.items()}},

@@ -32,7 +32,7 @@ def _values(outputs: list[ItemOutput]) -> list[Any]:
     return [output.value for output in outputs]
 
 
-@pytest.mark.parametrize("name", ["classes", "many", "score"])
+@pytest.mark.parametrize("name", ["classes", "many", "score", "mean"])
 def test_classes_of_texts(folder_of: MakeFolder, name: str) -> None:
     folder = folder_of(name)
     pipe = transformers.pipeline("text-classification", str(folder))

@@ -69,6 +69,7 @@ def test_a_small_run_fits() -> None:
         ({"register": "whole"}, FILES, {}, "recipe.register"),
         ({"model": {"hidden_size": 10, "num_heads": 3}}, FILES, {}, "recipe.model.num_heads"),
         ({"model": {"family": "t5"}}, FILES, {}, "recipe.model.family"),
+        ({"model": {"pooling": "mean"}}, FILES, {}, "recipe.model.pooling"),
         (
             {"objective": "masked", "training": {"class_weights": "balanced"}},
             FILES,
@@ -90,6 +91,9 @@ def test_a_base_that_cannot_be_learned_on(tmp_path: Path) -> None:
     longer = asked(base="bert", model={"max_length": 1024})
     with pytest.raises(InvalidRequest, match="bert:1 reads 512"):
         plan(longer, FILES, {"base": base}, 64 * GIB)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(InvalidRequest, match="modernbert, eurobert have two"):
+        plan(asked(base="bert", model={"pooling": "mean"}), FILES, {"base": base}, 64 * GIB)
     adapter = AdapterOf("lora", AdapterForm.MERGED, "words:1", "sha256:1")
     for fields in ({"format": "gguf"}, {"dtype": "int8"}, {"adapter": adapter}):
         with pytest.raises(InvalidRequest):
@@ -146,7 +150,8 @@ def test_a_few_weights_need_less_than_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "objective"), [("bert", "masked"), ("llama", "causal"), ("t5", "seq2seq")]
+    ("family", "objective"),
+    [("bert", "masked"), ("modernbert", "masked"), ("llama", "causal"), ("t5", "seq2seq")],
 )
 def test_weights_are_counted_as_they_are_made(family: str, objective: str) -> None:
     import transformers
@@ -157,19 +162,24 @@ def test_weights_are_counted_as_they_are_made(family: str, objective: str) -> No
         {
             "name": "x",
             "objective": objective,
-            "model": {"hidden_size": 256, "num_layers": 4, "vocab_size": 8000},
+            "model": {
+                "family": family,
+                "hidden_size": 256,
+                "num_layers": 4,
+                "vocab_size": 8000,
+            },
         }
     )
 
     class Tokenizer:
-        pad_token_id = bos_token_id = eos_token_id = 0
+        pad_token_id = bos_token_id = eos_token_id = cls_token_id = sep_token_id = 0
 
         def __len__(self) -> int:
             return 8000
 
     config = make_config(family, recipe.model, Tokenizer())
-    kinds = {"bert": "MaskedLM", "llama": "CausalLM", "t5": "Seq2SeqLM"}
-    auto: Any = getattr(transformers, f"AutoModelFor{kinds[family]}")
+    kinds = {"masked": "MaskedLM", "causal": "CausalLM", "seq2seq": "Seq2SeqLM"}
+    auto: Any = getattr(transformers, f"AutoModelFor{kinds[objective]}")
     import torch
 
     with torch.device("meta"):

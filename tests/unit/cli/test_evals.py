@@ -29,6 +29,17 @@ def test_flags_win_over_a_file_and_data_are_beside_it(tmp_path: Path) -> None:
     assert plan(path, {}, "other.parquet").spec["format"] == "parquet"
 
 
+def test_a_corpus_is_found_as_data_are(tmp_path: Path) -> None:
+    path = tmp_path / "eval.yaml"
+    path.write_text("kind: retrieve\nmodel: a\ndata: q.jsonl\ncorpus: all.csv\n", "utf-8")
+    planned = plan(path, {}, None)
+    assert planned.corpus == tmp_path / "all.csv"
+    assert planned.spec["corpus_format"] == "csv"
+    assert plan(path, {}, None, "other.parquet").spec["corpus_format"] == "parquet"
+    with pytest.raises(InvalidRequest, match="classify searches no corpus"):
+        plan(path, {"kind": "classify"}, None)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "form"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmos.abi.evals import DATA, EVAL
+from llmos.abi.evals import CORPUS, DATA, EVAL
 from llmos.abi.events import ItemOutput, Logprobs, TokenLogprob
 from llmos.abi.inference import ItemsPrompt, TextPrompt
 from llmos.abi.program import Answer, Generate, Yielded
@@ -297,6 +298,119 @@ def test_retrieval_by_a_reranker_and_by_vectors(tmp_path: Path) -> None:
 
     outputs, _ = run(tmp_path, spec, json.dumps(row), embed, kinds="embeddings")
     assert outputs["scores"]["mrr"]["value"] == 1.0
+
+
+CORPUS_LINES = [
+    {"_id": "d1", "text": "a dog"},
+    {"_id": "d2", "text": "the cat"},
+    {"_id": "d3", "text": "cats and a dog"},
+    {"_id": "d4", "text": "a stone"},
+]
+SEARCHES = [
+    {"query": "cat", "relevant": ["d2", "d3"]},
+    {"query": "dog", "relevant": {"d1": 2, "d3": 1}},
+    {"query": "stone", "relevant": "d1"},
+]
+
+
+def as_words(request: Generate) -> Answer:
+    """A place for each animal, and one for what is neither."""
+    assert isinstance(request.prompt, ItemsPrompt)
+    outputs = []
+    for n, text in enumerate(request.prompt.items):
+        vector = [float("cat" in text), 2.0 * ("dog" in text), float("stone" in text)]
+        outputs.append(ItemOutput(n, data=array("f", vector).tobytes()))
+    return msgspec.structs.replace(echo(request), outputs=outputs)
+
+
+def searching(
+    folder: Path,
+    answer: Answerer = as_words,
+    corpus: list[dict[str, Any]] = CORPUS_LINES,
+    searches: list[dict[str, Any]] = SEARCHES,
+    **fields: Any,
+) -> FakeContext:
+    spec = {"kind": "retrieve", **fields.pop("spec", {})}
+    data = "\n".join(map(json.dumps, searches))
+    made = context(folder, spec, data, answer, **{"kinds": "embeddings", **fields})
+    path = folder / "corpus"
+    path.write_text("\n".join(map(json.dumps, corpus)))
+    made.files = {**made.files, CORPUS: str(path)}
+    return made
+
+
+def test_a_whole_corpus_is_searched(tmp_path: Path) -> None:
+    ctx = searching(tmp_path)
+    outputs = EvaluateProgram().run(ctx)
+    lines = [json.loads(line) for line in ctx.lines("examples")]
+    assert [line["said"] for line in lines] == [
+        ["d2", "d3", "d1", "d4"],
+        ["d1", "d3", "d2", "d4"],
+        ["d4", "d1", "d2", "d3"],
+    ]
+    scores = {name: row["value"] for name, row in outputs["scores"].items()}
+    assert scores["mrr"] == pytest.approx((1 + 1 + 1 / 2) / 3, abs=1e-6)
+    assert scores["recall@1"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3, abs=1e-6)
+    assert scores["recall@3"] == 1.0
+    assert scores["ndcg@10"] == pytest.approx((1 + 1 + 1 / math.log2(3)) / 3, abs=1e-6)
+    assert outputs["corpus"].startswith("sha256:")
+
+
+def test_who_was_made_a_vector_of_is_not_asked_again(tmp_path: Path) -> None:
+    rows: Rows = {}
+    whole = EvaluateProgram().run(searching(tmp_path, rows=rows))
+    kept = {key: value for key, value in rows.items() if key[0] == "model_corpus"}
+    assert len(kept) == len(CORPUS_LINES)
+    again = searching(tmp_path, rows=kept)
+    assert EvaluateProgram().run(again)["scores"] == whole["scores"]
+    assert again.num_asked == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "told"),
+    [
+        ({"kinds": "rerank"}, "model", "a corpus is searched by embeddings"),
+        ({"corpus": []}, "corpus", "no documents"),
+        ({"corpus": [*CORPUS_LINES, CORPUS_LINES[0]]}, "corpus", "two documents are 'd1'"),
+        ({"corpus": [{"text": "a dog"}]}, "columns.id", "has no column 'id'"),
+        ({"corpus": [{"id": "d1", "text": " "}]}, "columns.document", "is empty"),
+        (
+            {"searches": [{"query": "cat", "relevant": ["d9"]}]},
+            "columns.relevant",
+            "the corpus has no document 'd9'",
+        ),
+        (
+            {"searches": [{"query": "cat", "relevant": {"d1": "much"}}]},
+            "columns.relevant",
+            "gains by name",
+        ),
+        ({"spec": {"kind": "classify"}}, "files.corpus", "classify searches no corpus"),
+    ],
+)
+def test_what_cannot_be_searched(
+    tmp_path: Path, fields: dict[str, Any], param: str, told: str
+) -> None:
+    ctx = searching(tmp_path, **fields)
+    with pytest.raises(InvalidRequest, match=told) as raised:
+        EvaluateProgram().run(ctx)
+    assert raised.value.param == param
+    assert not ctx.num_asked
+
+
+def test_a_document_without_a_vector_is_nobodys_to_leave_out(tmp_path: Path) -> None:
+    def answer(request: Generate) -> Answer:
+        made = as_words(request)
+        assert isinstance(request.prompt, ItemsPrompt)
+        wrong = EngineFailed("too odd").to_info()
+        outputs = [
+            ItemOutput(one.index, error=wrong) if "stone" in text else one
+            for one, text in zip(made.outputs, request.prompt.items, strict=True)
+        ]
+        return msgspec.structs.replace(made, outputs=outputs)
+
+    ctx = searching(tmp_path, answer, spec={"max_failed": 1.0, "policy": {"retries": 0}})
+    with pytest.raises(EngineFailed, match="document 'd4': too odd"):
+        EvaluateProgram().run(ctx)
 
 
 def test_choices_by_letter(tmp_path: Path) -> None:

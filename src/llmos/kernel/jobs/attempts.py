@@ -124,6 +124,7 @@ class Attempts:
             max_log_lines_per_s=config.max_log_lines_per_s,
             max_calls_in_flight=config.max_calls_in_flight,
             models=models,
+            niceness=config.compute_niceness if program.compute else 0,
         )
 
     def _open_writer(self, entry: Entry, attempt: Attempt) -> None:

@@ -41,6 +41,12 @@ class JobsConfig(BaseModel):
     evict_idle_s: float = Field(
         default=10.0, ge=0, description="How long unused a model makes room for a job."
     )
+    compute_niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="How much nicer than the server's (nice(2)) processes of computing jobs are.",
+    )
     freeze_after_s: float = Field(
         default=0.05,
         ge=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,11 +30,13 @@ class Example:
     slices: Mapping[str, str]
 
 
-def read_examples(spec: EvalSpec, path: Path, window_bytes: int = 4096) -> list[Example]:
-    """Raises InvalidRequest for a file, a column or an example that is not what it should be, and
-    where there are none."""
+def read_examples(
+    spec: EvalSpec, path: Path, window_bytes: int = 4096, *, has_corpus: bool = False
+) -> list[Example]:
+    """`has_corpus`: queries have no documents of their own. Raises InvalidRequest for a file, a
+    column or an example that is not what it should be, and where there are none."""
     form = spec.format or format_of(path.name, spec.kind) or DataFormat.JSONL
-    build = _BUILD[spec.kind]
+    build = _search if has_corpus else _BUILD[spec.kind]
     found = [
         Example(number, *build(spec, values, number), _slices(spec, values, number))
         for number, values in enumerate(read_values(path, form, window_bytes))
@@ -195,13 +197,27 @@ def _place(answer: Any, choices: Sequence[str]) -> int | None:
     return answer if is_place else None
 
 
+def _search(spec: EvalSpec, values: Values, number: int) -> Built:
+    """`relevant`: names of documents of the corpus, or their gains by name."""
+    try:
+        gains = {str(name): float(gain) for name, gain in _relevant(spec, values, number)}
+    except (TypeError, ValueError):
+        text = f"example {number + 1}: `relevant` are names of documents, or their gains by name"
+        raise InvalidRequest(text, param="columns.relevant") from None
+    return {"query": _text(spec, values, "query", number, "text")}, gains
+
+
+def _relevant(spec: EvalSpec, values: Values, number: int) -> Iterable[tuple[Any, Any]]:
+    found = _value(spec, values, "relevant", number, "labels")
+    if isinstance(found, dict):
+        return found.items()
+    return [(one, 1) for one in (found if isinstance(found, list) else [found])]
+
+
 def _retrieve(spec: EvalSpec, values: Values, number: int) -> Built:
     """`relevant`: the places of documents, or their gains, side by side or by place."""
     documents = _texts(spec, values, "documents", number)
-    relevant = _value(spec, values, "relevant", number, "labels")
-    if not isinstance(relevant, list | dict):
-        relevant = [relevant]
-    items = relevant.items() if isinstance(relevant, dict) else ((place, 1) for place in relevant)
+    items = _relevant(spec, values, number)
     try:
         gains = {str(int(place)): float(gain) for place, gain in items}
     except (TypeError, ValueError):

@@ -95,8 +95,8 @@ def compare_kept(
 
 
 def _check_alike(ours: Kept, theirs: Kept) -> None:
-    for what in ("kind", "data"):
-        mine, other = (str(kept.outputs.get(what)) for kept in (ours, theirs))
+    for what in ("kind", "data", "corpus"):
+        mine, other = (str(kept.outputs.get(what, "")) for kept in (ours, theirs))
         if mine != other:
             raise InvalidRequest(
                 f"{ours.name} and {theirs.name} cannot be compared: their {what} are {mine} and "

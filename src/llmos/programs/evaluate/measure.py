@@ -308,8 +308,8 @@ def _retrieve(spec: EvalSpec, examples: Sequence[Example], each: Each) -> list[M
         orders = [[str(one["index"]) for one in answer or ()] for answer in answers]
         found = [ranking_of(o, example.right) for o, example in zip(orders, examples, strict=True)]
         own = [
-            {"said": [int(n) for n in order[:10]], "mrr": _number(one["mrr"])}
-            for order, one in zip(orders, found, strict=True)
+            {"said": [n["index"] for n in (answer or ())[:10]], "mrr": _number(one["mrr"])}
+            for answer, one in zip(answers, found, strict=True)
         ]
         made.append(Measured([*ranking_scores(found)], own))
     return made

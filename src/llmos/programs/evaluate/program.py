@@ -9,12 +9,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmos.abi.evals import DATA, EVAL, EvalKind, EvalSpec, read_eval
+from llmos.abi.evals import CORPUS, DATA, EVAL, EvalKind, EvalSpec, read_eval
 from llmos.abi.program import RAW, Context, Interrupted
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import ShowModel
 from llmos.errors import AnswerRejected, ErrorInfo, InvalidRequest, ModelNotFound, from_info
 from llmos.programs.evaluate.asking import work_for
+from llmos.programs.evaluate.corpus import (
+    Document,
+    Vectors,
+    check_relevant,
+    nearest,
+    read_corpus,
+)
 from llmos.programs.evaluate.examples import Example, read_examples
 from llmos.programs.evaluate.html import write_html
 from llmos.programs.evaluate.judging import Judging, verdict_on
@@ -72,16 +79,22 @@ class _Run:
         spec = self._spec
         version = self._version(spec.model)
         against = self._against()
-        examples = read_examples(spec, self._path, _window_bytes(spec, version))
+        corpus = self._corpus()
+        examples = read_examples(
+            spec, self._path, _window_bytes(spec, version), has_corpus=bool(corpus)
+        )
         labels = spec.labels or list(
             dict.fromkeys(example.right for example in examples if spec.kind is EvalKind.CLASSIFY)
         )
         subjects = [(MODEL, version)] + ([(AGAINST, against)] if against else [])
-        works = [work_for(spec, one, labels) for _, one in subjects]  # refused before any is asked
-        found = [
-            self._ask(stream, work, [self._row(e) for e in _expanded(spec, examples)])
-            for (stream, _), work in zip(subjects, works, strict=True)
-        ]
+        if corpus:
+            found = self._searched(examples, corpus, subjects)
+        else:
+            works = [work_for(spec, one, labels) for _, one in subjects]  # refused before any asks
+            found = [
+                self._ask(stream, work, [self._row(e) for e in _expanded(spec, examples)])
+                for (stream, _), work in zip(subjects, works, strict=True)
+            ]
         kept = self._answered(examples, found)
         each = [_answers(spec, examples, outcomes) for outcomes in found]
         chosen = [n for n, example in enumerate(examples) if example.number in kept]
@@ -107,6 +120,16 @@ class _Run:
             if ref.endswith("?"):
                 return None
             raise
+
+    def _corpus(self) -> list[Document]:
+        """None where each example has documents of its own."""
+        path = self._ctx.files.get(CORPUS)
+        if path is None:
+            return []
+        if self._spec.kind is not EvalKind.RETRIEVE:
+            text = f"{self._spec.kind} searches no corpus: kind retrieve does"
+            raise InvalidRequest(text, param=f"files.{CORPUS}")
+        return read_corpus(self._spec, Path(path))
 
     # asking
 
@@ -135,6 +158,29 @@ class _Run:
         values = {kept.row: kept.value for kept in rows.read_kept(self._ctx.gather(streams[0]))}
         errors = {kept.row: kept for kept in rows.read_kept(self._ctx.gather(streams[1]))}
         return Outcomes(values, errors)
+
+    def _searched(
+        self,
+        examples: Sequence[Example],
+        corpus: Sequence[Document],
+        subjects: Sequence[tuple[str, ModelVersion]],
+    ) -> list[Outcomes]:
+        """Rankings of a corpus. A document without a vector is nobody's to leave out."""
+        check_relevant(examples, corpus)
+        works = [Vectors(version, self._spec.params) for _, version in subjects]
+        texts = [Row(place, {"text": document.text}) for place, document in enumerate(corpus)]
+        asked = [Row(example.number, {"text": example.asked["query"]}) for example in examples]
+        made = []
+        for (stream, _), work in zip(subjects, works, strict=True):
+            vectors = self._ask(f"{stream}_corpus", work, texts)
+            for place, kept in vectors.errors.items():
+                assert kept.error is not None
+                told = f"document {corpus[place].name[:64]!r}: {kept.error.message}"
+                raise from_info(ErrorInfo(kept.error.code, told))
+            queries = self._ask(stream, work, asked)
+            rankings = dict(nearest(queries.values, corpus, vectors.values))
+            made.append(Outcomes(rankings, queries.errors))
+        return made
 
     def _answered(self, examples: Sequence[Example], found: Sequence[Outcomes]) -> set[int]:
         """Numbers of examples that count: those whose calls were made, of every model. An answer
@@ -201,6 +247,7 @@ class _Run:
             "confidence": spec.confidence,
             "resamples": spec.resamples,
             "data": _digest(self._path),
+            **self._searched_in(),
             "notes": of.notes,
             **summarize(spec, examples, measured),
         }
@@ -215,6 +262,10 @@ class _Run:
         if gate := short.get("gate"):
             self._ctx.emit("gate", gate)
         return short
+
+    def _searched_in(self) -> dict[str, Any]:
+        path = self._ctx.files.get(CORPUS)
+        return {} if path is None else {"corpus": _digest(Path(path))}
 
     def _keep(
         self, examples: Sequence[Example], measured: Sequence[Measured], report: dict[str, Any]

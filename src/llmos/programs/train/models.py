@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 
 from llmos.errors import InvalidRequest
-from llmos.programs.train.recipe import family_of
+from llmos.programs.train.recipe import family_of, find_pooling
 from llmos.programs.train.scratch import make_config
 from llmos.programs.train.work import Setting
 
@@ -20,6 +21,7 @@ def load_or_make(setting: Setting, kind: str, tokenizer: Any, **fields: Any) -> 
     import transformers
 
     auto: Any = getattr(transformers, kind)
+    fields |= pooled(setting)
     if setting.base is None:
         config = make_config(family_of(setting.recipe), setting.recipe.model, tokenizer, **fields)
         return auto.from_config(config)
@@ -40,6 +42,27 @@ def load_or_make(setting: Setting, kind: str, tokenizer: Any, **fields: Any) -> 
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def reads_types(model: Any) -> bool:
+    """Whether it is told which of two texts a token is of. RoBERTa has a place for it, and knows
+    one kind only; ModernBERT has none."""
+    named = "token_type_ids" in inspect.signature(model.forward).parameters
+    return named and getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def pooled(setting: Setting) -> dict[str, str]:
+    """What makes a head read what the recipe says. Raises InvalidRequest for a base that has no
+    choice."""
+    wanted = setting.recipe.model.pooling
+    if wanted is None:
+        return {}
+    family = family_of(setting.recipe)
+    if setting.base is not None:
+        from transformers import AutoConfig
+
+        family = AutoConfig.from_pretrained(setting.base, local_files_only=True).model_type
+    return {"classifier_pooling": find_pooling(family, wanted, setting.recipe.base)}
 
 
 def quantized(setting: Setting) -> dict[str, Any]:

@@ -11,10 +11,19 @@ import msgspec
 from llmos.abi.registry import ModelVersion
 from llmos.errors import InvalidRequest, ModelTooLarge
 from llmos.programs.train.memory import Sizes, needed_bytes, smaller
-from llmos.programs.train.recipe import BASE, RECIPE, TRAIN, Architecture, Recipe, family_of, parse
+from llmos.programs.train.recipe import (
+    BASE,
+    RECIPE,
+    TRAIN,
+    Architecture,
+    Recipe,
+    family_of,
+    find_pooling,
+    parse,
+)
 
 MAX_CONFIG_BYTES = 16 << 20
-MATRICES = {"llama": 3}
+MATRICES = {"llama": 3, "modernbert": 3}
 """Of a layer's inner part; 2 of any other family."""
 
 
@@ -64,6 +73,9 @@ def _check_base(recipe: Recipe, base: ModelVersion) -> None:
             f"{base.ref} is quantized ({base.dtype}): name what it was made of",
             param="recipe.base",
         )
+    if recipe.model.pooling:
+        family = str(_config(Path(base.folder) / "config.json").get("model_type", ""))
+        find_pooling(family, recipe.model.pooling, base.ref)
     longest = recipe.model.max_length
     if 0 < base.context_length < longest:
         raise InvalidRequest(

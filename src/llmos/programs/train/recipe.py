@@ -116,12 +116,19 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A model from scratch. With a `base`, only `max_length` counts."""
+    """A model from scratch. With a `base`, only `max_length` and `pooling` count."""
 
     family: Annotated[
         str,
-        Meta(description="bert, gpt2, llama, t5, vit or wav2vec2; what suits where unsaid"),
+        Meta(description="bert, modernbert, gpt2, llama, t5, vit, wav2vec2; what suits if unsaid"),
     ] = ""
+    pooling: Annotated[
+        Literal["first", "mean"] | None,
+        Meta(
+            description="What one label is told from: the first token, or the mean of all "
+            "(modernbert and eurobert have the choice); as the model does where unsaid"
+        ),
+    ] = None
     vocab_size: Annotated[
         int, Meta(ge=64, le=1 << 20, description="Entries of the tokenizer, which is trained too")
     ] = 8000
@@ -252,19 +259,26 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 FAMILIES: dict[Objective, tuple[str, ...]] = {
-    Objective.CLASSIFY: ("bert", "gpt2", "llama"),
-    Objective.TAG: ("bert",),
-    Objective.QA: ("bert",),
-    Objective.REGRESS: ("bert",),
-    Objective.MASKED: ("bert",),
+    Objective.CLASSIFY: ("bert", "modernbert", "gpt2", "llama"),
+    Objective.TAG: ("bert", "modernbert"),
+    Objective.QA: ("bert", "modernbert"),
+    Objective.REGRESS: ("bert", "modernbert"),
+    Objective.MASKED: ("bert", "modernbert"),
     Objective.CAUSAL: ("llama", "gpt2"),
     Objective.DENOISE: ("t5",),
     Objective.SEQ2SEQ: ("t5",),
-    Objective.EMBED: ("bert",),
+    Objective.EMBED: ("bert", "modernbert"),
     Objective.IMAGES: ("vit",),
     Objective.SOUNDS: ("wav2vec2",),
 }
 """Of models from scratch; the first is taken where none is said."""
+
+POOLINGS: dict[str, dict[str, str]] = {
+    "modernbert": {"first": "cls", "mean": "mean"},
+    "eurobert": {"first": "bos", "mean": "mean"},
+}
+"""Families whose configuration says what a label is told from (`classifier_pooling`), and how they
+call it: Transformers' own classes read it, so whoever loads the model pools as it has learned."""
 
 
 def parse(given: Any) -> Recipe:
@@ -300,6 +314,8 @@ def check(recipe: Recipe) -> None:
         if recipe.model.family and recipe.model.family not in families:
             known = ", ".join(families)
             refuse("model.family", f"{recipe.model.family!r} is none of {known}")
+        if recipe.model.pooling and family_of(recipe) not in POOLINGS:
+            refuse("model.pooling", f"{family_of(recipe)} has one way only: family: modernbert")
         if recipe.model.hidden_size % recipe.model.num_heads:
             refuse("model.num_heads", "does not divide hidden_size")
     if recipe.register == "adapter" and recipe.method is Method.FULL:
@@ -311,6 +327,17 @@ def check(recipe: Recipe) -> None:
         refuse("data.test", "validation and test take all examples: none are left to learn from")
     if recipe.training.class_weights and recipe.objective is not Objective.CLASSIFY:
         refuse("training.class_weights", "only `classify` has classes that weigh")
+
+
+def find_pooling(family: str, wanted: str, base: str) -> str:
+    """In the family's words. Raises InvalidRequest where it has no choice."""
+    if family not in POOLINGS:
+        known = ", ".join(POOLINGS)
+        raise InvalidRequest(
+            f"recipe: model.pooling: {base} is {family}, which has one way only; {known} have two",
+            param=f"{RECIPE}.model.pooling",
+        )
+    return POOLINGS[family][wanted]
 
 
 def is_apart(recipe: Recipe) -> bool:

@@ -9,7 +9,7 @@ from llmos.programs.train.recipe import Architecture
 
 def make_config(family: str, wanted: Architecture, tokenizer: Any, **fields: Any) -> Any:
     """A configuration of Transformers."""
-    makers = {"bert": _bert, "gpt2": _gpt2, "llama": _llama, "t5": _t5}
+    makers = {"bert": _bert, "modernbert": _modernbert, "gpt2": _gpt2, "llama": _llama, "t5": _t5}
     makers |= {"vit": _vit, "wav2vec2": _wav2vec2}
     return makers[family](wanted, tokenizer, fields)
 
@@ -34,6 +34,33 @@ def _bert(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         **fields,
     )
+
+
+def _modernbert(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:
+    """Every layer sees all of a text that is no longer than a window."""
+    from transformers import ModernBertConfig
+
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=wanted.hidden_size,
+        num_hidden_layers=wanted.num_layers,
+        num_attention_heads=wanted.num_heads,
+        intermediate_size=inner(wanted),
+        max_position_embeddings=wanted.max_length,
+        embedding_dropout=wanted.dropout,
+        attention_dropout=wanted.dropout,
+        mlp_dropout=wanted.dropout,
+        classifier_dropout=wanted.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        **fields,
+    )
+    if wanted.max_length <= config.local_attention:
+        config.layer_types = ["full_attention"] * wanted.num_layers
+    return config
 
 
 def _gpt2(wanted: Architecture, tokenizer: Any, fields: dict[str, Any]) -> Any:

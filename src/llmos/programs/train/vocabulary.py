@@ -12,6 +12,9 @@ from typing import Any
 
 from llmos.errors import InvalidRequest
 
+WORD_PIECES = ("bert", "modernbert", "vit")
+"""Families with BERT's."""
+
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END = "<|endoftext|>"
 PAD = "<pad>"
@@ -22,7 +25,7 @@ AT_ONCE = 1000
 
 def train_tokenizer(family: str, texts: Iterable[str], vocab_size: int, *, lowercase: bool) -> Any:
     """A `tokenizers.Tokenizer`. Deterministic: the same texts give the same one."""
-    if family in ("bert", "vit"):
+    if family in WORD_PIECES:
         return _wordpiece(texts, vocab_size, lowercase)
     return _bytes(texts, vocab_size, sentinels=family == "t5")
 
@@ -106,7 +109,7 @@ def wrap(tokenizer: Any, family: str, max_length: int) -> Any:
     """As Transformers' fast tokenizer, with its special tokens named."""
     from transformers import PreTrainedTokenizerFast as Fast
 
-    if family in ("bert", "vit"):
+    if family in WORD_PIECES:
         names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
         specials: dict[str, Any] = dict(zip(names, SPECIALS, strict=True))
     elif family == "t5":

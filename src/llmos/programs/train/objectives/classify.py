@@ -14,7 +14,7 @@ import torch
 from llmos.errors import InvalidRequest
 from llmos.programs.train import vocabulary
 from llmos.programs.train.examples import Batch, Examples, by_length, mask_of, padded
-from llmos.programs.train.models import load_or_make
+from llmos.programs.train.models import load_or_make, reads_types
 from llmos.programs.train.recipe import TRAIN
 from llmos.programs.train.rows import Rows, labels_of, texts_of
 from llmos.programs.train.scores import classification
@@ -34,7 +34,7 @@ def prepare(setting: Setting) -> Work:
     tokenizer = setting.tokenizer(_all_texts(setting, rows[TRAIN]))
     model = _model(setting, tokenizer, labels)
     setting.check_vocabulary(model, tokenizer)
-    collate = _Collate(tokenizer.pad_token_id)
+    collate = _Collate(tokenizer.pad_token_id, reads_types(model))
     examples = {}
     for split, found in labelled.items():
         ids = _encode(setting, tokenizer, rows[split], split)
@@ -153,8 +153,8 @@ def _model(setting: Setting, tokenizer: Any, labels: list[str]) -> Any:
 class _Collate:
     """Rows to tensors."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
+    def __init__(self, pad_id: int, has_types: bool) -> None:
+        self._pad_id, self._has_types = pad_id, has_types
 
     def __call__(self, rows: list[Mapping[str, Any]], rng: np.random.Generator) -> Batch:
         ids = [row["ids"] for row in rows]
@@ -163,7 +163,7 @@ class _Collate:
             "attention_mask": mask_of(ids),
             "labels": torch.tensor([row["label"] for row in rows]),
         }
-        if rows[0]["types"] is not None:
+        if self._has_types and rows[0]["types"] is not None:
             batch["token_type_ids"] = padded([row["types"] for row in rows], 0)
         return batch
 

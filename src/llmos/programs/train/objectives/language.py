@@ -84,12 +84,24 @@ def _own_loss(recipe: Recipe, model: Any) -> Any:
     training = recipe.training
     is_plain = training.precision == "float32" and training.label_smoothing == 0
     is_masked = is_plain and recipe.objective is Objective.MASKED and recipe.method is Method.FULL
-    return _told_loss if is_masked and hasattr(model, "bert") and hasattr(model, "cls") else None
+    return _told_loss if is_masked and model.config.model_type in TELLERS else None
+
+
+def _bert(model: Any) -> tuple[Any, Any]:
+    return model.bert, model.cls
+
+
+def _modernbert(model: Any) -> tuple[Any, Any]:
+    return model.model, lambda hidden: model.decoder(model.head(hidden))
+
+
+TELLERS = {"bert": _bert, "modernbert": _modernbert}
+"""Of models that tell hidden words: the encoder, and what makes logits of what it has read."""
 
 
 def _told_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """BERT's own loss, with logits for the words alone that are to be told: those of the others are
-    most of a small model's work, and count for nothing."""
+    """The model's own loss, with logits for the words alone that are to be told: those of all
+    others are most of a small model's work, and count for nothing."""
     labels_M = batch["labels"].flatten()
     told_N = (labels_M != IGNORED).nonzero().flatten()
     num_more = -len(told_N) % TOLD_AT_ONCE
@@ -97,8 +109,9 @@ def _told_loss(model: Any, batch: Batch) -> torch.Tensor:
     labels_N = torch.cat(
         [labels_M[told_N[: len(told_N) - num_more]], labels_M.new_full((num_more,), IGNORED)]
     )
-    hidden_BLH = model.bert(input_ids=batch["input_ids"]).last_hidden_state
-    logits_NV = model.cls(hidden_BLH.flatten(0, 1)[told_N])
+    encoder, tell = TELLERS[model.config.model_type](model)
+    hidden_BLH = encoder(input_ids=batch["input_ids"]).last_hidden_state
+    logits_NV = tell(hidden_BLH.flatten(0, 1)[told_N])
     return torch.nn.functional.cross_entropy(logits_NV.float(), labels_N)
 
 

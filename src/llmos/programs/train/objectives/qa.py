@@ -11,7 +11,7 @@ import torch
 
 from llmos.errors import InvalidRequest
 from llmos.programs.train.examples import Batch, Examples, by_length, mask_of, padded
-from llmos.programs.train.models import load_or_make
+from llmos.programs.train.models import load_or_make, reads_types
 from llmos.programs.train.recipe import TRAIN
 from llmos.programs.train.rows import Rows, no_column, texts_of
 from llmos.programs.train.work import Setting, Work, losses
@@ -36,7 +36,7 @@ def prepare(setting: Setting) -> Work:
         pairs = list(zip(questions[split], texts[split], strict=True))
         made = _encode(tokenizer, pairs, spans, recipe.model.max_length)
         lengths = [len(row["ids"]) for row in made]
-        collate = _Collate(tokenizer.pad_token_id)
+        collate = _Collate(tokenizer.pad_token_id, reads_types(model))
         examples[split] = Examples(made, lengths, collate, recipe.training.seed)
     return Work(model, tokenizer, examples, score, metric="f1")
 
@@ -90,18 +90,20 @@ def _encode(
 class _Collate:
     """Rows to tensors."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
+    def __init__(self, pad_id: int, has_types: bool) -> None:
+        self._pad_id, self._has_types = pad_id, has_types
 
     def __call__(self, rows: list[Mapping[str, Any]], rng: np.random.Generator) -> Batch:
         ids = [row["ids"] for row in rows]
-        return {
+        batch = {
             "input_ids": padded(ids, self._pad_id),
             "attention_mask": mask_of(ids),
-            "token_type_ids": padded([row["types"] for row in rows], 0),
             "start_positions": torch.tensor([row["span"][0] for row in rows]),
             "end_positions": torch.tensor([row["span"][1] for row in rows]),
         }
+        if self._has_types:
+            batch["token_type_ids"] = padded([row["types"] for row in rows], 0)
+        return batch
 
 
 def score(model: Any, examples: Examples) -> dict[str, float]:
