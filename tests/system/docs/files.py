@@ -17,6 +17,15 @@ PILOT = Path(llmos.__file__).parent / "pilot"
 GOOD = ("good", "fine", "lovely", "great")
 BAD = ("bad", "dull", "awful", "poor")
 THINGS = ("film", "plot", "cast", "music", "story", "scene")
+SAID = (
+    "The train to the coast leaves at nine every morning.",
+    "Boil the rice for twelve minutes and keep the lid on.",
+    "The museum is closed on Mondays and on holidays.",
+    "A password has to be changed after ninety days.",
+    "The doctor said to rest and to drink a lot of water.",
+    "Our shop takes goods back within thirty days.",
+)
+SOUGHT = ("when does the train leave", "how long does rice boil", "is the museum closed on Mondays")
 HELLO = {"model": "pilot", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 
 
@@ -29,6 +38,9 @@ def furnish(folder: Path) -> None:
     reviews = [(n, text, label) for n, (text, label) in enumerate(_rows(12, 7))]
     _table(folder / "reviews.csv", ("id", "review", "label"), reviews)
     _lines(folder / "requests.jsonl", (_asked(n) for n in range(3)))
+    _lines(folder / "documents.jsonl", ({"id": f"d{n}", "text": t} for n, t in enumerate(SAID)))
+    asked = ({"query": query, "relevant": [f"d{n}"]} for n, query in enumerate(SOUGHT))
+    _lines(folder / "queries.jsonl", asked)
     (folder / "book.txt").write_text("LLMOS is an operating system for models.\n" * 8, "utf-8")
     (folder / "minutes").mkdir()
     (folder / "minutes" / "monday.txt").write_text("We met and agreed to meet again.", "utf-8")
