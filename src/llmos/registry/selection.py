@@ -9,6 +9,7 @@ from pathlib import Path
 from llmos.abi.modelfiles import is_of_subfolder
 from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
+from llmos.weights.adapters import FOLDER, has_adapter
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
 from llmos.weights.gguf_inspection import SUFFIX, select_file
 from llmos.weights.onnx_inspection import select_onnx
@@ -24,8 +25,11 @@ _TRAINING_LEFTOVERS = re.compile(
 
 
 def select_small(names: Iterable[str]) -> list[str]:
-    """Everything of a model but its weights: configuration, tokenizer, templates, card, licence."""
-    return [name for name in names if _is_small(name)]
+    """Everything of a model but its weights: configuration, tokenizer, templates, card, licence.
+    `adapter/` is of a model where it says that it is."""
+    found = list(names)
+    adapted = has_adapter(found)
+    return [n for n in found if _is_small(n) and (adapted or not n.startswith(f"{FOLDER}/"))]
 
 
 def _is_small(name: str) -> bool:

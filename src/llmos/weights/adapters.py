@@ -8,7 +8,7 @@ alone is nothing to it. Nothing here is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -85,14 +85,15 @@ class Adapter(msgspec.Struct, frozen=True):
         return name.removeprefix("base_model." if prompts else "base_model.model.")
 
 
-def has_adapter(names: Iterable[str]) -> bool:
-    """Whether these names of a folder's files are of a base and an adapter."""
-    return any(name.startswith(f"{FOLDER}/") for name in names)
+def has_adapter(names: Collection[str]) -> bool:
+    """Whether these names of a folder's files are of a base and an adapter: one that says so. What
+    else lies in a folder of that name is none of ours."""
+    return f"{FOLDER}/{CLAIM}" in names
 
 
 def is_adapted(folder: Path) -> bool:
     """The same of a version's folder."""
-    return (folder / FOLDER).is_dir()
+    return (folder / FOLDER / CLAIM).is_file()
 
 
 def read_claim(folder: Path) -> Claim:
