@@ -7,13 +7,14 @@ itself see a model like any other, pages of a file and all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from llmos.abi.registry import AdapterForm
 from llmos.drivers.adapters.merging import Parts, merged_bias, merged_weight
@@ -75,12 +76,25 @@ def open_adapted(folder: Path, scratch: str) -> Adapted | None:
         raise LoadFailed("an adapter is merged in a scratch folder, and there is none")
     target = Path(scratch) / f"adapted-{folder.name}"
     try:
-        _write_folder(folder, target, source, adapter, edits)
-    except OSError as error:
+        with _failing(folder.name):
+            _write_folder(folder, target, source, adapter, edits)
+    except BaseException:
         shutil.rmtree(target, ignore_errors=True)
-        cls = DiskFull if error.errno in _FULL else LoadFailed
-        raise cls(f"merging {folder.name}: {error.strerror or error}") from error
+        raise
     return Adapted(target, source, adapter, edits)
+
+
+@contextlib.contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """What a file or a disk does not let happen, and what arithmetic does not, as LoadFailed."""
+    try:
+        yield
+    except OSError as error:
+        cls = DiskFull if error.errno in _FULL else LoadFailed
+        raise cls(f"merging {name}: {error.strerror or error}") from error
+    except (ArithmeticError, RuntimeError, SafetensorError) as error:
+        text = str(error).strip().partition("\n")[0][:300]
+        raise LoadFailed(f"merging {name}: {text or type(error).__name__}") from error
 
 
 def _is_changed(adapter: Adapter, edits: Edits) -> bool:
