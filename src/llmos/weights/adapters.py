@@ -15,6 +15,7 @@ import msgspec
 
 from llmos.abi.registry import AdapterForm
 from llmos.errors import ModelRejected
+from llmos.weights.adapterconfig import check_config
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.safetensors import Tensor, read_tensors
@@ -38,12 +39,6 @@ _KINDS = {
     BOTTLENECK: ("bottleneck", AdapterForm.BOTTLENECK),
 }
 """Method and form, by PEFT's name."""
-
-_UNREAD = (
-    *("alpha_pattern", "layer_replication", "target_parameters", "trainable_token_indices"),
-    *("lora_bias", "megatron_config", "alora_invocation_tokens", "arrow_config", "use_bdlora"),
-)
-"""Fields of a configuration that would change what an adapter means, and are not read here."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -118,7 +113,7 @@ def read_adapter(folder: Path) -> Adapter:
     if kind not in _KINDS:
         known = ", ".join(sorted(_KINDS))
         raise ModelRejected(f"{CONFIG}: an adapter of type {kind or '?'} is none of {known}")
-    _refuse_unread(config)
+    check_config(config, kind)
     method, form = _KINDS[kind]
     if kind == "LORA" and config.flag("use_dora"):
         method = "dora"
@@ -126,10 +121,3 @@ def read_adapter(folder: Path) -> Adapter:
     tensors = read_tensors(folder / WEIGHTS)
     return Adapter(claim.method or method, form, kind, claim, config, tensors)
 
-
-def _refuse_unread(config: Fields) -> None:
-    for name in _UNREAD:
-        if config.values.get(name):
-            raise ModelRejected(f"{CONFIG}: {name} is not read here: merge it into its base first")
-    if config.values.get("bias", "none") != "none":
-        raise ModelRejected(f"{CONFIG}: bias {config.values['bias']!r} is not read here")

@@ -72,7 +72,8 @@ def edits_of(adapter: Adapter) -> Edits:
         raise _rejected(PROMPT, "is missing" if needs_prompt else f"in a {adapter.method} adapter")
     wanted = _PARTS.get(adapter.kind, set())
     for path, found in parts.items():
-        if frozenset(found) not in wanted:
+        is_whole = ("lora_magnitude_vector" in found) == adapter.config.flag("use_dora")
+        if frozenset(found) not in wanted or not is_whole:
             raise _rejected(path, f"has {', '.join(sorted(found))} in a {adapter.method} adapter")
     return Edits(whole, parts, prompt)
 
@@ -116,21 +117,28 @@ def check_fits(adapter: Adapter, edits: Edits, base: Mapping[str, Tensor]) -> No
             raise _rejected(name, "is not in the base: it is an adapter of another model")
         if len(found.shape) != 2 or not _fits(parts, found.shape):
             raise _rejected(name, f"has shape {list(found.shape)} in the base, which does not fit")
+        scale, bias = parts.get("ia3_l"), base.get(f"{path}.bias")
+        if scale and bias and scale.shape[0] != 1 and bias.shape != scale.shape[:1]:
+            raise _rejected(f"{path}.bias", f"has shape {list(bias.shape)}, which does not fit")
 
 
 def _fits(parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> bool:
-    either = {tuple(shape), tuple(reversed(shape))}
-    if "ia3_l" in parts:
-        return parts["ia3_l"].num_elements in shape
-    if "bottleneck_up.weight" in parts:
-        down, up = parts["bottleneck_down.weight"].shape, parts["bottleneck_up.weight"].shape
-        return len(up) == 2 and tuple(reversed(down)) == up and up[0] in shape
-    a, b = parts["lora_A"].shape, parts["lora_B"].shape
-    if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) not in either:
+    """Every dimension, by PEFT's own layout. Layers of GPT-2 lie turned round."""
+    shapes = {part: tensor.shape for part, tensor in parts.items()}
+    if "ia3_l" in shapes:
+        return any(shapes["ia3_l"] in ((1, n), (n, 1)) for n in shape)
+    if "bottleneck_up.weight" in shapes:
+        down, up = shapes["bottleneck_down.weight"], shapes["bottleneck_up.weight"]
+        if len(up) != 2 or down != up[::-1] or not down[0] or up[0] not in shape:
+            return False
+        return shapes["bottleneck_down.bias"] + shapes["bottleneck_up.bias"] == (down[0], up[0])
+    a, b = shapes["lora_A"], shapes["lora_B"]
+    if len(a) != 2 or len(b) != 2 or a[0] != b[1] or not a[0] or {b[0], a[1]} != set(shape):
         return False
-    of_rank, of_rows = parts.get("lora_E"), parts.get("lora_magnitude_vector")
-    return (of_rank is None or of_rank.num_elements == a[0]) and (
-        of_rows is None or of_rows.num_elements == b[0]
+    of_rank, of_rows = (a[0], 1), (b[0],)
+    return (
+        shapes.get("lora_E", of_rank) == of_rank
+        and shapes.get("lora_magnitude_vector", of_rows) == of_rows
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llmos.abi.driver import DraftSpec
 from llmos.abi.events import Finished, Tokens
+from llmos.drivers.adapters.folder import open_adapted
 from llmos.errors import LoadFailed, ModelRejected
 from llmos.weights import inspect
 from tests.contract.native.adapted import NUM_TOKENS, adapt
@@ -161,3 +164,37 @@ def test_an_adapter_of_another_model_is_refused(made: Any, tmp_path: Path) -> No
         (other / "adapter" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ModelRejected, match="does not fit"):
         inspect(other)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("lora", ".lora_B.weight"), ("dora", ".lora_magnitude_vector"), ("prompt", "embeddings")],
+)
+def test_numbers_that_are_none_are_refused_and_leave_no_file(
+    load: Load, made: Any, tmp_path: Path, method: str, part: str
+) -> None:
+    folder, _ = made(method)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    path = broken / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if name.endswith(part))
+    tensors[name][0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ModelRejected, match="is not finite"):
+        load(broken, fresh=True, scratch=str(tmp_path / "scratch"))
+    assert not [*(tmp_path / "scratch").rglob("*.safetensors")]
+
+
+def test_what_arithmetic_does_not_let_happen_is_a_failed_load(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made("lora")
+
+    def fail(*_: object) -> torch.Tensor:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr("llmos.drivers.adapters.folder.merged_weight", fail)
+    with pytest.raises(LoadFailed, match="merging lora: too large"):
+        open_adapted(folder, str(tmp_path))
+    assert not [*tmp_path.iterdir()]

@@ -159,7 +159,17 @@ def _claim(text: str) -> Break:
         (_claim('{"base": "a", "weights": {}}'), "names no weights"),
         (_config(peft_type="VERA"), "an adapter of type VERA is none of"),
         (_config(alpha_pattern={"a": 1}), "alpha_pattern is not read here"),
-        (_config(bias="all"), "bias 'all' is not read here"),
+        (_config(bias="all"), "bias is not read here"),
+        (_config(trainable_token_indices=[1]), "trainable_token_indices is not read here"),
+        (_config(something_new=3), "something_new is not read here"),
+        (_config(init_lora_weights="pissa_niter_4"), "changed the base"),
+        (_config(init_lora_weights="loftq"), "changed the base"),
+        (_config(lora_alpha=10**400), "lora_alpha must be a number"),
+        (_config(lora_alpha=float("nan")), "lora_alpha must be a number"),
+        (_config(lora_alpha="64"), "lora_alpha must be a number"),
+        (_config(use_rslora="yes"), "use_rslora must be true or false"),
+        (_config(r=0), "r must be an integer"),
+        (_config(use_dora=True), "has lora_A, lora_B in a dora adapter"),
         (lambda folder: (folder / "adapter" / "adapter_config.json").unlink(), "missing"),
     ],
 )
@@ -186,6 +196,7 @@ def test_what_is_broken_is_refused_and_leaves_nothing(
     [
         ({f"{UP}.lora_A.weight": [2, 4]}, "has lora_A in a lora adapter"),
         ({f"{UP}.lora_A.weight": [2, 5], f"{UP}.lora_B.weight": [4, 2]}, "does not fit"),
+        ({f"{UP}.lora_A.weight": [0, 4], f"{UP}.lora_B.weight": [4, 0]}, "does not fit"),
         ({"nowhere.lora_A.weight": [2, 4], "nowhere.lora_B.weight": [4, 2]}, "another model"),
         (PLAIN | {f"{UP}.lora_embedding_A": [2, 4]}, "none that is read here"),
     ],
@@ -201,6 +212,21 @@ def test_tensors_that_do_not_fit(
             await pull(w, base)
             with pytest.raises(ModelRejected, match=why):
                 await w.registry.register(folder, "small", "job:1")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("shape", [[], [4], [1, 4, 1], [2, 2], [1, 5]])
+def test_scales_of_other_dimensions(world: MakeWorld, tmp_path: Path, shape: list[int]) -> None:
+    base = make_model(tmp_path / "tiny")
+    said = {"peft_type": "IA3", "r": None, "lora_alpha": None}
+    bare = make_bare(tmp_path / "ia3", {f"{UP}.ia3_l": shape}, **said)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            with pytest.raises(ModelRejected, match="does not fit"):
+                await pull(w, bare, base="tiny")
 
     asyncio.run(main())
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from llmos.abi.registry import AdapterForm
 from llmos.drivers.adapters.merging import Parts, merged_bias, merged_weight
-from llmos.errors import DiskFull, LoadFailed
+from llmos.errors import DiskFull, LoadFailed, ModelRejected
 from llmos.weights.adapters import FOLDER, WEIGHTS, Adapter, is_adapted, read_adapter
 from llmos.weights.adapting import Edits, check_fits, edits_of, num_virtual
 from llmos.weights.dtypes import BITS
@@ -180,7 +180,10 @@ class _Writing:
             if module is not None:
                 tensor = self._merge(module, path, tensor.float())
             wanted = _DTYPES.get(entry.dtype)
-            yield path, tensor if wanted is None else tensor.to(wanted)
+            tensor = tensor if wanted is None else tensor.to(wanted)
+            if module is not None or path in self._edits.whole:
+                _check_finite(path, tensor)
+            yield path, tensor
 
     def _get(self, path: str) -> torch.Tensor:
         if path in self._edits.whole:
@@ -197,7 +200,16 @@ class _Writing:
 
 
 def _read(source: Path, tensors: dict[str, Tensor]) -> dict[str, torch.Tensor]:
-    return {part: _load(source / WEIGHTS, one.name).float() for part, one in tensors.items()}
+    found = {part: _load(source / WEIGHTS, one.name).float() for part, one in tensors.items()}
+    for part, tensor in found.items():
+        _check_finite(tensors[part].name, tensor)
+    return found
+
+
+def _check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Of what an adapter brings, and of what comes of it. Raises ModelRejected."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise ModelRejected(f"{FOLDER}/{WEIGHTS}: {name[:200]} is not finite")
 
 
 def _load(path: Path, name: str) -> torch.Tensor:
