@@ -16,6 +16,7 @@ import msgspec
 from llmos.abi.registry import AdapterForm
 from llmos.errors import ModelRejected
 from llmos.weights.adapterconfig import check_config
+from llmos.weights.folder import INDEX, SINGLE, is_weights
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.safetensors import Tensor, read_tensors
@@ -98,14 +99,18 @@ def read_claim(folder: Path) -> Claim:
         claim = msgspec.convert(values, Claim)
     except msgspec.ValidationError as error:
         raise ModelRejected(f"{CLAIM}: {error}") from None
-    if not claim.weights:
-        raise ModelRejected(f"{CLAIM}: names no weights of a base")
+    if not claim.weights.keys() & {SINGLE, INDEX}:
+        raise ModelRejected(f"{CLAIM}: names no weights of a base: neither {SINGLE} nor {INDEX}")
+    for name in claim.weights:
+        if name != INDEX and not is_weights(name):
+            raise ModelRejected(f"{CLAIM}: {name[:200]!r} is no file of weights")
     return claim
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """Of the folder of an adapter's own files: headers, never tensor data. Raises ModelRejected."""
-    for name in FILES:
+def read_adapter(folder: Path, claim: Claim | None = None) -> Adapter:
+    """Of the folder of an adapter's own files, or of PEFT's and a claim made for them: headers,
+    never tensor data. Raises ModelRejected."""
+    for name in FILES if claim is None else (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ModelRejected(f"{FOLDER}/{name}: missing")
     config = Fields(CONFIG, read_object(folder / CONFIG, MAX_CONFIG_BYTES))
@@ -117,7 +122,7 @@ def read_adapter(folder: Path) -> Adapter:
     method, form = _KINDS[kind]
     if kind == "LORA" and config.flag("use_dora"):
         method = "dora"
-    claim = read_claim(folder)
+    claim = claim or read_claim(folder)
     tensors = read_tensors(folder / WEIGHTS)
     return Adapter(claim.method or method, form, kind, claim, config, tensors)
 

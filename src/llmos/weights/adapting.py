@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from llmos.abi.registry import AdapterForm, LoadCost
 from llmos.errors import ModelRejected
 from llmos.weights import adapters
-from llmos.weights.adapters import Adapter
+from llmos.weights.adapters import Adapter, Claim
 from llmos.weights.dtypes import FLOATS, ITEM_BYTES
 from llmos.weights.facts import Adapted, ModelFacts
 from llmos.weights.footprint import ROWS
 from llmos.weights.processor import QUANTIZED
 from llmos.weights.safetensors import Tensor
+from llmos.weights.textmodel import check_embedding
 
 PROMPT = "prompt_embeddings"
 """Of virtual tokens, or of the keys and values in their place: a row each."""
@@ -38,6 +40,19 @@ _PARTS: dict[str, set[frozenset[str]]] = {
     },
 }
 """Of a module, all that an adapter of a kind must have of it."""
+
+
+_HEADS = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "QUESTION_ANS": "ForQuestionAnswering",
+}
+"""What an architecture is called with the head of one of PEFT's tasks."""
+
+
+_WANTED = (
+    "the config.json and tokenizer.json of the model that it was learned in are wanted beside it"
+)
 
 
 class Edits(msgspec.Struct, frozen=True):
@@ -89,6 +104,10 @@ def adapted(folder: Path, facts: ModelFacts, tensors: Iterable[Tensor]) -> Model
     edits = edits_of(adapter)
     base = {adapter.claim.path_of(tensor.name): tensor for tensor in tensors}
     check_fits(adapter, edits, base)
+    _check_task(adapter, facts)
+    if facts.vocab_size:
+        whole = [replace(tensor, name=path) for path, tensor in edits.whole.items()]
+        check_embedding(whole, facts.vocab_size, facts.hidden_size)
     num_tokens = 0
     if edits.prompt is not None:
         num_tokens = _check_prompt(adapter, edits.prompt, facts)
@@ -98,7 +117,7 @@ def adapted(folder: Path, facts: ModelFacts, tensors: Iterable[Tensor]) -> Model
         for dtype, cost in facts.loads.items()
         if adapter.form is AdapterForm.MERGED or dtype not in QUANTIZED
     }
-    return msgspec.structs.replace(
+    return replace(
         facts,
         num_parameters=facts.num_parameters + sum(t.num_elements for t in adapter.tensors),
         context_length=facts.context_length - num_tokens,
@@ -109,7 +128,12 @@ def adapted(folder: Path, facts: ModelFacts, tensors: Iterable[Tensor]) -> Model
 
 
 def check_fits(adapter: Adapter, edits: Edits, base: Mapping[str, Tensor]) -> None:
-    """Raises ModelRejected naming the first module that the base has not, or has otherwise."""
+    """Raises ModelRejected naming the first module that the base has not, or has otherwise. Of a
+    whole tensor only the rows may be others: classes, or words."""
+    for path, tensor in edits.whole.items():
+        found = base.get(path)
+        if found and (len(found.shape), *found.shape[1:]) != (len(tensor.shape), *tensor.shape[1:]):
+            raise _rejected(path, f"has shape {list(tensor.shape)}, not {list(found.shape)}")
     for path, parts in edits.parts.items():
         name = f"{path}.weight"
         found = edits.whole.get(name) or base.get(name)
@@ -120,6 +144,43 @@ def check_fits(adapter: Adapter, edits: Edits, base: Mapping[str, Tensor]) -> No
         scale, bias = parts.get("ia3_l"), base.get(f"{path}.bias")
         if scale and bias and scale.shape[0] != 1 and bias.shape != scale.shape[:1]:
             raise _rejected(f"{path}.bias", f"has shape {list(bias.shape)}, which does not fit")
+
+
+def check_alone(edits: Edits, base: Mapping[str, Tensor]) -> None:
+    """Of an adapter whose model is configured as its base is. Raises ModelRejected for whole
+    tensors that this model has not, such as a head of its own: they would be left out."""
+    for path, tensor in edits.whole.items():
+        found = base.get(path)
+        if found is None or found.shape != tensor.shape:
+            what = "is not in the base" if found is None else "has another shape in the base"
+            raise _rejected(path, f"{what}: {_WANTED}")
+
+
+def named_for(adapter: Adapter, base: Iterable[str]) -> Claim:
+    """The claim of an adapter that does not know what names its base's files have: these may lack
+    the prefix of the model below a head, or have it where the adapter was learned without one."""
+    names, edits = set(base), edits_of(adapter)
+    wanted = {f"{path}.weight" for path in edits.parts} or edits.whole.keys()
+    if not wanted or wanted & names:
+        return adapter.claim
+    lacks = {name.partition(".")[0] + "." for name in wanted}
+    if len(lacks) == 1 and {name.partition(".")[2] for name in wanted} <= names:
+        return replace(adapter.claim, lacks=lacks.pop())
+    for extra in sorted({name.partition(".")[0] + "." for name in names}):
+        if {extra + name for name in wanted} <= names:
+            return replace(adapter.claim, extra=extra)
+    return adapter.claim
+
+
+def _check_task(adapter: Adapter, facts: ModelFacts) -> None:
+    """Raises ModelRejected where the model has another head than the one this was learned with."""
+    task = adapter.config.find_word("task_type")
+    wanted = _HEADS.get(task)
+    others = [head for head in _HEADS.values() if head in facts.architecture]
+    is_text = task in ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+    if (is_text and others) or (wanted is not None and wanted not in others):
+        what = f"task_type {task} is not served by {facts.architecture or '?'}"
+        raise ModelRejected(f"{adapters.CONFIG}: {what}: {_WANTED}")
 
 
 def _fits(parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> bool:

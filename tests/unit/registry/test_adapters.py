@@ -12,8 +12,9 @@ import pytest
 
 from llmos.abi.registry import AdapterForm, AdapterOf, ModelVersion, PullOptions
 from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelNotFound, ModelRejected
+from llmos.weights.digest import file_digest
 from tests.unit.adapter_folder import PLAIN, UP, make_adapter, make_bare
-from tests.unit.model_folder import make_model
+from tests.unit.model_folder import SHAPES, make_model, make_sharded, safetensors_bytes
 from tests.unit.registry.conftest import MakeWorld, World
 
 
@@ -157,6 +158,12 @@ def _claim(text: str) -> Break:
         (_claim("{}"), "missing required field"),
         (_claim("[]"), "expected a JSON object"),
         (_claim('{"base": "a", "weights": {}}'), "names no weights"),
+        (_claim('{"base": "a", "weights": {"tokenizer.json": "sha256:1"}}'), "names no weights"),
+        (_claim('{"base": "a", "weights": {"one.safetensors": "sha256:1"}}'), "names no weights"),
+        (
+            _claim('{"base": "a", "weights": {"model.safetensors": "", "tokenizer.json": ""}}'),
+            "'tokenizer.json' is no file of weights",
+        ),
         (_config(peft_type="VERA"), "an adapter of type VERA is none of"),
         (_config(alpha_pattern={"a": 1}), "alpha_pattern is not read here"),
         (_config(bias="all"), "bias is not read here"),
@@ -227,6 +234,115 @@ def test_scales_of_other_dimensions(world: MakeWorld, tmp_path: Path, shape: lis
             await pull(w, base)
             with pytest.raises(ModelRejected, match="does not fit"):
                 await pull(w, bare, base="tiny")
+
+    asyncio.run(main())
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "config", "why"),
+    [
+        (PLAIN | {"score.weight": [3, 4]}, {}, "score.weight is not in the base: the config.json"),
+        (PLAIN | {EMBEDDING: [9, 4]}, {}, "has another shape in the base: the config.json"),
+        (PLAIN | {EMBEDDING: [8, 5]}, {}, "another shape in the base"),
+        (PLAIN, {"task_type": "SEQ_CLS"}, "task_type SEQ_CLS is not served by LlamaForCausalLM"),
+    ],
+)
+def test_what_the_base_has_no_place_for_wants_a_configuration_of_its_own(
+    world: MakeWorld,
+    tmp_path: Path,
+    shapes: dict[str, list[int]],
+    config: dict[str, str],
+    why: str,
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    bare = make_bare(tmp_path / "bare", shapes, **config)
+    ours = make_adapter(tmp_path / "ours", base, shapes, **config)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            for folder in (bare, ours):
+                with pytest.raises(ModelRejected, match=why):
+                    await pull(w, folder, base="tiny")
+
+    asyncio.run(main())
+
+
+def test_a_configuration_of_its_own_explains_a_head(world: MakeWorld, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "tiny")
+    shapes = PLAIN | {"score.weight": [3, 4]}
+    bare = make_bare(tmp_path / "bare", shapes, task_type="SEQ_CLS")
+    other = make_model(tmp_path / "o", architectures=["LlamaForSequenceClassification"])
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(other / name, bare)
+    wrong = make_adapter(tmp_path / "wrong", base, PLAIN | {EMBEDDING: [7, 4]})
+    narrow = make_adapter(tmp_path / "narrow", base, PLAIN | {EMBEDDING: [8, 5]})
+    for folder in (wrong, narrow):
+        make_model(tmp_path / "x", rope_theta=7)
+        shutil.copy(tmp_path / "x" / "config.json", folder)
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            # all is well but for the drivers of this test, which know no classifiers
+            with pytest.raises(ModelRejected, match="no driver serves LlamaForSequence"):
+                await pull(w, bare, base="tiny")
+            with pytest.raises(ModelRejected, match="embed_tokens.weight has 7 rows"):
+                await pull(w, wrong)
+            with pytest.raises(ModelRejected, match=r"has shape \[8, 5\], not \[8, 4\]"):
+                await pull(w, narrow)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("num_shards", [0, 1, 2])
+def test_a_claim_names_all_that_its_base_is(
+    world: MakeWorld, tmp_path: Path, num_shards: int
+) -> None:
+    base = make_sharded(tmp_path / "tiny")
+    names = sorted(p.name for p in base.glob("*.safetensors"))[:num_shards]
+    names.append("model.safetensors.index.json")
+    claim = {"base": "tiny", "weights": {name: file_digest(base / name) for name in names}}
+    folder = make_adapter(tmp_path / "small", make_model(tmp_path / "other"))
+    (folder / "adapter" / "llmos.json").write_text(json.dumps(claim))
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            if num_shards == 2:
+                assert (await pull(w, folder)).adapter is not None
+            else:
+                with pytest.raises(ModelRejected, match="whose weights are others"):
+                    await pull(w, folder)
+            bare = await pull(w, make_bare(tmp_path / "bare"), base="tiny")
+            assert bare.adapter is not None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("stored", "learned", "said"),
+    [("", "model.", {"lacks": "model."}), ("model.", "", {"extra": "model."})],
+)
+def test_a_base_whose_files_name_it_with_another_prefix(
+    world: MakeWorld, tmp_path: Path, stored: str, learned: str, said: dict[str, str]
+) -> None:
+    base = make_model(tmp_path / "tiny")
+    shapes = {stored + name.removeprefix("model."): shape for name, shape in SHAPES.items()}
+    (base / "model.safetensors").write_bytes(safetensors_bytes(shapes))
+    names = {learned + name.removeprefix("model."): shape for name, shape in PLAIN.items()}
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, base)
+            version = await pull(w, make_bare(tmp_path / "bare", names), base="tiny")
+            claim = json.loads((Path(version.folder) / "adapter" / "llmos.json").read_text())
+            assert {"lacks": "", "extra": "", "method": ""} | said == {
+                name: claim[name] for name in ("lacks", "extra", "method")
+            }
 
     asyncio.run(main())
 
