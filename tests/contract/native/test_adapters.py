@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,9 @@ from llmos.abi.events import Finished, Tokens
 from llmos.drivers.adapters.folder import open_adapted
 from llmos.errors import LoadFailed, ModelRejected
 from llmos.weights import inspect
+from llmos.weights.adapters import Claim, read_adapter
+from llmos.weights.adapting import named_for
+from llmos.weights.digest import file_digest
 from tests.contract.native.adapted import NUM_TOKENS, adapt
 from tests.unit.drivers.tiny import drive, make_item, make_model, random_prompt, token_ids
 
@@ -198,3 +202,42 @@ def test_what_arithmetic_does_not_let_happen_is_a_failed_load(
     with pytest.raises(LoadFailed, match="merging lora: too large"):
         open_adapted(folder, str(tmp_path))
     assert not [*tmp_path.iterdir()]
+
+
+def test_names_without_the_models_prefix(load: Load, tmp_path: Path) -> None:
+    """As GPT-2 is stored, and PEFT names what it learned over it."""
+    import peft
+    import transformers
+
+    base, saved = tmp_path / "gpt2", tmp_path / "saved"
+    make_model(base, "gpt2")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config: dict[str, Any] = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": ["c_attn"]}
+    config["fan_in_fan_out"] = True
+    torch.manual_seed(3)
+    learned: Any = peft.get_peft_model(model, peft.LoraConfig(**config))
+    with torch.no_grad():
+        for parameter in learned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    learned.eval().save_pretrained(saved)
+    tensors = load_file(base / "model.safetensors")
+    tensors = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in tensors.items()
+        if name != "lm_head.weight"
+    }
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    claim = Claim("gpt2", {"model.safetensors": file_digest(base / "model.safetensors")})
+    claim = named_for(read_adapter(saved, claim), tensors)
+    (base / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(saved / name, base / "adapter")
+    (base / "adapter" / "llmos.json").write_bytes(msgspec.json.encode(claim))
+    ids = random_prompt(2, 9)
+    item = make_item("req_1", ids, max_tokens=5, logprobs=0, ignore_eos=True)
+    driver = load(base, fresh=True, scratch=str(tmp_path / "scratch"))
+    found = said(drive(driver, [item])["req_1"])
+    wanted = expected(learned, ids, 5)
+    assert [i for i, _ in found] == [i for i, _ in wanted]
+    assert [p for _, p in found] == pytest.approx([p for _, p in wanted], abs=2e-3)
