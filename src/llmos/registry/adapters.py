@@ -18,6 +18,7 @@ from llmos.abi.blob import BlobRef
 from llmos.abi.registry import AdapterOf, ModelVersion
 from llmos.errors import InvalidRequest, ModelRejected, StorageError
 from llmos.registry import catalog
+from llmos.registry.selection import refuse_pickles
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database
 from llmos.storage.disk import mapped
@@ -106,6 +107,18 @@ def is_adapter(names: Iterable[str]) -> bool:
     """Whether it holds one at all."""
     found = list(names)
     return has_adapter(found) or is_bare(found)
+
+
+def adapter_weights(names: Iterable[str]) -> list[str]:
+    """The one large file of a repository that holds an adapter: its base's weights, where it has
+    them too, are here. Empty where it holds none. Raises ModelRejected."""
+    found = list(names)
+    if not has_adapter(found):
+        return [WEIGHTS] if is_bare(found) else []
+    if f"{FOLDER}/{WEIGHTS}" in found:
+        return [f"{FOLDER}/{WEIGHTS}"]
+    refuse_pickles(name for name in found if name.startswith(f"{FOLDER}/"))
+    raise ModelRejected(f"{FOLDER}/{WEIGHTS}: missing")
 
 
 def place(

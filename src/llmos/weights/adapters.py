@@ -125,4 +125,3 @@ def read_adapter(folder: Path, claim: Claim | None = None) -> Adapter:
     claim = claim or read_claim(folder)
     tensors = read_tensors(folder / WEIGHTS)
     return Adapter(claim.method or method, form, kind, claim, config, tensors)
-
