@@ -139,6 +139,9 @@ def test_a_program_that_computes_is_nicer_and_so_is_what_it_starts(tmp_path: Pat
             assert len(members) == 2
             for pid in members:
                 assert os.getpriority(os.PRIO_PROCESS, pid) == ours + niceness
+            if os.access(AUTOGROUP, os.W_OK):  # a system that groups by session
+                told = Path(f"/proc/{worker.pid}/autogroup").read_text()
+                assert told.split()[-2:] == ["nice", str(niceness)]
         finally:
             await ended(worker)
 
@@ -289,6 +292,7 @@ async def _drained(worker: LocalWorker) -> None:
 SERVER = """
 import asyncio, json, sys
 from pathlib import Path
+from llmos.worker.nicer import AUTOGROUP
 from tests.contract.cluster.test_local import emitted, heard, started
 from llmos.abi import worker as msg
 from llmos.cluster.local import LocalNode

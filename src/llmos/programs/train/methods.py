@@ -27,16 +27,6 @@ HEADS = ("classifier", "score", "qa_outputs", "pooler")
 """Layers that are new with a task, and so are learned whatever else is."""
 
 
-def require_bitsandbytes() -> None:
-    """Raises PluginError."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise PluginError(
-            "method qlora needs bitsandbytes: pip install 'llmos[train]' bitsandbytes"
-        ) from None
-
-
 def load_peft() -> Any:
     """PEFT. Raises PluginError."""
     try:

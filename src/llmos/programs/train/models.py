@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from llmos.errors import InvalidRequest
-from llmos.programs.train.recipe import family_of, find_pooling
+from llmos.errors import InvalidRequest, PluginError
+from llmos.programs.train.recipe import Method, family_of, find_pooling
 from llmos.programs.train.scratch import make_config
 from llmos.programs.train.work import Setting
 
@@ -76,13 +76,14 @@ def pooled(setting: Setting) -> dict[str, str]:
 def quantized(setting: Setting) -> dict[str, Any]:
     """What makes the base's weights four bits wide, where the method wants that. Raises
     PluginError without bitsandbytes."""
-    from llmos.programs.train.recipe import Method
-
     if setting.recipe.method is not Method.QLORA:
         return {}
-    from llmos.programs.train.methods import require_bitsandbytes
-
-    require_bitsandbytes()
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise PluginError(
+            "method qlora needs bitsandbytes: pip install 'llmos[train]' bitsandbytes"
+        ) from None
     from transformers import BitsAndBytesConfig
 
     wide: Any = BitsAndBytesConfig
