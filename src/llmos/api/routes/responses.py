@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from llmos.abi.ids import new_id
-from llmos.abi.jobs import ENDED, INFER, JobRecord, JobState
+from llmos.abi.jobs import ENDED, INFER, Idempotency, JobRecord, JobState
 from llmos.abi.program import Generate
 from llmos.abi.syscall_jobs import CancelJob, JobReply, RemoveJob, ShowJob, SubmitJob
 from llmos.api.body import read_json
@@ -85,7 +85,11 @@ async def create_response(call: Call) -> None:
 
 
 async def _answer(
-    call: Call, body: ResponsesBody, items: list[Item], generate: Generate, key: str | None
+    call: Call,
+    body: ResponsesBody,
+    items: list[Item],
+    generate: Generate,
+    key: Idempotency | None,
 ) -> None:
     if key is None and not body.background:
         asked = await as_it_is_read(call, generate) if has_images(items) else generate
