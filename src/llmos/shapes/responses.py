@@ -15,7 +15,7 @@ from llmos.abi.program import Answer, Generate
 from llmos.errors import InvalidRequest, LLMOSError
 from llmos.shapes import table
 from llmos.shapes.chat import chat_prompt
-from llmos.shapes.check import Shape, validate
+from llmos.shapes.check import screen, validate
 from llmos.shapes.fields import Metadata, TokenCount, TopLogprobs, fault
 from llmos.shapes.items import Item, call_item, messages_of, places_of, text_item, text_part
 from llmos.shapes.logprobs import token_logprobs
@@ -61,6 +61,8 @@ def _text(value: Any) -> Any:
 
 class ResponsesBody(WishBody):
     """What is honoured; docs/openai.md says what happens to other documented fields."""
+
+    beside = table.RESPONSES
 
     input: Any = Field(description="A text, or a list of messages")
     instructions: str | None = Field(
@@ -171,15 +173,6 @@ def wanted_by(echo: Mapping[str, Any]) -> Wanted:
     return wanted_of(tools, choice, parallel)
 
 
-def _names(shape: type[Shape]) -> frozenset[str]:
-    return frozenset(field.alias or name for name, field in shape.model_fields.items())
-
-
-_FIELDS = _names(ResponsesBody)
-_LLMOS = _names(LlmosOptions)
-_INNER = {name: table.IGNORED for name in table.RESPONSES_INNER if name not in _FIELDS}
-
-
 def read_response(body: Mapping[str, Any], max_items: int) -> ResponsesBody:
     """A body of /v1/responses. Raises InvalidRequest and its kinds."""
     for name, rules in table.RESPONSES_INNER.items():
@@ -188,9 +181,9 @@ def read_response(body: Mapping[str, Any], max_items: int) -> ResponsesBody:
         if not isinstance(inner, dict):
             raise InvalidRequest(f"{name!r} must be an object.", param=name)
         table.screen(inner, (), rules, name)
-    kept = table.screen(body, _FIELDS, {**table.RESPONSES, **_INNER})
+    kept = screen(ResponsesBody, body)
     if isinstance(kept.get("llmos"), dict):
-        kept["llmos"] = table.screen(kept["llmos"], _LLMOS, table.NOTHING, "llmos")
+        kept["llmos"] = screen(LlmosOptions, kept["llmos"], "llmos")
     read = validate(ResponsesBody, kept)
     if isinstance(read.input, list) and len(read.input) > max_items:
         raise InvalidRequest(f"More than {max_items} items.", param="input")

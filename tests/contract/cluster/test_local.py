@@ -244,6 +244,16 @@ def test_another_interpreter_is_lent_our_code_only(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "wrk_1" / "lent").iterdir()] == ["llmos"]
 
 
+def test_a_module_that_lies_in_the_scratch_folder_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "wrk_1").mkdir()
+    (tmp_path / "wrk_1" / "msgspec.py").write_text("raise SystemExit('not ours')")
+
+    async def main() -> None:
+        await ended(await started(LocalNode(worker_env()), tmp_path, []))
+
+    asyncio.run(main())
+
+
 def test_a_hard_exit_is_the_worker_s_end(tmp_path: Path) -> None:
     async def main() -> None:
         steps = [{"do": "exit", "hard": True, "status": 7}]

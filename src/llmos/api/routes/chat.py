@@ -18,7 +18,7 @@ from llmos.api.routes.spec import RouteSpec
 from llmos.api.sight import answer_sight, as_it_is_read
 from llmos.api.streams import InferStream
 from llmos.errors import InvalidRequest, UnsupportedParameter
-from llmos.shapes.answers import ChatAnswer, ChatChunk
+from llmos.shapes.answers import ChatAnswer, ChatChunk, ErrorAnswer
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.inputs import read_chat
 from llmos.shapes.outcomes import chat_answer
@@ -75,7 +75,7 @@ ROUTES = [
         "Answer a conversation.",
         body=ChatBody,
         answer=ChatAnswer,
-        events={"": ChatChunk},
+        events={"": ChatChunk | ErrorAnswer},
         headers=(LAST_EVENT_ID,),
     )
 ]

@@ -200,7 +200,7 @@ def _image_word(config: dict[str, Any], tokenizer: FileTokenizer) -> tuple[int, 
         raise ModelRejected("config.json: image_token_id is missing")
     is_token = type(found) is int and 0 <= found < _MOST_TOKENS
     if not is_token or not (word := tokenizer.find_text(found)):
-        raise ModelRejected(f"config.json: image_token_id {str(found)[:40]} is no token of the tokenizer")
+        raise ModelRejected(f"config.json: image_token_id {str(found)[:40]} is no token")
     return found, word
 
 
