@@ -48,6 +48,7 @@ def page() -> str:
     """All of it."""
     made = document(ROUTES)
     schemas = made["components"]["schemas"]
+    schemas |= {name: _without_null(schemas[name]) for name in _asked(made["paths"], schemas)}
     parts: dict[str, list[tuple[str, Json]]] = {part: [] for part in TITLES}
     for path, operations in made["paths"].items():
         first = path.split("/")[1]
@@ -60,12 +61,47 @@ def page() -> str:
         for route, operation in routes:
             lines += _route(route, operation, schemas)
     lines += [*_errors(), SHAPES_HEAD]
-    inner = set(re.findall(f'"{REF}(\\w+)"', json.dumps(schemas)))
+    inner = set(_named_in(schemas))
     bodies = {_name(_body_of(operation)) for routes in parts.values() for _, operation in routes}
     for name, schema in schemas.items():
         if name in inner or name not in bodies:
             lines += [f"### {name}", "", *_shape(schema)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _named_in(schema: Json) -> list[str]:
+    return re.findall(f'"{REF}(\\w+)"', json.dumps(schema))
+
+
+def _asked(paths: Json, schemas: Json) -> set[str]:
+    """Shapes that bodies are made of."""
+    bodies = [
+        _body_of(operation) for operations in paths.values() for operation in operations.values()
+    ]
+    found, left = set[str](), [name for body in bodies for name in _named_in(body)]
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            left += _named_in(schemas[name])
+    return found
+
+
+def _without_null(shape: Json) -> Json:
+    """A body's, of which the page says once that a null is as nothing."""
+    required = shape.get("required", ())
+    fields = {
+        name: field if name in required else _no_null(field)
+        for name, field in shape.get("properties", {}).items()
+    }
+    return shape | ({"properties": fields} if fields else {})
+
+
+def _no_null(field: Json) -> Json:
+    made = dict(field)
+    for key, null in (("anyOf", {"type": "null"}), ("enum", None)):
+        if kept := [one for one in field.get(key, ()) if one != null]:
+            made[key] = kept
+    return made
 
 
 def _contents(routes: list[tuple[str, Json]]) -> Iterator[str]:
@@ -96,6 +132,10 @@ def _route(route: str, operation: Json, schemas: Json) -> Iterator[str]:
         yield from (f"Body: `{next(iter(operation['requestBody']['content']))}`", "")
     yield from _table("field", schema.get("properties", {}), schema.get("required", []))
     yield from (f"Answer: {_answer(operation['responses']['200']['content'])}.", "")
+    same = operation["responses"]["200"]["content"]
+    for status, response in operation["responses"].items():
+        if status not in {"200", "206"} and response["content"] == same:
+            yield from (f"With status {status}: {response['description']}", "")
     codes = [code for r in operation["responses"].values() for code in _codes(r)]
     if codes:
         yield from (f"Errors: {', '.join(codes)}.", "")
@@ -171,7 +211,7 @@ def _type(schema: Json) -> str:
         return f"[{name}](#{anchor(name)})"
     if "enum" in schema or "const" in schema:
         words = schema.get("enum", [schema.get("const")])
-        return " or ".join("none" if word is None else f"`{word}`" for word in words)
+        return " or ".join(map(_word, words))
     if parts := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         return " or ".join(dict.fromkeys(_type(part) for part in parts))
     kind = schema.get("type")
@@ -182,6 +222,12 @@ def _type(schema: Json) -> str:
         return f"object of {_type(inner)}" if isinstance(inner, dict) and inner else "object"
     words = {"string": "text", "null": "none", "boolean": "true or false", None: "any JSON"}
     return f"{words.get(kind, kind)}{_bounds(schema, 'Length')}"
+
+
+def _word(word: Any) -> str:
+    if word is None:
+        return "none"
+    return f"`{word if word and isinstance(word, str) else json.dumps(word)}`"
 
 
 def _bounds(schema: Json, unit: str) -> str:

@@ -24,6 +24,8 @@ BOUNDARIES = {
     "llmos.worker.program.ProgramLoop._run_program",
     "llmos.api.call.Endpoint._answer",
     "llmos.telemetry.export.Exporter._drain",
+    "llmos.telemetry.logs.LogFile.emit",
+    "llmos.telemetry.scribe.answers",
     "llmos.cli.main.main",
     # errors of an engine or a library, mapped in one place each
     "llmos.drivers.text.folder.read_decoding",

@@ -34,7 +34,18 @@ def server(
 @pytest.fixture
 def own_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of this test alone, not started: for tests that kill, fill or restart it."""
-    own = Server(tmp_path / "home")
+    yield from _shown_if_failed(Server(tmp_path / "home"), request)
+
+
+@pytest.fixture
+def spared_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """As `own_server`, with a warm spare after each load, as is shipped; but at once."""
+    options = ("--set", "kernel.spare_delay_s=0")
+    yield from _shown_if_failed(Server(tmp_path / "home", *options, spares=True), request)
+
+
+def _shown_if_failed(own: Server, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server, killed in the end, and its log where a test failed."""
     failed_before = request.session.testsfailed
     try:
         yield own

@@ -45,6 +45,12 @@ def worker_of(client: httpx.Client, model: str) -> int:
     return int(worker["pid"])
 
 
+def spares(client: httpx.Client) -> list[int]:
+    """Process ids of workers that wait warm for the next load."""
+    workers = client.get("/os/v1/workers").json()["workers"]
+    return [w["pid"] for w in workers if w["role"] == "replica" and w["state"] == "spare"]
+
+
 def states(client: httpx.Client) -> list[str]:
     return [p["state"] for p in client.get("/os/v1/processes").json()["processes"]]
 
@@ -56,12 +62,15 @@ def data_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def test_a_killed_worker_ends_its_stream_with_an_error_and_nobody_elses(
-    own_server: Server,
+    spared_server: Server,
 ) -> None:
-    server = own_server
-    server.options = ("--preload", "echo", "--preload", "pilot")
+    """And the next answer is that of the spare."""
+    server = spared_server
+    server.options += ("--preload", "echo", "--preload", "pilot")
     server.start()
     with server.client() as client:
+        until(lambda: len(spares(client)) == 2, timeout_s=60.0)  # of each driver
+        warm = spares(client)
         slow = {
             "model": "pilot",
             "prompt": "Tell me",
@@ -86,6 +95,7 @@ def test_a_killed_worker_ends_its_stream_with_an_error_and_nobody_elses(
             answer = client.post("/v1/chat/completions", json=echo("again", stream=False))
             assert answer.json()["choices"][0]["message"]["content"] == "again"
             assert time.monotonic() - killed < 5.0
+            assert worker_of(client, "echo") in warm
             *_, end = others
             assert end["choices"][0]["finish_reason"] == "length"
 
@@ -203,39 +213,42 @@ def test_a_full_queue_answers_429_at_once(own_server: Server) -> None:
     assert refused.json()["error"]["code"] == "queue_full"
 
 
-def test_the_server_drains_on_sigterm_and_leaves_no_process(own_server: Server) -> None:
-    server = own_server
-    server.options = ("--preload", "echo")
+def test_the_server_drains_on_sigterm_and_leaves_no_process(spared_server: Server) -> None:
+    server = spared_server
+    server.options += ("--preload", "echo")
     server.start()
     with server.client() as client, ThreadPoolExecutor(1) as pool:
-        pid = worker_of(client, "echo")
+        until(lambda: spares(client))
+        pids = [worker_of(client, "echo"), *spares(client)]
         body = echo("slow", stream=False, first_delay_ms=700)
         answer = pool.submit(client.post, "/v1/chat/completions", json=body)
         until(lambda: "running" in states(client))
         assert server.stop() == 0
         assert answer.result().json()["choices"][0]["message"]["content"] == "slow"
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
-def test_workers_die_with_a_killed_server(own_server: Server) -> None:
-    server = own_server
-    server.options = ("--preload", "echo")
+def test_workers_die_with_a_killed_server(spared_server: Server) -> None:
+    server = spared_server
+    server.options += ("--preload", "echo")
     server.start()
     with server.client() as client:
-        pid = worker_of(client, "echo")
+        until(lambda: spares(client))
+        pids = [worker_of(client, "echo"), *spares(client)]
     os.kill(server.pid, signal.SIGKILL)
-
-    def is_gone() -> bool:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        return _is_zombie(pid)
-
-    assert until(is_gone) < 2.0
-    own_server.kill()
+    assert until(lambda: all(map(_is_gone, pids))) < 2.0
+    server.kill()
     server.start()  # the home opens again
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return _is_zombie(pid)
 
 
 def _is_zombie(pid: int) -> bool:

@@ -49,9 +49,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory, wide: Path) -> Iterator[Server]:
-    """A server with three such models and room for one that is loaded and one that is parked."""
+    """A server with three such models and room for one that is loaded and one that is parked; it
+    keeps a spare, as shipped, which is in nobody's way."""
     home = tmp_path_factory.mktemp("crowded") / "home"
-    server = Server(home, *ONE_FITS, "--set", "kernel.patience_s=0.1").start()
+    server = Server(home, *ONE_FITS, "--set", "kernel.patience_s=0.1", spares=True).start()
     try:
         for name in ("a", "b", "c"):
             pulled = server.cli("pull", f"file:{wide}", "--name", name)

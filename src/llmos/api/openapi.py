@@ -124,6 +124,8 @@ def _responses(route: RouteSpec, schemas: Schemas) -> dict[str, Any]:
     error = {JSON: {"schema": schemas.answer(ErrorAnswer)}}
     done = {"description": "Done.", "headers": _HEADERS, "content": _content(route, schemas)}
     made: dict[str, Any] = {"200": done}
+    for status, means in route.also.items():
+        made[str(status)] = done | {"description": means}
     if "Range" in {header.name for header in route.headers}:
         made["206"] = done | {"description": "The part that was asked for."}
         made["416"] = {"description": "There is no such part.", "content": error}
@@ -143,15 +145,18 @@ def meaning(error: type[LLMOSError]) -> str:
 
 
 def _content(route: RouteSpec, schemas: Schemas) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    if (shape := route.shape) is not None:
-        content[route.answer_type] = {"schema": schemas.answer(shape)}
+    shape, content = route.shape, dict[str, Any]()
+    for kind in route.answer_types:
+        if kind != JSON:
+            content[kind] = {}
+        elif shape is not None:
+            content[kind] = {"schema": schemas.answer(shape)}
     if route.events:
         events = {name: schemas.answer(kind) for name, kind in route.events.items()}
         kinds = list({str(kind): kind for kind in events.values()}.values())
         schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
         content[EVENTS] = {"schema": schema, "x-events": events}
-    return content or {route.answer_type: {}}
+    return content or {JSON: {}}
 
 
 def openapi_route(routes: Sequence[RouteSpec]) -> RouteSpec:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import types
+import typing
 from typing import Any
 
 import msgspec
@@ -27,8 +29,10 @@ class Schemas:
         return self._pydantic(shape, "validation")
 
     def answer(self, shape: Any) -> dict[str, Any]:
-        """A reference to the schema of what is written as `shape`; what is no shape stands for
-        itself."""
+        """A reference to the schema of what is written as `shape`, or those of a union's; what is
+        no shape stands for itself."""
+        if isinstance(shape, types.UnionType):
+            return {"anyOf": [self.answer(one) for one in typing.get_args(shape)]}
         if isinstance(shape, type) and issubclass(shape, pydantic.BaseModel):
             return self._pydantic(shape, "serialization")
         (schema,), parts = msgspec.json.schema_components((shape,), ref_template=REF + "{name}")

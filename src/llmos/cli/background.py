@@ -61,7 +61,8 @@ class _PortTaken(Exception):
 
 
 def _start(home: Path, options: list[str]) -> None:
-    command = [sys.executable, "-m", "llmos.cli.main", "serve", "--home", str(home), *options]
+    # no module of the working folder, which is kept for its `llmos.toml`
+    command = [sys.executable, "-P", "-m", "llmos.cli.main", "serve", "--home", str(home), *options]
     log = home / "logs" / "serve.log"
     with _open_log(log) as file:
         offset = file.tell()

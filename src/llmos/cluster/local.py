@@ -139,7 +139,7 @@ class LocalNode:
             with theirs, stderr.open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
                     spec.python or sys.executable,
-                    *("-m", "llmos.worker", str(theirs.fileno()), str(os.getpid())),
+                    *("-P", "-m", "llmos.worker", str(theirs.fileno()), str(os.getpid())),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

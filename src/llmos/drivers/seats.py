@@ -39,7 +39,7 @@ class Room(Protocol[R_contra]):
         ...
 
     def set_aside(self, request: R_contra) -> None:
-        """Copy its KV out, to free its room for another."""
+        """Copy its KV out, to free its room for another. Raises EngineFailed; it keeps its room."""
         ...
 
 
@@ -110,16 +110,16 @@ class Seats(Generic[R]):
 
     def fill(self) -> list[tuple[R, EngineFailed]]:
         """Seat those who wait, first come first, as far as there is room. Those whose KV could not
-        be put back are gone from here."""
+        be put back, or not be copied out for another, are gone from here."""
         failed: list[tuple[R, EngineFailed]] = []
         while self._waiting:
-            slot = self._find_slot()
+            slot = self._find_slot(failed)
             if slot is None:
                 break
             request = self._waiting[0]
             try:
                 while not self._room.seat(request, slot):
-                    if self._set_one_aside() is None:
+                    if self._make_room(failed) is None:
                         return failed
             except EngineFailed as error:
                 self.remove(request)
@@ -130,17 +130,23 @@ class Seats(Generic[R]):
             self._slots[slot] = request
         return failed
 
-    def _find_slot(self) -> int | None:
+    def _find_slot(self, failed: list[tuple[R, EngineFailed]]) -> int | None:
         for slot, request in enumerate(self._slots):
             if request is None:
                 return slot
-        return self._set_one_aside()
+        return self._make_room(failed)
 
-    def _set_one_aside(self) -> int | None:
-        """A paused request makes room: the slot that is free now."""
+    def _make_room(self, failed: list[tuple[R, EngineFailed]]) -> int | None:
+        """A paused request's slot, which is free now: it was set aside, or could not be and has
+        failed."""
         for slot, request in enumerate(self._slots):
             if request is not None and request.paused:
-                self._room.set_aside(request)
-                request.slot = self._slots[slot] = None
+                try:
+                    self._room.set_aside(request)
+                except EngineFailed as error:
+                    self.remove(request)
+                    failed.append((request, error))
+                else:
+                    request.slot = self._slots[slot] = None
                 return slot
         return None

@@ -380,8 +380,9 @@ class Workers:
     def _stop(self, worker: Worker) -> None:
         if worker.state is WorkerState.STOPPING:
             return
-        worker.state = WorkerState.STOPPING
-        grace_s = self._config.stop_grace_s
+        # one that is importing hears nothing, and has nothing to put away
+        is_new, worker.state = worker.state is WorkerState.STARTING, WorkerState.STOPPING
+        grace_s = 0.0 if is_new else self._config.stop_grace_s
         try:
             if worker.handle is not None:
                 worker.handle.channel.send(msg.Shutdown())

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from llmos.abi.inference import UNBOUNDED, ChatPrompt, Grammar
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
+from llmos.shapes import table
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import TokenCount, TopLogprobs
 from llmos.shapes.functions import (
@@ -44,8 +45,16 @@ def _role(value: Any) -> Any:
 class Message(Shape):
     """One message; `content` without images is plain text once it is read."""
 
+    beside = table.MESSAGE
+
     role: Annotated[
-        Literal["system", "user", "assistant", "tool", "function"], BeforeValidator(_role)
+        Literal["system", "user", "assistant", "tool", "function"],
+        BeforeValidator(
+            _role,
+            json_schema_input_type=Literal[
+                "system", "developer", "user", "assistant", "tool", "function"
+            ],
+        ),
     ] = Field(description="Who says it; `developer` is the same as `system`")
     content: Annotated[
         Content, BeforeValidator(read_content, json_schema_input_type=str | list[dict[str, Any]])
@@ -61,7 +70,7 @@ class Message(Shape):
     )
     function_call: Annotated[
         dict[str, str] | None,
-        BeforeValidator(read_said_call, json_schema_input_type=dict[str, str]),
+        BeforeValidator(read_said_call, json_schema_input_type=dict[str, Any]),
     ] = Field(default=None, description="OpenAI's older word for `tool_calls`")
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +89,8 @@ class Message(Shape):
 
 class ChatBody(InferenceBody):
     """What is honoured; docs/openai.md says what happens to other documented fields."""
+
+    beside = table.CHAT
 
     messages: list[Message] = Field(min_length=1, description="The conversation, oldest first")
     max_completion_tokens: TokenCount | None = Field(

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from llmos.abi.inference import TextPrompt, TokensPrompt
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest, UnsupportedParameter
+from llmos.shapes import table
 from llmos.shapes.fields import MAX_INT32, fault
 from llmos.shapes.options import InferenceBody
 from llmos.shapes.outcomes import Choice, likelihood
@@ -50,6 +51,8 @@ def _check_tokens(tokens: Any, at: str) -> None:
 
 class CompletionsBody(InferenceBody):
     """What is honoured; docs/openai.md says what happens to other documented fields."""
+
+    beside = table.COMPLETIONS
 
     # Any: the validator has looked at every element already, and token lists are long
     prompt: Annotated[

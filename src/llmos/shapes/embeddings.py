@@ -30,6 +30,8 @@ KIND = "embeddings"
 class EmbeddingsBody(ItemsBody):
     """Body of /v1/embeddings."""
 
+    beside = table.EMBEDDINGS
+
     input: Annotated[
         Any,
         BeforeValidator(
@@ -73,7 +75,7 @@ class EmbeddingsAnswer(Answer):
 
 def read_embeddings(body: Mapping[str, Any]) -> EmbeddingsBody:
     """Raises InvalidRequest and its kinds."""
-    read: EmbeddingsBody = read_items_body(EmbeddingsBody, body, table.EMBEDDINGS)
+    read: EmbeddingsBody = read_items_body(EmbeddingsBody, body)
     if len(read.input) > MAX_ITEMS:
         raise InvalidRequest(f"More than {MAX_ITEMS} inputs.", param="input")
     return read

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from llmos.errors import InvalidRequest
-from llmos.shapes import table
 from llmos.shapes.chat import ChatBody, Message
-from llmos.shapes.check import Shape, validate
+from llmos.shapes.check import Shape, screen, validate
 from llmos.shapes.completions import CompletionsBody
 from llmos.shapes.options import InferenceBody, LlmosOptions, StreamOptions
 
@@ -16,27 +15,15 @@ B = TypeVar("B", bound=InferenceBody)
 S = TypeVar("S", bound=Shape)
 
 
-def names_of(shape: type[Shape]) -> frozenset[str]:
-    """Fields of a body, as JSON has them."""
-    return frozenset(field.alias or name for name, field in shape.model_fields.items())
-
-
-_LLMOS = names_of(LlmosOptions)
-_STREAM = names_of(StreamOptions)
-_MESSAGE = names_of(Message)
-_CHAT = names_of(ChatBody)
-_COMPLETIONS = names_of(CompletionsBody)
-
-
 def read_chat(body: Mapping[str, Any], max_messages: int) -> ChatBody:
     """A body of /v1/chat/completions. Raises InvalidRequest and its kinds."""
-    kept = table.screen(body, _CHAT, table.CHAT)
+    kept = screen(ChatBody, body)
     messages = kept.get("messages")
     if isinstance(messages, list):
         if len(messages) > max_messages:
             raise InvalidRequest(f"More than {max_messages} messages.", param="messages")
         kept["messages"] = [
-            table.screen(m, _MESSAGE, table.MESSAGE, f"messages.{i}") if isinstance(m, dict) else m
+            screen(Message, m, f"messages.{i}") if isinstance(m, dict) else m
             for i, m in enumerate(messages)
         ]
     return _finish(ChatBody, kept)
@@ -46,7 +33,7 @@ def read_completions(
     body: Mapping[str, Any], max_prompts: int, max_prompt_tokens: int
 ) -> CompletionsBody:
     """A body of /v1/completions. Raises InvalidRequest and its kinds."""
-    read = _finish(CompletionsBody, table.screen(body, _COMPLETIONS, table.COMPLETIONS))
+    read = _finish(CompletionsBody, screen(CompletionsBody, body))
     if len(read.prompt) > max_prompts:
         raise InvalidRequest(f"More than {max_prompts} prompts.", param="prompt")
     if any(isinstance(p, list) and len(p) > max_prompt_tokens for p in read.prompt):
@@ -56,27 +43,24 @@ def read_completions(
 
 def read_plain(shape: type[S], body: Mapping[str, Any]) -> S:
     """A body of our own API: its fields and no others."""
-    return validate(shape, table.screen(body, names_of(shape), table.NOTHING))
+    return validate(shape, screen(shape, body))
 
 
 def read_nested(shape: type[S], body: Mapping[str, Any]) -> S:
     """As `read_plain`, for a body whose fields are shapes: near matches are named in them too."""
-    kept = table.screen(body, names_of(shape), table.NOTHING)
+    kept = screen(shape, body)
     for name, field in shape.model_fields.items():
         inner, kind = kept.get(field.alias or name), field.annotation
         if isinstance(inner, dict) and isinstance(kind, type) and issubclass(kind, Shape):
-            kept[name] = table.screen(inner, names_of(kind), table.NOTHING, name)
+            kept[name] = screen(kind, inner, name)
     return validate(shape, kept)
 
 
 def _finish(shape: type[B], kept: dict[str, Any]) -> B:
-    for name, fields, rules in (
-        ("llmos", _LLMOS, table.NOTHING),
-        ("stream_options", _STREAM, table.STREAM_OPTIONS),
-    ):
+    for name, kind in (("llmos", LlmosOptions), ("stream_options", StreamOptions)):
         inner = kept.get(name)
         if isinstance(inner, dict):
-            kept[name] = table.screen(inner, fields, rules, name)
+            kept[name] = screen(kind, inner, name)
     read = validate(shape, kept)
     if read.stream_options is not None and not read.stream:
         raise InvalidRequest("'stream_options' needs 'stream'.", param="stream_options")

@@ -13,11 +13,9 @@ from llmos.abi.events import ItemOutput
 from llmos.abi.inference import ItemsPrompt, Options, Sampling, Usage
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
-from llmos.shapes import table
 from llmos.shapes.answers import Answer, ErrorBody, LlmosAnswer
-from llmos.shapes.check import Shape, validate
+from llmos.shapes.check import Shape, screen, validate
 from llmos.shapes.fields import JsonList, JsonObject, ModelName
-from llmos.shapes.inputs import names_of
 from llmos.shapes.options import CLASSES, LlmosOptions
 from llmos.shapes.outcomes import Head
 from llmos.shapes.status import error_object
@@ -131,19 +129,19 @@ class Made(NamedTuple):
     llmos: dict[str, Any]
 
 
-def read_items_body(shape: type[Any], body: Mapping[str, Any], rules: table.Table) -> Any:
+def read_items_body(shape: type[Any], body: Mapping[str, Any]) -> Any:
     """A body of one of these routes. Raises InvalidRequest and its kinds."""
-    kept = table.screen(body, names_of(shape), rules)
+    kept = screen(shape, body)
     inner = kept.get("llmos")
     if isinstance(inner, dict):
         options: Any = shape.model_fields["llmos"].annotation
-        kept["llmos"] = table.screen(inner, names_of(options), table.NOTHING, "llmos")
+        kept["llmos"] = screen(options, inner, "llmos")
     return validate(shape, kept)
 
 
 def read_infer(body: Mapping[str, Any]) -> InferBody:
     """Raises InvalidRequest and its kinds."""
-    read: InferBody = read_items_body(InferBody, body, table.NOTHING)
+    read: InferBody = read_items_body(InferBody, body)
     return read
 
 

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field
 
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
-from llmos.shapes import table
 from llmos.shapes.answers import Answer
 from llmos.shapes.embeddings import EmbeddingsLlmos, failed
 from llmos.shapes.fields import ModelName, fault
@@ -50,7 +49,7 @@ class ModerationsBody(ItemsBody):
     model: ModelName = Field(default=DEFAULT_MODEL, description="A classifier's name or alias")
     input: Annotated[
         list[str],
-        BeforeValidator(_texts, json_schema_input_type=str | list[str] | list[dict[str, str]]),
+        BeforeValidator(_texts, json_schema_input_type=str | list[str | dict[str, Any]]),
         Field(max_length=MAX_ITEMS),
     ] = Field(description="A text, or a list of them")
 
@@ -76,7 +75,7 @@ class ModerationsAnswer(Answer):
 
 def read_moderations(body: Mapping[str, Any]) -> ModerationsBody:
     """Raises InvalidRequest and its kinds."""
-    read: ModerationsBody = read_items_body(ModerationsBody, body, table.NOTHING)
+    read: ModerationsBody = read_items_body(ModerationsBody, body)
     return read
 
 

@@ -11,6 +11,7 @@ from llmos.abi.inference import Grammar, Options, Prompt, Sampling
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest
+from llmos.shapes import table
 from llmos.shapes.check import Shape
 from llmos.shapes.fields import (
     MAX_INT32,
@@ -97,6 +98,8 @@ def _bias(value: Any) -> Any:
 
 class StreamOptions(Shape):
     """OpenAI's `stream_options`."""
+
+    beside = table.STREAM_OPTIONS
 
     include_usage: bool = Field(default=False, description="End with an event of the usage")
 

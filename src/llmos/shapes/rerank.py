@@ -41,10 +41,12 @@ def _documents(value: Any) -> Any:
 class RerankBody(ItemsBody):
     """Body of /v1/rerank."""
 
+    beside = table.RERANK
+
     query: str = Field(min_length=1, description="What they are to answer")
     documents: Annotated[
         list[str],
-        BeforeValidator(_documents, json_schema_input_type=list[str | dict[str, str]]),
+        BeforeValidator(_documents, json_schema_input_type=list[str | dict[str, Any]]),
         Field(max_length=MAX_ITEMS),
     ] = Field(description="Texts, or objects with `text`")
     top_n: int | None = Field(default=None, ge=1, description="Only the best so many")
@@ -79,7 +81,7 @@ class RerankAnswer(Answer):
 
 def read_rerank(body: Mapping[str, Any]) -> RerankBody:
     """Raises InvalidRequest and its kinds."""
-    read: RerankBody = read_items_body(RerankBody, body, table.RERANK)
+    read: RerankBody = read_items_body(RerankBody, body)
     return read
 
 

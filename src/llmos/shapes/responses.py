@@ -12,12 +12,12 @@ from llmos.abi.inference import UNBOUNDED, Grammar
 from llmos.abi.jobs import INFER, JobRecord, JobSpec
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer, Generate
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, LLMOSError
 from llmos.shapes import table
 from llmos.shapes.chat import chat_prompt
-from llmos.shapes.check import Shape, validate
+from llmos.shapes.check import screen, validate
 from llmos.shapes.fields import Metadata, TokenCount, TopLogprobs, fault
-from llmos.shapes.items import Item, call_item, messages_of, text_item, text_part
+from llmos.shapes.items import Item, call_item, messages_of, places_of, text_item, text_part
 from llmos.shapes.logprobs import token_logprobs
 from llmos.shapes.names import RESPONSE_PREFIX, named
 from llmos.shapes.options import LlmosOptions, WishBody
@@ -40,6 +40,9 @@ def _include(value: Any) -> Any:
     return value
 
 
+_NAMES = {"max_tokens": "max_output_tokens", "prompt": "input"}
+"""Of a chat's fields, others of this body."""
+
 PLAIN_TEXT = {"type": "text"}
 
 
@@ -58,6 +61,8 @@ def _text(value: Any) -> Any:
 
 class ResponsesBody(WishBody):
     """What is honoured; docs/openai.md says what happens to other documented fields."""
+
+    beside = table.RESPONSES
 
     input: Any = Field(description="A text, or a list of messages")
     instructions: str | None = Field(
@@ -112,6 +117,30 @@ class ResponsesBody(WishBody):
         )
         return self.to_wish(prompt, self.max_output_tokens or UNBOUNDED, ROUTE)
 
+    def in_its_words(self, error: LLMOSError, items: Sequence[Item]) -> LLMOSError:
+        """A refusal of an inference, which names parts of a chat, by the names of this body."""
+        name = error.param or ""
+        head, _, rest = name.partition(".")
+        if head == "messages":
+            index, _, part = rest.partition(".")
+            error.param = self._place(items, index, part)
+        elif name == "logprobs":
+            error.param = "top_logprobs" if self.top_logprobs else "include"
+        elif name == "grammar":
+            given = [field for field, grammar in self.grammars().items() if grammar]
+            error.param = given[0] if given else "tools"
+        else:
+            error.param = _NAMES.get(name, error.param)
+        return error
+
+    def _place(self, items: Sequence[Item], index: str, part: str) -> str:
+        """Of a part of message number `index`, as far as the body has a name for it."""
+        places = places_of(items, self.instructions, len(items) - self.num_new)
+        where = places[int(index)] if index.isdecimal() and int(index) < len(places) else "input"
+        if not where.startswith("input."):
+            return where
+        return f"{where}.{part}" if isinstance(self.input, list) else "input"
+
     @property
     def num_new(self) -> int:
         """Items that this body adds to the conversation."""
@@ -144,15 +173,6 @@ def wanted_by(echo: Mapping[str, Any]) -> Wanted:
     return wanted_of(tools, choice, parallel)
 
 
-def _names(shape: type[Shape]) -> frozenset[str]:
-    return frozenset(field.alias or name for name, field in shape.model_fields.items())
-
-
-_FIELDS = _names(ResponsesBody)
-_LLMOS = _names(LlmosOptions)
-_INNER = {name: table.IGNORED for name in table.RESPONSES_INNER if name not in _FIELDS}
-
-
 def read_response(body: Mapping[str, Any], max_items: int) -> ResponsesBody:
     """A body of /v1/responses. Raises InvalidRequest and its kinds."""
     for name, rules in table.RESPONSES_INNER.items():
@@ -161,9 +181,9 @@ def read_response(body: Mapping[str, Any], max_items: int) -> ResponsesBody:
         if not isinstance(inner, dict):
             raise InvalidRequest(f"{name!r} must be an object.", param=name)
         table.screen(inner, (), rules, name)
-    kept = table.screen(body, _FIELDS, {**table.RESPONSES, **_INNER})
+    kept = screen(ResponsesBody, body)
     if isinstance(kept.get("llmos"), dict):
-        kept["llmos"] = table.screen(kept["llmos"], _LLMOS, table.NOTHING, "llmos")
+        kept["llmos"] = screen(LlmosOptions, kept["llmos"], "llmos")
     read = validate(ResponsesBody, kept)
     if isinstance(read.input, list) and len(read.input) > max_items:
         raise InvalidRequest(f"More than {max_items} items.", param="input")

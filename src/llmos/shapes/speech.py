@@ -43,6 +43,8 @@ NO_OPTIONS = SpeechOptions()
 class SpeechBody(ItemsBody):
     """Body of /v1/audio/speech."""
 
+    beside = table.SPEECH
+
     input: str = Field(min_length=1, max_length=MAX_CHARS, description="What is said")
     voice: Annotated[
         str | None,
@@ -77,5 +79,5 @@ def _with_letters(parts: list[str]) -> list[str]:
 
 def read_speech(body: Mapping[str, Any]) -> SpeechBody:
     """Raises InvalidRequest and its kinds."""
-    read: SpeechBody = read_items_body(SpeechBody, body, table.SPEECH)
+    read: SpeechBody = read_items_body(SpeechBody, body)
     return read

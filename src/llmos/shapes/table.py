@@ -55,6 +55,9 @@ RESPONSES: Table = {
     "safety_identifier": IGNORED,
     "access_programs": IGNORED,
     "image": IGNORED,  # no image gets in
+    "background_options": IGNORED,  # what may be in these three says RESPONSES_INNER
+    "reasoning": IGNORED,
+    "stream_options": IGNORED,
     "context_management": _EMPTY,
     "conversation": (None,),
     "moderation": (None,),
@@ -115,6 +118,14 @@ MESSAGE: Table = {
 STREAM_OPTIONS: Table = {"include_obfuscation": IGNORED}  # padding; loopback has no eavesdropper
 
 NOTHING: Table = {}
+
+
+def schema_of(values: Any) -> dict[str, Any]:
+    """What a field of a table may be, as JSON Schema has it."""
+    if values is IGNORED:
+        return {"description": "Changes no answer"}
+    told = "Changes no answer; with any other value it is refused"
+    return {"enum": list(values), "description": told}
 
 
 def screen(

@@ -10,21 +10,21 @@ from pydantic import Field
 from llmos.abi.program import Generate
 from llmos.shapes import table
 from llmos.shapes.answers import Answer
-from llmos.shapes.check import validate
+from llmos.shapes.check import names_of, validate
 from llmos.shapes.embeddings import EmbeddingsLlmos, failed
-from llmos.shapes.inputs import names_of
 from llmos.shapes.kinds import ItemsBody, Made
 
 KIND = "automatic-speech-recognition"
 
-IGNORED: table.Table = {
-    "chunking_strategy": (None, "auto"),
-    "include[]": (None,),
-    "prompt": (None, ""),
-    "stream": (None, "false"),
-    "temperature": (None, "0", "0.0"),
-    "timestamp_granularities[]": (None,),
+IGNORED: Mapping[str, tuple[str, ...]] = {
+    "chunking_strategy": ("auto",),
+    "include[]": (),
+    "prompt": ("",),
+    "stream": ("false",),
+    "temperature": ("0", "0.0"),
+    "timestamp_granularities[]": (),
 }
+"""A table of a form, which has texts only: it knows no null."""
 
 
 class TranscriptionsBody(ItemsBody):

@@ -15,13 +15,23 @@ log = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """Of records that wait to be exported; of more, the newest are dropped and counted."""
-MAX_EXPORTED = 1024
-"""Records that go out together: each time, everybody waits for the thread to have its turn."""
+MAX_EXPORTED_BYTES = 256 * 1024
+"""Of records that go out together, some hundred: each time, everybody waits for the thread to have
+its turn. The last one may be longer."""
 INTERVAL_S = 0.5
 
 
+class NotExported(OSError):
+    """The first `num_exported` records are where they shall go, the rest may be lost."""
+
+    def __init__(self, message: str, num_exported: int = 0) -> None:
+        super().__init__(message)
+        self.num_exported = num_exported
+
+
 class Outlet(Protocol):
-    """Where encoded records go. `export` is called from one thread, and raises OSError."""
+    """Where encoded records go. `export` is called from one thread, and raises OSError; NotExported
+    when some of them are out."""
 
     def export(self, records: Sequence[bytes]) -> None: ...
 
@@ -74,15 +84,23 @@ class Exporter:
 
     def _drain(self) -> None:
         while self._queue:
-            count = min(MAX_EXPORTED, len(self._queue))
-            taken = [self._queue.popleft() for _ in range(count)]
-            self._taken_bytes += sum(map(len, taken))
+            taken = self._take()
             try:
                 self._outlet.export(taken)
                 self._is_failing = False
             except Exception as error:  # noqa: BLE001 - a thread's edge: what is lost is counted
-                self._dropped(count)
+                exported = error.num_exported if isinstance(error, NotExported) else 0
+                self._dropped(len(taken) - exported)
                 if not self._is_failing:  # once, not once a second
                     log.warning("traces are lost: %s", error)
                 self._is_failing = True
                 return
+
+    def _take(self) -> list[bytes]:
+        taken: list[bytes] = []
+        size_bytes = 0
+        while self._queue and size_bytes < MAX_EXPORTED_BYTES:
+            taken.append(self._queue.popleft())
+            size_bytes += len(taken[-1])
+        self._taken_bytes += size_bytes
+        return taken

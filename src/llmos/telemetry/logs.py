@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 import time
@@ -46,19 +47,31 @@ class JsonFormatter(logging.Formatter):
 
 class LogFile(logging.handlers.RotatingFileHandler):
     """Python's, which asks the system twice and formats each line a second time to see whether it
-    fits: here a file may be one line longer than it should."""
+    fits: here a file may be one line longer than it should. Nothing waits in a buffer: what is not
+    in the file after a write never will be."""
 
     def write(self, lines: bytes) -> None:
-        """Whole ones, as they are; any thread. Raises OSError, ValueError: it is closed."""
+        """Whole ones, as they are: all, or none with OSError. Any thread."""
         with self.lock or contextlib.nullcontext():
-            if self.stream is None or self.stream.tell() >= self.maxBytes:
+            if self.stream is None:  # a rollover could not open it: another one would lose old logs
+                self.stream = self._open()
+            elif self.stream.tell() >= self.maxBytes:
                 self.doRollover()
-            assert self.stream is not None, "a rollover opens it"
-            self.stream.buffer.write(lines)  # nothing is in the text layer: each line is flushed
-            self.stream.flush()
+            descriptor = self.stream.fileno()
+            end, rest = os.fstat(descriptor).st_size, memoryview(lines)
+            try:
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            except OSError:
+                os.ftruncate(descriptor, end)  # a line that is cut would spoil the next one
+                raise
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  its name there
-        return self.stream is not None and self.stream.tell() >= self.maxBytes
+    def emit(self, record: logging.LogRecord) -> None:
+        """As Python's: what goes wrong is told on stderr."""
+        try:
+            self.write(self.format(record).encode() + b"\n")
+        except Exception:  # noqa: BLE001 - nobody who logs expects it
+            self.handleError(record)
 
 
 class RequestLine(msgspec.Struct, frozen=True, rename={"service_class": "class"}):
@@ -124,7 +137,7 @@ class RequestLines:
         if lines := [self._lines.popleft() for _ in range(len(self._lines))]:
             try:
                 self._file.write(b"\n".join(lines) + b"\n")
-            except (OSError, ValueError):  # a full disk: as logging does, go on without
+            except OSError:  # a full disk: as logging does, go on without
                 self._dropped(len(lines))
 
 

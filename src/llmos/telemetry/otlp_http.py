@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 
-MAX_SENT = 512
-"""Spans in one body: OpenTelemetry's own default, which every collector takes."""
-
-
 class CollectorRefused(OSError):
-    """The collector did not take all of the spans, or does not answer."""
+    """The collector did not take the spans, or does not answer. Why, OpenTelemetry only logs."""
 
 
 class Collector:
@@ -34,13 +30,12 @@ class Collector:
         self._scope = InstrumentationScope("llmos", version)
 
     def export(self, spans: Sequence[Span]) -> None:
-        """One body after another, until one is refused."""
+        """In one body."""
         from opentelemetry.sdk.trace.export import SpanExportResult
 
-        for start in range(0, len(spans), MAX_SENT):
-            body = [self._readable(span) for span in spans[start : start + MAX_SENT]]
-            if self._exporter.export(body) is not SpanExportResult.SUCCESS:
-                raise CollectorRefused("the collector did not take the spans")
+        body = [self._readable(span) for span in spans]
+        if self._exporter.export(body) is not SpanExportResult.SUCCESS:
+            raise CollectorRefused("the collector did not take the spans")
 
     def _readable(self, span: Span) -> ReadableSpan:
         from opentelemetry.sdk.trace import Event, ReadableSpan

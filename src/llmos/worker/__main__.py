@@ -17,7 +17,7 @@ from llmos.abi.driver import Driver
 from llmos.errors import LLMOSError, ProtocolViolation
 from llmos.ipc.blocking import BlockingChannel
 from llmos.ipc.codec import worker_codec
-from llmos.ipc.parent import die_with_parent
+from llmos.parent import die_with_parent
 from llmos.worker.entry import load_entry
 from llmos.worker.program import ProgramLoop
 from llmos.worker.replica import ReplicaLoop, engine_error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -78,5 +79,16 @@ def test_an_engine_is_compiled_without_what_we_do_not_use(
     if said is not None:
         assert env["CMAKE_ARGS"] == said
         return
-    assert "-DLLAVA_BUILD=OFF" in env["CMAKE_ARGS"]
-    assert Path(env["CMAKE_ARGS"].rpartition("=")[2]).is_file()
+    without, included = shlex.split(env["CMAKE_ARGS"])
+    assert without == "-DLLAVA_BUILD=OFF"
+    assert Path(included.partition("=")[2]).is_file()
+
+
+def test_another_way_of_compiling_makes_another_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    lean = engine_venv.environment("gguf")
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON")
+    assert engine_venv.environment("gguf") != lean
+    assert engine_venv.environment("openvino") == []

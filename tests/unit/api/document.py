@@ -1,7 +1,9 @@
-"""Every answer of the edge held against the OpenAPI document it serves."""
+"""What the edge takes and answers, held against the OpenAPI document it serves."""
 
 from __future__ import annotations
 
+import email
+import email.policy
 import functools
 import json
 from collections.abc import Iterator
@@ -18,25 +20,28 @@ from llmos.api.routes.spec import RouteSpec
 
 DOCUMENT = document(ROUTES)
 _PATHS = [(route, compile_path(route.path)[0]) for route in ROUTES]
+_FORM = "multipart/form-data"
+_WILD = {"KIND": "kind", "response.*": "type"}
+"""Names of events that stand for many, and where the data of one tell its own."""
 
 
 async def check(response: httpx.Response) -> None:
-    """A hook of the client. Raises AssertionError."""
+    """A hook of the client. Raises AssertionError, ValidationError."""
     route = _route_of(response.request)
     if route is None:
         return
+    if response.is_success:
+        await _check_body(route, response.request)
     await response.aread()
-    kind = response.headers.get("content-type", "").partition(";")[0]
-    if response.status_code >= 400 and kind == JSON and "error" in response.json():
-        _check_error(route, response)
-    elif kind == JSON:
-        validator(route, JSON).validate(response.json())
-    elif kind == EVENTS:
+    kind, content = _kind(response.headers), _answer(route, response.status_code)
+    assert kind in content, f"{_name(route)} answers {response.status_code} with {kind!r}"
+    if kind == EVENTS:
         for name, data in _events(response.text):
-            known = route.events
-            assert name in known or "KIND" in known or "response.*" in known, (route.path, name)
-            if name != "error" and "error" not in data:
-                validator(route, EVENTS).validate(data)
+            compiled(_event(content[EVENTS]["x-events"], name, data)).validate(data)
+    elif kind == JSON:
+        compiled(content[JSON].get("schema", {})).validate(response.json())
+        if response.is_error and response.status_code not in {416, *route.also}:
+            _check_code(route, response.json()["error"]["code"])
 
 
 def _route_of(request: httpx.Request) -> RouteSpec | None:
@@ -45,25 +50,68 @@ def _route_of(request: httpx.Request) -> RouteSpec | None:
     return next(found, None)
 
 
-def _check_error(route: RouteSpec, response: httpx.Response) -> None:
-    error(response.json())
-    if response.status_code == 416:
+def _name(route: RouteSpec) -> str:
+    return f"{route.method} {route.path}"
+
+
+def _operation(route: RouteSpec) -> Any:
+    return DOCUMENT["paths"][route.path.replace(":path", "")][route.method.lower()]
+
+
+def _answer(route: RouteSpec, status: int) -> Any:
+    """What is described of this status, by content type."""
+    responses = _operation(route)["responses"]
+    return responses.get(str(status), responses["default"])["content"]
+
+
+def _kind(headers: httpx.Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0]
+
+
+async def _check_body(route: RouteSpec, request: httpx.Request) -> None:
+    """Of a request that was accepted."""
+    try:
+        raw = await request.aread()
+    except httpx.StreamConsumed:  # a generator's, which the edge has had
         return
+    said = _operation(route).get("requestBody")
+    if said is None or not (raw or said["required"]):
+        return
+    kind = _kind(request.headers)
+    if kind == _FORM:
+        compiled(said["content"][_FORM]["schema"]).validate(_form(request, raw))
+    elif kind == JSON:
+        compiled(said["content"][JSON]["schema"]).validate(json.loads(raw))
+
+
+def _form(request: httpx.Request, raw: bytes) -> dict[str, str]:
+    """Its fields as texts; of a file nothing is said."""
+    head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
+    message = email.message_from_bytes(head + raw, policy=email.policy.HTTP)
+    return {
+        str(part.get_param("name", header="content-disposition")): (
+            "" if part.get_filename() else part.get_payload(decode=True).decode()
+        )
+        for part in message.iter_parts()
+    }
+
+
+def _event(events: dict[str, Any], name: str, data: Any) -> Any:
+    """The schema of an event of this name. Raises AssertionError where it is not described."""
+    wild = next((w for w, at in _WILD.items() if w in events and data.get(at) == name), name)
+    found = events.get(name, events.get(wild))
+    assert found is not None, f"an event {name!r} is not described"
+    return found
+
+
+def _check_code(route: RouteSpec, code: str) -> None:
     told = {e.code for errors in refusals(route).values() for e in errors}
-    code = response.json()["error"]["code"]
-    assert code in told | {e.code for e in ANYWHERE}, f"{route.method} {route.path}: {code}"
+    assert code in told | {e.code for e in ANYWHERE}, f"{_name(route)}: {code}"
 
 
-def error(body: Any) -> None:
-    _compiled(json.dumps({"$ref": "#/components/schemas/ErrorAnswer"})).validate(body)
-
-
-def validator(route: RouteSpec, kind: str) -> Any:
-    """Of an answer of this kind. Raises AssertionError where none is described."""
-    path = route.path.replace(":path", "")
-    content = DOCUMENT["paths"][path][route.method.lower()]["responses"]["200"]["content"]
-    assert kind in content, f"{route.method} {path} answers with {kind}"
-    return _compiled(json.dumps(content[kind]["schema"]))
+def compiled(schema: Any) -> Any:
+    """A validator of one of the document's schemas."""
+    return _compiled(json.dumps(schema))
 
 
 @functools.cache

@@ -185,6 +185,13 @@ def test_a_schedule_is_added() -> None:
     assert answer["schedules"][0]["cron"] == "0 3 * * *"
 
 
+def test_nulls_of_a_schedules_job_are_as_absent() -> None:
+    spec = {"program": "drill", "name": None, "metadata": None}
+    body = {"cron": "0 3 * * *", "spec": spec, "timezone": None}
+    call, _ = asked("POST", "/os/v1/schedules", ScheduleList([SCHEDULE]), AddSchedule, body)
+    assert call == AddSchedule("0 3 * * *", JobSpec("drill"), "UTC")
+
+
 def test_a_backup_is_the_owners_to_ask_for() -> None:
     report = BackupReport("/b", 3, 4, 0.5)
 

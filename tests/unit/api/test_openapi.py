@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import typing
 
 import httpx
@@ -18,9 +19,8 @@ from llmos.api.routes.audio import FORM
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.schemas import Schemas
 from llmos.errors import InvalidRequest, UnknownParameter
-from llmos.shapes.check import Shape
-from llmos.shapes.inputs import names_of
-from llmos.shapes.transcriptions import TranscriptionsBody
+from llmos.shapes.check import Shape, names_of
+from llmos.shapes.transcriptions import IGNORED, TranscriptionsBody
 from tests.unit.api import document as held
 from tests.unit.api.fake_gate import edge
 
@@ -56,13 +56,15 @@ def test_the_body_it_names_is_the_one_it_reads(route: RouteSpec) -> None:
 
 
 def test_a_form_has_the_fields_that_are_read() -> None:
-    assert {f.name for f in FORM} == (names_of(TranscriptionsBody) - {"llmos"}) | {"file"}
+    read = (names_of(TranscriptionsBody) - {"llmos"}) | {"file"}
+    assert {f.name for f in FORM} == read | {name for name, may in IGNORED.items() if may}
 
 
 def test_streams_have_their_events() -> None:
     chat = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
     assert chat["application/json"]["schema"] == {"$ref": "#/components/schemas/ChatAnswer"}
-    assert chat["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/ChatChunk"}
+    event = {"anyOf": [{"$ref": f"#/components/schemas/{n}"} for n in ("ChatChunk", "ErrorAnswer")]}
+    assert chat["text/event-stream"] == {"schema": event, "x-events": {"": event}}
     pull = DOCUMENT["paths"]["/os/v1/models"]["post"]["responses"]["200"]["content"]
     assert list(pull) == ["text/event-stream"]
     assert set(pull["text/event-stream"]["x-events"]) == {"progress", "done", "error"}
@@ -120,9 +122,6 @@ def test_a_parameter_reads_what_its_schema_allows(
         assert caught.value.param == "a"
 
 
-ENVELOPE = {"message": "m", "type": "t", "param": None}
-
-
 def _answer(path: str, status: int, body: typing.Any) -> httpx.Response:
     return httpx.Response(status, json=body, request=httpx.Request("GET", f"http://edge{path}"))
 
@@ -138,6 +137,8 @@ def _answer(path: str, status: int, body: typing.Any) -> httpx.Response:
             {"error": {"message": "m", "type": "t", "param": None, "code": "x"}},
         ),
         ("/os/v1/status", 500, {"error": {"message": "m"}}),
+        ("/os/v1/status", 503, {"ready": False}),
+        ("/readyz", 503, {"error": {"message": "m", "type": "t", "param": None, "code": "x"}}),
     ],
 )
 def test_an_answer_that_differs_from_the_document_is_noticed(
@@ -145,6 +146,48 @@ def test_an_answer_that_differs_from_the_document_is_noticed(
 ) -> None:
     with pytest.raises((jsonschema.ValidationError, AssertionError)):
         asyncio.run(held.check(_answer(path, status, body)))
+
+
+ERROR = {"message": "m", "type": "t", "param": None, "code": "internal_error"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "text"),
+    [
+        ("/metrics", "text/html", "<p>"),
+        ("/v1/files/file-1/content", "application/pdf", "%PDF"),
+        ("/os/v1/jobs/job_1/events", "text/event-stream", "event: log\ndata: {}\n\n"),
+        ("/os/v1/jobs/job_1/events", "text/event-stream", 'event: log\ndata: {"kind": "x"}\n\n'),
+        ("/os/v1/jobs/job_1/events", "text/event-stream", 'event: error\ndata: {"error": {}}\n\n'),
+        (
+            "/v1/responses/resp_1",
+            "text/event-stream",
+            'event: response.a\ndata: {"type": "response.b", "sequence_number": 0}\n\n',
+        ),
+        ("/os/v1/logs", "text/event-stream", f"event: end\ndata: {json.dumps(ERROR)}\n\n"),
+    ],
+)
+def test_a_type_or_an_event_that_is_not_described_is_noticed(
+    path: str, kind: str, text: str
+) -> None:
+    request = httpx.Request("GET", f"http://edge{path}")
+    answer = httpx.Response(200, text=text, headers={"content-type": kind}, request=request)
+    with pytest.raises((jsonschema.ValidationError, AssertionError)):
+        asyncio.run(held.check(answer))
+
+
+def test_every_answer_of_health_is_described() -> None:
+    for path in ("/healthz", "/readyz"):
+        responses = DOCUMENT["paths"][path]["get"]["responses"]
+        assert responses["503"]["content"] == responses["200"]["content"]
+
+
+def test_sound_and_text_are_described_as_they_are_sent() -> None:
+    paths = DOCUMENT["paths"]
+    heard = paths["/v1/audio/transcriptions"]["post"]["responses"]["200"]["content"]
+    assert set(heard) == {"application/json", "text/plain"}
+    said = paths["/v1/audio/speech"]["post"]["responses"]["200"]["content"]
+    assert set(said) == {"audio/wav", "audio/pcm"}
 
 
 def test_what_is_served_is_the_document() -> None:

@@ -47,10 +47,10 @@ def spawn_as(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawn]:
 
     def use(program: str) -> None:
         def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-            assert command[1:4] == ["-m", "llmos.cli.main", "serve"]
+            assert command[1:5] == ["-P", "-m", "llmos.cli.main", "serve"]
             assert options["start_new_session"] is True
             home_given = command[command.index("--home") + 1]
-            process = real([sys.executable, "-c", program, home_given, *command[6:]], **options)  # type: ignore[call-overload]
+            process = real([sys.executable, "-c", program, home_given, *command[7:]], **options)  # type: ignore[call-overload]
             started.append(process)
             return process
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from llmos.drivers.seats import Seats
 from llmos.errors import EngineFailed
 
@@ -17,7 +19,8 @@ class Request:
 
 
 class Room:
-    """Slots, and room for so many, which need not be as many. `broken` has nothing put back."""
+    """Slots, and room for so many, which need not be as many. What is of `broken` is neither put
+    back nor copied out."""
 
     def __init__(self, room: int, num_slots: int = 4) -> None:
         self.num_slots = num_slots
@@ -34,6 +37,8 @@ class Room:
         return True
 
     def set_aside(self, request: Request) -> None:
+        if request.request_id in self.broken:
+            raise EngineFailed("no room for its copy")
         self.aside.append(request.request_id)
         self.room += 1
 
@@ -98,6 +103,19 @@ def test_one_that_cannot_be_put_back_is_gone_and_the_others_sit() -> None:
     assert [request.request_id for request in seats.running()] == ["a", "c"]
     assert seats.find("b") is None
     assert room.room == 0
+
+
+@pytest.mark.parametrize("room", [Room(1), Room(1, num_slots=1)], ids=["no room", "no slot"])
+def test_one_that_cannot_be_copied_out_fails_and_nobody_else(room: Room) -> None:
+    seats, (first, second) = seated(room, "a", "b")
+    room.broken = {"a"}
+    seats.pause(first)
+    failed = seats.fill()
+    assert [(request.request_id, str(error)) for request, error in failed] == [
+        ("a", "no room for its copy")
+    ]
+    assert seats.running() == [second]
+    assert (first.slot, len(seats), room.room) == (None, 1, 0)
 
 
 def test_idle_is_when_a_step_finds_nothing() -> None:

@@ -318,6 +318,22 @@ def test_a_spare_takes_over_without_a_new_process(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_spare_that_still_imports_is_not_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async def imports(channel: memory.MemoryChannel) -> None:
+            await asyncio.Event().wait()
+
+        seen, node = Seen(), Node(good, imports)
+        config = KernelConfig(warm_spare=True, spare_delay_s=0, stop_grace_s=60)
+        workers = Workers(node, seen, config, tmp_path, Metrics())
+        workers.start_replica("rep_1", DRIVER, SPEC)
+        await until(lambda: node.num_started == 2)
+        await asyncio.wait_for(workers.close(), 5)
+        assert workers.infos() == []
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_somebody_stopped_is_told_at_once_and_replaced_in_time(
     tmp_path: Path,
 ) -> None:

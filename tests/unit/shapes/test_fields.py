@@ -10,10 +10,9 @@ import pytest
 from llmos.api.bodies.jobs import SpecBody
 from llmos.errors import InvalidRequest
 from llmos.shapes.inputs import read_chat, read_nested, read_plain
-from llmos.shapes.kinds import InferBody, read_items_body
+from llmos.shapes.kinds import read_infer
 from llmos.shapes.responses import read_response
 from llmos.shapes.strict_json import parse_object
-from llmos.shapes.table import NOTHING
 from llmos.shapes.tasks import TaskBody
 
 
@@ -32,7 +31,7 @@ FLAT = '{"type": "function", "name": "f", "parameters": {"default": NUMBER}}'
 SENT_ON: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "inputs": (
         '{"model": "m", "inputs": [{"text": NUMBER}]}',
-        lambda body: read_items_body(InferBody, body, NOTHING),
+        read_infer,
     ),
     "input.items": (
         '{"type": "generate", "input": {"items": [{"text": NUMBER}]}}',

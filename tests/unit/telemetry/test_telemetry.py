@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -168,6 +170,52 @@ def test_lines_for_a_disk_that_is_full_are_counted(
     lines.give(line(1))
     lines.close()
     assert dropped == [1]
+
+
+def test_a_write_that_fails_leaves_none_of_its_lines(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted as dropped is not in the file, then or later, and cuts no other line."""
+    file, dropped = setup_logs(tmp_path, "info"), list[int]()
+    lines = RequestLines(file, dropped.append, interval_s=60)
+    logging.getLogger("llmos.x").info("before")
+    write = os.write
+    with monkeypatch.context() as full:
+
+        def fill(descriptor: int, data: memoryview) -> int:
+            if len(data) > 300:  # so much space is left
+                return write(descriptor, data[:300])
+            raise OSError(28, "No space left on device")
+
+        full.setattr(os, "write", fill)
+        for number in range(5):
+            lines.give(line(number))
+        lines.close()
+    logging.getLogger("llmos.x").info("after")
+    found = [json.loads(one) for one in (tmp_path / "llmos.log").read_text("utf-8").splitlines()]
+    assert [one["message"] for one in found] == ["before", "after"]
+    assert dropped == [5]
+
+
+def test_a_rollover_that_cannot_open_its_file_costs_no_old_log(
+    tmp_path: Path, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.telemetry.logs.MAX_LOG_BYTES", 100)
+    file = setup_logs(tmp_path, "info")
+
+    def no_file() -> NoReturn:
+        raise OSError(24, "Too many open files")
+
+    for number in range(4):
+        file.write(b"%d" % number * 100 + b"\n")
+    with monkeypatch.context() as full:
+        full.setattr(file, "_open", no_file)
+        for _ in range(5):
+            with pytest.raises(OSError, match="Too many"):
+                file.write(b"lost\n")
+    file.write(b"new\n")
+    kept = {path.name: path.read_text()[0] for path in tmp_path.iterdir()}
+    assert kept == {"llmos.log": "n", "llmos.log.1": "3", "llmos.log.2": "2", "llmos.log.3": "1"}
 
 
 def test_gathered_lines_turn_a_full_log_over(

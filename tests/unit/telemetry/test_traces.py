@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +16,14 @@ import pytest
 from llmos.errors import ConfigError
 from llmos.telemetry import export as exporting
 from llmos.telemetry.config import TelemetryConfig
-from llmos.telemetry.export import Exporter
+from llmos.telemetry.export import Exporter, NotExported
 from llmos.telemetry.otlp import TraceFile, request
 from llmos.telemetry.otlp_http import Collector, CollectorRefused
-from llmos.telemetry.scribe import Destination, Scribe, ScribeFailed, ScribeLost
 from llmos.telemetry.setup import open_tracer
 from llmos.telemetry.spans import Context, Kind, Moment, Span, child_of, parent_of
 from llmos.telemetry.traced import AnswerRecord, decode, encode
 from llmos.telemetry.tracer import Trace, Tracer, begin
+from tests.unit.telemetry.collector import Received
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 RESOURCE = {"service.name": "llmos", "process.pid": 7}
@@ -93,40 +90,6 @@ def _as_proto_json(value: Any, key: str = "") -> Any:
     return value
 
 
-class Received:
-    """A collector that answers with `status`."""
-
-    def __init__(self, status: int) -> None:
-        self.status, self.bodies = status, list[bytes]()
-        received = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                received.bodies.append(self.rfile.read(int(self.headers["content-length"])))
-                self.send_response(received.status)
-                self.end_headers()
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def collector() -> Iterator[Received]:
-    received = Received(200)
-    yield received
-    received.close()
-
-
 def test_a_file_says_what_opentelemetrys_own_exporter_sends(collector: Received) -> None:
     from google.protobuf.json_format import ParseDict
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -179,7 +142,7 @@ class Outlet:
     """Keeps the numbers of the answers it is given; `gate` closed, it takes its time."""
 
     def __init__(self) -> None:
-        self.numbers, self.is_closed = list[int](), False
+        self.numbers, self.sizes, self.is_closed = list[int](), list[int](), False
         self.error: OSError | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -188,6 +151,7 @@ class Outlet:
         self.gate.wait()
         if self.error is not None or self.is_closed:
             raise self.error or OSError("closed")
+        self.sizes.append(len(records))
         for record in records:
             made = decode(record)
             assert isinstance(made, AnswerRecord)
@@ -236,14 +200,38 @@ def test_an_outlet_that_fails_costs_its_records_only(caplog: pytest.LogCaptureFi
     assert "traces are lost: no space" in caplog.text
 
 
-def test_what_there_is_no_time_for_at_the_end_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_exported_before_a_failure_is_not_counted_as_lost() -> None:
+    outlet, dropped = Outlet(), list[int]()
+    outlet.error = NotExported("the third is refused", num_exported=2)
+    exporter = Exporter(outlet, dropped.append)
+    for number in range(5):
+        exporter.give(answer(number))
+    exporter.close()
+    assert sum(dropped) == 3
+
+
+def test_records_go_out_together_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "MAX_EXPORTED_BYTES", 2 * len(encode(answer(1))))
+    outlet = Outlet()
+    exporter = Exporter(outlet, lambda n: None)
+    for number in range(5):
+        exporter.give(answer(number))
+    exporter.close()
+    assert outlet.numbers == [0, 1, 2, 3, 4]
+    assert max(outlet.sizes) == 2
+
+
+def test_what_there_is_no_time_for_at_the_end_is_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outlet, dropped = Outlet(), list[int]()
     outlet.gate.clear()
     exporter = Exporter(outlet, dropped.append)
-    for number in range(exporting.MAX_EXPORTED + 3):
+    monkeypatch.setattr(exporting, "MAX_EXPORTED_BYTES", 1)
+    for number in range(7):
         exporter.give(answer(number))
     exporter.close(timeout_s=0.01)
-    assert sum(dropped) == exporting.MAX_EXPORTED + 3
+    assert sum(dropped) == 7
     assert outlet.numbers == []
     assert "are lost" in caplog.text
 
@@ -255,103 +243,6 @@ def test_a_name_that_is_no_text_costs_its_record_only() -> None:
     exporter.give(answer(2))
     exporter.close()
     assert (outlet.numbers, dropped) == ([2], [1])
-
-
-@pytest.fixture
-def scribe(tmp_path: Path) -> Iterator[Scribe]:
-    made = Scribe(Destination({"service.name": "llmos"}, "1", path=str(tmp_path / "traces.jsonl")))
-    yield made
-    made.close()
-
-
-def written(path: Path) -> list[int]:
-    """Numbers of the answers in a file of spans, as they stand there."""
-    return [
-        int(span["startTimeUnixNano"])
-        for line in path.read_text().splitlines()
-        for span in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
-    ]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_another_process_writes_spans_and_ends_with_us(scribe: Scribe, tmp_path: Path) -> None:
-    assert scribe.pid is None  # nothing is traced yet
-    scribe.export([encode(answer(1)), encode(answer(2))])
-    assert written(tmp_path / "traces.jsonl") == [1, 2]
-    pid = scribe.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGTERM)  # a stop of everything: it is still needed
-    scribe.export([encode(answer(3))])
-    assert (scribe.pid, written(tmp_path / "traces.jsonl")) == (pid, [1, 2, 3])
-    scribe.close()
-    assert not is_alive(pid)
-    with pytest.raises(ScribeLost, match="stopping"):
-        scribe.export([encode(answer(4))])
-
-
-def test_one_that_is_killed_is_told_of_and_replaced(scribe: Scribe, tmp_path: Path) -> None:
-    scribe.export([encode(answer(1))])
-    first = scribe.pid
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    with pytest.raises(ScribeLost):
-        scribe.export([encode(answer(2))])
-    scribe.export([encode(answer(3))])
-    assert scribe.pid not in {None, first}
-    assert written(tmp_path / "traces.jsonl") == [1, 3]
-
-
-def test_one_that_stands_still_is_given_up(
-    scribe: Scribe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scribe.export([encode(answer(1))])
-    pid = scribe.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    monkeypatch.setattr("llmos.telemetry.scribe.GRACE_S", 0.01)
-    with pytest.raises(ScribeLost, match="no answer"):
-        scribe.export([encode(answer(2))])
-    assert not is_alive(pid)
-
-
-def test_a_disk_that_refuses_is_told_of_and_the_process_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "logs"
-    scribe = Scribe(Destination({}, "1", path=str(folder / "traces.jsonl")))
-    try:
-        with pytest.raises(ScribeFailed, match="No such file"):
-            scribe.export([encode(answer(1))])
-        pid = scribe.pid
-        folder.mkdir()
-        scribe.export([encode(answer(2))])
-        assert scribe.pid == pid
-        assert written(folder / "traces.jsonl") == [2]
-    finally:
-        scribe.close()
-
-
-def test_a_collector_is_sent_to_by_the_other_process(collector: Received) -> None:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceRequest,
-    )
-
-    scribe = Scribe(Destination({}, "1", url=collector.url, timeout_s=5))
-    try:
-        scribe.export([encode(answer(7))])
-        sent = ExportTraceServiceRequest.FromString(collector.bodies[0])
-        (span,) = sent.resource_spans[0].scope_spans[0].spans
-        assert (span.name, span.start_time_unix_nano) == ("POST /v1/chat/completions", 7)
-        collector.status = 400
-        with pytest.raises(ScribeFailed, match="did not take"):
-            scribe.export([encode(answer(8))])
-    finally:
-        scribe.close()
 
 
 def test_traces_are_off_unless_asked_for(tmp_path: Path) -> None:

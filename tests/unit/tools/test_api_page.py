@@ -33,6 +33,23 @@ def test_a_body_has_its_fields_with_type_default_and_meaning() -> None:
     assert "`context_length_exceeded`" in chat
 
 
+def test_what_is_ignored_is_told_and_null_only_where_it_says_something() -> None:
+    chat = _section("POST /v1/chat/completions")
+    assert "| `user` | any JSON |  | Changes no answer |" in chat
+    assert '| `modalities` | `["text"]` |' in chat
+    assert "| `llmos` | [LlmosOptions](#llmosoptions) |" in chat
+    assert "| `keep_alive` | number, 0 to 2,592,000 |" in _section("LlmosOptions")
+    assert "| **`logprobs`** | [LogprobsAnswer](#logprobsanswer) or none |" in _section(
+        "ChatChoice"
+    )
+
+
+def test_further_statuses_and_types_are_told() -> None:
+    assert "With status 503: It would not" in _section("GET /readyz")
+    assert "With status" not in _section("GET /v1/files/{file_id}/content")
+    assert "`audio/wav`; or `audio/pcm`" in _section("POST /v1/audio/speech")
+
+
 def test_queries_forms_and_answers_are_told() -> None:
     jobs = _section("GET /os/v1/jobs")
     assert "| `limit` | integer, 1 to 1,000 | `100` | At most so many |" in jobs

@@ -16,6 +16,7 @@ from llmos.api.parameters import Text, Upload, Word
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import InvalidRequest
 from llmos.shapes.transcriptions import (
+    IGNORED,
     TranscriptionAnswer,
     read_transcriptions,
     transcription_answer,
@@ -30,6 +31,7 @@ FORM = (
     Text("model", "Which model listens", required=True),
     Text("language", "Of what is said; absent: it is guessed"),
     Word("response_format", "JSON, or the text alone", ("json", "text")),
+    *(Word(name, "Changes no answer", tuple(values)) for name, values in IGNORED.items() if values),
 )
 
 
@@ -86,6 +88,7 @@ ROUTES = [
         transcriptions,
         "What is said in a recording.",
         answer=TranscriptionAnswer,
+        answer_types=("application/json", "text/plain"),
         form=FORM,
     )
 ]

@@ -15,7 +15,7 @@ from llmos.api.infer import (
 from llmos.api.resume import LAST_EVENT_ID, resume_point
 from llmos.api.routes.spec import RouteSpec
 from llmos.errors import UnsupportedParameter
-from llmos.shapes.answers import CompletionAnswer
+from llmos.shapes.answers import CompletionAnswer, ErrorAnswer
 from llmos.shapes.completions import CompletionsBody
 from llmos.shapes.inputs import read_completions
 from llmos.shapes.outcomes import completion_answer
@@ -66,7 +66,7 @@ ROUTES = [
         "Continue a text.",
         body=CompletionsBody,
         answer=CompletionAnswer,
-        events={"": CompletionAnswer},
+        events={"": CompletionAnswer | ErrorAnswer},
         headers=(LAST_EVENT_ID,),
     )
 ]

@@ -230,7 +230,7 @@ ROUTES = [
         _ONE + "/content",
         read_file,
         "A file's bytes, or a range of them.",
-        answer_type="application/octet-stream",
+        answer_types=("application/octet-stream",),
         headers=RANGES,
     ),
     RouteSpec("GET", _ONE, show_file, "One file.", answer=FileObject),

@@ -70,7 +70,23 @@ async def metrics(call: Call) -> None:
 
 
 ROUTES = [
-    RouteSpec("GET", "/healthz", healthz, "Does the kernel answer?", False, answer=Liveness),
-    RouteSpec("GET", "/readyz", readyz, "Would a request be served?", False, answer=Readiness),
-    RouteSpec("GET", "/metrics", metrics, "Metrics for Prometheus.", answer_type="text/plain"),
+    RouteSpec(
+        "GET",
+        "/healthz",
+        healthz,
+        "Does the kernel answer?",
+        needs_key=False,
+        answer=Liveness,
+        also={503: "It does not, or cannot write: `problems` say why."},
+    ),
+    RouteSpec(
+        "GET",
+        "/readyz",
+        readyz,
+        "Would a request be served?",
+        needs_key=False,
+        answer=Readiness,
+        also={503: "It would not: `problems` say why."},
+    ),
+    RouteSpec("GET", "/metrics", metrics, "Metrics for Prometheus.", answer_types=("text/plain",)),
 ]

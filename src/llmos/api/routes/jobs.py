@@ -46,7 +46,7 @@ from llmos.errors import (
 )
 from llmos.shapes.answers import ErrorAnswer
 from llmos.shapes.fields import parse_int
-from llmos.shapes.inputs import read_plain
+from llmos.shapes.inputs import read_nested, read_plain
 from llmos.shapes.names import job_of
 
 STATES = {state.value: frozenset({state}) for state in JobState} | {
@@ -189,7 +189,7 @@ async def list_schedules(call: Call) -> ScheduleList:
 
 async def add_schedule(call: Call) -> ScheduleList:
     """Answered once it is on disk."""
-    body = read_plain(ScheduleBody, await read_json(call))
+    body = read_nested(ScheduleBody, await read_json(call))
     return await ask(call, body.to_call(), ScheduleList)
 
 
@@ -230,7 +230,7 @@ ROUTES = [
         "A job's log; with `follow`, as server-sent events to its end.",
         query=EVENT_QUERY,
         headers=(LAST_EVENT,),
-        events={"KIND": JobEvent, "done": JobReply, "error": ErrorAnswer},
+        events={"KIND": JobEvent, "event": JobEvent, "done": JobReply, "error": ErrorAnswer},
         raises=(OffsetLost,),
     ),
     RouteSpec(

@@ -22,7 +22,8 @@ Shape = type[pydantic.BaseModel] | type[msgspec.Struct]
 class RouteSpec:
     """`path` as Starlette writes it. `body` is a shape, where there is one; it may be left out
     where it is not needed. `answer` is one where the handler answers by itself; of what it returns
-    its annotation tells.
+    its annotation tells. `answer_types` are those of its whole answer: a shape is of JSON, others
+    are bytes. `also` are further statuses of the same shape, and what each means.
 
     `query` is what may stand after the `?`; `form` has the fields of a multipart body; `headers`
     are those that change what is done. `events` are those of a stream: their names ("": it has
@@ -38,7 +39,8 @@ class RouteSpec:
     body: type[pydantic.BaseModel] | None = None
     needs_body: bool = True
     answer: Shape | None = None
-    answer_type: str = "application/json"
+    answer_types: tuple[str, ...] = ("application/json",)
+    also: Mapping[int, str] = field(default_factory=dict)
     query: tuple[Parameter[Any], ...] = ()
     form: tuple[Parameter[Any], ...] = ()
     headers: tuple[Text, ...] = ()

@@ -72,6 +72,6 @@ ROUTES = [
         speech,
         "A text as sound.",
         body=SpeechBody,
-        answer_type="audio/wav",
+        answer_types=("audio/wav", "audio/pcm"),
     )
 ]

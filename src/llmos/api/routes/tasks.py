@@ -151,7 +151,7 @@ ROUTES = [
         _ONE + "/result",
         task_result,
         "Results, as a file.",
-        answer_type="application/octet-stream",
+        answer_types=("application/octet-stream", "application/jsonl"),
         query=RESULT_QUERY,
         headers=RANGES,
         raises=(Conflict,),

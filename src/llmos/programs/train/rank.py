@@ -13,7 +13,7 @@ import msgspec
 
 from llmos.abi.program import Yielded
 from llmos.errors import LLMOSError
-from llmos.ipc.parent import die_with_parent
+from llmos.parent import die_with_parent
 from llmos.programs.train.libraries import be_quiet, import_all
 from llmos.programs.train.post import LOST, MuteContext, Post
 
