@@ -97,14 +97,14 @@ def test_an_adapter_is_pulled_over_a_model_that_is_here_and_asked(
     llmos(server, "unload", "bare")
 
 
-def rooms(server: Server) -> list[str]:
+def rooms(server: Server) -> set[str]:
     """Folders in scratch that hold weights."""
-    return [p.name for p in (server.home / "scratch").iterdir() if any(p.rglob("*.safetensors"))]
+    return {p.name for p in (server.home / "scratch").iterdir() if any(p.rglob("*.safetensors"))}
 
 
-def until_no_more_than(server: Server, most: int) -> None:
+def until_none_but(server: Server, others: set[str]) -> None:
     deadline = time.monotonic() + 30
-    while len(found := rooms(server)) > most:
+    while found := rooms(server) - others:
         assert time.monotonic() < deadline, found
         time.sleep(POLL_S)
 
@@ -119,16 +119,16 @@ def test_a_merged_model_goes_with_its_worker(server: Server, tmp_path: Path) -> 
     save_file({n: torch.full_like(t, float("nan")) for n, t in load_file(path).items()}, path)
     for name in ("plain", "fine", "nan"):
         llmos(server, "pull", str(tmp_path / name))
-    until_no_more_than(server, 0)
+    others = rooms(server)
     body = {"model": "fine", "prompt": "the", "max_tokens": 2}
     with server.client() as client:
         assert client.post("/v1/completions", json=body).status_code == 200
-        assert len(rooms(server)) == 1
+        assert len(rooms(server) - others) == 1
         llmos(server, "unload", "fine")
-        until_no_more_than(server, 0)
+        until_none_but(server, others)
         assert client.post("/v1/completions", json=body).status_code == 200
         os.kill(worker_of(client, "fine"), signal.SIGKILL)
-        until_no_more_than(server, 0)
+        until_none_but(server, others)
         answer = client.post("/v1/completions", json=body | {"model": "nan"})
         assert "is not finite" in answer.json()["error"]["message"], answer.text
-        until_no_more_than(server, 0)
+        until_none_but(server, others)

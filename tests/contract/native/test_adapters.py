@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from llmos.abi.driver import DraftSpec
 from llmos.abi.events import Finished, Tokens
 from llmos.drivers.adapters.folder import open_adapted
-from llmos.errors import LoadFailed, ModelRejected
+from llmos.errors import DiskFull, LoadFailed, ModelRejected
 from llmos.weights import inspect
 from llmos.weights.adapters import Claim, read_adapter
 from llmos.weights.adapting import named_for
@@ -241,3 +242,28 @@ def test_names_without_the_models_prefix(load: Load, tmp_path: Path) -> None:
     wanted = expected(learned, ids, 5)
     assert [i for i, _ in found] == [i for i, _ in wanted]
     assert [p for _, p in found] == pytest.approx([p for _, p in wanted], abs=2e-3)
+
+
+def test_a_merge_leaves_free_what_must_stay_free(
+    load: Load, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made("lora")
+    size_bytes = (folder / "model.safetensors").stat().st_size
+    total = shutil.disk_usage(tmp_path).total
+    with pytest.raises(DiskFull, match=f"of which {total} must stay free"):
+        load(folder, fresh=True, scratch=str(tmp_path), min_free_bytes=total)
+    reserve = os.posix_fallocate
+
+    def beside_another(*args: int) -> None:
+        reserve(*args)
+        usage = shutil.disk_usage(tmp_path)._replace(free=size_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    monkeypatch.setattr(os, "posix_fallocate", beside_another)
+    with pytest.raises(DiskFull):
+        open_adapted(folder, str(tmp_path), 2 * size_bytes)
+    assert not [*tmp_path.rglob("*.safetensors")]
+    monkeypatch.undo()
+    adapted = open_adapted(folder, str(tmp_path), size_bytes)
+    assert adapted is not None
+    assert inspect(adapted.folder).adapter is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from llmos.abi.registry import AdapterForm, AdapterOf, ModelVersion, PullOptions
-from llmos.errors import Conflict, InvalidRequest, LLMOSError, ModelNotFound, ModelRejected
+from llmos.errors import (
+    Conflict,
+    DiskFull,
+    InvalidRequest,
+    LLMOSError,
+    ModelNotFound,
+    ModelRejected,
+    StorageError,
+)
+from llmos.registry.adapters import Base, Bases
 from llmos.weights.digest import file_digest
 from tests.unit.adapter_folder import PLAIN, UP, make_adapter, make_bare
 from tests.unit.model_folder import SHAPES, make_model, make_sharded, safetensors_bytes
@@ -367,5 +377,33 @@ def test_bases_that_cannot_be(world: MakeWorld, tmp_path: Path) -> None:
             await refused(again, ModelRejected, "no adapters of adapters")
             quantizing = w.registry.quantize("small", "int8", None, lambda _: None)
             await refused(quantizing, Conflict, "is an adapter of tiny:1")
+
+    asyncio.run(main())
+
+
+def test_what_is_wrong_here_is_not_the_adapters_fault(
+    world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = make_bare(tmp_path / "bare")
+
+    def full(path: Path, data: bytes) -> int:
+        assert path.name == "llmos.json"
+        raise OSError(errno.ENOSPC, "no room")
+
+    async def late(*_: object) -> Base:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def main() -> None:
+        async with world() as w:
+            await pull(w, make_model(tmp_path / "tiny"))
+            with monkeypatch.context() as patched:
+                patched.setattr(Path, "write_bytes", full)
+                with pytest.raises(DiskFull, match=r"writing llmos\.json: no room"):
+                    await pull(w, bare, base="tiny")
+            monkeypatch.setattr("llmos.registry.adapters._FIND_S", 0.01)
+            monkeypatch.setattr(Bases, "_find", late)
+            with pytest.raises(StorageError, match="the base was not found within"):
+                await pull(w, bare, base="tiny")
 
     asyncio.run(main())

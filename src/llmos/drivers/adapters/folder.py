@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -63,8 +65,9 @@ class Adapted:
         return num_virtual(self.adapter)
 
 
-def open_adapted(folder: Path, scratch: str) -> Adapted | None:
-    """None where there is no adapter. Raises ModelRejected, LoadFailed, DiskFull."""
+def open_adapted(folder: Path, scratch: str, min_free_bytes: int = 0) -> Adapted | None:
+    """None where there is no adapter. `min_free_bytes` stay free on the disk. Raises ModelRejected,
+    LoadFailed, DiskFull."""
     if not is_adapted(folder):
         return None
     source = folder / FOLDER
@@ -77,7 +80,9 @@ def open_adapted(folder: Path, scratch: str) -> Adapted | None:
     target = Path(scratch) / f"adapted-{folder.name}"
     try:
         with _failing(folder.name):
-            _write_folder(folder, target, source, adapter, edits)
+            _copy_small(folder, target)
+            writing = _Writing(folder, source, adapter, edits)
+            writing.write(target / SINGLE, min_free_bytes)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -102,7 +107,8 @@ def _is_changed(adapter: Adapter, edits: Edits) -> bool:
     return bool(edits.whole or adapter.claim.lacks or adapter.claim.extra)
 
 
-def _write_folder(folder: Path, target: Path, source: Path, adapter: Adapter, edits: Edits) -> None:
+def _copy_small(folder: Path, target: Path) -> None:
+    """All but weights and adapter."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     names = list_files(folder)
@@ -111,19 +117,30 @@ def _write_folder(folder: Path, target: Path, source: Path, adapter: Adapter, ed
         if name not in (*files, INDEX) and not name.startswith(f"{FOLDER}/"):
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, target / name)
-    writing = _Writing(folder, files, source, adapter, edits)
-    need = sum(entry.end - entry.begin for entry in writing.entries.values())
-    if shutil.disk_usage(target).free < need:
-        raise OSError(errno.ENOSPC, f"{need} bytes are wanted")
-    writing.write(target / SINGLE)
+
+
+def _reserve(file: BinaryIO, size_bytes: int, min_free_bytes: int) -> None:
+    """Take the room for a whole file before any of it is written, so that of two merges at once
+    each sees the other's. Raises DiskFull, OSError."""
+
+    def require(wanted_bytes: int) -> None:
+        free = shutil.disk_usage(file.name).free
+        if free - wanted_bytes < min_free_bytes:
+            raise DiskFull(
+                f"the disk is too full to merge an adapter: {size_bytes} bytes wanted, {free} "
+                f"free, of which {min_free_bytes} must stay free"
+            )
+
+    require(size_bytes)
+    os.posix_fallocate(file.fileno(), 0, size_bytes)
+    require(0)
 
 
 class _Writing:
     """One file of all tensors, by the names of the model's own modules."""
 
-    def __init__(
-        self, folder: Path, files: list[str], source: Path, adapter: Adapter, edits: Edits
-    ) -> None:
+    def __init__(self, folder: Path, source: Path, adapter: Adapter, edits: Edits) -> None:
+        files, _ = read_weights(folder, list_files(folder))
         self._folder = folder
         self._source = source
         self._adapter = adapter
@@ -165,9 +182,12 @@ class _Writing:
         changes = last == "weight" or (last == "bias" and self._adapter.kind == "IA3")
         return module if changes else None
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, min_free_bytes: int) -> None:
+        header = encode_header(self.entries, {"format": "pt"})
+        size_bytes = sum(entry.end - entry.begin for entry in self.entries.values())
         with path.open("wb") as file:
-            file.write(encode_header(self.entries, {"format": "pt"}))
+            _reserve(file, len(header) + size_bytes, min_free_bytes)
+            file.write(header)
             for name, data in self._tensors():
                 entry = self.entries[name]
                 assert data.nbytes == entry.end - entry.begin, name
