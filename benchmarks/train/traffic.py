@@ -40,9 +40,13 @@ LONG = 100_000
 LOG_STEPS = 2
 BATCH = 16
 TIMEOUT_S = 120.0
+ALONE = "alone"
 RUNS = ("a fine-tune here", "one in a plain process")
+ARMS = (ALONE, *RUNS)
 Step = Callable[[], int]
 """The last step that a run has told of."""
+
+Begin = Callable[[], contextlib.AbstractContextManager[Step]]
 
 
 def first_tokens(server: Server, number: int) -> list[float]:
@@ -81,28 +85,40 @@ def recipe(threads: int) -> dict[str, Any]:
 
 
 def measure(result: harness.Result, folder: Path, number: int, rounds: int) -> None:
-    """`rounds` times alone and beside either, `number` requests each."""
+    """`rounds` times alone and beside either, `number` requests each; who comes first changes from
+    round to round, so that neither what is warm by then nor what drifts is of one arm only."""
     files, threads = causal.corpus(folder), len(os.sched_getaffinity(0))
-    waits: dict[str, list[list[float]]] = {"alone": [], **{run: [] for run in RUNS}}
+    waits: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
     rates: dict[str, list[tuple[float, float]]] = {run: [] for run in RUNS}
     with serving("--preload", "pilot", *OPTIONS) as (server, _):
         pilot = Path(Runs(server).client.models.show("pilot").folder)
         causal.write_blocks(pilot, files, folder / "pilot.npz")
-        for _ in range(rounds):
-            waits["alone"].append(first_tokens(server, number))
-            begun = (_job(server, files, threads), _plain(pilot, folder, threads))
-            for run, begin in zip(RUNS, begun, strict=True):
-                with begin as step:
-                    waited, beside, undisturbed = _beside(server, step, number)
-                waits[run].append(waited)
-                rates[run].append((beside, undisturbed))
+        begin: dict[str, Begin] = {
+            RUNS[0]: lambda: _job(server, files, threads),
+            RUNS[1]: lambda: _plain(pilot, folder, threads),
+        }
+        for arm in order(rounds):
+            if arm == ALONE:
+                waits[arm].append(first_tokens(server, number))
+                continue
+            with begin[arm]() as step:
+                waited, beside, undisturbed = _beside(server, step, number)
+            waits[arm].append(waited)
+            rates[arm].append((beside, undisturbed))
     for run in RUNS:
         figure = f"p95 to the first token beside {run}"
-        result.add(harness.paired(figure, "ms", _p95s(waits[run]), "alone", _p95s(waits["alone"])))
+        result.add(harness.paired(figure, "ms", _p95s(waits[run]), ALONE, _p95s(waits[ALONE])))
     for run in RUNS:
         pairs = list(zip(*rates[run], strict=True))
         figure = f"traffic: what {run} learns meanwhile"
         result.add(harness.paired(figure, "steps/s", pairs[0], "undisturbed", pairs[1]))
+
+
+def order(rounds: int) -> Iterator[str]:
+    """The arms of each round, each round beginning one later than the one before."""
+    for turn in range(rounds):
+        at = turn % len(ARMS)
+        yield from ARMS[at:] + ARMS[:at]
 
 
 def _p95s(rounds: list[list[float]]) -> list[float]:

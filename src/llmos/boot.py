@@ -175,6 +175,7 @@ async def system(
             feedback=SqlFeedbackStore(database, settings.storage),
             choose_dtype=choose_dtype,
             cache=home.cache,
+            min_free_bytes=settings.storage.min_free_bytes,
             find_secret=Secrets(home.path / "secrets", secret_variables()).find,
             tracer=tracer,
             watts_per_core=settings.telemetry.watts_per_core,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.contract.native.adapted import adapt
 from tests.contract.train.data import TINY, sentences, sentiment
-from tests.system.server import Server
+from tests.system.server import POLL_S, Server
+from tests.system.test_faults import worker_of
 from tests.system.test_jobs import QUICK
 from tests.system.test_train import llmos
 from tests.unit.drivers.tiny import make_model
@@ -87,3 +94,41 @@ def test_an_adapter_is_pulled_over_a_model_that_is_here_and_asked(
     why = llmos(server, "why", rows[0]["process_id"])
     assert "tiny:1 with the lora adapter bare:1" in why
     llmos(server, "rm", "bare", "--yes", fails=True)  # it is loaded
+    llmos(server, "unload", "bare")
+
+
+def rooms(server: Server) -> set[str]:
+    """Folders in scratch that hold weights."""
+    return {p.name for p in (server.home / "scratch").iterdir() if any(p.rglob("*.safetensors"))}
+
+
+def until_none_but(server: Server, others: set[str]) -> None:
+    deadline = time.monotonic() + 30
+    while found := rooms(server) - others:
+        assert time.monotonic() < deadline, found
+        time.sleep(POLL_S)
+
+
+def test_a_merged_model_goes_with_its_worker(server: Server, tmp_path: Path) -> None:
+    """Unloaded, killed, or never loaded."""
+    base, folder = tmp_path / "plain", tmp_path / "fine"
+    make_model(base)
+    adapt(base, "lora", folder)
+    shutil.copytree(folder, tmp_path / "nan")
+    path = tmp_path / "nan" / "adapter" / "adapter_model.safetensors"
+    save_file({n: torch.full_like(t, float("nan")) for n, t in load_file(path).items()}, path)
+    for name in ("plain", "fine", "nan"):
+        llmos(server, "pull", str(tmp_path / name))
+    others = rooms(server)
+    body = {"model": "fine", "prompt": "the", "max_tokens": 2}
+    with server.client() as client:
+        assert client.post("/v1/completions", json=body).status_code == 200
+        assert len(rooms(server) - others) == 1
+        llmos(server, "unload", "fine")
+        until_none_but(server, others)
+        assert client.post("/v1/completions", json=body).status_code == 200
+        os.kill(worker_of(client, "fine"), signal.SIGKILL)
+        until_none_but(server, others)
+        answer = client.post("/v1/completions", json=body | {"model": "nan"})
+        assert "is not finite" in answer.json()["error"]["message"], answer.text
+        until_none_but(server, others)

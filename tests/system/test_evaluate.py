@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from llmos.abi.evals import DATA, EVAL, EVALUATE
+from llmos.abi.evals import CORPUS, DATA, EVAL, EVALUATE
 from llmos.abi.jobs import ENDED, JobRecord, JobSpec
 from llmos.abi.pipelines import PIPELINE
 from llmos.cli.main import main
@@ -134,6 +134,25 @@ def test_a_generating_model_is_found_likely_and_asked_for_letters(
     job = evaluate(sdk, tmp_path, {**spec, "resamples": 100}, data)
     assert job.outputs is not None, job
     assert job.outputs["examples"] == 2
+
+
+def test_a_corpus_is_searched_by_the_vectors_of_a_model(sdk: Client, tmp_path: Path) -> None:
+    """Each query is a document's first words: it is nearest to nothing else."""
+    texts = {"d1": "a wonderful film, one of the best", "d2": "boil rice with a lid for an hour"}
+    texts |= {"d3": "trains to the coast leave at nine", "d4": "the doctor said to drink water"}
+    documents, queries = tmp_path / "documents.jsonl", tmp_path / "queries.jsonl"
+    documents.write_text("".join(json.dumps({"id": n, "text": texts[n]}) + "\n" for n in texts))
+    asked = [{"query": " ".join(texts[n].split()[:5]), "relevant": {n: 1}} for n in texts]
+    queries.write_text("\n".join(map(json.dumps, asked)))
+    files = {DATA: sdk.files.put(queries).id, CORPUS: sdk.files.put(documents).id}
+    spec = {"kind": "retrieve", "model": "embedding", "resamples": 100, "query_prefix": "query: "}
+    job = sdk.jobs.submit(JobSpec(program=EVALUATE, inputs={EVAL: spec}, files=files)).job
+    job = ended(sdk, job.job_id)
+    assert job.outputs is not None, job
+    assert job.outputs["scores"]["recall@1"]["value"] == 1.0
+    lines = [json.loads(line) for line in content(sdk, job, "examples").splitlines()]
+    assert [line["said"][0] for line in lines] == list(texts)
+    assert all(sorted(line["said"]) == sorted(texts) for line in lines)
 
 
 def test_a_prompt_is_echoed_with_how_likely_it_is(openai_client: openai.OpenAI) -> None:

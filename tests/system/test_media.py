@@ -323,6 +323,14 @@ def test_a_response_about_an_image(
     with pytest.raises(openai.BadRequestError) as raised:
         api.responses.create(**asked, input=[_seen(b"junk", "a")])
     assert (raised.value.code, raised.value.param) == ("invalid_request", "input.0.content.1")
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ]
+    for more, name in refused:  # of the model's kind, before what its driver has no words for
+        with pytest.raises(openai.BadRequestError) as raised:
+            api.responses.create(**asked, **more, input=[_seen(image, "a cat")])
+        assert (raised.value.code, raised.value.param) == ("unsupported_parameter", name)
     failed = list(api.responses.create(**asked, input=[_seen(b"junk", "a")], stream=True))[-1]
     assert failed.type == "response.failed"
     with pytest.raises(openai.BadRequestError) as raised:

@@ -128,8 +128,15 @@ def test_a_response_about_an_image(api: openai.OpenAI) -> None:
     assert made.output_text == whole
     events = list(api.responses.create(**asked, stream=True))
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole
+    with pytest.raises(openai.BadRequestError, match="own word for an image") as refused:
+        api.responses.create(**asked | {"input": [*asked["input"], _said("an <image>")]})
+    assert refused.value.param == "input.1.content"
     again = asked | {"input": "and now?", "previous_response_id": made.id}
     assert api.responses.create(**again).usage.input_tokens > made.usage.input_tokens  # type: ignore[union-attr]
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
 
 
 def test_an_image_goes_on_to_a_model_elsewhere(here: Server, api: openai.OpenAI) -> None:

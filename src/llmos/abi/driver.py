@@ -81,7 +81,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     `snapshots` of the scratch folder. `secrets`: those of the model's that are set, by name.
     `draft`: only with `Capabilities.drafts`. `cache` is a folder for what makes a later load of
     this model quicker and can always be made again, compiled code say; it outlives the worker, and
-    workers of one model share it. Empty: `cache` of the scratch folder.
+    workers of one model share it. Empty: `cache` of the scratch folder. Whoever writes much to a
+    disk leaves `min_free_bytes` of it free.
     """
 
     model_id: str
@@ -99,6 +100,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     secrets: dict[str, Secret] = {}
     draft: DraftSpec | None = None
     cache: str = ""
+    min_free_bytes: int = 0
 
 
 class MemoryReport(msgspec.Struct, frozen=True):

@@ -96,7 +96,8 @@ class EvalSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     `labels` are all there are; `rename` maps the model's own labels to the data's. `slices` are
     columns by whose values scores are told apart. `limit` examples are drawn with `seed`. `score`
     is the one that counts most (empty: the kind's own). `by` of a choice: `letter`, or `logprobs`.
-    Failed calls beyond the share `max_failed` fail the evaluation.
+    `query_prefix` and `document_prefix` are what a model that makes vectors was trained to read
+    before either. Failed calls beyond the share `max_failed` fail the evaluation.
     """
 
     kind: EvalKind
@@ -118,6 +119,8 @@ class EvalSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     score: str = ""
     by: str = "letter"
     strict: bool = False
+    query_prefix: str = ""
+    document_prefix: str = ""
     window_bytes: Annotated[int, msgspec.Meta(ge=16)] | None = None
     confidence: Share = 0.95
     resamples: Annotated[int, msgspec.Meta(ge=100, le=100_000)] = 1000
@@ -163,6 +166,9 @@ def read_eval(given: Any) -> EvalSpec:
         raise InvalidRequest("eval: judge: name who judges: judge.model", param="judge")
     if spec.by not in ("letter", "logprobs"):
         raise InvalidRequest("eval: by: letter or logprobs", param="by")
+    if (spec.query_prefix or spec.document_prefix) and spec.kind is not EvalKind.RETRIEVE:
+        text = f"eval: {spec.kind} compares no vectors: prefixes are for retrieve"
+        raise InvalidRequest(text, param="query_prefix")
     if spec.gate is not None and spec.gate.worse and not spec.against:
         raise InvalidRequest("eval: gate.worse needs `against`", param="gate.worse")
     if len(set(spec.labels)) != len(spec.labels):

@@ -18,6 +18,7 @@ from llmos.abi.principal import Action, Resource
 from llmos.abi.program import Generate
 from llmos.api.call import Call
 from llmos.errors import InvalidRequest, PayloadTooLarge
+from llmos.shapes.items import EARLIER
 from llmos.shapes.parts import is_remote
 
 KEYS = ("image", "audio")
@@ -53,11 +54,11 @@ async def with_images(call: Call, wish: Generate) -> AsyncIterator[Generate]:
     prompt = wish.prompt
     assert isinstance(prompt, ChatPrompt)
     found = [part for message in prompt.messages for part in _images(message["content"])]
-    if len(found) > call.edge.config.max_images:
-        raise InvalidRequest(
-            f"{len(found)} images are more than {call.edge.config.max_images}.",
-            param=found[call.edge.config.max_images]["where"],
-        )
+    most = call.edge.config.max_images
+    if len(found) > most:
+        own = [part["where"] for part in found if part["where"] != EARLIER]
+        where = own[most] if len(own) > most else EARLIER
+        raise InvalidRequest(f"{len(found)} images are more than {most}.", param=where)
     here = [part for part in found if not is_remote(_url(part))]
     async with _stored(call, [(_url_name(part), _url(part)) for part in here]) as blobs:
         numbers = {id(part): number for number, part in enumerate(here)}

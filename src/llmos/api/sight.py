@@ -1,19 +1,49 @@
-"""A chat about an image with a model that captions: an item's answer, as a chat completion."""
+"""A chat about an image with a model that captions: what it reads of it, and an item's answer as a
+chat completion."""
 
 from __future__ import annotations
 
 import time
 
+import msgspec
+
 from llmos.abi.events import Tokens
+from llmos.abi.inference import ChatPrompt
 from llmos.abi.program import Generate
+from llmos.abi.syscall import Model, ShowModel
 from llmos.api.call import Call
 from llmos.api.frames import DONE, KEEP_ALIVE, Frames
 from llmos.api.infer import Outcome, Pulse, finished, report, submitted
 from llmos.api.streams import InferStream
-from llmos.errors import UserError
+from llmos.errors import PermissionDenied, UserError
 from llmos.shapes.chat import ChatBody
 from llmos.shapes.outcomes import chat_answer
-from llmos.shapes.sight import Heard, in_words_of, read_sight
+from llmos.shapes.sight import (
+    Heard,
+    captions,
+    has_earlier_images,
+    in_words_of,
+    read_sight,
+    without_earlier_images,
+)
+
+
+async def as_it_is_read(call: Call, wish: Generate) -> Generate:
+    """The same chat; for a model that captions, without images of earlier messages: it reads none
+    of them, so they are not counted, and no files are made of them."""
+    assert isinstance(wish.prompt, ChatPrompt)
+    if not has_earlier_images(wish.prompt):
+        return wish
+    asked = ShowModel(wish.model)
+    try:
+        shown = await call.edge.gate.call(call.principal, asked, call.trace_parent)
+    except PermissionDenied:  # who may ask a model need not be one who may look at it
+        return wish
+    assert isinstance(shown, Model)
+    if not captions(shown.model.kinds):
+        return wish
+    prompt = without_earlier_images(wish.prompt)
+    return msgspec.structs.replace(wish, model=shown.model.ref, prompt=prompt)
 
 
 async def answer_sight(call: Call, body: ChatBody, asked: Generate) -> None:

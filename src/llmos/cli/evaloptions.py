@@ -25,6 +25,12 @@ Data = Annotated[str | None, typer.Option(help="The file with the examples.")]
 Corpus = Annotated[
     str | None, typer.Option(help="Of retrieve: the file with the documents to search.")
 ]
+QueryPrefix = Annotated[
+    str | None, typer.Option(help="Of retrieve, by vectors: what stands before every query.")
+]
+DocumentPrefix = Annotated[
+    str | None, typer.Option(help="Of retrieve, by vectors: what stands before every document.")
+]
 Format = Annotated[
     str | None,
     typer.Option("--format", help="csv, tsv, jsonl, json, parquet, conll, squad, lines, text."),

@@ -36,6 +36,8 @@ def run(
     against: opt.Against = None,
     data: opt.Data = None,
     corpus: opt.Corpus = None,
+    query_prefix: opt.QueryPrefix = None,
+    document_prefix: opt.DocumentPrefix = None,
     data_format: opt.Format = None,
     columns: opt.Columns = None,
     labels: opt.Labels = None,
@@ -76,6 +78,8 @@ def run(
         "language": language,
         "judge": None if judge is None else {"model": judge},
         "by": by,
+        "query_prefix": query_prefix,
+        "document_prefix": document_prefix,
         "gate": _gate(at_least, at_most, worse),
     }
     given = {name: value for name, value in flags.items() if value not in (None, [], {})}

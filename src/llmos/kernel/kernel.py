@@ -104,6 +104,7 @@ class Services:
     choose_dtype: ChooseDtype
     feedback: FeedbackStore | None = None
     cache: Path | None = None
+    min_free_bytes: int = 0
     find_secret: Callable[[str], Secret | None] = lambda name: None
     may_reach: Callable[[str], bool] = lambda host: True
     tracer: Tracer | None = None
@@ -170,6 +171,7 @@ class Kernel:
             services.footprints,
             choose_dtype=services.choose_dtype,
             cache=services.cache,
+            min_free_bytes=services.min_free_bytes,
             find_secret=services.find_secret,
             may_reach=services.may_reach,
         )
@@ -418,9 +420,7 @@ class Kernel:
             self.spills.discard(process.request_id)
 
     def resident(self, model_id: str, error: ErrorInfo | None) -> None:
-        for future in self._residents.pop(model_id, ()):
-            if future.done():
-                continue
+        for future in [f for f in self._residents.pop(model_id, ()) if not f.done()]:
             if error is None:
                 future.set_result(None)
             else:

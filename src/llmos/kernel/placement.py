@@ -72,6 +72,7 @@ class Placement:
     """Remembers the versions it was asked about, to carry out what is decided about them.
 
     `budgets` are bytes by device. `cache`: see `ReplicaSpec.cache`; here of all models.
+    `min_free_bytes` stay free on the disk.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Placement:
         *,
         choose_dtype: ChooseDtype,
         cache: Path | None = None,
+        min_free_bytes: int = 0,
         find_secret: Callable[[str], Secret | None] = lambda name: None,
         may_reach: Callable[[str], bool] = lambda host: True,
     ) -> None:
@@ -97,6 +99,7 @@ class Placement:
         self._facts: dict[str, ModelFacts] = {}
         self._choose_dtype = choose_dtype
         self._cache = cache
+        self._min_free_bytes = min_free_bytes
         self._find_secret = find_secret
         self._may_reach = may_reach
         self._asked: dict[str, str] = {}
@@ -243,6 +246,7 @@ class Placement:
             secrets=self._secrets(version),
             draft=DraftSpec(draft.ref, draft.folder, draft.digest) if draft else None,
             cache="" if self._cache is None else str(self._cache / version.model_id),
+            min_free_bytes=self._min_free_bytes,
         )
         return self._driver_of(version.driver), spec
 

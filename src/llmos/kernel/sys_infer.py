@@ -63,8 +63,8 @@ def _open(kernel: Kernel, call: Call, body: Infer) -> Process:
         raise ShuttingDown("the server is stopping")
     _check_options(body)
     version = kernel.registry.resolve(body.model)
+    kind = _kind(version, body)  # first: what it is asked for may be asked in another way
     kernel.placement.check(version, body.sampling)
-    kind = _kind(version, body)
     service_class = _service_class(call, body)
     request_id = new_id("req")
     trace = begin(kernel.tracer, call.trace_parent)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from llmos.abi import worker as msg
@@ -14,6 +17,9 @@ from llmos.abi.node import WorkerHandle
 from llmos.abi.syscall import WorkerInfo
 from llmos.errors import ErrorInfo, LLMOSError
 from llmos.kernel.lanes import Lane
+
+SNAPSHOTS = "snapshots"
+"""In a replica's scratch folder, where it was given no other for them."""
 
 
 class Observer(Protocol):
@@ -63,6 +69,24 @@ class WorkerState(enum.StrEnum):
     LOADING = "loading"
     SERVING = "serving"
     STOPPING = "stopping"
+
+
+def drop_scratch(scratch: Path, worker_id: str, replica_id: str | None) -> None:
+    """What a worker leaves when it is gone: its own folder, and its replica's but for snapshots,
+    which others may go on from. Blocking; what cannot go now goes when a server starts."""
+    shutil.rmtree(scratch / worker_id, ignore_errors=True)
+    if replica_id is None:
+        return
+    folder = scratch / replica_id
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            elif path.name != SNAPSHOTS:
+                shutil.rmtree(path, ignore_errors=True)
+    for left in (folder / SNAPSHOTS, folder):
+        with contextlib.suppress(OSError):  # there are some
+            left.rmdir()
 
 
 @dataclass(slots=True, eq=False)

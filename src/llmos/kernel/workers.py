@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ from llmos.errors import (
 )
 from llmos.kernel.config import KernelConfig
 from llmos.kernel.lanes import Lane
-from llmos.kernel.worker import Observer, Programs, Worker, WorkerState
+from llmos.kernel.worker import Observer, Programs, Worker, WorkerState, drop_scratch
 from llmos.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -343,12 +342,13 @@ class Workers:
             exit_status = await handle.wait()
             last_words = handle.last_words()
             worker.handle = None  # a timer that still means to kill it must not hit its pid's heir
-        shutil.rmtree(self._scratch / worker.worker_id, ignore_errors=True)
-        if worker.load_timer is not None:
-            worker.load_timer.cancel()
         del self._workers[worker.worker_id]
         asked = worker.state is WorkerState.STOPPING
         info = None if asked else self._obituary(worker, error, exit_status, last_words)
+        # a merged model, it may be
+        await asyncio.to_thread(drop_scratch, self._scratch, worker.worker_id, worker.replica_id)
+        if worker.load_timer is not None:
+            worker.load_timer.cancel()
         if worker.lane is not None:
             self._observer.on_tokenizer(worker.lane, None, info)
         elif worker.replica_id is not None:

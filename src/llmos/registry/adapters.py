@@ -16,14 +16,26 @@ import msgspec
 
 from llmos.abi.blob import BlobRef
 from llmos.abi.registry import AdapterOf, ModelVersion
-from llmos.errors import InvalidRequest, ModelRejected
+from llmos.errors import InvalidRequest, ModelRejected, StorageError
 from llmos.registry import catalog
+from llmos.registry.selection import refuse_pickles
 from llmos.storage.blobs import Blobs
 from llmos.storage.database import Database
+from llmos.storage.disk import mapped
 from llmos.weights import ModelFacts
-from llmos.weights.adapters import CLAIM, CONFIG, FOLDER, WEIGHTS, Claim, has_adapter, read_claim
+from llmos.weights.adapters import (
+    CLAIM,
+    CONFIG,
+    FOLDER,
+    WEIGHTS,
+    Claim,
+    has_adapter,
+    read_adapter,
+)
+from llmos.weights.adapting import check_alone, edits_of, named_for
 from llmos.weights.digest import file_digest
-from llmos.weights.folder import has_safetensors
+from llmos.weights.folder import INDEX, SINGLE, has_safetensors, read_weight_map
+from llmos.weights.safetensors import Tensor, read_tensors
 
 _OF_THE_BASE_ALONE = ("README.md", "training.json")
 _FIND_S = 60.0
@@ -36,10 +48,31 @@ class Base(NamedTuple):
     files: dict[str, BlobRef]
 
     @property
+    def digests(self) -> dict[str, str]:
+        """Of its weights."""
+        return {name: blob.digest for name, blob in self.weights.items()}
+
+    @property
     def weights(self) -> dict[str, BlobRef]:
-        """Files of weights and their index, by name."""
-        ends = (".safetensors", ".safetensors.index.json")
-        return {name: blob for name, blob in self.files.items() if name.endswith(ends)}
+        """Files of weights and their index, by name: what is read of it, whatever else is there."""
+        if SINGLE in self.files:
+            return {SINGLE: self.files[SINGLE]}
+        shards = sorted(set(read_weight_map(_path(self.files[INDEX])).values()))
+        return {name: self.files[name] for name in (INDEX, *shards)}
+
+    def tensors(self) -> list[Tensor]:
+        """Of its weights."""
+        return [
+            tensor
+            for name, blob in self.weights.items()
+            if name != INDEX
+            for tensor in read_tensors(_path(blob))
+        ]
+
+
+def _path(blob: BlobRef) -> Path:
+    assert blob.path is not None
+    return Path(blob.path)
 
 
 FindBase = Callable[[str | None, Claim | None], Base]
@@ -76,6 +109,18 @@ def is_adapter(names: Iterable[str]) -> bool:
     return has_adapter(found) or is_bare(found)
 
 
+def adapter_weights(names: Iterable[str]) -> list[str]:
+    """The one large file of a repository that holds an adapter: its base's weights, where it has
+    them too, are here. Empty where it holds none. Raises ModelRejected."""
+    found = list(names)
+    if not has_adapter(found):
+        return [WEIGHTS] if is_bare(found) else []
+    if f"{FOLDER}/{WEIGHTS}" in found:
+        return [f"{FOLDER}/{WEIGHTS}"]
+    refuse_pickles(name for name in found if name.startswith(f"{FOLDER}/"))
+    raise ModelRejected(f"{FOLDER}/{WEIGHTS}: missing")
+
+
 def place(
     folder: Path, names: list[str], base_ref: str | None, find_base: FindBase, scratch: Path
 ) -> Placed:
@@ -91,17 +136,34 @@ def place(
                 f"{CONFIG}: an adapter: say which version here it is of (base)", param="base"
             )
         base = _checked(find_base(base_ref, None))
+        tensors = base.tensors()
+        adapter = read_adapter(folder, Claim(base.version.ref, base.digests))
+        claim = named_for(adapter, [tensor.name for tensor in tensors])
+        adapter = msgspec.structs.replace(adapter, claim=claim)
         for name in (CONFIG, WEIGHTS):
             own[f"{FOLDER}/{name}"] = own.pop(name)
-        claim = Claim(base.version.ref, {n: blob.digest for n, blob in base.weights.items()})
-        path = scratch / CLAIM
-        path.write_bytes(msgspec.json.encode(claim))
-        own[f"{FOLDER}/{CLAIM}"] = path
+        own[f"{FOLDER}/{CLAIM}"] = _write(claim, scratch / CLAIM)
     else:
-        claim = read_claim(folder / FOLDER)
-        base = _checked(find_base(base_ref, claim))
-        _drop_same_weights(own, claim)
+        adapter = read_adapter(folder / FOLDER)
+        base = _checked(find_base(base_ref, adapter.claim))
+        tensors = base.tensors()
+        _drop_same_weights(own, adapter.claim)
+    if not _is_configured(own, base):
+        found = {adapter.claim.path_of(tensor.name): tensor for tensor in tensors}
+        check_alone(edits_of(adapter), found)
     return Placed(own, _shared(own, base), base)
+
+
+def _write(claim: Claim, path: Path) -> Path:
+    with mapped(f"writing {CLAIM}"):
+        path.write_bytes(msgspec.json.encode(claim))
+    return path
+
+
+def _is_configured(own: Mapping[str, Path], base: Base) -> bool:
+    """Whether it brings a configuration that is not its base's."""
+    there, found = base.files.get("config.json"), own.get("config.json")
+    return found is not None and (there is None or file_digest(found) != there.digest)
 
 
 def _checked(base: Base) -> Base:
@@ -132,7 +194,9 @@ def _shared(own: Mapping[str, Path], base: Base) -> dict[str, BlobRef]:
     return {
         name: blob
         for name, blob in base.files.items()
-        if name not in own and name not in _OF_THE_BASE_ALONE
+        if name not in own
+        and name not in _OF_THE_BASE_ALONE
+        and (name in base.weights or not name.endswith(".safetensors"))
     }
 
 
@@ -149,8 +213,18 @@ class Bases:
         loop = asyncio.get_running_loop()
 
         def find(ref: str | None, claim: Claim | None) -> Base:
-            found = asyncio.run_coroutine_threadsafe(self._find(ref, claim), loop)
-            return found.result(_FIND_S)
+            finding = asyncio.run_coroutine_threadsafe(self._find(ref, claim), loop)
+            try:
+                base = finding.result(_FIND_S)
+            except TimeoutError:  # an OSError, and none of a file
+                finding.cancel()
+                raise StorageError(f"the base was not found within {_FIND_S:.0f} s") from None
+            if claim is not None and claim.weights != _checked(base).digests:
+                raise ModelRejected(
+                    f"it is an adapter of {claim.base[:200]!r}, whose weights are others than "
+                    f"those of {base.version.ref}"
+                )
+            return base
 
         return find
 
@@ -161,18 +235,17 @@ class Bases:
             assert claim is not None
             version = await self._holder(claim)
         files = (await self._database.read(catalog.load_files)).get(version.model_id, {})
-        if claim is not None and any(files.get(n) != d for n, d in claim.weights.items()):
-            raise ModelRejected(
-                f"it is an adapter of {claim.base[:200]!r}, whose weights are others than those "
-                f"of {version.ref}"
-            )
         return Base(version, {name: self._blob(digest) for name, digest in files.items()})
 
     async def _holder(self, claim: Claim) -> ModelVersion:
         """The version with a claim's weights: the one of its name, else the newest."""
         files = await self._database.read(catalog.load_files)
-        wanted = claim.weights.items()
-        ids = {model_id for model_id, of_it in files.items() if wanted <= of_it.items()}
+        wanted, is_one = claim.weights.items(), SINGLE in claim.weights
+        ids = {
+            model_id
+            for model_id, of_it in files.items()
+            if wanted <= of_it.items() and is_one == (SINGLE in of_it)
+        }
         held = [v for v in self._index.all() if v.model_id in ids and v.adapter is None]
         if not held:
             raise ModelRejected(

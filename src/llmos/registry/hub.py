@@ -23,7 +23,7 @@ from llmos.errors import (
     PermissionDenied,
     StorageError,
 )
-from llmos.registry.adapters import is_bare
+from llmos.registry.adapters import adapter_weights
 from llmos.registry.config import RegistryConfig
 from llmos.registry.names import HubSource
 from llmos.registry.partials import Partials
@@ -36,7 +36,6 @@ from llmos.registry.selection import (
 )
 from llmos.storage.blobs import Blobs
 from llmos.storage.disk import FULL
-from llmos.weights.adapters import WEIGHTS
 from llmos.weights.digest import file_digest
 from llmos.weights.folder import INDEX, read_weight_map
 from llmos.weights.gguf_inspection import SUFFIX
@@ -64,9 +63,9 @@ def fetch(
         repository = _Repository(source, staging, config, meter)
         offered = _offered(source, list(repository.files))
         small = select_small(offered)
-        if is_bare(offered):
-            weights = [WEIGHTS]
-        else:
+        weights = adapter_weights(offered)
+        small = [name for name in small if name not in weights]
+        if not weights:
             require_basics(offered)
             weights = select_weights(offered, [])  # refuses before anything is moved
         repository.check_limits(small + weights)

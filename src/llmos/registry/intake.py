@@ -24,7 +24,7 @@ from llmos.registry.names import FolderSource, HubSource
 from llmos.registry.progress import Meter, total_size
 from llmos.registry.selection import scan, scan_file
 from llmos.storage.blobs import Blobs, Hold
-from llmos.storage.disk import remove_tree
+from llmos.storage.disk import mapped, remove_tree
 from llmos.storage.home import Home
 from llmos.weights import ModelFacts, inspect
 from llmos.weights.conversion import needed_bytes, quantize_folder
@@ -144,7 +144,8 @@ class Intaker:
         """Copy an adapter's own files, and lay them over those of its base."""
         staging = self._home.scratch / f"adapter-{uuid.uuid4().hex}"
         try:
-            staging.mkdir(mode=0o700)
+            with mapped("making a folder for an adapter"):
+                staging.mkdir(mode=0o700)
             placed = adapters.place(folder, names, wishes.base, wishes.find_base, staging)
             total_bytes = sum(path.stat().st_size for path in placed.own.values())
             self._blobs.require_free(total_bytes)

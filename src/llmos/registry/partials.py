@@ -31,19 +31,36 @@ class Partials:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """While it is entered, nobody else writes these parts. What is left of them stays."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = None
+        while fd is None:  # the one that held it is just removing it
+            fd = self._lock()
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._own.mkdir(mode=0o700)
-                self._folder = self._own
             yield
         finally:
             with contextlib.suppress(OSError):  # not empty: the next pull's
                 self._folder.rmdir()
             os.close(fd)
+
+    def _lock(self) -> int | None:
+        """The folder, locked: these parts', or where somebody has that, our own. None where it is
+        not there any more."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), self._folder.stat()):
+                return fd
+        except BlockingIOError:
+            self._own.mkdir(mode=0o700)
+            self._folder = self._own
+            return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+        return None
 
     def path(self, name: str) -> Path:
         """Of the file `name`'s part."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from llmos.abi.modelfiles import is_of_subfolder
 from llmos.errors import InvalidRequest, ModelRejected
 from llmos.storage.names import check_filename
+from llmos.weights.adapters import CONFIG, FOLDER, has_adapter
 from llmos.weights.folder import INDEX, PICKLES, SINGLE, has_safetensors, list_files
 from llmos.weights.gguf_inspection import SUFFIX, select_file
 from llmos.weights.onnx_inspection import select_onnx
@@ -24,8 +25,11 @@ _TRAINING_LEFTOVERS = re.compile(
 
 
 def select_small(names: Iterable[str]) -> list[str]:
-    """Everything of a model but its weights: configuration, tokenizer, templates, card, licence."""
-    return [name for name in names if _is_small(name)]
+    """Everything of a model but its weights: configuration, tokenizer, templates, card, licence.
+    `adapter/` is of a model where it says that it is."""
+    found = list(names)
+    adapted = has_adapter(found)
+    return [n for n in found if _is_small(n) and (adapted or not n.startswith(f"{FOLDER}/"))]
 
 
 def _is_small(name: str) -> bool:
@@ -47,13 +51,18 @@ def select_weights(names: Iterable[str], shards: Iterable[str]) -> list[str]:
         return sorted(set(shards))
     if others := _select_others(sorted(name for name in found if "/" not in name)):
         return others
-    pickles = sorted(name for name in found if name.lower().endswith(PICKLES))
+    refuse_pickles(found)
+    raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
+
+
+def refuse_pickles(names: Iterable[str]) -> None:
+    """Raises ModelRejected naming one, where there are any."""
+    pickles = sorted(name for name in names if name.lower().endswith(PICKLES))
     if pickles:
         raise ModelRejected(
             f"{pickles[0]}: a pickle can run code when it is loaded; only safetensors and GGUF are "
             "accepted"
         )
-    raise ModelRejected(f"{SINGLE}: missing, and so is {INDEX}")
 
 
 def _select_others(names: list[str]) -> list[str]:
@@ -75,6 +84,8 @@ def require_basics(names: Iterable[str]) -> None:
     if not has_safetensors(list(found)) and any(n.lower().endswith(SUFFIX) for n in found):
         return
     if "config.json" not in found:
+        if CONFIG in found:
+            refuse_pickles(found)  # of PEFT
         raise ModelRejected("config.json: missing")
     spells = found >= {"vocab.json", "tokenizer_config.json"} and "merges.txt" not in found
     # of text; of images and sound; of letters

@@ -13,6 +13,9 @@ from llmos.shapes.parts import DETAILS, find_url_fault
 Item = dict[str, Any]
 NewId = Callable[[], str]
 
+EARLIER = "previous_response_id"
+"""Where in a body all that is of an earlier response is."""
+
 ROLES = ("user", "system", "developer", "assistant")
 MAX_ITEM_ID_CHARS = 64
 
@@ -89,23 +92,35 @@ def messages_of(
 
     Calls that follow one another, or a text of the assistant's, are one message.
     """
-    made: list[dict[str, Any]] = []
+    return [message for message, _ in _placed(items, instructions, num_before)]
+
+
+def places_of(items: Sequence[Item], instructions: str | None, num_before: int) -> list[str]:
+    """Where in the body each of `messages_of` is."""
+    return [where for _, where in _placed(items, instructions, num_before)]
+
+
+def _placed(
+    items: Sequence[Item], instructions: str | None, num_before: int
+) -> list[tuple[dict[str, Any], str]]:
+    made: list[tuple[dict[str, Any], str]] = []
     if instructions is not None:
-        made.append({"role": "system", "content": instructions})
+        made.append(({"role": "system", "content": instructions}, "instructions"))
     for at, item in enumerate(items):
+        where = f"input.{at - num_before}" if at >= num_before else EARLIER
         if item["type"] == "function_call":
-            if not made or made[-1]["role"] != "assistant":
-                made.append({"role": "assistant", "content": ""})
+            if not made or made[-1][0]["role"] != "assistant":
+                made.append(({"role": "assistant", "content": ""}, where))
             function = {"name": item["name"], "arguments": item["arguments"]}
             call = {"id": item["call_id"], "type": "function", "function": function}
-            made[-1].setdefault("tool_calls", []).append(call)
+            made[-1][0].setdefault("tool_calls", []).append(call)
         elif item["type"] == "function_call_output":
             said = {"tool_call_id": item["call_id"], "content": item["output"]}
-            made.append({"role": "tool", **said})
+            made.append(({"role": "tool", **said}, where))
         else:
             role = "system" if item["role"] == "developer" else item["role"]
-            where = f"input.{at - num_before}.content" if at >= num_before else ""
-            made.append({"role": role, "content": _content(item["content"], where)})
+            content = _content(item["content"], where)
+            made.append(({"role": role, "content": content}, where))
     return made
 
 
@@ -114,7 +129,7 @@ def _content(parts: list[dict[str, Any]], where: str) -> str | list[dict[str, An
     if not any(part["type"] == _IMAGE for part in parts):
         return "\n".join(part["text"] for part in parts)
     return [
-        _image_in_chat(part, f"{where}.{i}" if where else "previous_response_id")
+        _image_in_chat(part, where if where == EARLIER else f"{where}.content.{i}")
         if part["type"] == _IMAGE
         else {"type": "text", "text": part["text"]}
         for i, part in enumerate(parts)

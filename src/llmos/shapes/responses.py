@@ -12,12 +12,12 @@ from llmos.abi.inference import UNBOUNDED, Grammar
 from llmos.abi.jobs import INFER, JobRecord, JobSpec
 from llmos.abi.principal import ServiceClass
 from llmos.abi.program import Answer, Generate
-from llmos.errors import InvalidRequest
+from llmos.errors import InvalidRequest, LLMOSError
 from llmos.shapes import table
 from llmos.shapes.chat import chat_prompt
 from llmos.shapes.check import screen, validate
 from llmos.shapes.fields import Metadata, TokenCount, TopLogprobs, fault
-from llmos.shapes.items import Item, call_item, messages_of, text_item, text_part
+from llmos.shapes.items import Item, call_item, messages_of, places_of, text_item, text_part
 from llmos.shapes.logprobs import token_logprobs
 from llmos.shapes.names import RESPONSE_PREFIX, named
 from llmos.shapes.options import LlmosOptions, WishBody
@@ -39,6 +39,9 @@ def _include(value: Any) -> Any:
             raise fault("is not supported by this server", str(i), "unsupported")
     return value
 
+
+_NAMES = {"max_tokens": "max_output_tokens", "prompt": "input"}
+"""Of a chat's fields, others of this body."""
 
 PLAIN_TEXT = {"type": "text"}
 
@@ -113,6 +116,30 @@ class ResponsesBody(WishBody):
             self.llmos.tool_format,
         )
         return self.to_wish(prompt, self.max_output_tokens or UNBOUNDED, ROUTE)
+
+    def in_its_words(self, error: LLMOSError, items: Sequence[Item]) -> LLMOSError:
+        """A refusal of an inference, which names parts of a chat, by the names of this body."""
+        name = error.param or ""
+        head, _, rest = name.partition(".")
+        if head == "messages":
+            index, _, part = rest.partition(".")
+            error.param = self._place(items, index, part)
+        elif name == "logprobs":
+            error.param = "top_logprobs" if self.top_logprobs else "include"
+        elif name == "grammar":
+            given = [field for field, grammar in self.grammars().items() if grammar]
+            error.param = given[0] if given else "tools"
+        else:
+            error.param = _NAMES.get(name, error.param)
+        return error
+
+    def _place(self, items: Sequence[Item], index: str, part: str) -> str:
+        """Of a part of message number `index`, as far as the body has a name for it."""
+        places = places_of(items, self.instructions, len(items) - self.num_new)
+        where = places[int(index)] if index.isdecimal() and int(index) < len(places) else "input"
+        if not where.startswith("input."):
+            return where
+        return f"{where}.{part}" if isinstance(self.input, list) else "input"
 
     @property
     def num_new(self) -> int:

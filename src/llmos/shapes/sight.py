@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmos.abi.events import Event, Finished, FinishReason, ItemOutput, Outputs, Tokens
-from llmos.abi.inference import UNBOUNDED, ChatPrompt, ItemsPrompt, Sampling
+from llmos.abi.inference import GENERATE, UNBOUNDED, ChatPrompt, ItemsPrompt, Sampling
 from llmos.abi.program import Generate
 from llmos.errors import InvalidRequest, LLMOSError, UnsupportedParameter, from_info
 from llmos.shapes.options import WishBody
@@ -50,13 +50,47 @@ def is_captioner(error: LLMOSError) -> bool:
     return KIND in error.details.get("kinds", ())
 
 
+def captions(kinds: Sequence[str]) -> bool:
+    """A model of these kinds answers so, and does not chat."""
+    return KIND in kinds and GENERATE not in kinds
+
+
+def has_earlier_images(prompt: ChatPrompt) -> bool:
+    """Images that such a model does not read."""
+    last = _last_of_user(prompt)
+    return any(_has_images(m) for i, m in enumerate(prompt.messages) if i != last)
+
+
+def without_earlier_images(prompt: ChatPrompt) -> ChatPrompt:
+    """What such a model reads of a chat."""
+    last = _last_of_user(prompt)
+    messages = [
+        message | {"content": text_of(message["content"])}
+        if i != last and _has_images(message)
+        else message
+        for i, message in enumerate(prompt.messages)
+    ]
+    return msgspec.structs.replace(prompt, messages=messages)
+
+
+def _last_of_user(prompt: ChatPrompt) -> int:
+    """-1: there is none."""
+    own = (i for i, message in enumerate(prompt.messages) if message["role"] == "user")
+    return max(own, default=-1)
+
+
+def _has_images(message: dict[str, Any]) -> bool:
+    content = message["content"]
+    return isinstance(content, list) and any(part["type"] != "text" for part in content)
+
+
 def read_sight(body: WishBody, wish: Generate) -> Sight:
     """What a captioner is asked in place of `wish`, a chat whose images are in files. Raises
     InvalidRequest and its kinds."""
     prompt = wish.prompt
     assert isinstance(prompt, ChatPrompt)
     _check_fields(body, wish.route)
-    last = max(i for i, message in enumerate(prompt.messages) if message["role"] == "user")
+    last = _last_of_user(prompt)
     content = prompt.messages[last]["content"]
     parts = content if isinstance(content, list) else []
     images = [part for part in parts if part["type"] != "text"]
@@ -75,7 +109,7 @@ def read_sight(body: WishBody, wish: Generate) -> Sight:
     limit = wish.sampling.max_tokens
     params = {} if limit == UNBOUNDED else {"max_new_tokens": limit}
     asked = ItemsPrompt(KIND, [item], params, [prompt.blobs[images[0]["blob"]]])
-    return Sight(Generate(body.model, asked, Sampling(), wish.options, wish.route), where)
+    return Sight(Generate(wish.model, asked, Sampling(), wish.options, wish.route), where)
 
 
 def _check_fields(body: WishBody, route: str) -> None:

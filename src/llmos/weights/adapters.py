@@ -8,13 +8,15 @@ alone is nothing to it. Nothing here is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
 from llmos.abi.registry import AdapterForm
 from llmos.errors import ModelRejected
+from llmos.weights.adapterconfig import check_config
+from llmos.weights.folder import INDEX, SINGLE, is_weights
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.safetensors import Tensor, read_tensors
@@ -38,12 +40,6 @@ _KINDS = {
     BOTTLENECK: ("bottleneck", AdapterForm.BOTTLENECK),
 }
 """Method and form, by PEFT's name."""
-
-_UNREAD = (
-    *("alpha_pattern", "layer_replication", "target_parameters", "trainable_token_indices"),
-    *("lora_bias", "megatron_config", "alora_invocation_tokens", "arrow_config", "use_bdlora"),
-)
-"""Fields of a configuration that would change what an adapter means, and are not read here."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -85,14 +81,15 @@ class Adapter(msgspec.Struct, frozen=True):
         return name.removeprefix("base_model." if prompts else "base_model.model.")
 
 
-def has_adapter(names: Iterable[str]) -> bool:
-    """Whether these names of a folder's files are of a base and an adapter."""
-    return any(name.startswith(f"{FOLDER}/") for name in names)
+def has_adapter(names: Collection[str]) -> bool:
+    """Whether these names of a folder's files are of a base and an adapter: one that says so. What
+    else lies in a folder of that name is none of ours."""
+    return f"{FOLDER}/{CLAIM}" in names
 
 
 def is_adapted(folder: Path) -> bool:
     """The same of a version's folder."""
-    return (folder / FOLDER).is_dir()
+    return (folder / FOLDER / CLAIM).is_file()
 
 
 def read_claim(folder: Path) -> Claim:
@@ -102,14 +99,18 @@ def read_claim(folder: Path) -> Claim:
         claim = msgspec.convert(values, Claim)
     except msgspec.ValidationError as error:
         raise ModelRejected(f"{CLAIM}: {error}") from None
-    if not claim.weights:
-        raise ModelRejected(f"{CLAIM}: names no weights of a base")
+    if not claim.weights.keys() & {SINGLE, INDEX}:
+        raise ModelRejected(f"{CLAIM}: names no weights of a base: neither {SINGLE} nor {INDEX}")
+    for name in claim.weights:
+        if name != INDEX and not is_weights(name):
+            raise ModelRejected(f"{CLAIM}: {name[:200]!r} is no file of weights")
     return claim
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """Of the folder of an adapter's own files: headers, never tensor data. Raises ModelRejected."""
-    for name in FILES:
+def read_adapter(folder: Path, claim: Claim | None = None) -> Adapter:
+    """Of the folder of an adapter's own files, or of PEFT's and a claim made for them: headers,
+    never tensor data. Raises ModelRejected."""
+    for name in FILES if claim is None else (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ModelRejected(f"{FOLDER}/{name}: missing")
     config = Fields(CONFIG, read_object(folder / CONFIG, MAX_CONFIG_BYTES))
@@ -117,18 +118,10 @@ def read_adapter(folder: Path) -> Adapter:
     if kind not in _KINDS:
         known = ", ".join(sorted(_KINDS))
         raise ModelRejected(f"{CONFIG}: an adapter of type {kind or '?'} is none of {known}")
-    _refuse_unread(config)
+    check_config(config, kind)
     method, form = _KINDS[kind]
     if kind == "LORA" and config.flag("use_dora"):
         method = "dora"
-    claim = read_claim(folder)
+    claim = claim or read_claim(folder)
     tensors = read_tensors(folder / WEIGHTS)
     return Adapter(claim.method or method, form, kind, claim, config, tensors)
-
-
-def _refuse_unread(config: Fields) -> None:
-    for name in _UNREAD:
-        if config.values.get(name):
-            raise ModelRejected(f"{CONFIG}: {name} is not read here: merge it into its base first")
-    if config.values.get("bias", "none") != "none":
-        raise ModelRejected(f"{CONFIG}: bias {config.values['bias']!r} is not read here")

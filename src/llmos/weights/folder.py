@@ -60,6 +60,11 @@ def has_safetensors(names: list[str]) -> bool:
     return SINGLE in names or INDEX in names
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of safetensors may be called so: a plain name."""
+    return _SHARD.fullmatch(name) is not None
+
+
 def require(names: list[str], wanted: str) -> None:
     """Raises ModelRejected when a file every model needs is missing."""
     if wanted not in names:
@@ -86,7 +91,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelRejected(f"{INDEX}: weight_map must be an object that is not empty")
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not is_weights(shard):
             raise ModelRejected(f"{INDEX}: {tensor[:80]!r} names a bad file {str(shard)[:80]!r}")
     return weight_map
 

@@ -22,11 +22,12 @@ from llmos.weights.limits import MAX_CONFIG_BYTES
 from llmos.weights.loadcost import Sizes, with_costs
 from llmos.weights.onnx_inspection import inspect_onnx, select_onnx
 from llmos.weights.openvino_inspection import inspect_openvino, select_openvino
-from llmos.weights.quantizable import EMBEDDINGS, HEADS
+from llmos.weights.quantizable import HEADS
 from llmos.weights.safetensors import Tensor, read_header
 from llmos.weights.seeing import read_tower, text_fields
 from llmos.weights.stored import METHOD, Stored, check_headers, read_bits
 from llmos.weights.textmodel import (
+    check_embedding,
     check_tokenizer,
     context_length,
     has_chat_template,
@@ -73,7 +74,7 @@ def _inspect(folder: Path, names: list[str]) -> tuple[ModelFacts, list[Tensor]]:
     layer_types = text.words("layer_types", most=4096)
     if layer_types and len(layer_types) != num_layers:
         raise ModelRejected(f"config.json: {len(layer_types)} layer_types, {num_layers} layers")
-    _check_embedding(tensors, vocab_size, hidden_size)
+    check_embedding(tensors, vocab_size, hidden_size)
     weights_bytes = sum(tensor.end - tensor.begin for tensor in tensors)
     stored = _read_stored(folder, files, config)
     facts = ModelFacts(
@@ -151,22 +152,3 @@ def _is_tied(tensors: list[Tensor], stored: dict[str, Stored]) -> bool:
     if stored:
         return any(one.is_tied for one in stored.values())
     return not any(tensor.name.endswith(HEADS) for tensor in tensors)
-
-
-def _check_embedding(tensors: list[Tensor], vocab_size: int, hidden_size: int) -> None:
-    """The one tensor whose shape every architecture derives from the config alike."""
-    for tensor in tensors:
-        if not tensor.name.endswith(EMBEDDINGS) or len(tensor.shape) != 2:
-            continue
-        if tensor.name.count(".") > 3:  # a tower of its own (vision, audio), with sizes of its own
-            continue
-        if tensor.shape[0] < vocab_size:
-            raise ModelRejected(
-                f"config.json: vocab_size {vocab_size}, but {tensor.name} has "
-                f"{tensor.shape[0]} rows"
-            )
-        if tensor.name.endswith("embed_tokens.weight") and tensor.shape[1] > hidden_size:
-            raise ModelRejected(
-                f"config.json: hidden_size {hidden_size}, but {tensor.name} is "
-                f"{tensor.shape[1]} wide"
-            )

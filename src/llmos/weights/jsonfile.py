@@ -77,6 +77,16 @@ class Fields:
             raise ModelRejected(f"{self.file}: {names[0]} is missing")
         return value
 
+    def find_number(self, name: str, most: float) -> float | None:
+        """A finite number, `most` away from nought at most; None when absent."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= most:  # of NaN that is not so
+            raise self._reject(name, f"a number in -{most:g}..{most:g}")
+        return float(value)
+
     def flag(self, name: str) -> bool:
         """A boolean, False when absent."""
         value = self.values.get(name)

@@ -138,11 +138,15 @@ def read_tower(config: Fields) -> Tower | None:
     else:
         image_size = vision.get_count("image_size", high=_MOST)
         num_patches, per_token = (image_size // patch) ** 2, 1
+        if not num_patches:
+            raise ModelRejected(f"{vision.file}: patch_size {patch} is over image_size")
         if family is Family.FIXED:
             num_patches += 1
             num_kept += vision.get_count("num_hidden_layers", high=4096)
         else:
             per_token = (config.find_count("scale_factor", high=64) or 2) ** 2
+    if num_patches < per_token:
+        raise ModelRejected(f"{config.file}: the tower has no token for {num_patches} patches")
     return Tower(
         num_patches=num_patches,
         patch_size=3 * frames * patch**2,

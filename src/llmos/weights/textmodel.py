@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from llmos.errors import ModelRejected
 from llmos.weights.jsonfile import Fields, read_object
 from llmos.weights.limits import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES
+from llmos.weights.quantizable import EMBEDDINGS
+from llmos.weights.safetensors import Tensor
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -38,3 +41,23 @@ def has_chat_template(folder: Path, names: list[str]) -> bool:
         return False
     config = read_object(folder / "tokenizer_config.json", MAX_CONFIG_BYTES)
     return bool(config.get("chat_template"))
+
+
+def check_embedding(tensors: Iterable[Tensor], vocab_size: int, hidden_size: int) -> None:
+    """The one tensor whose shape every architecture derives from the config alike. Raises
+    ModelRejected."""
+    for tensor in tensors:
+        if not tensor.name.endswith(EMBEDDINGS) or len(tensor.shape) != 2:
+            continue
+        if tensor.name.count(".") > 3:  # a tower of its own (vision, audio), with sizes of its own
+            continue
+        if tensor.shape[0] < vocab_size:
+            raise ModelRejected(
+                f"config.json: vocab_size {vocab_size}, but {tensor.name} has "
+                f"{tensor.shape[0]} rows"
+            )
+        if tensor.name.endswith("embed_tokens.weight") and tensor.shape[1] > hidden_size:
+            raise ModelRejected(
+                f"config.json: hidden_size {hidden_size}, but {tensor.name} is "
+                f"{tensor.shape[1]} wide"
+            )

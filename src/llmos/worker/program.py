@@ -17,6 +17,7 @@ from llmos.ipc.blocking import BlockingChannel
 from llmos.worker.capture import Capture
 from llmos.worker.context import WorkerContext
 from llmos.worker.entry import load_entry
+from llmos.worker.nicer import be_nicer
 from llmos.worker.outcome import Outcome, raised, returned
 from llmos.worker.outlet import Outlet
 from llmos.worker.signals import Signals
@@ -106,7 +107,7 @@ class ProgramLoop:
         """In this thread, and those it starts: the listener answers as promptly as ever."""
         try:
             if run.niceness:
-                os.nice(run.niceness)
+                be_nicer(run.niceness)
             return returned(load_entry(run.entry)().run(context))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome
             outcome = raised(error, self._signals)

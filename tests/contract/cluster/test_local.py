@@ -25,6 +25,7 @@ from llmos.cluster.leftovers import Note, Notebook
 from llmos.cluster.local import LocalNode, LocalWorker
 from llmos.errors import WorkerError
 from llmos.settings import worker_env
+from llmos.worker.nicer import AUTOGROUP
 
 PATIENCE_S = 20.0
 
@@ -139,6 +140,9 @@ def test_a_program_that_computes_is_nicer_and_so_is_what_it_starts(tmp_path: Pat
             assert len(members) == 2
             for pid in members:
                 assert os.getpriority(os.PRIO_PROCESS, pid) == ours + niceness
+            if os.access(AUTOGROUP, os.W_OK):  # a system that groups by session
+                told = await asyncio.to_thread(Path(f"/proc/{worker.pid}/autogroup").read_text)
+                assert told.split()[-2:] == ["nice", str(niceness)]
         finally:
             await ended(worker)
 

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import transformers
 from PIL import Image
+from transformers.image_utils import load_image
 
 from llmos.abi.events import ItemOutput
 from llmos.drivers.encoder import payload
 from llmos.drivers.encoder.driver import EncoderDriver
+from llmos.drivers.encoder.images import ImageReader, open_image
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.prepare import EncoderPreparer
+from llmos.drivers.encoder.rows import Asked
 from llmos.drivers.floats import read_floats
 from tests.unit.drivers.encoder.folders import load, outputs, prepared, work_item
-from tests.unit.drivers.encoder.media import blob, png, save_random, write_json
+from tests.unit.drivers.encoder.media import blob, png, save_random, see_through, write_json
 from tests.unit.drivers.tiny import drive
 
 SIZES = [(40, 30), (30, 50), (64, 64)]
@@ -126,6 +129,32 @@ def test_classes_of_images(family: str, tmp_path: Path) -> None:
         assert {one["label"] for one in mine.value} == set(scores)
         for one in mine.value:
             assert one["score"] == pytest.approx(scores[one["label"]], abs=2e-3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("kind", ["Bit", "Blip", "CLIP", "Llava", "Siglip"])
+def test_what_is_transparent_is_seen_on_white(mode: str, kind: str, tmp_path: Path) -> None:
+    """As those of Transformers' processors do that take such images; others take none."""
+    settings = {"image_processor_type": f"{kind}ImageProcessor", "size": SQUARE}
+    settings |= {"do_center_crop": False} if kind in ("Bit", "CLIP") else {}
+    write_json(tmp_path / "preprocessor_config.json", settings)
+    data = see_through(mode)
+    mine = ImageReader(tmp_path).pixels(open_image(data, Asked([], None, [], 0, "")))
+    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    wanted = theirs(Image.open(io.BytesIO(data)), return_tensors="np")["pixel_values"][0]
+    assert np.abs(mine - wanted).max() < 1e-5
+
+
+def test_boxes_are_in_the_image_as_it_is_seen(yolos: Path, tmp_path: Path) -> None:
+    """On its side in the file, by its note of how the camera was held."""
+    upright = Image.open(io.BytesIO(png(48, 64, seed=1)))
+    exif = upright.getexif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(out, "PNG", exif=exif)
+    found = _ask(yolos, tmp_path, "object-detection", [out.getvalue(), png(48, 64, seed=1)])
+    assert found[0].value == found[1].value != []
+    assert load_image(str(blob(tmp_path, "x", out.getvalue()).path)).size == (48, 64)
 
 
 @pytest.fixture

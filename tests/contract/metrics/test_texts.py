@@ -14,7 +14,7 @@ from sklearn.metrics import ndcg_score
 from llmos.errors import InvalidRequest
 from llmos.programs.metrics.answers import answer_scores, match
 from llmos.programs.metrics.likelihood import Likelihood, likelihood_scores
-from llmos.programs.metrics.ranking import CUTS, ranking_of, ranking_scores
+from llmos.programs.metrics.ranking import CUTS, ranked_of, ranking_of, ranking_scores
 from llmos.programs.metrics.rouge import NAMES, longest_common, rouge
 from llmos.programs.metrics.score import value_of
 from llmos.programs.metrics.translation import translation_scores
@@ -132,13 +132,18 @@ def test_answers_are_scored_by_their_mean():
         answer_scores([])
 
 
+def ranked(order, relevant):
+    return ranking_of(ranked_of(order, relevant), relevant)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_ndcg_is_scikit_learns(seed):
     draws = np.random.default_rng(seed)
     gains = draws.integers(0, 4, 12)
     gains[0] = 1
     order = draws.permutation(12)
-    found = ranking_of([f"d{n}" for n in order], {f"d{n}": float(g) for n, g in enumerate(gains)})
+    right = {f"d{n}": float(g) for n, g in enumerate(gains)}
+    found = ranked([f"d{n}" for n in order], right)
     scores = np.empty(12)
     scores[order] = -np.arange(12)
     for k in CUTS:
@@ -146,17 +151,17 @@ def test_ndcg_is_scikit_learns(seed):
 
 
 def test_ranks_by_hand():
-    found = ranking_of(["x", "a", "y", "b"], {"a": 1, "b": 1, "c": 1})
+    found = ranked(["x", "a", "y", "b"], {"a": 1, "b": 1, "c": 1})
     assert found["mrr"] == 0.5
     assert found["recall@3"] == pytest.approx(1 / 3)
     assert found["precision@3"] == pytest.approx(1 / 3)
     assert found["map"] == pytest.approx((1 / 2 + 2 / 4) / 3)
-    scores = {s.name: value_of(s) for s in ranking_scores([found, ranking_of(["x"], {"x": 0})])}
+    scores = {s.name: value_of(s) for s in ranking_scores([found, ranked(["x"], {"x": 0})])}
     assert scores["mrr"] == 0.5, "a query without anything relevant is left out"
     with pytest.raises(InvalidRequest, match="no query"):
-        ranking_scores([ranking_of(["x"], {})])
+        ranking_scores([ranked(["x"], {})])
     with pytest.raises(InvalidRequest, match="twice"):
-        ranking_of(["x", "x"], {"x": 1})
+        ranked(["x", "x"], {"x": 1})
 
 
 def test_perplexity_is_of_all_tokens_together():

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llmos.abi.driver import DraftSpec
 from llmos.abi.events import Finished, Tokens
-from llmos.errors import LoadFailed, ModelRejected
+from llmos.drivers.adapters.folder import open_adapted
+from llmos.errors import DiskFull, LoadFailed, ModelRejected
 from llmos.weights import inspect
+from llmos.weights.adapters import Claim, read_adapter
+from llmos.weights.adapting import named_for
+from llmos.weights.digest import file_digest
 from tests.contract.native.adapted import NUM_TOKENS, adapt
 from tests.unit.drivers.tiny import drive, make_item, make_model, random_prompt, token_ids
 
@@ -161,3 +169,101 @@ def test_an_adapter_of_another_model_is_refused(made: Any, tmp_path: Path) -> No
         (other / "adapter" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ModelRejected, match="does not fit"):
         inspect(other)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("lora", ".lora_B.weight"), ("dora", ".lora_magnitude_vector"), ("prompt", "embeddings")],
+)
+def test_numbers_that_are_none_are_refused_and_leave_no_file(
+    load: Load, made: Any, tmp_path: Path, method: str, part: str
+) -> None:
+    folder, _ = made(method)
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    path = broken / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in sorted(tensors) if name.endswith(part))
+    tensors[name][0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ModelRejected, match="is not finite"):
+        load(broken, fresh=True, scratch=str(tmp_path / "scratch"))
+    assert not [*(tmp_path / "scratch").rglob("*.safetensors")]
+
+
+def test_what_arithmetic_does_not_let_happen_is_a_failed_load(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made("lora")
+
+    def fail(*_: object) -> torch.Tensor:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr("llmos.drivers.adapters.folder.merged_weight", fail)
+    with pytest.raises(LoadFailed, match="merging lora: too large"):
+        open_adapted(folder, str(tmp_path))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_without_the_models_prefix(load: Load, tmp_path: Path) -> None:
+    """As GPT-2 is stored, and PEFT names what it learned over it."""
+    import peft
+    import transformers
+
+    base, saved = tmp_path / "gpt2", tmp_path / "saved"
+    make_model(base, "gpt2")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config: dict[str, Any] = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": ["c_attn"]}
+    config["fan_in_fan_out"] = True
+    torch.manual_seed(3)
+    learned: Any = peft.get_peft_model(model, peft.LoraConfig(**config))
+    with torch.no_grad():
+        for parameter in learned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    learned.eval().save_pretrained(saved)
+    tensors = load_file(base / "model.safetensors")
+    tensors = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in tensors.items()
+        if name != "lm_head.weight"
+    }
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    claim = Claim("gpt2", {"model.safetensors": file_digest(base / "model.safetensors")})
+    claim = named_for(read_adapter(saved, claim), tensors)
+    (base / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(saved / name, base / "adapter")
+    (base / "adapter" / "llmos.json").write_bytes(msgspec.json.encode(claim))
+    ids = random_prompt(2, 9)
+    item = make_item("req_1", ids, max_tokens=5, logprobs=0, ignore_eos=True)
+    driver = load(base, fresh=True, scratch=str(tmp_path / "scratch"))
+    found = said(drive(driver, [item])["req_1"])
+    wanted = expected(learned, ids, 5)
+    assert [i for i, _ in found] == [i for i, _ in wanted]
+    assert [p for _, p in found] == pytest.approx([p for _, p in wanted], abs=2e-3)
+
+
+def test_a_merge_leaves_free_what_must_stay_free(
+    load: Load, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made("lora")
+    size_bytes = (folder / "model.safetensors").stat().st_size
+    total = shutil.disk_usage(tmp_path).total
+    with pytest.raises(DiskFull, match=f"of which {total} must stay free"):
+        load(folder, fresh=True, scratch=str(tmp_path), min_free_bytes=total)
+    reserve = os.posix_fallocate
+
+    def beside_another(*args: int) -> None:
+        reserve(*args)
+        usage = shutil.disk_usage(tmp_path)._replace(free=size_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    monkeypatch.setattr(os, "posix_fallocate", beside_another)
+    with pytest.raises(DiskFull):
+        open_adapted(folder, str(tmp_path), 2 * size_bytes)
+    assert not [*tmp_path.rglob("*.safetensors")]
+    monkeypatch.undo()
+    adapted = open_adapted(folder, str(tmp_path), size_bytes)
+    assert adapted is not None
+    assert inspect(adapted.folder).adapter is None

@@ -21,6 +21,7 @@ from llmos.drivers.native.eager import EagerRunner
 from llmos.drivers.native.fused.runner import FusedRunner
 from llmos.errors import (
     ContextLengthExceeded,
+    EngineFailed,
     InvalidRequest,
     LLMOSError,
     UnsupportedParameter,
@@ -285,6 +286,27 @@ def test_engine_errors_are_events(
             assert event.error.code == "engine_failed"
             assert ("out of memory" in event.error.message) == (type(error) is not RuntimeError)
     assert generated(driver, max_tokens=5, ignore_eos=True) == expected
+
+
+@pytest.mark.parametrize("engine", ["torch"])
+def test_no_memory_to_set_a_request_aside_is_an_engine_error(
+    tiny: Path, load: Load, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = load(tiny)
+    runner = driver._model()
+    assert isinstance(runner, EagerRunner)
+    driver.submit(make_item("a", [5], max_tokens=50, ignore_eos=True))
+    driver.step()
+    (request,) = driver._seats.running()
+
+    def broken(*args: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.batch.kv, "park", broken)
+        with pytest.raises(EngineFailed, match="out of memory"):
+            runner.set_aside(request)
+    driver.abort("a", "enough")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from llmos.errors import (
     PermissionDenied,
     StorageError,
 )
-from tests.unit.adapter_folder import make_bare
+from tests.unit.adapter_folder import make_adapter, make_bare
 from tests.unit.model_folder import make_model, make_sharded
 from tests.unit.registry.conftest import MakeWorld, World
 from tests.unit.registry.hub_server import COMMIT, Faults, Hub
@@ -425,3 +425,43 @@ def test_an_adapter_alone_is_laid_over_a_model_that_is_here(
             assert (found.adapter.base, found.license) == (base.ref, "mit")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_one_of_ours_comes_without_its_bases_weights(
+    world: MakeWorld,
+    tiny: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_base: bool,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 8)
+    base = tmp_path / "source"
+    folder = make_adapter(tmp_path / "ours", base)
+    if with_base:
+        (folder / WEIGHTS).write_bytes((base / WEIGHTS).read_bytes())
+    tiny.add("org/ours", folder)
+    name = "adapter/adapter_model.safetensors"
+    tiny.faults.cut_once.add(name)
+
+    async def main() -> None:
+        async with world(hub_endpoint=tiny.url) as w:
+            await w.registry.pull("hf:org/Tiny", None, lambda _: None)
+            tiny.requests.clear()
+            found = await w.registry.pull("hf:org/ours", None, lambda _: None)
+            assert found.adapter is not None
+            assert found.adapter.base == "tiny:1"
+
+    asyncio.run(main())
+    assert _ranges(tiny) == [None, "bytes=8-"]
+
+
+def test_a_pickled_adapter_is_refused_by_name(world: MakeWorld, tiny: Hub, tmp_path: Path) -> None:
+    folder = make_bare(tmp_path / "lora")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    tiny.add("org/Tiny", folder)
+    _refused(world, tiny, ModelRejected, r"adapter_model\.bin: a pickle can run code")
+    ours = make_adapter(tmp_path / "ours", tmp_path / "source") / "adapter"
+    (ours / "adapter_model.safetensors").rename(ours / "adapter_model.bin")
+    tiny.add("org/Tiny", ours.parent)
+    _refused(world, tiny, ModelRejected, r"adapter/adapter_model\.bin: a pickle can run code")

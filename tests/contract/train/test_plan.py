@@ -70,6 +70,15 @@ def test_a_small_run_fits() -> None:
         ({"model": {"hidden_size": 10, "num_heads": 3}}, FILES, {}, "recipe.model.num_heads"),
         ({"model": {"family": "t5"}}, FILES, {}, "recipe.model.family"),
         ({"model": {"pooling": "mean"}}, FILES, {}, "recipe.model.pooling"),
+        *(
+            (
+                {"objective": objective, "model": {"pooling": "first", "family": "modernbert"}},
+                FILES,
+                {},
+                "recipe.model.pooling",
+            )
+            for objective in ("embed", "tag", "qa")
+        ),
         (
             {"objective": "masked", "training": {"class_weights": "balanced"}},
             FILES,

@@ -10,6 +10,10 @@ import pytest
 import transformers
 
 from llmos.errors import InvalidRequest
+from llmos.programs.train.methods import apply_method
+from llmos.programs.train.models import load_or_make
+from llmos.programs.train.recipe import parse
+from llmos.programs.train.work import Setting, Work
 from tests.contract.train.context import run
 from tests.contract.train.data import TINY, recipe, sentences, sentiment, write_csv
 from tests.contract.train.test_objectives import embed, regress, tag
@@ -92,6 +96,22 @@ def test_a_linear_probe_is_linear(tmp_path: Path, base: Path) -> None:
         "classifier.bias",
     }
     assert all(before[name].equal(after[name]) for name in after if name in before)
+
+
+@pytest.mark.parametrize("kind", ["ModernBertForMaskedLM", "ModernBertModel"])
+def test_a_head_is_learned_as_far_as_the_base_has_none(
+    tmp_path: Path, base: Path, kind: str
+) -> None:
+    """Of one that hid no words the dense layer below the scores was drawn: nobody may keep that."""
+    folder = tmp_path / "base"
+    getattr(transformers, kind).from_pretrained(base).save_pretrained(folder)
+    wanted = parse(recipe(base="base:1", method="head"))
+    setting = Setting(wanted, {}, folder, {})
+    model = load_or_make(setting, "AutoModelForSequenceClassification", None, num_labels=2)
+    apply_method(wanted, Work(model, None, {}, lambda model, examples: {}), 1)
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    below = set() if kind == "ModernBertForMaskedLM" else {"head.dense.weight", "head.norm.weight"}
+    assert learned == {"classifier.weight", "classifier.bias"} | below
 
 
 def test_one_that_has_no_choice_says_so(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from llmos.abi.jobs import INFER, JobRecord, JobState
 from llmos.abi.program import Answer
 from llmos.abi.syscall import Infer, Syscall
 from llmos.abi.syscall_jobs import RecordJob
-from llmos.errors import DiskFull, EngineFailed
+from llmos.errors import DiskFull, EngineFailed, UnsupportedParameter
 from llmos.shapes.answers import ErrorAnswer
 from llmos.shapes.response_object import ResponseObject
 from tests.unit.api.fake_gate import (
@@ -26,6 +26,7 @@ from tests.unit.api.fake_gate import (
     USER_SECRET,
     Edge,
     FakeGate,
+    echo,
     edge,
     finished,
     tokens,
@@ -322,6 +323,73 @@ def test_an_image_is_asked_about_and_kept(stream: bool) -> None:
         assert kept[1] == image | {"where": "previous_response_id"}
 
     play(scene)
+
+
+def test_images_of_earlier_turns_are_counted_by_their_name() -> None:
+    """Those of this body by their own, where it has too many by itself."""
+    part = {"type": "input_image", "image_url": URL}
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first = await ask(e, input=[{"role": "user", "content": [part] * 2}])
+        for num_new, name in ((1, "previous_response_id"), (3, "input.0.content.2")):
+            said = [{"role": "user", "content": [part] * num_new}]
+            more = {"input": said, "previous_response_id": first["id"]}
+            error = (await e.post("/v1/responses", {**ASK, **more})).json()["error"]
+            assert (error["code"], error["param"]) == ("invalid_request", name)
+
+    play(scene, max_images=2)
+
+
+JSON_OBJECT = {"format": {"type": "json_object"}}
+LIKELIEST = {"include": ["message.output_text.logprobs"]}
+TURNS = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("logprobs", {"top_logprobs": 2, **LIKELIEST}, "top_logprobs"),
+    ("logprobs", LIKELIEST, "include"),
+    ("grammar", {"text": JSON_OBJECT}, "text.format"),
+    ("grammar", {"llmos": {"regex": "a+"}}, "llmos.regex"),
+    ("max_tokens", {"max_output_tokens": 3}, "max_output_tokens"),
+    ("prompt", {}, "input"),
+    ("messages", {}, "input"),
+    ("messages.0.content", {}, "input"),
+    ("messages.0.content", {"instructions": "x"}, "instructions"),
+    ("messages.2.content", {"instructions": "x", "input": TURNS}, "input.1.content"),
+    ("messages.1.content.2", {"input": TURNS}, "input.1.content.2"),
+    ("messages.9", {"input": TURNS}, "input"),
+    ("model", {}, "model"),
+]
+
+
+@pytest.mark.parametrize(("inside", "fields", "param"), REFUSED)
+def test_a_refusal_names_fields_of_the_body(
+    inside: str, fields: dict[str, Any], param: str
+) -> None:
+    async def refuses(gate: FakeGate, call: Syscall) -> None:
+        raise UnsupportedParameter("no", param=inside)
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        for stream in (False, True):
+            answer = await e.post("/v1/responses", {**ASK, **fields, "stream": stream})
+            assert answer.json()["error"]["param"] == param
+
+    play(scene, {Infer: refuses})
+
+
+def test_what_was_said_before_is_named_as_such() -> None:
+    async def refuses(gate: FakeGate, call: Syscall) -> None:
+        assert isinstance(call.body, Infer)
+        assert isinstance(call.body.prompt, ChatPrompt)
+        if len(call.body.prompt.messages) == 1:
+            await echo(gate, call)
+        raise UnsupportedParameter("no", param="messages.0.content")
+
+    async def scene(e: Edge, store: FakeStore) -> None:
+        first = await ask(e, input="a")
+        again = {**ASK, "input": "b", "previous_response_id": first["id"]}
+        error = (await e.post("/v1/responses", again)).json()["error"]
+        assert error["param"] == "previous_response_id"
+
+    play(scene, {Infer: refuses})
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

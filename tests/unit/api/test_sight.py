@@ -8,14 +8,15 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from llmos.abi.events import Failed, Finished, FinishReason, ItemOutput, Outputs, Tokens
 from llmos.abi.inference import ChatPrompt, ItemsPrompt, Usage
-from llmos.abi.syscall import Infer, Syscall
-from llmos.errors import EngineFailed, InvalidRequest
+from llmos.abi.syscall import Infer, Model, ShowModel, Syscall
+from llmos.errors import EngineFailed, InvalidRequest, PermissionDenied
 from llmos.shapes.answers import ChatAnswer, ChatChunk
-from tests.unit.api.fake_gate import Edge, FakeGate, edge, events_of
+from tests.unit.api.fake_gate import Edge, FakeGate, edge, events_of, model
 
 PIXELS = b"pixels"
 URL = "data:image/png;base64," + base64.b64encode(PIXELS).decode()
@@ -184,9 +185,41 @@ def test_too_many_images() -> None:
             response = await e.chat(messages=messages)
             error = response.json()["error"]
             assert (response.status_code, error["param"]) == (400, "messages.1.content.1")
-            assert not e.gate.bodies
+            assert not [body for body in e.gate.bodies if isinstance(body, Infer)]
 
     asyncio.run(scene())
+
+
+async def _show_captioner(gate: FakeGate, call: Syscall) -> None:
+    gate.reply(call, Model(msgspec.structs.replace(model("blip"), kinds=["image-to-text"])))
+
+
+def test_earlier_images_are_no_concern_of_a_captioner() -> None:
+    """Neither counted nor stored: it reads the last message."""
+    earlier = {"role": "user", "content": [CONTENT[1]] * 3}
+    messages = [earlier, {"role": "assistant", "content": "a cat"}, *MESSAGES]
+
+    async def scene() -> None:
+        async with edge({Infer: _sees, ShowModel: _show_captioner}, max_images=2) as e:
+            response = await e.chat(messages=messages)
+            assert response.status_code == 200, response.text
+            assert response.json()["choices"][0]["message"]["content"] == "a cat"
+            asked = [body for body in e.gate.bodies if isinstance(body, Infer)]
+            assert [len(body.prompt.blobs) for body in asked] == [1, 1]  # type: ignore[union-attr]
+            assert {body.model for body in asked} == {"blip:1"}
+            assert len(e.sink.kept) == 1
+            again = await e.chat(messages=[*messages, {"role": "user", "content": "and now?"}])
+            error = again.json()["error"]
+            assert (again.status_code, error["param"]) == (400, "messages.3.content")
+        async with edge({Infer: _sees, ShowModel: _hidden}, max_images=4) as e:
+            response = await e.chat(messages=messages)
+            assert response.json()["choices"][0]["message"]["content"] == "a cat"
+
+    asyncio.run(scene())
+
+
+async def _hidden(gate: FakeGate, call: Syscall) -> None:
+    raise PermissionDenied("it is not for you to see")
 
 
 def test_no_stream_of_it_is_gone_on_with() -> None:

@@ -193,8 +193,10 @@ def test_what_was_measured_holds_for_its_type_alone() -> None:
         learned,
         choose_dtype=choose_dtype,
         cache=Path("/cache"),
+        min_free_bytes=7,
     )
     model = version(dtype="bfloat16", loads=LOADS)
     assert placement.facts_as(model, "int4").reserve_bytes == 102
-    assert placement.spec(placement.facts(model), "rep_1")[1].cache == "/cache/mdl_1"
+    _, spec = placement.spec(placement.facts(model), "rep_1")
+    assert (spec.cache, spec.min_free_bytes) == ("/cache/mdl_1", 7)
     assert placement.facts(model).reserve_bytes == 2200

@@ -204,6 +204,20 @@ def outcome(behaviour: Behaviour | None, tmp_path: Path, **config: Any) -> Error
     return asyncio.run(main())
 
 
+def test_what_a_replica_left_goes_with_its_worker_but_for_snapshots(tmp_path: Path) -> None:
+    for name in ("adapted-mdl_1/model.safetensors", "note", "snapshots/snp_1.snap"):
+        (tmp_path / "rep_1" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rep_1" / name).write_text("x")
+    (tmp_path / "rep_2" / "adapted-mdl_1").mkdir(parents=True)
+    outcome(last_words, tmp_path)
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")}
+    snapshots = {"rep_1", "rep_1/snapshots", "rep_1/snapshots/snp_1.snap"}
+    assert left == {*snapshots, "rep_2", "rep_2/adapted-mdl_1"}
+    (tmp_path / "rep_1" / "snapshots" / "snp_1.snap").unlink()
+    outcome(None, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["rep_2"]
+
+
 def test_a_worker_that_never_says_hello_is_given_up(tmp_path: Path) -> None:
     error = outcome(silent, tmp_path, handshake_timeout_s=0.01)
     assert error

@@ -150,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, data, ETag=etag, X_Repo_Commit=COMMIT)
 
     def _body(self, path: str) -> None:
-        repo, _, name = path.rpartition("/")
+        owner, repo, name = path.split("/", 2)
+        repo = f"{owner}/{repo}"
         data, faults = self.hub.repos[repo][name], self.hub.faults
         if name in faults.corrupt:
             data = data[:-1] + bytes([data[-1] ^ 1])

@@ -7,6 +7,7 @@ import pytest
 from llmos.errors import ModelRejected
 from llmos.registry.selection import scan, select_small, select_weights
 from llmos.weights import inspect
+from tests.unit.adapter_folder import make_bare
 from tests.unit.model_folder import make_model
 from tests.unit.openvino_file import make_openvino
 
@@ -48,6 +49,16 @@ def test_a_folder_as_a_trainer_leaves_it(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(ModelRejected, match="a pickle"):
         scan(tmp_path)
+
+
+def test_a_folder_called_adapter_is_of_the_model_where_it_names_a_base(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    plain = scan(tmp_path)
+    make_bare(tmp_path / "adapter")
+    assert scan(tmp_path) == plain
+    assert inspect(tmp_path).adapter is None
+    (tmp_path / "adapter" / "llmos.json").write_text("{}")
+    assert len(scan(tmp_path)) == len(plain) + 3
 
 
 def test_openvino_models_are_two_files(tmp_path: Path) -> None:

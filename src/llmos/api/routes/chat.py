@@ -15,7 +15,7 @@ from llmos.api.infer import (
 from llmos.api.media import with_images
 from llmos.api.resume import LAST_EVENT_ID, ResumePoint, resume_point
 from llmos.api.routes.spec import RouteSpec
-from llmos.api.sight import answer_sight
+from llmos.api.sight import answer_sight, as_it_is_read
 from llmos.api.streams import InferStream
 from llmos.errors import InvalidRequest, UnsupportedParameter
 from llmos.shapes.answers import ChatAnswer, ChatChunk, ErrorAnswer
@@ -43,7 +43,7 @@ async def _about_images(call: Call, body: ChatBody, point: ResumePoint | None) -
     for name, given in (("Last-Event-ID", point), ("llmos.resume_s", body.llmos.resume_s)):
         if given:  # its files are gone with the connection
             raise UnsupportedParameter("No answer about an image is kept.", param=name)
-    async with with_images(call, body.to_generate()) as wish:
+    async with with_images(call, await as_it_is_read(call, body.to_generate())) as wish:
         try:
             async with submitted(call, body.repeated(wish)) as streams:
                 await _answer(call, body, None, streams)

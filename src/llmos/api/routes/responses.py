@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from llmos.abi.ids import new_id
-from llmos.abi.jobs import ENDED, INFER, JobRecord, JobState
+from llmos.abi.jobs import ENDED, INFER, Idempotency, JobRecord, JobState
+from llmos.abi.program import Generate
 from llmos.abi.syscall_jobs import CancelJob, JobReply, RemoveJob, ShowJob, SubmitJob
 from llmos.api.body import read_json
 from llmos.api.call import Call
@@ -19,6 +20,7 @@ from llmos.api.response_frames import NOTHING_SEEN
 from llmos.api.routes.respond import answer_ended, answer_live, stream_stored
 from llmos.api.routes.spec import RouteSpec
 from llmos.api.routes.unary import ask, ref_of
+from llmos.api.sight import as_it_is_read
 from llmos.errors import (
     Conflict,
     DiskFull,
@@ -26,6 +28,7 @@ from llmos.errors import (
     NotFound,
     OffsetLost,
     UnsupportedParameter,
+    UserError,
 )
 from llmos.shapes.files import page_object
 from llmos.shapes.items import Item, has_images, read_items
@@ -75,8 +78,22 @@ async def create_response(call: Call) -> None:
         ):
             if given:  # its files are gone with the connection
                 raise UnsupportedParameter("No such answer is about images.", param=name)
+    try:
+        await _answer(call, body, items, generate, key)
+    except UserError as error:
+        raise body.in_its_words(error, items) from None
+
+
+async def _answer(
+    call: Call,
+    body: ResponsesBody,
+    items: list[Item],
+    generate: Generate,
+    key: Idempotency | None,
+) -> None:
     if key is None and not body.background:
-        async with with_images(call, generate) as wish:
+        asked = await as_it_is_read(call, generate) if has_images(items) else generate
+        async with with_images(call, asked) as wish:
             await answer_live(call, body, items, wish)
         return
     spec = stored_spec(

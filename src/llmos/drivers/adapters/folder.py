@@ -7,17 +7,20 @@ itself see a model like any other, pages of a file and all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from llmos.abi.registry import AdapterForm
 from llmos.drivers.adapters.merging import Parts, merged_bias, merged_weight
-from llmos.errors import DiskFull, LoadFailed
+from llmos.errors import DiskFull, LoadFailed, ModelRejected
 from llmos.weights.adapters import FOLDER, WEIGHTS, Adapter, is_adapted, read_adapter
 from llmos.weights.adapting import Edits, check_fits, edits_of, num_virtual
 from llmos.weights.dtypes import BITS
@@ -62,8 +65,9 @@ class Adapted:
         return num_virtual(self.adapter)
 
 
-def open_adapted(folder: Path, scratch: str) -> Adapted | None:
-    """None where there is no adapter. Raises ModelRejected, LoadFailed, DiskFull."""
+def open_adapted(folder: Path, scratch: str, min_free_bytes: int = 0) -> Adapted | None:
+    """None where there is no adapter. `min_free_bytes` stay free on the disk. Raises ModelRejected,
+    LoadFailed, DiskFull."""
     if not is_adapted(folder):
         return None
     source = folder / FOLDER
@@ -75,12 +79,27 @@ def open_adapted(folder: Path, scratch: str) -> Adapted | None:
         raise LoadFailed("an adapter is merged in a scratch folder, and there is none")
     target = Path(scratch) / f"adapted-{folder.name}"
     try:
-        _write_folder(folder, target, source, adapter, edits)
-    except OSError as error:
+        with _failing(folder.name):
+            _copy_small(folder, target)
+            writing = _Writing(folder, source, adapter, edits)
+            writing.write(target / SINGLE, min_free_bytes)
+    except BaseException:
         shutil.rmtree(target, ignore_errors=True)
-        cls = DiskFull if error.errno in _FULL else LoadFailed
-        raise cls(f"merging {folder.name}: {error.strerror or error}") from error
+        raise
     return Adapted(target, source, adapter, edits)
+
+
+@contextlib.contextmanager
+def _failing(name: str) -> Iterator[None]:
+    """What a file or a disk does not let happen, and what arithmetic does not, as LoadFailed."""
+    try:
+        yield
+    except OSError as error:
+        cls = DiskFull if error.errno in _FULL else LoadFailed
+        raise cls(f"merging {name}: {error.strerror or error}") from error
+    except (ArithmeticError, RuntimeError, SafetensorError) as error:
+        text = str(error).strip().partition("\n")[0][:300]
+        raise LoadFailed(f"merging {name}: {text or type(error).__name__}") from error
 
 
 def _is_changed(adapter: Adapter, edits: Edits) -> bool:
@@ -88,7 +107,8 @@ def _is_changed(adapter: Adapter, edits: Edits) -> bool:
     return bool(edits.whole or adapter.claim.lacks or adapter.claim.extra)
 
 
-def _write_folder(folder: Path, target: Path, source: Path, adapter: Adapter, edits: Edits) -> None:
+def _copy_small(folder: Path, target: Path) -> None:
+    """All but weights and adapter."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     names = list_files(folder)
@@ -97,19 +117,30 @@ def _write_folder(folder: Path, target: Path, source: Path, adapter: Adapter, ed
         if name not in (*files, INDEX) and not name.startswith(f"{FOLDER}/"):
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, target / name)
-    writing = _Writing(folder, files, source, adapter, edits)
-    need = sum(entry.end - entry.begin for entry in writing.entries.values())
-    if shutil.disk_usage(target).free < need:
-        raise OSError(errno.ENOSPC, f"{need} bytes are wanted")
-    writing.write(target / SINGLE)
+
+
+def _reserve(file: BinaryIO, size_bytes: int, min_free_bytes: int) -> None:
+    """Take the room for a whole file before any of it is written, so that of two merges at once
+    each sees the other's. Raises DiskFull, OSError."""
+
+    def require(wanted_bytes: int) -> None:
+        free = shutil.disk_usage(file.name).free
+        if free - wanted_bytes < min_free_bytes:
+            raise DiskFull(
+                f"the disk is too full to merge an adapter: {size_bytes} bytes wanted, {free} "
+                f"free, of which {min_free_bytes} must stay free"
+            )
+
+    require(size_bytes)
+    os.posix_fallocate(file.fileno(), 0, size_bytes)
+    require(0)
 
 
 class _Writing:
     """One file of all tensors, by the names of the model's own modules."""
 
-    def __init__(
-        self, folder: Path, files: list[str], source: Path, adapter: Adapter, edits: Edits
-    ) -> None:
+    def __init__(self, folder: Path, source: Path, adapter: Adapter, edits: Edits) -> None:
+        files, _ = read_weights(folder, list_files(folder))
         self._folder = folder
         self._source = source
         self._adapter = adapter
@@ -151,9 +182,12 @@ class _Writing:
         changes = last == "weight" or (last == "bias" and self._adapter.kind == "IA3")
         return module if changes else None
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, min_free_bytes: int) -> None:
+        header = encode_header(self.entries, {"format": "pt"})
+        size_bytes = sum(entry.end - entry.begin for entry in self.entries.values())
         with path.open("wb") as file:
-            file.write(encode_header(self.entries, {"format": "pt"}))
+            _reserve(file, len(header) + size_bytes, min_free_bytes)
+            file.write(header)
             for name, data in self._tensors():
                 entry = self.entries[name]
                 assert data.nbytes == entry.end - entry.begin, name
@@ -166,7 +200,10 @@ class _Writing:
             if module is not None:
                 tensor = self._merge(module, path, tensor.float())
             wanted = _DTYPES.get(entry.dtype)
-            yield path, tensor if wanted is None else tensor.to(wanted)
+            tensor = tensor if wanted is None else tensor.to(wanted)
+            if module is not None or path in self._edits.whole:
+                _check_finite(path, tensor)
+            yield path, tensor
 
     def _get(self, path: str) -> torch.Tensor:
         if path in self._edits.whole:
@@ -183,7 +220,16 @@ class _Writing:
 
 
 def _read(source: Path, tensors: dict[str, Tensor]) -> dict[str, torch.Tensor]:
-    return {part: _load(source / WEIGHTS, one.name).float() for part, one in tensors.items()}
+    found = {part: _load(source / WEIGHTS, one.name).float() for part, one in tensors.items()}
+    for part, tensor in found.items():
+        _check_finite(tensors[part].name, tensor)
+    return found
+
+
+def _check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Of what an adapter brings, and of what comes of it. Raises ModelRejected."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise ModelRejected(f"{FOLDER}/{WEIGHTS}: {name[:200]} is not finite")
 
 
 def _load(path: Path, name: str) -> torch.Tensor:

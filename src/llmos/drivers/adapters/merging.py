@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from llmos.weights.adapterconfig import alpha_of
 from llmos.weights.jsonfile import Fields
 
 Parts = Mapping[str, torch.Tensor]
@@ -33,7 +34,7 @@ def merged_bias(bias: torch.Tensor, parts: Parts) -> torch.Tensor:
 
 def _lora(config: Fields, weight: torch.Tensor, parts: Parts) -> torch.Tensor:
     a_RI, b_OR = parts["lora_A"], parts["lora_B"]
-    scale = _alpha(config) / (_root(len(a_RI)) if config.flag("use_rslora") else len(a_RI))
+    scale = alpha_of(config) / (_root(len(a_RI)) if config.flag("use_rslora") else len(a_RI))
     product = b_OR @ a_RI
     is_turned = _is_turned(config, weight, product)
     delta = _turn(product, is_turned) * scale
@@ -49,7 +50,8 @@ def _adalora(config: Fields, weight: torch.Tensor, parts: Parts) -> torch.Tensor
     a_RI, b_OR, e_R1 = parts["lora_A"], parts["lora_B"], parts["lora_E"]
     rank = len(a_RI)
     product = b_OR @ (a_RI * e_R1.reshape(rank, 1))
-    scale = _alpha(config) or float(rank)
+    alpha = alpha_of(config)
+    scale = alpha if alpha > 0 else float(rank)
     turned = _turn(product, _is_turned(config, weight, product))
     return weight + turned * scale / (torch.tensor(float(rank)) + 1e-5)
 
@@ -61,11 +63,6 @@ def _ia3(config: Fields, weight: torch.Tensor, parts: Parts) -> torch.Tensor:
     square = weight.shape[0] == weight.shape[1]
     is_turned = config.flag("fan_in_fan_out") if square else scale.numel() != width
     return torch.mul(weight, _turn(scale, is_turned))
-
-
-def _alpha(config: Fields) -> float:
-    found = config.values.get("lora_alpha")
-    return found if isinstance(found, int | float) else 8
 
 
 def _root(rank: int) -> float:

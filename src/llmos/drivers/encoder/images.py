@@ -7,8 +7,10 @@ scale, normalize.
 # ruff: noqa: N806 (tensor names carry their shape)
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,22 @@ from llmos.abi.blob import BlobRef
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.payload import Item, Row
 from llmos.drivers.encoder.rows import Asked, Result
+from llmos.drivers.encoder.settings import (
+    FILE,
+    Colours,
+    flag_of,
+    number_of,
+    read_settings,
+    size_of,
+)
 from llmos.drivers.encoder.spill import Spill
-from llmos.drivers.encoder.texts import read_json
 from llmos.errors import InvalidRequest, LLMOSError, ModelRejected, PayloadTooLarge, PluginError
 
 PATCH_PIXELS = 256
 """Pixels that cost as much as a token: those of a patch of 16 x 16."""
+
+STRIP_PIXELS = 1 << 20
+"""Of an image with transparent parts, that are put on white at once."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Files that are read. Pillow knows more: some run programs, none is sent by anybody."""
@@ -68,6 +80,7 @@ _UNSAID: dict[str, dict[str, Any]] = {
 }
 """Of other settings, likewise."""
 
+_OF_NOTES = (struct.error, KeyError, SyntaxError, TypeError, ValueError, ZeroDivisionError)
 _OF_EDGES = {"DetrImageProcessor", "YolosImageProcessor"}
 
 
@@ -77,10 +90,21 @@ class ImageReader:
     def __init__(self, folder: Path) -> None:
         """Raises ModelRejected, PluginError where Pillow is missing."""
         _pillow()
-        self._kind, settings = read_settings(folder)
-        self._settings = _UNSAID.get(self._kind, {}) | settings
+        self._kind, said = read_settings(folder)
         if self._kind not in KNOWN:
-            raise ModelRejected(f"preprocessor_config.json: {self._kind[:80]} is not supported")
+            raise ModelRejected(f"{FILE}: {self._kind[:80]} is not supported")
+        settings = _UNSAID.get(self._kind, {}) | said
+        means, deviations = _MEANS.get(self._kind, ([0.5] * 3, [0.5] * 3))
+        resample = _FILTERS.get(self._kind, _BILINEAR)
+        self._colours = Colours(settings, means, deviations, resample)
+        self._is_resized = flag_of(settings, "do_resize", True)
+        self._size = size_of(settings, "size")
+        self._part: tuple[int, int] | None = None
+        if flag_of(settings, "do_center_crop", False):
+            self._part = _sides(
+                size_of(settings, "crop_size" if "crop_size" in settings else "size")
+            )
+        self._share = number_of(settings, "crop_pct", 224 / 256)
 
     def __call__(self, asked: Asked) -> Sequence[Result]:
         with Spill(asked.spill) as spill:
@@ -105,52 +129,27 @@ class ImageReader:
 
     def pixels(self, image: Any) -> Any:
         """Of an image, CHW. Raises PayloadTooLarge."""
-        settings = self._settings
-        if settings.get("do_resize", True):
+        if self._is_resized:
             image = self._resized(image)
-        if settings.get("do_center_crop", False):
-            size = settings.get("crop_size") or settings["size"]
-            image = _middle(image, *_sides(size))
-        pixels_HWC = np.asarray(image, dtype=np.float32)
-        if settings.get("do_rescale", True):
-            pixels_HWC = pixels_HWC * np.float32(settings.get("rescale_factor", 1 / 255))
-        if settings.get("do_normalize", True):
-            means, deviations = _MEANS.get(self._kind, ([0.5] * 3, [0.5] * 3))
-            mean = np.array(settings.get("image_mean", means), dtype=np.float32)
-            std = np.array(settings.get("image_std", deviations), dtype=np.float32)
-            pixels_HWC = (pixels_HWC - mean) / std
-        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1), dtype=np.float32)
+        if self._part is not None:
+            image = _middle(image, *self._part)
+        return np.ascontiguousarray(self._colours(image).transpose(2, 0, 1), dtype=np.float32)
 
     def _resized(self, image: Any) -> Any:
-        size = self._settings.get("size")
-        resample = int(self._settings.get("resample", _FILTERS.get(self._kind, _BILINEAR)))
+        size, resample = self._size, self._colours.resample
         width, height = image.size
-        if self._kind in _OF_EDGES and isinstance(size, dict) and "shortest_edge" in size:
-            longest = size.get("longest_edge")
-            target = _within(width, height, size["shortest_edge"], longest)
+        if self._kind in _OF_EDGES and "shortest_edge" in size:
+            target = _within(width, height, size["shortest_edge"], size.get("longest_edge"))
             return _scaled(image, target, resample)
         if self._kind == "ConvNextImageProcessor":
-            edge = size["shortest_edge"] if isinstance(size, dict) else int(size or 224)
+            edge = size["shortest_edge"] if "shortest_edge" in size else size["height"]
             if edge >= 384:
                 return image.resize((edge, edge), resample)
-            wide = int(edge / self._settings.get("crop_pct", 224 / 256))
+            wide = max(1, int(edge / self._share))
             return _middle(_scaled(image, _shortest(width, height, wide), resample), edge, edge)
-        if isinstance(size, dict) and "shortest_edge" in size:
+        if "shortest_edge" in size:
             return _scaled(image, _shortest(width, height, size["shortest_edge"]), resample)
-        target_height, target_width = _sides(size)
-        return image.resize((target_width, target_height), resample)
-
-
-def read_settings(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Of images: the processor's name, and what the folder says of it, in a file of its own or
-    among those of all its processors."""
-    settings = read_json(folder / "preprocessor_config.json")
-    if not settings:
-        found = read_json(folder / "processor_config.json").get("image_processor")
-        settings = found if isinstance(found, dict) else {}
-    name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
-    name = str(name).removesuffix("Fast").removesuffix("Pil")
-    return name.replace("FeatureExtractor", "ImageProcessor"), settings
+        return image.resize((size["width"], size["height"]), resample)
 
 
 def blob_of(item: Any, blobs: list[BlobRef]) -> BlobRef:
@@ -191,19 +190,53 @@ def blank_image() -> Any:
 
 
 def open_image(data: bytes, asked: Asked) -> Any:
-    """As RGB. Raises InvalidRequest, PayloadTooLarge."""
+    """As RGB, the way up that its file says, on white where it is transparent. Raises
+    InvalidRequest, PayloadTooLarge."""
     pillow = _pillow()
+    most = LIMITS.image_pixels
     try:
         image = pillow.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
-        if width * height > LIMITS.image_pixels:
-            raise PayloadTooLarge(f"{width} x {height} pixels are over {LIMITS.image_pixels}")
+        if width * height > most:
+            raise PayloadTooLarge(f"{width} x {height} pixels are over {most}")
         asked.take_image(width * height)
-        return image.convert("RGB")
+        image.load()
+        return _on_white(_upright(image))
     except LLMOSError:
         raise
+    except pillow.UnidentifiedImageError:  # it would name an object in memory
+        text = f"it is no image that can be read: none of {', '.join(FORMATS)}"
+        raise InvalidRequest(text) from None
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning):
+        raise PayloadTooLarge(f"the image's pixels are over {most}") from None
     except Exception as error:  # of a library that reads what nobody vouches for
         raise InvalidRequest(f"it is no image that can be read: {str(error)[:200]}") from error
+
+
+def _upright(image: Any) -> Any:
+    """As a camera's note of how it was held says. One that cannot be read says nothing: the
+    errors are those that Pillow itself lets pass there."""
+    from PIL import ImageOps
+
+    with contextlib.suppress(*_OF_NOTES):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _on_white(image: Any) -> Any:
+    """As Transformers' `convert_to_rgb` has it, in strips: nothing of the image's own size is made
+    but what comes out."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    pillow = _pillow()
+    made = pillow.new("RGB", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(image.height, top + rows))
+        strip = image.crop(box).convert("RGBA")
+        white = pillow.new("RGBA", strip.size, (255, 255, 255, 255))
+        made.paste(pillow.alpha_composite(white, strip).convert("RGB"), box[:2])
+    return made
 
 
 def _scaled(image: Any, target: tuple[int, int], resample: int) -> Any:
@@ -217,12 +250,11 @@ def _scaled(image: Any, target: tuple[int, int], resample: int) -> Any:
     return image.resize(target, resample)
 
 
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width."""
-    if isinstance(size, dict):
-        return int(size["height"]), int(size["width"])
-    edge = int(size or 224)
-    return edge, edge
+def _sides(size: dict[str, int]) -> tuple[int, int]:
+    """Height and width. Raises ModelRejected."""
+    if "height" not in size:
+        raise ModelRejected(f"{FILE}: what is cut out has no height and width")
+    return size["height"], size["width"]
 
 
 def _shortest(width: int, height: int, edge: int) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Loaded:
 
 def load_model(spec: ReplicaSpec) -> Loaded:
     """Raises ModelRejected (what the folder is) or LoadFailed (what went wrong with it)."""
-    adapted = open_adapted(Path(spec.folder), spec.scratch)
+    adapted = open_adapted(Path(spec.folder), spec.scratch, spec.min_free_bytes)
     if adapted is not None:
         spec = msgspec.structs.replace(spec, folder=str(adapted.folder))
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

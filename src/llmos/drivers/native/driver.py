@@ -297,12 +297,12 @@ def _open_runner(spec: ReplicaSpec) -> Runner:
 
 def _with_adapters(spec: ReplicaSpec) -> tuple[ReplicaSpec, Adapted | None]:
     """With folders that hold whole models; what the model's adapter adds otherwise."""
-    adapted = open_adapted(Path(spec.folder), spec.scratch)
+    adapted = open_adapted(Path(spec.folder), spec.scratch, spec.min_free_bytes)
     if adapted is not None:
         spec = msgspec.structs.replace(spec, folder=str(adapted.folder))
     if spec.draft is None:
         return spec, adapted
-    guessing = open_adapted(Path(spec.draft.folder), spec.scratch)
+    guessing = open_adapted(Path(spec.draft.folder), spec.scratch, spec.min_free_bytes)
     if guessing is None:
         return spec, adapted
     if guessing.form is not AdapterForm.MERGED:

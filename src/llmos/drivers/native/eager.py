@@ -125,7 +125,8 @@ class EagerRunner:
 
     def set_aside(self, request: Request) -> None:
         assert request.slot is not None
-        request.parked = self.batch.kv.park(request.slot, request.num_cached)
+        with mapped():
+            request.parked = self.batch.kv.park(request.slot, request.num_cached)
 
     def kv_bytes(self, num_tokens: int) -> int:
         return num_tokens * self.batch.kv.bytes_per_token

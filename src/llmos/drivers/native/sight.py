@@ -29,7 +29,7 @@ from llmos.drivers.native.towers import Vision, deep_of
 from llmos.drivers.native.transfer import to_device
 from llmos.drivers.native.turns import Turns
 from llmos.drivers.pictures import Picture, decode_pictures, places_of
-from llmos.errors import EngineFailed, ModelRejected
+from llmos.errors import EngineFailed, ModelRejected, UserError
 from llmos.weights.seeing import SEEING
 
 PREPARER = "llmos.drivers.vision.prepare"
@@ -82,12 +82,14 @@ class Eyes:
 
     def _check(self, folder: Path) -> None:
         """That a small image is as many tokens to the model as to who prepares prompts."""
-        values, num_tokens, grid = importlib.import_module(PREPARER).read_blank(folder)
         try:
             with mapped():
-                self._look(values, num_tokens, grid)
-        except EngineFailed as error:
+                seen_SNH = self._look(*importlib.import_module(PREPARER).read_blank(folder))
+                is_finite = bool(seen_SNH.isfinite().all())
+        except (EngineFailed, UserError) as error:
             raise ModelRejected(f"its processor is not of this model: {error}") from error
+        if not is_finite:
+            raise ModelRejected("what its vision tower makes of a small image is not finite")
 
     def look(self, sight: Sight, start: int, end: int, until_s: float) -> bool:
         """At the images of a chunk of the prompt, until that time. True: all have been seen."""

@@ -19,10 +19,10 @@ from llmos.drivers.encoder.images import (
     blank_image,
     open_image,
     read_blob,
-    read_settings,
 )
 from llmos.drivers.encoder.limits import LIMITS
 from llmos.drivers.encoder.rows import Asked
+from llmos.drivers.encoder.settings import flag_of, read_settings
 from llmos.drivers.encoder.spill import Spill
 from llmos.drivers.encoder.texts import read_json
 from llmos.drivers.items import IMAGES
@@ -48,6 +48,9 @@ def make(folder: str) -> SightPreparer:
     tokenizer, specials, sources = read_template(path)
     return SightPreparer(path, tokenizer, specials, sources)
 
+
+_MOST_TOKENS = 1 << 31
+"""Of a vocabulary: they are of 32 bits."""
 
 PROCESSORS = {
     Family.FIXED: ("CLIPImageProcessor", "SiglipImageProcessor", "LlavaImageProcessor"),
@@ -81,19 +84,17 @@ class SightPreparer(TextPreparer):
         """Raises ModelRejected, PluginError where Pillow is missing."""
         super().__init__(tokenizer, specials, sources)
         config = read_json(folder / "config.json")
-        token = config.get("image_token_id", config.get("image_token_index"))
-        if not isinstance(token, int):
-            raise ModelRejected("config.json: image_token_id is missing")
-        self._token = token
-        self._word = tokenizer.find_text(token)
+        self._token, self._word = _image_word(config, tokenizer)
         self._read = make_reader(folder, config)
         if isinstance(self._read, SplitReader) and tokenizer.find_id(FAKE) is None:
             raise ModelRejected(f"tokenizer.json: {FAKE} is missing")
 
     def prepare(self, item: PrepareItem) -> Prepared:
         """Tokens of the prompt, and the pixels of its images. Raises InvalidRequest."""
-        prepared = super().prepare(item)
         prompt = item.prompt
+        if isinstance(prompt, ChatPrompt):
+            self._check_texts(prompt.messages)
+        prepared = super().prepare(item)
         parts = list(_images(prompt.messages)) if isinstance(prompt, ChatPrompt) else []
         if not parts:
             return prepared
@@ -101,9 +102,9 @@ class SightPreparer(TextPreparer):
         ids = array("i", prepared.tokens)
         if (num_places := ids.count(self._token)) != len(parts):
             raise InvalidRequest(
-                f"{len(parts)} images, and {num_places} places for one once the chat template "
-                f"has been applied: no text may have {self._word!r}",
-                param=parts[0]["where"],
+                f"{len(parts)} images, and {num_places} places for one once the model's chat "
+                f"template has been applied",
+                param="messages",
             )
         with Spill(item.spill) as spill:
             asked = Asked([], None, prompt.blobs, 0, "")
@@ -121,6 +122,21 @@ class SightPreparer(TextPreparer):
                 payload=encode_pictures(pictures),
                 spill=spill.path,
             )
+
+    def _check_texts(self, messages: list[dict[str, Any]]) -> None:
+        """An image's word in a text would become its token, with or without an image. Raises
+        InvalidRequest."""
+        for index, message in enumerate(messages):
+            where, content = f"messages.{index}.content", message.get("content")
+            texts = {where: content}
+            if isinstance(content, list):
+                texts = {f"{where}.{at}": part.get("text") for at, part in enumerate(content)}
+            for at, text in texts.items():
+                if isinstance(text, str) and self._word in text:
+                    raise InvalidRequest(
+                        f"{self._word!r} is the model's own word for an image: no text may have it",
+                        param=at,
+                    )
 
     def _place(self, part: dict[str, Any], asked: Asked, spill: Spill, room: _Room) -> _Placed:
         """Its pixels go into the file. What is wrong with it names it."""
@@ -174,6 +190,18 @@ class _Room:
                 f"the model has a context of {self._context_length} tokens; the prompt has "
                 f"{needed} with this image"
             )
+
+
+def _image_word(config: dict[str, Any], tokenizer: FileTokenizer) -> tuple[int, str]:
+    """The token that stands for an image, and how it is written. Raises ModelRejected."""
+    names = ("image_token_id", "image_token_index")
+    found = next((config[name] for name in names if config.get(name) is not None), None)
+    if found is None:
+        raise ModelRejected("config.json: image_token_id is missing")
+    is_token = type(found) is int and 0 <= found < _MOST_TOKENS
+    if not is_token or not (word := tokenizer.find_text(found)):
+        raise ModelRejected(f"config.json: image_token_id {str(found)[:40]} is no token")
+    return found, word
 
 
 def _texts_of(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -234,7 +262,9 @@ class FixedReader:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         """Raises ModelRejected."""
         self._reader = ImageReader(folder)
-        vision = config.get("vision_config") or {}
+        vision = {} if config.get("vision_config") is None else config["vision_config"]
+        if not isinstance(vision, dict):
+            raise ModelRejected("config.json: vision_config is no object")
         self._patch = _count(vision, "patch_size", 14)
         has_class = vision.get("model_type", "clip_vision_model") == "clip_vision_model"
         is_cut = config.get("vision_feature_select_strategy", "default") == "default"
@@ -249,8 +279,9 @@ class FixedReader:
 
 def make_reader(folder: Path, config: dict[str, Any]) -> Read:
     """By the model's architecture and its processor. Raises ModelRejected, PluginError."""
-    architecture = (config.get("architectures") or [""])[0]
-    family = SEEING.get(str(architecture))
+    named = config.get("architectures")
+    architecture = str(named[0])[:80] if isinstance(named, list) and named else ""
+    family = SEEING.get(architecture)
     if family is None:
         raise ModelRejected(f"config.json: {architecture!r} is not known to read images")
     name, settings = read_settings(folder)
@@ -260,7 +291,7 @@ def make_reader(folder: Path, config: dict[str, Any]) -> Read:
             f"{', '.join(PROCESSORS[family])} is"
         )
     if family is Family.FIXED:
-        if settings.get("do_pad"):
+        if flag_of(settings, "do_pad", False):
             raise ModelRejected(f"{name}: do_pad is not supported")
         return FixedReader(folder, config)
     return TileReader(settings) if family is Family.TILED else SplitReader(folder, settings)
@@ -274,7 +305,8 @@ def read_blank(folder: Path) -> Pixels:
 
 
 def _count(fields: dict[str, Any], name: str, unsaid: int) -> int:
-    found = fields.get(name, unsaid)
+    found = fields.get(name)
+    found = unsaid if found is None else found
     if type(found) is not int or found < 1:
         raise ModelRejected(f"config.json: {name} is no count")
     return found

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.settings import FILE, Colours, count_of, flag_of
 from llmos.drivers.encoder.texts import read_json
+from llmos.drivers.floats import SIZE_BYTES
 from llmos.drivers.pictures import Pixels
-from llmos.drivers.vision.tiles import check_done, count_of
+from llmos.drivers.vision.tiles import check_done
 from llmos.errors import ModelRejected, PayloadTooLarge
 from llmos.weights.seeing import SPLIT_TOKENS, find_tower
 
@@ -39,8 +41,8 @@ class SplitReader:
         tower = find_tower(folder)
         assert tower is not None
         self._num_tokens = tower.num_tokens
-        said = read_json(folder / "processor_config.json").get("image_seq_len", self._num_tokens)
-        if said != self._num_tokens:
+        said = read_json(folder / "processor_config.json").get("image_seq_len")
+        if said is not None and said != self._num_tokens:
             raise ModelRejected(
                 f"processor_config.json: image_seq_len {str(said)[:40]}, but the model has "
                 f"{self._num_tokens} tokens for a square"
@@ -48,35 +50,36 @@ class SplitReader:
         self._edge = count_of(_size(settings, "max_image_size", _EDGE), "longest_edge", _EDGE)
         if self._edge != tower.image_size:
             raise ModelRejected(
-                f"preprocessor_config.json: max_image_size {self._edge}, but the tower of the "
+                f"{FILE}: max_image_size {self._edge}, but the tower of the "
                 f"model has an image_size of {tower.image_size}"
             )
+        if self._edge > _MOST:
+            raise ModelRejected(f"{FILE}: max_image_size {self._edge} is over {_MOST}")
         longest = count_of(_size(settings, "size", _SIZE), "longest_edge", _SIZE)
         self._longest = min(longest, _MOST, self._edge * _most_rows(self._num_tokens))
-        self._splits = settings.get("do_image_splitting", True) is not False
-        self._resample = int(settings.get("resample", _LANCZOS))
-        self._scale = np.float32(settings.get("rescale_factor", 1 / 255))
-        self._mean = np.array(settings.get("image_mean", [0.5] * 3), dtype=np.float32)
-        self._std = np.array(settings.get("image_std", [0.5] * 3), dtype=np.float32)
+        self._splits = flag_of(settings, "do_image_splitting", True)
+        self._colours = Colours(settings, [0.5] * 3, [0.5] * 3, _LANCZOS)
 
     def __call__(self, image: Any) -> list[str | Pixels]:
         """Row by row, the whole last. Raises PayloadTooLarge."""
-        edge = self._edge
-        if edge * edge > LIMITS.image_pixels:
-            raise PayloadTooLarge(f"the image would be read in squares of {edge} x {edge}")
-        image = image.resize(self._resized(image.width, image.height), self._resample)
+        edge, resample = self._edge, self._colours.resample
+        width, height = self._resized(image.width, image.height)
         rows, columns = 0, 0
         if self._splits:
-            image = image.resize(self._filled(image.width, image.height), self._resample)
-            if max(image.width, image.height) > edge:
-                rows, columns = image.height // edge, image.width // edge
+            filled = self._filled(width, height)
+            if max(filled) > edge:
+                columns, rows = filled[0] // edge, filled[1] // edge
+        _check_room((rows * columns + 1) * edge * edge)
+        image = image.resize((width, height), resample)
+        if self._splits:
+            image = image.resize(filled, resample)
         made: list[str | Pixels] = []
         for row in range(rows):
             for column in range(columns):
                 box = (column * edge, row * edge, (column + 1) * edge, (row + 1) * edge)
                 made += [f"{FAKE}<row_{row + 1}_col_{column + 1}>", self._pixels(image.crop(box))]
             made.append("\n")
-        whole = self._pixels(image.resize((edge, edge), self._resample))
+        whole = self._pixels(image.resize((edge, edge), resample))
         return [*made, ("\n" if rows else "") + FAKE + WHOLE, whole, FAKE]
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
@@ -101,9 +104,16 @@ class SplitReader:
         return max(1, math.ceil(side / self._edge)) * self._edge
 
     def _pixels(self, image: Any) -> Pixels:
-        pixels_HWC = np.asarray(image, dtype=np.float32)
-        pixels_CHW = ((pixels_HWC * self._scale - self._mean) / self._std).transpose(2, 0, 1)
+        pixels_CHW = self._colours(image).transpose(2, 0, 1)
         return Pixels(np.ascontiguousarray(pixels_CHW), self._num_tokens, [])
+
+
+def _check_room(num_pixels: int) -> None:
+    """All squares are in memory, and then in the spilled file. Raises PayloadTooLarge."""
+    if (needed := 3 * SIZE_BYTES * num_pixels) > LIMITS.spill_bytes:
+        raise PayloadTooLarge(
+            f"the image would be {needed} bytes in squares, over {LIMITS.spill_bytes}"
+        )
 
 
 def _most_rows(num_tokens: int) -> int:
@@ -112,7 +122,8 @@ def _most_rows(num_tokens: int) -> int:
 
 
 def _size(settings: dict[str, Any], name: str, unsaid: int) -> dict[str, Any]:
-    found = settings.get(name, {"longest_edge": unsaid})
+    found = settings.get(name)
+    found = {"longest_edge": unsaid} if found is None else found
     if not isinstance(found, dict) or "longest_edge" not in found:
-        raise ModelRejected(f"preprocessor_config.json: {name} has no longest_edge")
+        raise ModelRejected(f"{FILE}: {name} has no longest_edge")
     return found

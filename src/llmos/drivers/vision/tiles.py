@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llmos.drivers.encoder.limits import LIMITS
+from llmos.drivers.encoder.settings import FILE, Colours, count_of, flag_of
 from llmos.drivers.pictures import Pixels
 from llmos.errors import InvalidRequest, ModelRejected, PayloadTooLarge
 from llmos.weights.seeing import IMAGE_TOKENS
@@ -24,32 +25,29 @@ _SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
 _MEAN = [0.48145466, 0.4578275, 0.40821073]
 _STD = [0.26862954, 0.26130258, 0.27577711]
 _BICUBIC = 3
+_MOST_SIDE, _MOST_FRAMES = 1 << 13, 64
 
 
 class TileReader:
     """By the settings of a folder's processor. Raises ModelRejected."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._patch = count_of(settings, "patch_size", 14)
-        self._merge = count_of(settings, "merge_size", 2)
-        self._frames = count_of(settings, "temporal_patch_size", 2)
+        self._patch = count_of(settings, "patch_size", 14, _MOST_SIDE)
+        self._merge = count_of(settings, "merge_size", 2, _MOST_SIDE)
+        self._frames = count_of(settings, "temporal_patch_size", 2, _MOST_FRAMES)
         said = settings.get("size")
         size = _SIZE | (said if isinstance(said, dict) else {})
         self._least = count_of(settings, "min_pixels", size["shortest_edge"])
         most = count_of(settings, "max_pixels", size["longest_edge"])
         self._most = min(most, IMAGE_TOKENS * (self._patch * self._merge) ** 2)
-        self._resample = int(settings.get("resample", _BICUBIC))
-        self._scale = np.float32(settings.get("rescale_factor", 1 / 255))
-        self._mean = np.array(settings.get("image_mean", _MEAN), dtype=np.float32)
-        self._std = np.array(settings.get("image_std", _STD), dtype=np.float32)
+        self._colours = Colours(settings, _MEAN, _STD, _BICUBIC)
         check_done(settings)
 
     def __call__(self, image: Any) -> list[str | Pixels]:
         """A row of floats for each patch, those that become one token side by side. Raises
         InvalidRequest, PayloadTooLarge."""
         width, height = self._size(image.width, image.height)
-        pixels_HWC = np.asarray(image.resize((width, height), self._resample), dtype=np.float32)
-        pixels_HWC = (pixels_HWC * self._scale - self._mean) / self._std
+        pixels_HWC = self._colours(image.resize((width, height), self._colours.resample))
         patch, merge = self._patch, self._merge
         rows, columns = height // patch // merge, width // patch // merge
         split = pixels_HWC.transpose(2, 0, 1).reshape(3, rows, merge, patch, columns, merge, patch)
@@ -80,14 +78,5 @@ class TileReader:
 def check_done(settings: dict[str, Any]) -> None:
     """That nothing is left out. Raises ModelRejected."""
     for name in ("do_resize", "do_rescale", "do_normalize"):
-        if settings.get(name, True) is not True:
-            raise ModelRejected(f"preprocessor_config.json: {name} is not supported when false")
-
-
-def count_of(fields: dict[str, Any], name: str, unsaid: Any) -> int:
-    """A setting of a processor. Raises ModelRejected."""
-    found = fields.get(name)
-    found = unsaid if found is None else found
-    if type(found) is not int or found < 1:
-        raise ModelRejected(f"preprocessor_config.json: {name} is no count")
-    return found
+        if not flag_of(settings, name, True):
+            raise ModelRejected(f"{FILE}: {name} is not supported when false")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from llmos.errors import AnswerRejected, InvalidRequest, LLMOSError, from_info
 from llmos.library.choose import work_of, works_of
 from llmos.programs.evaluate.choices import ByLetter, ByLogprobs
 from llmos.programs.evaluate.likely import Likely
+from llmos.programs.evaluate.vectors import EMBED, check_vector, of_length_1
 from llmos.programs.task.items import Itemwise
 from llmos.programs.task.prompting import Prompting
 from llmos.programs.task.rounds import Work
 
-EMBED = "embeddings"
 MAX_TOKENS = 256
 
 TASKS: dict[EvalKind, TaskKind] = {
@@ -46,7 +45,11 @@ def work_for(spec: EvalSpec, version: ModelVersion, labels: Sequence[str]) -> Wo
         by = ByLetter if spec.by == "letter" else ByLogprobs
         return by(spec, version)
     if spec.kind is EvalKind.RETRIEVE and EMBED in version.kinds:
-        return Embedded(version.ref, spec.params)
+        return Embedded(version.ref, spec)
+    if spec.query_prefix or spec.document_prefix:
+        able = ", ".join(version.kinds)
+        text = f"{version.ref} is for {able}; prefixes are for models that make vectors"
+        raise InvalidRequest(text, param="query_prefix")
     return _task(spec, version, list(labels))
 
 
@@ -94,12 +97,15 @@ class Embedded:
     needs = ["query", "documents"]  # noqa: RUF012 - of a Protocol with properties
     pack = 1
 
-    def __init__(self, ref: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, ref: str, spec: EvalSpec) -> None:
         self._ref = ref
-        self._params = dict(params)
+        self._params = dict(spec.params)
+        self._query_prefix = spec.query_prefix
+        self._document_prefix = spec.document_prefix
 
     def piece(self, values: Mapping[str, Any]) -> list[str]:
-        return [values["query"], *values["documents"]]
+        documents = (self._document_prefix + one for one in values["documents"])
+        return [self._query_prefix + values["query"], *documents]
 
     def request(self, pieces: Sequence[Any], options: Options) -> Generate:
         prompt = ItemsPrompt(EMBED, list(pieces[0]), self._params)
@@ -116,17 +122,19 @@ class Embedded:
         )
         if wrong is not None:
             return [wrong]
-        vectors = [array("f", output.data) for output in outputs]
-        if not vectors or not all(map(len, vectors)):
-            return [AnswerRejected("the model gave no vectors")]
+        try:
+            vectors = [check_vector(output.data) for output in outputs]
+        except AnswerRejected as error:
+            return [error]
+        if len({len(vector) for vector in vectors}) != 1:
+            return [AnswerRejected("the model gave no vectors, or some of several sizes")]
         return [_ordered(vectors)]
 
 
-def _ordered(vectors: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _ordered(vectors: Sequence[Any]) -> list[dict[str, Any]]:
     import numpy as np
 
-    rows = np.array(vectors, dtype=np.float64)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = of_length_1(np.stack(vectors))
     scores = rows[1:] @ rows[0]
     order = np.argsort(-scores, kind="stable")
     return [{"index": int(n), "score": round(float(scores[n]), 6)} for n in order]

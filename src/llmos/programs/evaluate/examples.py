@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -199,29 +200,40 @@ def _place(answer: Any, choices: Sequence[str]) -> int | None:
 
 def _search(spec: EvalSpec, values: Values, number: int) -> Built:
     """`relevant`: names of documents of the corpus, or their gains by name."""
-    try:
-        gains = {str(name): float(gain) for name, gain in _relevant(spec, values, number)}
-    except (TypeError, ValueError):
-        text = f"example {number + 1}: `relevant` are names of documents, or their gains by name"
-        raise InvalidRequest(text, param="columns.relevant") from None
+    gains = _gains(spec, values, number, "names of documents, or their gains by name")
     return {"query": _text(spec, values, "query", number, "text")}, gains
 
 
-def _relevant(spec: EvalSpec, values: Values, number: int) -> Iterable[tuple[Any, Any]]:
+def _gains(spec: EvalSpec, values: Values, number: int, what: str) -> dict[str, float]:
+    """By name. Raises InvalidRequest for a name that is neither text nor an integer, for a gain
+    that is negative or not finite."""
     found = _value(spec, values, "relevant", number, "labels")
-    if isinstance(found, dict):
-        return found.items()
-    return [(one, 1) for one in (found if isinstance(found, list) else [found])]
+    if not isinstance(found, dict):
+        found = [(one, 1) for one in (found if isinstance(found, list) else [found])]
+    gains = {}
+    for name, given in found.items() if isinstance(found, dict) else found:
+        try:
+            gain = float(given)
+        except (TypeError, ValueError):
+            gain = math.nan
+        is_name = isinstance(name, str | int) and not isinstance(name, bool)
+        if not is_name or not 0 <= gain < math.inf:
+            told = f"the gain of {name!r:.64} is {given!r:.64}" if is_name else f"{name!r:.64}"
+            text = f"example {number + 1}: `relevant` are {what}, 0 at least: there is {told}"
+            raise InvalidRequest(text, param="columns.relevant")
+        gains[str(name)] = gain
+    return gains
 
 
 def _retrieve(spec: EvalSpec, values: Values, number: int) -> Built:
-    """`relevant`: the places of documents, or their gains, side by side or by place."""
+    """`relevant`: the places of documents, or their gains by place."""
     documents = _texts(spec, values, "documents", number)
-    items = _relevant(spec, values, number)
+    what = "places of documents, or their gains by place"
+    found = _gains(spec, values, number, what)
     try:
-        gains = {str(int(place)): float(gain) for place, gain in items}
-    except (TypeError, ValueError):
-        text = f"example {number + 1}: `relevant` are places of documents"
+        gains = {str(int(place)): gain for place, gain in found.items()}
+    except ValueError:
+        text = f"example {number + 1}: `relevant` are {what}"
         raise InvalidRequest(text, param="columns.relevant") from None
     if any(not 0 <= int(place) < len(documents) for place in gains):
         text = f"example {number + 1}: `relevant` has the place of no document"

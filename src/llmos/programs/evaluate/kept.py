@@ -20,9 +20,7 @@ from llmos.programs.evaluate.measure import NONE, Measured, measure
 from llmos.programs.evaluate.verdict import summarize
 from llmos.programs.metrics.entities import Entity
 from llmos.programs.metrics.likelihood import Likelihood
-
-KEPT_PLACES = 10
-"""Of a ranking, as a line holds it."""
+from llmos.programs.metrics.ranking import LEADING
 
 Line = Mapping[str, Any]
 
@@ -110,7 +108,7 @@ def _drop_deep(measured: Sequence[Measured]) -> None:
         of.scores = [
             score
             for score in of.scores
-            if (place := score.name.partition("@")[2]).isdigit() and int(place) <= KEPT_PLACES
+            if (place := score.name.partition("@")[2]).isdigit() and int(place) <= LEADING
         ]
 
 

@@ -29,7 +29,13 @@ from llmos.programs.metrics.probabilities import (
     reliability,
     roc_curve,
 )
-from llmos.programs.metrics.ranking import ranking_of, ranking_scores
+from llmos.programs.metrics.ranking import (
+    LEADING,
+    Ranked,
+    ranked_of,
+    ranking_of,
+    ranking_scores,
+)
 from llmos.programs.metrics.rouge import NAMES as ROUGE
 from llmos.programs.metrics.rouge import rouge
 from llmos.programs.metrics.score import Floats, Score, mean_of
@@ -305,14 +311,22 @@ def _by_logprobs(examples: Sequence[Example], answers: Answers) -> Measured:
 def _retrieve(spec: EvalSpec, examples: Sequence[Example], each: Each) -> list[Measured]:
     made = []
     for answers in each:
-        orders = [[str(one["index"]) for one in answer or ()] for answer in answers]
-        found = [ranking_of(o, example.right) for o, example in zip(orders, examples, strict=True)]
+        found = [_ranked(answer, e) for answer, e in zip(answers, examples, strict=True)]
+        scores = [ranking_of(one, e.right) for one, e in zip(found, examples, strict=True)]
         own = [
-            {"said": [n["index"] for n in (answer or ())[:10]], "mrr": _number(one["mrr"])}
-            for answer, one in zip(answers, found, strict=True)
+            {"said": one.leading, "mrr": _number(score["mrr"])}
+            for one, score in zip(found, scores, strict=True)
         ]
-        made.append(Measured([*ranking_scores(found)], own))
+        made.append(Measured([*ranking_scores(scores)], own))
     return made
+
+
+def _ranked(answer: Any, example: Example) -> Ranked:
+    """Of a corpus it is told already, of an example's own documents from their places."""
+    if isinstance(answer, Ranked):
+        return answer
+    places = [one["index"] for one in answer or ()]
+    return ranked_of(list(map(str, places)), example.right)._replace(leading=places[:LEADING])
 
 
 def _number(value: float) -> float | None:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from llmos.abi.evals import CORPUS, DATA, EVAL, EvalKind, EvalSpec, read_eval
-from llmos.abi.program import RAW, Context, Interrupted
+from llmos.abi.program import RAW, Context, Interrupted, Yielded
 from llmos.abi.registry import ModelVersion
 from llmos.abi.syscall import ShowModel
 from llmos.errors import AnswerRejected, ErrorInfo, InvalidRequest, ModelNotFound, from_info
 from llmos.programs.evaluate.asking import work_for
-from llmos.programs.evaluate.corpus import (
-    Document,
-    Vectors,
-    check_relevant,
-    nearest,
-    read_corpus,
-)
+from llmos.programs.evaluate.corpus import Corpus
 from llmos.programs.evaluate.examples import Example, read_examples
 from llmos.programs.evaluate.html import write_html
 from llmos.programs.evaluate.judging import Judging, verdict_on
 from llmos.programs.evaluate.measure import Measured, measure
+from llmos.programs.evaluate.search import QUERIES_AT_ONCE, Stored, nearest, store
+from llmos.programs.evaluate.vectors import Vectors
 from llmos.programs.evaluate.verdict import summarize
+from llmos.programs.metrics.ranking import LEADING, Ranked
 from llmos.programs.task import rows
 from llmos.programs.task.outputs import hand_out
 from llmos.programs.task.rounds import Rounds, Work
@@ -81,13 +78,13 @@ class _Run:
         against = self._against()
         corpus = self._corpus()
         examples = read_examples(
-            spec, self._path, _window_bytes(spec, version), has_corpus=bool(corpus)
+            spec, self._path, _window_bytes(spec, version), has_corpus=corpus is not None
         )
         labels = spec.labels or list(
             dict.fromkeys(example.right for example in examples if spec.kind is EvalKind.CLASSIFY)
         )
         subjects = [(MODEL, version)] + ([(AGAINST, against)] if against else [])
-        if corpus:
+        if corpus is not None:
             found = self._searched(examples, corpus, subjects)
         else:
             works = [work_for(spec, one, labels) for _, one in subjects]  # refused before any asks
@@ -121,15 +118,15 @@ class _Run:
                 return None
             raise
 
-    def _corpus(self) -> list[Document]:
+    def _corpus(self) -> Corpus | None:
         """None where each example has documents of its own."""
         path = self._ctx.files.get(CORPUS)
         if path is None:
-            return []
+            return None
         if self._spec.kind is not EvalKind.RETRIEVE:
             text = f"{self._spec.kind} searches no corpus: kind retrieve does"
             raise InvalidRequest(text, param=f"files.{CORPUS}")
-        return read_corpus(self._spec, Path(path))
+        return Corpus(self._spec, Path(path))
 
     # asking
 
@@ -138,49 +135,87 @@ class _Run:
         return Row(example.number, example.asked)
 
     def _ask(self, stream: str, work: Work, wanted: Sequence[Row]) -> Outcomes:
-        total = len(wanted)
+        self._asked(stream, work, lambda: iter(wanted), len(wanted))
+        return Outcomes({kept.row: kept.value for kept in self._kept(stream)}, self._errors(stream))
+
+    def _asked(
+        self, stream: str, work: Work, source: Callable[[], Iterator[Row]], total: int
+    ) -> None:
+        """Every row has its outcome, in the stream or beside it."""
 
         def tell() -> None:
             counts = {"failed": rounds.num_failed}
             self._ctx.progress(rounds.num_done, total, "examples", f"asking {stream}", counts)
 
-        streams = (stream, f"{stream}_errors")
         rounds = Rounds(
             self._ctx,
             self._spec.policy,
             work,
-            lambda: iter(wanted),
+            source,
             variables=lambda values: values,
             tell=tell,
-            streams=streams,
+            streams=(stream, f"{stream}_errors"),
         )
         rounds.run()
-        values = {kept.row: kept.value for kept in rows.read_kept(self._ctx.gather(streams[0]))}
-        errors = {kept.row: kept for kept in rows.read_kept(self._ctx.gather(streams[1]))}
-        return Outcomes(values, errors)
+
+    def _kept(self, stream: str) -> Iterator[rows.Kept]:
+        return rows.read_kept(self._ctx.gather(stream))
+
+    def _errors(self, stream: str) -> dict[int, rows.Kept]:
+        return {kept.row: kept for kept in self._kept(f"{stream}_errors")}
+
+    # searching
 
     def _searched(
         self,
         examples: Sequence[Example],
-        corpus: Sequence[Document],
+        corpus: Corpus,
         subjects: Sequence[tuple[str, ModelVersion]],
     ) -> list[Outcomes]:
-        """Rankings of a corpus. A document without a vector is nobody's to leave out."""
-        check_relevant(examples, corpus)
-        works = [Vectors(version, self._spec.params) for _, version in subjects]
-        texts = [Row(place, {"text": document.text}) for place, document in enumerate(corpus)]
+        """What was found of a corpus."""
+        spec = self._spec
+        relevant = {example.number: corpus.relevant(example) for example in examples}
         asked = [Row(example.number, {"text": example.asked["query"]}) for example in examples]
+        works = [
+            [
+                Vectors(of, spec.params, prefix)
+                for prefix in (spec.document_prefix, spec.query_prefix)
+            ]
+            for _, of in subjects
+        ]  # refused before any asks
         made = []
-        for (stream, _), work in zip(subjects, works, strict=True):
-            vectors = self._ask(f"{stream}_corpus", work, texts)
-            for place, kept in vectors.errors.items():
-                assert kept.error is not None
-                told = f"document {corpus[place].name[:64]!r}: {kept.error.message}"
-                raise from_info(ErrorInfo(kept.error.code, told))
-            queries = self._ask(stream, work, asked)
-            rankings = dict(nearest(queries.values, corpus, vectors.values))
-            made.append(Outcomes(rankings, queries.errors))
+        for (stream, _), (by_document, by_query) in zip(subjects, works, strict=True):
+            documents = self._documents(f"{stream}_corpus", by_document, corpus)
+            self._asked(stream, by_query, lambda: iter(asked), len(asked))
+            queries = self._stored(stream)
+            found: dict[int, Ranked] = {}
+            for number, places in nearest(queries, documents):
+                self._tell_searched(len(found), len(examples))
+                found[number] = _ranked(places.tolist(), corpus.names, relevant[number])
+            made.append(Outcomes(found, self._errors(stream)))
         return made
+
+    def _documents(self, stream: str, work: Work, corpus: Corpus) -> Stored:
+        """Of all: one without a vector is nobody's to leave out."""
+        self._asked(stream, work, corpus.rows, len(corpus))
+        for place, kept in self._errors(stream).items():
+            assert kept.error is not None
+            told = f"document {corpus.names[place][:64]!r}: {kept.error.message}"
+            raise from_info(ErrorInfo(kept.error.code, told))
+        return self._stored(stream)
+
+    def _stored(self, stream: str) -> Stored:
+        found = ((kept.row, kept.value) for kept in self._kept(stream))
+        return store(found, Path(self._ctx.scratch) / f"{stream}.float32")
+
+    def _tell_searched(self, done: int, total: int) -> None:
+        """Vectors are kept: it may give way at any query, and search again."""
+        if self._ctx.should_stop:
+            raise Interrupted("stopped")
+        if self._ctx.should_yield:
+            raise Yielded
+        if done % QUERIES_AT_ONCE == 0:
+            self._ctx.progress(done, total, "examples", "searching")
 
     def _answered(self, examples: Sequence[Example], found: Sequence[Outcomes]) -> set[int]:
         """Numbers of examples that count: those whose calls were made, of every model. An answer
@@ -279,6 +314,12 @@ class _Run:
         data.write_bytes(msgspec.json.format(_encode(report), indent=2))
         hand_out(self._ctx, HTML, page)
         hand_out(self._ctx, JSON, data)
+
+
+def _ranked(places: list[int], names: Sequence[str], relevant: Mapping[int, float]) -> Ranked:
+    """A thousand places come to the few that count."""
+    gains = {rank: relevant[place] for rank, place in enumerate(places) if place in relevant}
+    return Ranked([names[place] for place in places[:LEADING]], gains)
 
 
 def _window_bytes(spec: EvalSpec, version: ModelVersion) -> int:

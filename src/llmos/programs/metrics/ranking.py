@@ -7,39 +7,55 @@ relevant nothing is told.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from llmos.errors import InvalidRequest
 from llmos.programs.metrics.score import Sums, mean_of
 
 CUTS = (1, 3, 5, 10, 100)
+LEADING = 10
+"""Of a ranking, the names that people are shown."""
 
 
-def ndcg(gains: Sequence[float], every: Sequence[float], k: int) -> float:
-    """`gains` in the order found, `every` all there are."""
-    best = _dcg(sorted(every, reverse=True)[:k])
-    return _dcg(gains[:k]) / best if best else math.nan
+class Ranked(NamedTuple):
+    """Of a ranking what counts: the names that lead it, and the gains by their rank, from 0."""
+
+    leading: list[Any]
+    gains: dict[int, float]
 
 
-def _dcg(gains: Sequence[float]) -> float:
-    return math.fsum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains))
-
-
-def ranking_of(found: Sequence[str], relevant: Mapping[str, float]) -> dict[str, float]:
-    """Of one query: names of documents as they were ranked, and the gain of each relevant one."""
-    if len(set(found)) != len(found):
+def ranked_of(order: Sequence[str], relevant: Mapping[str, float]) -> Ranked:
+    """Raises InvalidRequest for a name that is there twice."""
+    if len(set(order)) != len(order):
         raise InvalidRequest("a document was found twice", param="data")
-    gains = [max(0.0, relevant.get(name, 0.0)) for name in found]
+    gains = {rank: relevant[name] for rank, name in enumerate(order) if name in relevant}
+    return Ranked(list(order[:LEADING]), gains)
+
+
+def ndcg(gains: Mapping[int, float], every: Sequence[float], k: int) -> float:
+    """`gains` by rank, `every` all there are."""
+    best = _dcg(enumerate(sorted(every, reverse=True)[:k]))
+    return _dcg((rank, gain) for rank, gain in gains.items() if rank < k) / best
+
+
+def _dcg(gains: Iterable[tuple[int, float]]) -> float:
+    return math.fsum(gain / math.log2(rank + 2) for rank, gain in gains)
+
+
+def ranking_of(found: Ranked, relevant: Mapping[str, float]) -> dict[str, float]:
+    """Of one query, with the gain of each relevant document."""
     every = [gain for gain in relevant.values() if gain > 0]
-    hits = [gain > 0 for gain in gains]
     if not every:
         return dict.fromkeys(_names(), math.nan)
+    gains = {rank: gain for rank, gain in found.gains.items() if gain > 0}
+    hits = {k: sum(rank < k for rank in gains) for k in CUTS}
     made = {f"ndcg@{k}": ndcg(gains, every, k) for k in CUTS}
-    made |= {f"recall@{k}": sum(hits[:k]) / len(every) for k in CUTS}
-    made |= {f"precision@{k}": sum(hits[:k]) / k for k in CUTS}
-    first = next((rank for rank, hit in enumerate(hits, 1) if hit), None)
-    made["mrr"] = 1 / first if first else 0.0
-    precisions = [sum(hits[:rank]) / rank for rank, hit in enumerate(hits, 1) if hit]
+    made |= {f"recall@{k}": hits[k] / len(every) for k in CUTS}
+    made |= {f"precision@{k}": hits[k] / k for k in CUTS}
+    ranks = sorted(gains)
+    made["mrr"] = 1 / (ranks[0] + 1) if ranks else 0.0
+    precisions = [count / (rank + 1) for count, rank in enumerate(ranks, 1)]
     made["map"] = math.fsum(precisions) / len(every)
     return made
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmos.errors import InvalidRequest, PluginError
+from llmos.programs.train.models import new_weights
 from llmos.programs.train.recipe import MERGED, Method, Objective, Recipe
 from llmos.programs.train.work import Work
 
@@ -24,16 +25,6 @@ TASKS = {
 
 HEADS = ("classifier", "score", "qa_outputs", "pooler")
 """Layers that are new with a task, and so are learned whatever else is."""
-
-
-def require_bitsandbytes() -> None:
-    """Raises PluginError."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise PluginError(
-            "method qlora needs bitsandbytes: pip install 'llmos[train]' bitsandbytes"
-        ) from None
 
 
 def load_peft() -> Any:
@@ -73,11 +64,14 @@ def _freeze_all_but_heads(model: Any) -> None:
 
 
 def _learn_heads(model: Any) -> int:
-    """How many modules that is."""
-    found = [m for name, m in model.named_modules() if name.split(".")[-1] in HEADS]
-    for module in found:
-        module.requires_grad_(True)
-    return len(found)
+    """And what the base had no weights for: whatever else a head is made of. How many weights."""
+    heads = [m for name, m in model.named_modules() if name.split(".")[-1] in HEADS]
+    new = new_weights(model)
+    learned = [p for module in heads for p in module.parameters()]
+    learned += [p for name, p in model.named_parameters() if name in new]
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    return len(learned)
 
 
 def _wrap(recipe: Recipe, work: Work, total_steps: int) -> Any:

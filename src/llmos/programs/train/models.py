@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from llmos.errors import InvalidRequest
-from llmos.programs.train.recipe import family_of, find_pooling
+from llmos.errors import InvalidRequest, PluginError
+from llmos.programs.train.recipe import Method, family_of, find_pooling
 from llmos.programs.train.scratch import make_config
 from llmos.programs.train.work import Setting
 
@@ -26,11 +26,12 @@ def load_or_make(setting: Setting, kind: str, tokenizer: Any, **fields: Any) -> 
         config = make_config(family_of(setting.recipe), setting.recipe.model, tokenizer, **fields)
         return auto.from_config(config)
     try:
-        model = auto.from_pretrained(
+        model, told = auto.from_pretrained(
             setting.base,
             local_files_only=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **quantized(setting),
             **fields,
         )
@@ -39,9 +40,16 @@ def load_or_make(setting: Setting, kind: str, tokenizer: Any, **fields: Any) -> 
             f"{setting.recipe.base} cannot learn to {setting.recipe.objective}: {error}",
             param="recipe.base",
         ) from None
+    model.llmos_new = frozenset(told["missing_keys"])
     if model.config.pad_token_id is None and tokenizer is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def new_weights(model: Any) -> frozenset[str]:
+    """Names of those that the base had none of, and that were drawn."""
+    found: frozenset[str] = getattr(model, "llmos_new", frozenset())
+    return found
 
 
 def reads_types(model: Any) -> bool:
@@ -68,13 +76,14 @@ def pooled(setting: Setting) -> dict[str, str]:
 def quantized(setting: Setting) -> dict[str, Any]:
     """What makes the base's weights four bits wide, where the method wants that. Raises
     PluginError without bitsandbytes."""
-    from llmos.programs.train.recipe import Method
-
     if setting.recipe.method is not Method.QLORA:
         return {}
-    from llmos.programs.train.methods import require_bitsandbytes
-
-    require_bitsandbytes()
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise PluginError(
+            "method qlora needs bitsandbytes: pip install 'llmos[train]' bitsandbytes"
+        ) from None
     from transformers import BitsAndBytesConfig
 
     wide: Any = BitsAndBytesConfig

@@ -125,8 +125,9 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     pooling: Annotated[
         Literal["first", "mean"] | None,
         Meta(
-            description="What one label is told from: the first token, or the mean of all "
-            "(modernbert and eurobert have the choice); as the model does where unsaid"
+            description="What one label is told from: the first token, or the mean of all; as the "
+            "model does where unsaid (of classify, regress, reward and masked; modernbert and "
+            "eurobert have the choice)"
         ),
     ] = None
     vocab_size: Annotated[
@@ -273,6 +274,9 @@ FAMILIES: dict[Objective, tuple[str, ...]] = {
 }
 """Of models from scratch; the first is taken where none is said."""
 
+POOLED = (Objective.CLASSIFY, Objective.REGRESS, Objective.REWARD, Objective.MASKED)
+"""Those in which a pooling is read, or, of words that are hidden, handed on to what is."""
+
 POOLINGS: dict[str, dict[str, str]] = {
     "modernbert": {"first": "cls", "mean": "mean"},
     "eurobert": {"first": "bos", "mean": "mean"},
@@ -306,6 +310,9 @@ def check(recipe: Recipe) -> None:
         raise InvalidRequest(f"recipe: {field}: {why}", param=f"{RECIPE}.{field}")
 
     families = FAMILIES.get(recipe.objective, ())
+    if recipe.model.pooling and recipe.objective not in POOLED:
+        known = ", ".join(POOLED)
+        refuse("model.pooling", f"{recipe.objective} does not read it; {known} do")
     if not recipe.base:
         if not families:
             refuse("base", f"{recipe.objective} goes on from a model: name one")

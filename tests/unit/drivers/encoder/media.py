@@ -34,6 +34,21 @@ def png(width: int, height: int, seed: int = 0, mode: str = "RGB") -> bytes:
     return out.getvalue()
 
 
+def see_through(mode: str) -> bytes:
+    """An image of which more and more shows from left to right; of a palette, all but one colour.
+    There are other colours under what does not show."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png(60, 40, seed=4)))
+    out = io.BytesIO()
+    if mode == "P":
+        image.convert("P").save(out, "PNG", transparency=image.convert("P").getpixel((30, 20)))
+    else:
+        image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 60, dtype=np.uint8), (40, 1))))
+        image.convert(mode).save(out, "PNG")
+    return out.getvalue()
+
+
 def wav(samples: Any, rate: int = 16_000, channels: int = 1, bits: int = 16, tag: int = 1) -> bytes:
     """Samples from -1 to 1, as any format that is read."""
     if tag == 3:

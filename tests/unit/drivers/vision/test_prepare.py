@@ -114,11 +114,12 @@ def bomb(width: int, height: int) -> bytes:
         (png(60, 60)[:200], InvalidRequest),
         (b"%PDF-1.4", InvalidRequest),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", InvalidRequest),
-        (bomb(60_000, 60_000), InvalidRequest),  # Pillow itself refuses it
+        (bomb(60_000, 60_000), PayloadTooLarge),  # Pillow itself refuses it
+        (bomb(10_000, 10_000), PayloadTooLarge),  # or warns
         (bomb(10_000, 8_000), PayloadTooLarge),
         (bomb(1, 60_000), PayloadTooLarge),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_no_image_is_named(
     llava: SightPreparer, tmp_path: Path, data: bytes, error: type[LLMOSError]
@@ -127,6 +128,7 @@ def test_what_is_no_image_is_named(
     with pytest.raises(error) as caught:
         ask(llava, tmp_path, image(0), image(1), blobs=blobs)
     assert caught.value.param == "messages.0.content.1"
+    assert " at 0x" not in str(caught.value)
 
 
 def test_images_that_are_elsewhere_or_written_out(llava: SightPreparer, tmp_path: Path) -> None:
@@ -134,9 +136,27 @@ def test_images_that_are_elsewhere_or_written_out(llava: SightPreparer, tmp_path
     with pytest.raises(UnsupportedParameter, match="fetches nothing") as refused:
         ask(llava, tmp_path, said("a"), far)
     assert refused.value.param == "input.0.content.2.image_url.url"
+
+
+def test_the_word_of_an_image_belongs_to_no_text(llava: SightPreparer, tmp_path: Path) -> None:
+    """Beside an image, and without one: it would be a token that nothing is seen at."""
     blobs = [blob(tmp_path, "a", png(9, 9))]
-    with pytest.raises(InvalidRequest, match="1 images, and 2 places"):
-        ask(llava, tmp_path, image(), said(f"a {IMAGE}"), blobs=blobs)
+    with pytest.raises(InvalidRequest, match="own word for an image") as refused:
+        ask(llava, tmp_path, image(), said("a"), said(f"a {IMAGE}"), blobs=blobs)
+    assert refused.value.param == "messages.0.content.2"
+    chat = ChatPrompt([{"role": "system", "content": "b"}, {"role": "user", "content": IMAGE}])
+    with pytest.raises(InvalidRequest, match="own word for an image") as refused:
+        llava.prepare(PrepareItem("r", "e", "f", chat, 1000))
+    assert refused.value.param == "messages.1.content"
+
+
+def test_a_template_that_leaves_an_image_out(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "model", "LlavaForConditionalGeneration", CLIP)
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'][0]['type'] }}")
+    blobs = [blob(tmp_path, "a", png(9, 9))]
+    with pytest.raises(InvalidRequest, match="1 images, and 0 places") as refused:
+        ask(make(str(folder)), tmp_path, image(), blobs=blobs)
+    assert refused.value.param == "messages"
 
 
 @pytest.mark.parametrize(

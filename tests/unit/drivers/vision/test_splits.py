@@ -161,12 +161,27 @@ def test_a_tokenizer_or_a_length_of_another_model(tmp_path: Path) -> None:
 def test_squares_of_too_many_pixels_or_tokens(tmp_path: Path) -> None:
     large = {"max_image_size": {"longest_edge": 20_000}}
     folder = make_folder(tmp_path / "a", SETTINGS | large, image_size=20_000, patch_size=1000)
-    with pytest.raises(PayloadTooLarge, match="20000 x 20000"):
-        SplitReader(folder, SETTINGS | large)(blank(9, 9))
+    with pytest.raises(ModelRejected, match="20000 is over 4096"):
+        SplitReader(folder, SETTINGS | large)
     many = {"max_image_size": {"longest_edge": 504}}
     folder = make_folder(tmp_path / "b", SETTINGS | many, image_size=504)
     with pytest.raises(PayloadTooLarge, match="1296 tokens"):
         ask(make(str(folder)), tmp_path, image(), blobs=[blob(tmp_path, "png", png(9, 9))])
+
+
+def test_squares_are_bounded_together_before_they_are_made(tmp_path: Path) -> None:
+    """4 of 4,000 x 4,000 and the whole are 960 MB; one of 4,096 alone is read."""
+    large = {"max_image_size": {"longest_edge": 4000}, "size": {"longest_edge": 8000}}
+    folder = make_folder(tmp_path / "a", SETTINGS | large, image_size=4000, patch_size=1000)
+    read = SplitReader(folder, SETTINGS | large)
+
+    class Unread:
+        width = height = 100
+
+    with pytest.raises(PayloadTooLarge, match="960000000 bytes in squares"):
+        read(Unread())
+    alone = SETTINGS | large | {"do_image_splitting": False}
+    assert words(SplitReader(folder, alone)(blank(9, 9))) == WHOLE
 
 
 def test_layers_of_a_tower_that_are_no_list(tmp_path: Path) -> None:
