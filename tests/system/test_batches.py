@@ -32,7 +32,7 @@ NUM_SERVER_KILLS = 3
 def line(i: int, **body: Any) -> str:
     """Paced, so that there is time to kill somebody."""
     asked = {"model": "echo", "messages": [{"role": "user", "content": f"第 {i} 行"}]}
-    driver = {"first_delay_ms": 20}
+    driver = {"first_delay_ms": 40}
     return json.dumps(
         {
             "custom_id": f"line-{i}",
@@ -82,6 +82,12 @@ class Run:
     def until_completed(self, at_least: int) -> None:
         self.until(lambda batch: _counts(batch).completed >= at_least)
 
+    def pid_of(self, role: str) -> int:
+        """Of the one worker of that role; between two there is none."""
+        self.until(lambda _: pids_of(self.server, role) != [])
+        (pid,) = pids_of(self.server, role)
+        return pid
+
     def end(self) -> openai.types.Batch:
         return self.until(lambda batch: batch.status in ENDS)
 
@@ -109,11 +115,10 @@ def check_each_once(run: Run, num_lines: int) -> None:
     assert batch.error_file_id is None
 
 
-def pid_of(server: Server, role: str) -> int:
+def pids_of(server: Server, role: str) -> list[int]:
     with server.client() as client:
         workers = client.get("/os/v1/workers").json()["workers"]
-    (pid,) = [w["pid"] for w in workers if w["role"] == role and w["state"] == "serving"]
-    return int(pid)
+    return [w["pid"] for w in workers if (w["role"], w["state"]) == (role, "serving")]
 
 
 def test_workers_that_die_cost_no_line_and_double_none(own: Server) -> None:
@@ -121,7 +126,7 @@ def test_workers_that_die_cost_no_line_and_double_none(own: Server) -> None:
     run = Run(own, [line(i) for i in range(NUM_LINES)])
     for at, role in enumerate(("program", "replica", "program"), 1):
         run.until_completed(at * NUM_LINES // 5)
-        os.kill(pid_of(own, role), signal.SIGKILL)
+        os.kill(run.pid_of(role), signal.SIGKILL)
     check_each_once(run, NUM_LINES)
 
 
@@ -191,7 +196,7 @@ def killed(own: Server, tmp_path: Path) -> Iterator[int]:
             "events"
         ]:
             pause.wait(POLL_S)
-    pid = pid_of(own, "program")
+    (pid,) = pids_of(own, "program")
     os.killpg(pid, signal.SIGSTOP)
     own.kill()  # its group; workers have groups of their own
     assert proc.members_of(pid), "nothing is left: the test proves nothing"
