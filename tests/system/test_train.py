@@ -203,6 +203,7 @@ def test_runs_are_listed_shown_and_compared(server: Server, jobs: Jobs, tmp_path
     )
 
 
+@pytest.mark.deep  # what always runs: pipelines in test_evaluate, heads and LoRA in contract tests
 def test_an_encoder_is_made_probed_and_tuned_by_one_pipeline(
     server: Server, tmp_path: Path
 ) -> None:

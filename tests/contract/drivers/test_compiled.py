@@ -29,6 +29,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.deep  # inductor compiles for a quarter of a minute
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of inductor itself
 def test_a_replica_serves_at_once_and_compiled_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

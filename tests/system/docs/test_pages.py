@@ -32,8 +32,8 @@ TRANSLATED = "README.zh-CN.md"
 
 PAGES = [page for page in pages() if not page.name.endswith(".zh.md")]
 
-DEEP = {"train", "python", "quantization", "speculation"}
-"""Pages of half a minute, run by `make test-deep`; the tutorial and README train, too."""
+DEEP = {"train", "python", "quantization", "speculation", "models"}
+"""Pages of up to half a minute, run by `make test-deep`; the tutorial and README train, too."""
 
 SHOWN = [page for page in PAGES if any(b.is_shell or b.language == "python" for b in blocks(page))]
 
