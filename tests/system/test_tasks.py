@@ -19,7 +19,7 @@ from llmos.abi.syscall_jobs import JobReply
 from llmos.errors import NotFound
 from llmos.sdk import Client
 from tests.system.server import POLL_S, Server
-from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pid_of
+from tests.system.test_batches import PATIENCE_POLLS, SETTINGS, pids_of
 from tests.unit.drivers.encoder.folders import make_folder
 
 LOAD_TIMEOUT_S = 240.0
@@ -114,9 +114,7 @@ def check_each_once(client: Client, task_id: str) -> None:
 
 def has_program(server: Server) -> bool:
     """Progress outlives the server, so it tells nothing of whether the next attempt has begun."""
-    with server.client() as client:
-        workers = client.get("/os/v1/workers").json()["workers"]
-    return any(w["role"] == "program" and w["state"] == "serving" for w in workers)
+    return pids_of(server, "program") != []
 
 
 def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
@@ -134,7 +132,8 @@ def test_a_server_killed_in_the_middle_costs_no_row_and_doubles_none(
             until_done(client, task_id, NUM_ROWS // share)
     with Client(own.url, own.token) as client:
         until(client, task_id, lambda _: has_program(own))
-    os.kill(pid_of(own, "program"), signal.SIGKILL)
+    (pid,) = pids_of(own, "program")
+    os.kill(pid, signal.SIGKILL)
     with Client(own.url, own.token) as client:
         check_each_once(client, task_id)
 
