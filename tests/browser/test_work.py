@@ -21,7 +21,7 @@ def test_a_task_runs_on_a_file_and_shows_what_it_found(me: Visitor, tmp_path: Pa
         writer.writerows([[1, "I love this film"], [2, "This was terrible"], [3, "<b>Great</b>"]])
     me.go("/tasks")
     me.page.locator("input[type=file]").set_input_files(path)
-    me.page.get_by_text("reviews.csv").wait_for()
+    me.page.locator("span", has_text="reviews.csv").wait_for()  # the uploader has it, too
     me.page.get_by_label("Column").fill("review")
     me.page.get_by_role("button", name="Start").click()
     pane = me.page.get_by_role("complementary", name="Result")
